@@ -1,0 +1,57 @@
+# `make` lists the targets. Everything here is a short way to type something in deploy/dev or cargo.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+SERVICES := docker rabbitmq redis postgres
+FLAKEFARM := target/debug/flakefarm
+# The example sweep: adaptive, small enough to watch.
+DEMO_ARGS ?= --max-flake-rate 0.1 --seed 1
+# Arguments of tests/cases/sweep.py: the projects, and where their sources are.
+CASES_ARGS ?=
+
+.PHONY: help demo test lint services-up services-down services-status base-image cases build toolchain
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+toolchain:
+	@command -v cargo >/dev/null || { \
+	  echo "error: cargo is not installed: flakefarm is built with Rust 1.94 or newer" >&2; \
+	  echo "hint: install rustup, then: rustup toolchain install stable" >&2; exit 1; }
+
+build: toolchain ## Build the binary (debug)
+	cargo build --locked -p flakefarm
+
+demo: build ## Sweep the example project with known flaky tests; writes report.html
+	@deploy/dev/with-services docker -- deploy/dev/demo $(FLAKEFARM) $(DEMO_ARGS)
+
+test: toolchain ## Run every test on real services, started and stopped around it
+	@deploy/dev/with-services $(SERVICES) -- deploy/dev/test
+
+lint: toolchain ## Format check, clippy without warnings, licences and advisories
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
+	  else echo "cargo-deny is not installed: licences and sources not checked (cargo install cargo-deny)" >&2; fi
+
+services-up: ## Start RabbitMQ, Redis, PostgreSQL and, if none answers, Docker
+	@deploy/dev/services up $(SERVICES)
+	@deploy/dev/base-image
+	@echo 'eval "$$(deploy/dev/services env)"   # to point a shell at them'
+
+services-down: ## Stop what services-up started
+	@deploy/dev/services down $(SERVICES)
+
+services-status: ## What runs, and where
+	@deploy/dev/services status
+
+base-image: ## Make the image that tests and the example run in
+	@deploy/dev/base-image
+
+cases: build ## Sweep real projects: make cases CASES_ARGS='--cases FILE --mirror DIR'
+	@[[ -n '$(CASES_ARGS)' ]] || { \
+	  echo "error: no cases were named" >&2; \
+	  echo "hint: make cases CASES_ARGS='--cases FILE --sources DIR' (see tests/cases/README.md)" >&2; exit 2; }
+	@deploy/dev/with-services docker -- python3 tests/cases/sweep.py --flakefarm $(FLAKEFARM) $(CASES_ARGS)

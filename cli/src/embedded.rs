@@ -1,0 +1,134 @@
+//! Embedded mode: the coordinator's loops and one worker in this process, over SQLite, an
+//! in-process queue and a directory. The same code as a farm; only the adapters differ.
+
+use crate::exit::{Complaint, Exit};
+use crate::progress::Progress;
+use crate::stores;
+use flakefarm_coordinator::db::{SweepRow, SweepState};
+use flakefarm_coordinator::report::Report;
+use flakefarm_coordinator::{Coordinator, Submission, engine};
+use flakefarm_shared::blobs::Blobs;
+use flakefarm_shared::queue::{Queue, Role};
+use flakefarm_shared::{SweepId, WorkerId};
+use flakefarm_worker::sandbox::{DockerSandbox, Engine, Sandbox};
+use flakefarm_worker::{Ending, WorkerParts, environment::Environments};
+use std::num::NonZeroU16;
+use std::path::Path;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+/// A coordinator and a worker over a state directory, not yet moving.
+pub(crate) struct Embedded {
+    pub(crate) coordinator: Coordinator,
+    pub(crate) blobs: Blobs,
+    worker: WorkerParts,
+}
+
+/// What to do with the embedded farm.
+pub(crate) enum Task<'a> {
+    /// A new sweep.
+    Submit(&'a Submission),
+    /// An interrupted one.
+    Resume(&'a SweepRow),
+}
+
+impl Embedded {
+    pub(crate) async fn open(state: &Path, slots: NonZeroU16) -> Result<Self, Complaint> {
+        let id = WorkerId(format!("embedded-{}", std::process::id()));
+        let engine = connect_engine(id.clone()).await?;
+        let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
+        let db = stores::open_database(&format!("sqlite:{}", state.join("farm.db").display())).await?;
+        let samples = stores::open_samples(&format!("embedded:{}", state.join("samples.db").display())).await?;
+        let queue = stores::open_queue("embedded:", Role::Coordinator)?;
+        let coordinator = Coordinator::embedded(db, queue.clone(), blobs.clone(), engine::DEFAULT_LEASE);
+        let worker = worker_parts(id, slots, queue, samples, blobs.clone(), engine);
+        Ok(Self { coordinator, blobs, worker })
+    }
+
+    /// Works until the sweep has ended or `stop`, which leaves it ready to be resumed.
+    pub(crate) async fn run(
+        self,
+        task: Task<'_>,
+        progress: &mut Progress,
+        stop: CancellationToken,
+    ) -> Result<(SweepRow, Report), Complaint> {
+        let Self { coordinator, worker, .. } = self;
+        let mut events = coordinator.subscribe();
+        let sweep = match task {
+            Task::Submit(submission) => coordinator.submit(submission).await?,
+            Task::Resume(row) => {
+                coordinator.resume(row.id).await?;
+                row.id
+            }
+        };
+        let loops_end = CancellationToken::new();
+        let ending = Ending::default();
+        let loops = tokio::spawn({
+            let (coordinator, end) = (coordinator.clone(), loops_end.clone());
+            async move { coordinator.run(end).await }
+        });
+        let working = tokio::spawn(flakefarm_worker::run(worker, ending.clone()));
+
+        let interrupted = loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Ok(event) if event.sweep() != sweep => {}
+                    Ok(event) => {
+                        progress.show(&event);
+                        if matches!(event, flakefarm_coordinator::events::Event::Finished { .. }) {
+                            break false;
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => break false,
+                },
+                () = stop.cancelled() => break true,
+            }
+        };
+        if interrupted {
+            progress.note("stopping; a second Ctrl-C stops at once");
+        }
+        ending.stop.cancel();
+        let worked = working.await;
+        let report = if interrupted {
+            coordinator.stop_sweep(sweep, SweepState::Interrupted).await
+        } else {
+            coordinator.report(sweep).await
+        };
+        loops_end.cancel();
+        let looped = loops.await;
+        progress.clear();
+        worked?;
+        looped?;
+        Ok((row(&coordinator, sweep).await?, report?))
+    }
+}
+
+async fn row(coordinator: &Coordinator, sweep: SweepId) -> Result<SweepRow, Complaint> {
+    coordinator.db().sweep(sweep).await?.ok_or_else(|| Complaint::farm(format!("sweep {sweep} has disappeared")))
+}
+
+/// Connects to the container engine and checks that it will do.
+pub(crate) async fn connect_engine(worker: WorkerId) -> Result<Engine, Complaint> {
+    let engine = Engine::connect(worker).map_err(|error| unavailable(&error))?;
+    engine.check().await.map_err(|error| unavailable(&error))?;
+    Ok(engine)
+}
+
+fn unavailable(error: &flakefarm_worker::sandbox::EngineUnavailable) -> Complaint {
+    Complaint::new(Exit::FarmFailed, flakefarm_coordinator::chain(error)).hint(error.hint())
+}
+
+/// Puts a worker together.
+pub(crate) fn worker_parts(
+    id: WorkerId,
+    slots: NonZeroU16,
+    queue: Queue,
+    samples: flakefarm_shared::samples::Samples,
+    blobs: Blobs,
+    engine: Engine,
+) -> WorkerParts {
+    let environments = Environments::new(engine.clone(), blobs.clone());
+    let sandbox = Sandbox::Docker(DockerSandbox::new(engine));
+    WorkerParts { id, slots, queue, samples, blobs, environments, sandbox }
+}

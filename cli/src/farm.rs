@@ -1,0 +1,204 @@
+//! The client of a farm's coordinator. Lost connections are taken up again; what was submitted
+//! goes on without us.
+
+use crate::exit::{Complaint, Exit};
+use crate::progress::Progress;
+use bytes::Bytes;
+use eventsource_stream::Eventsource;
+use flakefarm_coordinator::Submission;
+use flakefarm_coordinator::events::Event;
+use flakefarm_coordinator::http::{API_HEADER, API_VERSION};
+use flakefarm_coordinator::report::Report;
+use flakefarm_shared::{Digest, Refusal, SweepId};
+use futures::StreamExt;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a coordinator may be away before a client that follows a sweep gives up.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A coordinator somewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Farm {
+    base: Url,
+    token: String,
+    client: reqwest::Client,
+}
+
+/// How a sweep stands on the farm.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SweepStatus {
+    pub(crate) state: String,
+    pub(crate) failure: Option<Refusal>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ErrorBody {
+    error: String,
+    hint: Option<String>,
+}
+
+impl Farm {
+    pub(crate) fn new(address: &str, token: Option<&String>) -> Result<Self, Complaint> {
+        let mut base = Url::parse(address)
+            .map_err(|error| Complaint::usage(format!("`{address}` is no farm address: {error}")).hint("such as http://farm:7878"))?;
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let token = token.cloned().ok_or_else(|| {
+            Complaint::usage("a farm needs a token").hint("pass --token, or set FLAKEFARM_TOKEN")
+        })?;
+        let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build()?;
+        Ok(Self { base, token, client })
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Complaint> {
+        let url = self.base.join(path)?;
+        Ok(self.client.request(method, url).bearer_auth(&self.token).header(API_HEADER, API_VERSION))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Complaint> {
+        let response = request.send().await.map_err(|error| {
+            Complaint::farm(format!("the farm at {} does not answer: {}", self.base, flakefarm_coordinator::chain(&error)))
+                .hint("is the address right, and the coordinator up?")
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let exit = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::UPGRADE_REQUIRED
+            | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::NOT_FOUND | StatusCode::PAYLOAD_TOO_LARGE => Exit::Usage,
+            _ => Exit::FarmFailed,
+        };
+        let body = response.text().await.unwrap_or_default();
+        Err(match serde_json::from_str::<ErrorBody>(&body) {
+            Ok(body) => Complaint {
+                exit,
+                message: format!("the farm refused: {}", body.error),
+                log: String::new(),
+                hint: body.hint,
+            },
+            Err(_) => Complaint::new(exit, format!("the farm at {} answered {status}", self.base))
+                .log(body.chars().take(500).collect::<String>())
+                .hint("is this the address of a flakefarm coordinator?"),
+        })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Complaint> {
+        let request = self.request(Method::GET, path)?.timeout(TIMEOUT);
+        Ok(self.send(request).await?.json().await?)
+    }
+
+    /// Asks for the version before anything is uploaded.
+    pub(crate) async fn check(&self) -> Result<(), Complaint> {
+        let response = self.send(self.request(Method::GET, "healthz")?.timeout(TIMEOUT)).await?;
+        let theirs = response.headers().get(API_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        match theirs {
+            Some(theirs) if theirs == API_VERSION => Ok(()),
+            Some(theirs) => Err(Complaint::usage(format!(
+                "the coordinator speaks version {theirs} of the interface, this client version {API_VERSION}"
+            ))
+            .hint("use the same flakefarm on both sides")),
+            None => Err(Complaint::usage(format!("{} is no flakefarm coordinator", self.base))),
+        }
+    }
+
+    pub(crate) async fn upload(&self, snapshot: Bytes) -> Result<Digest, Complaint> {
+        let digest = Digest::of(&snapshot);
+        let request = self
+            .request(Method::POST, "v1/snapshots")?
+            .header("flakefarm-digest", digest.as_str())
+            .timeout(UPLOAD_TIMEOUT)
+            .body(snapshot);
+        self.send(request).await?;
+        Ok(digest)
+    }
+
+    pub(crate) async fn submit(&self, submission: &Submission) -> Result<SweepId, Complaint> {
+        #[derive(Deserialize)]
+        struct Submitted {
+            id: SweepId,
+        }
+        let request = self.request(Method::POST, "v1/sweeps")?.timeout(TIMEOUT).json(submission);
+        let submitted: Submitted = self.send(request).await?.json().await?;
+        Ok(submitted.id)
+    }
+
+    pub(crate) async fn status(&self, sweep: SweepId) -> Result<SweepStatus, Complaint> {
+        self.get(&format!("v1/sweeps/{sweep}")).await
+    }
+
+    pub(crate) async fn report(&self, sweep: SweepId) -> Result<Report, Complaint> {
+        self.get(&format!("v1/sweeps/{sweep}/report")).await
+    }
+
+    pub(crate) async fn cancel(&self, sweep: SweepId) -> Result<Report, Complaint> {
+        let request = self.request(Method::DELETE, &format!("v1/sweeps/{sweep}"))?.timeout(TIMEOUT);
+        Ok(self.send(request).await?.json().await?)
+    }
+
+    pub(crate) async fn blob(&self, digest: &str) -> Result<Bytes, Complaint> {
+        let request = self.request(Method::GET, &format!("v1/blobs/{digest}"))?.timeout(TIMEOUT);
+        Ok(self.send(request).await?.bytes().await?)
+    }
+
+    /// Shows events until the sweep has ended; true if it has, false if `stop` came first.
+    pub(crate) async fn follow(
+        &self,
+        sweep: SweepId,
+        progress: &mut Progress,
+        stop: &CancellationToken,
+    ) -> Result<bool, Complaint> {
+        let mut away_since = None;
+        loop {
+            let lost = tokio::select! {
+                ended = self.follow_once(sweep, progress, &mut away_since) => match ended {
+                    Ok(true) => return Ok(true),
+                    Ok(false) => Complaint::farm("the connection to the farm was lost"),
+                    Err(complaint) if complaint.exit == Exit::Usage => return Err(complaint),
+                    Err(complaint) => complaint,
+                },
+                () = stop.cancelled() => return Ok(false),
+            };
+            let since = *away_since.get_or_insert_with(|| {
+                progress.note(&format!("{}; waiting for the farm to come back", lost.message));
+                std::time::Instant::now()
+            });
+            if since.elapsed() > PATIENCE {
+                return Err(lost);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(2)) => {}
+                () = stop.cancelled() => return Ok(false),
+            }
+        }
+    }
+
+    async fn follow_once(
+        &self,
+        sweep: SweepId,
+        progress: &mut Progress,
+        away_since: &mut Option<std::time::Instant>,
+    ) -> Result<bool, Complaint> {
+        let response = self.send(self.request(Method::GET, &format!("v1/sweeps/{sweep}/events"))?).await?;
+        *away_since = None;
+        let mut events = response.bytes_stream().eventsource();
+        while let Some(event) = events.next().await {
+            let Ok(event) = event else { return Ok(false) };
+            // An event of a kind this client does not know is none of its business.
+            let Ok(event) = serde_json::from_str::<Event>(&event.data) else { continue };
+            progress.show(&event);
+            if matches!(event, Event::Finished { .. }) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,78 @@
+//! The one binary. Roles (coordinator, worker) and the commands people type; embedded mode is a
+//! coordinator and a worker in this process.
+
+mod args;
+mod doctor;
+mod embedded;
+mod exit;
+mod farm;
+mod output;
+mod progress;
+mod roles;
+mod signals;
+mod stores;
+mod sweep;
+
+use args::{Cli, Command};
+use clap::Parser;
+use exit::{Complaint, Exit};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Two crates may each bring a provider; rustls then refuses to choose by itself.
+    let _already_chosen = rustls::crypto::ring::default_provider().install_default();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; printing may fail only on a closed pipe.
+            let _closed_pipe = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Clean.into() };
+        }
+    };
+    logging(&cli.command);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{}", Complaint::of(&error));
+            return Exit::FarmFailed.into();
+        }
+    };
+    let ended = runtime.block_on(dispatch(cli.command));
+    // Blocking file work may still be under way after an interruption; it must not hold us.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(complaint) => {
+            eprintln!("{complaint}");
+            complaint.exit.into()
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> Result<Exit, Complaint> {
+    match command {
+        Command::Sweep(args) => Box::pin(sweep::sweep(*args)).await,
+        Command::Init(args) => sweep::init(&args),
+        Command::Report(args) => output::rerender(&args).await,
+        Command::Doctor(args) => doctor::doctor(&args).await,
+        Command::Coordinator(args) => Box::pin(roles::coordinator(&args)).await,
+        Command::Worker(args) => Box::pin(roles::worker(&args)).await,
+        Command::Token(args) => roles::token(&args).await,
+    }
+}
+
+/// Roles log their life; commands speak through their own output and log only warnings.
+fn logging(command: &Command) {
+    use tracing_subscriber::EnvFilter;
+    let default = match command {
+        Command::Coordinator(_) | Command::Worker(_) => "info,sqlx=warn,lapin=error",
+        _ => "error",
+    };
+    let filter = EnvFilter::try_from_env("FLAKEFARM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var("FLAKEFARM_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        builder.json().init();
+    } else {
+        builder.with_ansi(false).init();
+    }
+}

@@ -1,0 +1,111 @@
+//! Reports to files and standard output, in every format.
+
+use crate::args::{Format, OutputArgs, ReportArgs};
+use crate::exit::{Complaint, Exit};
+use crate::farm::Farm;
+use crate::stores;
+use flakefarm_coordinator::report::{self, Report, Style};
+use flakefarm_shared::Digest;
+use flakefarm_shared::blobs::Blobs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+/// Where the captured outputs lie that a report names.
+pub(crate) enum Outputs {
+    /// In a blob store.
+    Blobs(Blobs),
+    /// On a farm.
+    Farm(Farm),
+}
+
+impl Outputs {
+    /// The text of an output; `None` if it is gone, which a report survives.
+    async fn text(&self, digest: &str) -> Option<String> {
+        let content = match self {
+            Outputs::Blobs(blobs) => blobs.get(&digest.parse::<Digest>().ok()?).await.ok()?,
+            Outputs::Farm(farm) => farm.blob(digest).await.ok()?,
+        };
+        Some(String::from_utf8_lossy(&content).into_owned())
+    }
+}
+
+/// Writes the report as asked.
+pub(crate) async fn write(report: &Report, args: &OutputArgs, outputs: &Outputs) -> Result<(), Complaint> {
+    let text = render(report, args);
+    match &args.output {
+        Some(file) => write_file(file, &text)?,
+        None => print(&text)?,
+    }
+    if let Some(file) = &args.html {
+        let mut texts = BTreeMap::new();
+        for digest in output_digests(report) {
+            if let Some(text) = outputs.text(&digest).await {
+                texts.insert(digest, text);
+            }
+        }
+        write_file(file, &report::html::render(report, &texts))?;
+        eprintln!("wrote {}", file.display());
+    }
+    Ok(())
+}
+
+fn render(report: &Report, args: &OutputArgs) -> String {
+    match args.format {
+        Format::Human => {
+            let to_terminal = args.output.is_none() && std::io::stdout().is_terminal();
+            let colour = to_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let style = if colour { Style::Ansi } else { Style::Plain };
+            report::table::render(report, style, if to_terminal { terminal_width() } else { 100 })
+        }
+        Format::Json => {
+            let mut text = serde_json::to_string_pretty(report).expect("a report serialises");
+            text.push('\n');
+            text
+        }
+        Format::Junit => report::junit::render(report),
+        Format::Markdown => report::markdown::render(report),
+        Format::Github => report::github::render(report),
+    }
+}
+
+/// As the shell says, else 100 columns.
+fn terminal_width() -> usize {
+    let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    asked.unwrap_or(100).clamp(60, 160)
+}
+
+/// Outputs that an HTML report shows.
+fn output_digests(report: &Report) -> BTreeSet<String> {
+    let signatures = report.tests.iter().flat_map(|test| &test.failures_by_signature);
+    signatures.filter_map(|signature| signature.output.clone()).collect()
+}
+
+/// Writes to standard output; a reader that went away is no error.
+pub(crate) fn print(text: &str) -> Result<(), Complaint> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Complaint::farm(format!("failed to write the report: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_file(file: &Path, text: &str) -> Result<(), Complaint> {
+    std::fs::write(file, text).map_err(|error| Complaint::farm(format!("failed to write {}: {error}", file.display())))
+}
+
+/// `flakefarm report FILE`.
+pub(crate) async fn rerender(args: &ReportArgs) -> Result<Exit, Complaint> {
+    let text = std::fs::read_to_string(&args.file)
+        .map_err(|error| Complaint::usage(format!("failed to read {}: {error}", args.file.display())))?;
+    let report: Report = serde_json::from_str(&text).map_err(|error| {
+        Complaint::usage(format!("{} is no flakefarm report: {error}", args.file.display()))
+            .hint("write one with flakefarm sweep --format json --output FILE")
+    })?;
+    let state = stores::state_dir(args.state.as_deref())?;
+    let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
+    write(&report, &args.output, &Outputs::Blobs(blobs)).await?;
+    Ok(Exit::Clean)
+}

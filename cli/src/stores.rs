@@ -1,0 +1,82 @@
+//! From addresses to opened stores.
+
+use crate::args::StoreArgs;
+use crate::exit::Complaint;
+use flakefarm_coordinator::db::Db;
+use flakefarm_coordinator::db::sqlite_samples::SqliteSamples;
+use flakefarm_shared::blobs::Blobs;
+use flakefarm_shared::queue::{Queue, Role};
+use flakefarm_shared::samples::{RedisSamples, Retention, Samples};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where embedded sweeps keep their state: the given directory, else the user's state directory.
+pub(crate) fn state_dir(given: Option<&Path>) -> Result<PathBuf, Complaint> {
+    let dir = match given {
+        Some(dir) => dir.to_owned(),
+        None => {
+            let base = std::env::var_os("XDG_STATE_HOME")
+                .map(PathBuf::from)
+                .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state")))
+                .ok_or_else(|| Complaint::usage("no home directory for the state").hint("pass --state DIR"))?;
+            base.join("flakefarm")
+        }
+    };
+    std::fs::create_dir_all(&dir)
+        .and_then(|()| dir.canonicalize())
+        .map_err(|error| Complaint::farm(format!("failed to make state directory {}: {error}", dir.display())))
+}
+
+pub(crate) async fn open_database(url: &str) -> Result<Db, Complaint> {
+    Db::open(url).await.map_err(|error| {
+        Complaint::of(&error).hint("is the database up, and the address in --database (FLAKEFARM_DATABASE) right?")
+    })
+}
+
+pub(crate) fn open_queue(url: &str, role: Role) -> Result<Queue, Complaint> {
+    Queue::open(url, role).map_err(|error| Complaint::usage(error.to_string()))
+}
+
+pub(crate) async fn open_samples(address: &str) -> Result<Samples, Complaint> {
+    if let Some(path) = address.strip_prefix("embedded:") {
+        let samples = SqliteSamples::open(Path::new(path), Retention::default())
+            .await
+            .map_err(|error| Complaint::of(&error))?;
+        return Ok(Arc::new(samples));
+    }
+    let samples = RedisSamples::open(address, Retention::default(), None)
+        .map_err(|error| Complaint::usage(format!("samples address `{address}`: {error}")))?;
+    Ok(Arc::new(samples))
+}
+
+pub(crate) fn open_blobs(address: &str) -> Result<Blobs, Complaint> {
+    Blobs::open(address).map_err(|error| Complaint::of(&error).hint("expected file:///directory or s3://bucket/prefix"))
+}
+
+/// An address that a distributed role cannot do without.
+pub(crate) fn needed<'a>(value: Option<&'a String>, flag: &str, variable: &str) -> Result<&'a str, Complaint> {
+    value.map(String::as_str).ok_or_else(|| Complaint::usage(format!("--{flag} is needed")).hint(format!("or set {variable}")))
+}
+
+impl StoreArgs {
+    pub(crate) fn database(&self) -> Result<&str, Complaint> {
+        needed(self.database.as_ref(), "database", "FLAKEFARM_DATABASE")
+    }
+
+    pub(crate) fn queue(&self) -> Result<&str, Complaint> {
+        let queue = needed(self.queue.as_ref(), "queue", "FLAKEFARM_QUEUE")?;
+        if queue.starts_with("embedded:") {
+            return Err(Complaint::usage("an embedded queue cannot leave its process")
+                .hint("a farm of several processes needs a broker: --queue amqp://…"));
+        }
+        Ok(queue)
+    }
+
+    pub(crate) fn samples(&self) -> Result<&str, Complaint> {
+        needed(self.samples.as_ref(), "samples", "FLAKEFARM_SAMPLES")
+    }
+
+    pub(crate) fn blobs(&self) -> Result<&str, Complaint> {
+        needed(self.blobs.as_ref(), "blobs", "FLAKEFARM_BLOBS")
+    }
+}

@@ -1,0 +1,278 @@
+//! `flakefarm sweep` and `flakefarm init`: from a path to a submission, here or on a farm, to a
+//! report and an exit code.
+
+use crate::args::{Gate, InitArgs, SweepArgs};
+use crate::embedded::{Embedded, Task};
+use crate::exit::{Complaint, Exit};
+use crate::farm::Farm;
+use crate::output::{self, Outputs};
+use crate::progress::Progress;
+use crate::{signals, stores};
+use flakefarm_coordinator::Submission;
+use flakefarm_coordinator::db::{SweepRow, SweepState};
+use flakefarm_coordinator::plan::{Confidence, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
+use flakefarm_coordinator::report::{Report, Verdict};
+use flakefarm_shared::{Class, Digest, Refusal, SweepContext, WIRE_VERSION};
+use flakefarm_worker::config::{LoadedProject, ProjectSource};
+use flakefarm_worker::snapshot;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) async fn sweep(args: SweepArgs) -> Result<Exit, Complaint> {
+    let stop = signals::stop_on_signal()?;
+    let root = project_root(&args.path)?;
+    let mut progress = Progress::new();
+    let ended = match &args.farm {
+        Some(farm) => on_farm(&args, &root, farm, &mut progress, stop.clone()).await?,
+        None if args.resume => resume(&args, &root, &mut progress, stop.clone()).await?,
+        None => here(&args, &root, &mut progress, stop.clone()).await?,
+    };
+    finish(&args, ended).await
+}
+
+/// A sweep that has ended, wherever it ran.
+struct Ended {
+    state: String,
+    failure: Option<Refusal>,
+    report: Report,
+    outputs: Outputs,
+}
+
+fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
+    let root = path.canonicalize().map_err(|error| {
+        Complaint::usage(format!("failed to open project {}: {error}", path.display()))
+            .hint("flakefarm sweep takes the directory of the project")
+    })?;
+    if root.is_dir() {
+        Ok(root)
+    } else {
+        Err(Complaint::usage(format!("{} is not a directory", path.display()))
+            .hint("flakefarm sweep takes the directory of the project; choose tests with --tests"))
+    }
+}
+
+fn load(args: &SweepArgs, root: &Path, progress: &Progress) -> Result<LoadedProject, Complaint> {
+    let mut loaded = LoadedProject::load(root, args.config.as_deref()).map_err(|error| config_complaint(&error))?;
+    for warning in &loaded.warnings {
+        progress.note(&format!("warning: {warning}"));
+    }
+    loaded.spec.arguments.extend(args.framework_arguments.iter().cloned());
+    Ok(loaded)
+}
+
+fn config_complaint(error: &flakefarm_worker::config::ConfigError) -> Complaint {
+    let complaint = Complaint::usage(flakefarm_coordinator::chain(error));
+    match error.hint() {
+        Some(hint) => complaint.hint(hint),
+        None => complaint,
+    }
+}
+
+fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Result<Question, Complaint> {
+    let defaults = &loaded.sweep;
+    let wrong = |error: flakefarm_coordinator::plan::QuestionError| Complaint::usage(format!("flakefarm.toml: {error}"));
+    let max_flake_rate = match (args.max_flake_rate, defaults.max_flake_rate) {
+        (Some(rate), _) => rate,
+        (None, Some(rate)) => Rate::new(rate).map_err(wrong)?,
+        (None, None) => Rate::DEFAULT,
+    };
+    let confidence = match (args.confidence, defaults.confidence) {
+        (Some(confidence), _) => confidence,
+        (None, Some(confidence)) => Confidence::new(confidence).map_err(wrong)?,
+        (None, None) => Confidence::DEFAULT,
+    };
+    let fixed = args.runs.or(if args.max_flake_rate.is_some() { None } else { defaults.runs.and_then(NonZeroU32::new) });
+    let scope = match (args.scope, &defaults.scope) {
+        (Some(scope), _) => scope,
+        (None, Some(word)) => ScopeChoice::ALL.into_iter().find(|scope| scope.word() == word).ok_or_else(|| {
+            Complaint::usage(format!("flakefarm.toml: `{word}` is no scope")).hint("test, file, suite or auto")
+        })?,
+        // An order is one of the suite.
+        (None, None) if args.order.is_some() => ScopeChoice::Suite,
+        (None, None) => ScopeChoice::Auto,
+    };
+    Ok(Question {
+        kind: QuestionKind::Detect,
+        runs: fixed.map_or(Runs::ForGuarantee, Runs::Fixed),
+        scope,
+        order: args.order,
+        seed: args.seed.or(defaults.seed).unwrap_or_else(fresh_seed),
+        confidence,
+        max_flake_rate,
+        workers,
+        tests: TestFilter(args.tests.clone()),
+    })
+}
+
+/// A seed short enough to be typed again.
+fn fresh_seed() -> u64 {
+    let id = flakefarm_shared::SweepId::new();
+    u64::from(id.0.as_fields().3[7]) << 24 | u64::from(id.0.as_u128() as u32 & 0x00ff_ffff)
+}
+
+fn slots(args: &SweepArgs, loaded: Option<&LoadedProject>) -> NonZeroU16 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
+    args.workers
+        .or_else(|| loaded.and_then(|loaded| loaded.sweep.workers.and_then(NonZeroU16::new)))
+        .unwrap_or_else(|| NonZeroU16::new(cores).expect("there is at least one core"))
+}
+
+fn submission(loaded: LoadedProject, question: Question, snapshot: Digest, revision: Option<String>, args: &SweepArgs, root: &Path) -> Submission {
+    Submission {
+        context: SweepContext { v: WIRE_VERSION, project: loaded.spec, snapshot, revision },
+        question,
+        class: if args.interactive { Class::Interactive } else { Class::Bulk },
+        source: root.display().to_string(),
+    }
+}
+
+async fn archive(root: &Path, progress: &Progress) -> Result<snapshot::Archive, Complaint> {
+    let path = root.to_owned();
+    let archive = tokio::task::spawn_blocking(move || snapshot::archive(&path)).await?.map_err(|error| {
+        let complaint = Complaint::usage(flakefarm_coordinator::chain(&error));
+        match error.hint() {
+            Some(hint) => complaint.hint(hint),
+            None => complaint,
+        }
+    })?;
+    for warning in &archive.warnings {
+        progress.note(&format!("warning: {warning}"));
+    }
+    Ok(archive)
+}
+
+async fn here(args: &SweepArgs, root: &Path, progress: &mut Progress, stop: CancellationToken) -> Result<Ended, Complaint> {
+    let loaded = load(args, root, progress)?;
+    let slots = slots(args, Some(&loaded));
+    let question = question(args, &loaded, slots)?;
+    let state = stores::state_dir(args.state.as_deref())?;
+    let embedded = Embedded::open(&state, slots).await?;
+    let archive = archive(root, progress).await?;
+    let snapshot = embedded.blobs.put(archive.bytes).await?;
+    progress.note(&announcement(&loaded, &question));
+    let submission = submission(loaded, question, snapshot, archive.revision, args, root);
+    let outputs = Outputs::Blobs(embedded.blobs.clone());
+    let (row, report) = embedded.run(Task::Submit(&submission), progress, stop).await?;
+    Ok(ended_here(row, report, outputs))
+}
+
+async fn resume(args: &SweepArgs, root: &Path, progress: &mut Progress, stop: CancellationToken) -> Result<Ended, Complaint> {
+    let state = stores::state_dir(args.state.as_deref())?;
+    let embedded = Embedded::open(&state, slots(args, None)).await?;
+    let source = root.display().to_string();
+    let Some(row) = embedded.coordinator.db().last_interrupted(&source).await? else {
+        return Err(Complaint::usage(format!("there is no interrupted sweep of {source}")).hint("start one without --resume"));
+    };
+    progress.note(&format!("resuming sweep {} (seed {})", row.id, row.seed));
+    let outputs = Outputs::Blobs(embedded.blobs.clone());
+    let (row, report) = embedded.run(Task::Resume(&row), progress, stop).await?;
+    Ok(ended_here(row, report, outputs))
+}
+
+fn ended_here(row: SweepRow, report: Report, outputs: Outputs) -> Ended {
+    let state = row.state.word().to_owned();
+    let failure = match row.state {
+        SweepState::Failed(refusal) => Some(refusal),
+        SweepState::Running | SweepState::Answered | SweepState::Interrupted | SweepState::Cancelled => None,
+    };
+    Ended { state, failure, report, outputs }
+}
+
+async fn on_farm(
+    args: &SweepArgs,
+    root: &Path,
+    address: &str,
+    progress: &mut Progress,
+    stop: CancellationToken,
+) -> Result<Ended, Complaint> {
+    let farm = Farm::new(address, args.token.as_ref())?;
+    let loaded = load(args, root, progress)?;
+    let question = question(args, &loaded, slots(args, Some(&loaded)))?;
+    farm.check().await?;
+    let archive = archive(root, progress).await?;
+    let snapshot = farm.upload(archive.bytes.into()).await?;
+    progress.note(&announcement(&loaded, &question));
+    let submission = submission(loaded, question, snapshot, archive.revision, args, root);
+    let id = farm.submit(&submission).await?;
+    progress.note(&format!("sweep {id} on {address}"));
+    let ended = farm.follow(id, progress, &stop).await?;
+    progress.clear();
+    if !ended {
+        progress.note("stopping the sweep on the farm");
+    }
+    let report = if ended { farm.report(id).await? } else { farm.cancel(id).await? };
+    let status = farm.status(id).await?;
+    let state = if ended { status.state } else { "interrupted".to_owned() };
+    Ok(Ended { state, failure: status.failure, report, outputs: Outputs::Farm(farm) })
+}
+
+/// Said before the work: what was detected, what will be proved, and the seed.
+fn announcement(loaded: &LoadedProject, question: &Question) -> String {
+    format!(
+        "{}: {}; {} of each test, scope {}, seed {}",
+        loaded.spec.name,
+        describe(loaded),
+        if question.runs_per_test() == 1 { "1 run".to_owned() } else { format!("{} runs", question.runs_per_test()) },
+        question.scope.word(),
+        question.seed,
+    )
+}
+
+fn describe(loaded: &LoadedProject) -> String {
+    match &loaded.source {
+        ProjectSource::Configured { path } => format!("configured by {}", path.display()),
+        ProjectSource::Detected { why } => format!("detected by {why}"),
+    }
+}
+
+async fn finish(args: &SweepArgs, ended: Ended) -> Result<Exit, Complaint> {
+    if let Some(refusal) = ended.failure {
+        let mut complaint = Complaint::new(Exit::NothingRan, refusal.message).log(refusal.log);
+        complaint.hint = refusal.hint;
+        return Err(complaint);
+    }
+    output::write(&ended.report, &args.output, &ended.outputs).await?;
+    if ended.state == "interrupted" || ended.state == "cancelled" {
+        if args.farm.is_none() {
+            eprintln!("hint: flakefarm sweep {} --resume goes on from here", args.path.display());
+        }
+        return Ok(Exit::Interrupted);
+    }
+    if ended.report.sweep.samples == 0 {
+        return Err(Complaint::new(Exit::NothingRan, "no test ran")
+            .log(ended.report.sweep.notes.join("\n"))
+            .hint("flakefarm doctor says what is wrong with this machine"));
+    }
+    Ok(gate(&ended.report, &args.fail_on))
+}
+
+fn gate(report: &Report, gates: &[Gate]) -> Exit {
+    let found = |wanted: &[Verdict]| report.tests.iter().any(|test| wanted.contains(&test.verdict));
+    if gates.contains(&Gate::Flaky) && found(&[Verdict::Flaky, Verdict::Fragile])
+        || gates.contains(&Gate::Broken) && found(&[Verdict::Broken])
+    {
+        Exit::GateFailed
+    } else if gates.contains(&Gate::Inconclusive) && found(&[Verdict::Inconclusive]) {
+        Exit::Inconclusive
+    } else {
+        Exit::Clean
+    }
+}
+
+pub(crate) fn init(args: &InitArgs) -> Result<Exit, Complaint> {
+    let root = project_root(&args.path)?;
+    let file = root.join("flakefarm.toml");
+    if file.exists() && !args.force && !args.print {
+        return Err(Complaint::usage(format!("{} exists already", file.display())).hint("--force replaces it"));
+    }
+    let detected = LoadedProject::load(&root, None).map_err(|error| config_complaint(&error))?;
+    let text = flakefarm_worker::config::init_text(&detected);
+    if args.print {
+        output::print(&text)?;
+    } else {
+        std::fs::write(&file, text).map_err(|error| Complaint::farm(format!("failed to write {}: {error}", file.display())))?;
+        eprintln!("wrote {}: {}", file.display(), describe(&detected));
+    }
+    Ok(Exit::Clean)
+}

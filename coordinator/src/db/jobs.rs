@@ -1,0 +1,225 @@
+//! Jobs: pending, queued, settled. A settled job never changes, but for a dead one that an operator
+//! revives. Only jobs of running sweeps are handed out.
+
+use super::raw::{RawJob, clean, json};
+use super::rows::{JobRow, JobState, NewJob, Settled, Settlement};
+use super::{Db, DbError, change, postgres, read};
+use flakefarm_shared::{Class, JobId, SweepId, UnixMicros, WorkerId};
+use std::time::Duration;
+
+impl Db {
+    /// Records jobs of a sweep, pending; gives how many were new. A job that is there already stays
+    /// as it is.
+    pub async fn insert_jobs(
+        &self,
+        sweep: SweepId,
+        jobs: &[NewJob],
+        now: UnixMicros,
+    ) -> Result<u64, DbError> {
+        if jobs.is_empty() {
+            return Ok(0);
+        }
+        // In the order of ids, which is the order of locks; the given order is kept as ordinals.
+        let mut order: Vec<(i64, &NewJob)> = (0..).zip(jobs).collect();
+        order.sort_by_key(|(ordinal, job)| (job.id, *ordinal));
+        let (ordinals, jobs): (Vec<i64>, Vec<&NewJob>) = order.into_iter().unzip();
+        match self {
+            Db::Sqlite(store) => store.insert_jobs(sweep, &jobs, &ordinals, now).await,
+            Db::Postgres(store) => postgres::in_time(store.insert_jobs(sweep, &jobs, &ordinals, now)).await,
+        }
+        .map_err(|source| DbError::of_sweep("record jobs", sweep, source))
+    }
+
+    /// A job by its id.
+    pub async fn job(&self, job: JobId) -> Result<Option<JobRow>, DbError> {
+        let query = "SELECT * FROM jobs WHERE id = $1";
+        let row: Option<RawJob> =
+            read!(self, "read a job", fetch_optional, sqlx::query_as(query).bind(job.0))?;
+        row.map(JobRow::try_from).transpose()
+    }
+
+    /// All jobs of a sweep, in the order they were planned.
+    pub async fn jobs(&self, sweep: SweepId) -> Result<Vec<JobRow>, DbError> {
+        let query = "SELECT * FROM jobs WHERE sweep = $1 ORDER BY created_at, ordinal, id";
+        let rows: Vec<RawJob> = read!(self, "read jobs", fetch_all, sqlx::query_as(query).bind(sweep.0))?;
+        rows.into_iter().map(JobRow::try_from).collect()
+    }
+
+    /// Pending jobs of running sweeps that may be published now: interactive ones first, then the
+    /// oldest.
+    pub async fn publishable(&self, now: UnixMicros, limit: u32) -> Result<Vec<JobRow>, DbError> {
+        // 'interactive' sorts after 'bulk'.
+        let query = "SELECT jobs.* FROM jobs JOIN sweeps ON sweeps.id = jobs.sweep
+                     WHERE jobs.state = 'pending' AND jobs.available_at <= $1 AND sweeps.state = 'running'
+                     ORDER BY jobs.class DESC, jobs.created_at, jobs.ordinal, jobs.id LIMIT $2";
+        let rows: Vec<RawJob> = read!(
+            self,
+            "read publishable jobs",
+            fetch_all,
+            sqlx::query_as(query).bind(now).bind(i64::from(limit))
+        )?;
+        rows.into_iter().map(JobRow::try_from).collect()
+    }
+
+    /// Records that a job was published for the `publication`th time. Late news of an earlier
+    /// publication, or of a settled job, changes nothing.
+    pub async fn mark_queued(&self, job: JobId, publication: u32, now: UnixMicros) -> Result<(), DbError> {
+        let query = "UPDATE jobs SET state = 'queued', publications = $2, queued_at = $3, last_news = $3, worker = NULL
+                     WHERE id = $1 AND state <> 'settled' AND publications < $2";
+        change!(
+            self,
+            "mark a job queued",
+            sqlx::query(query).bind(job.0).bind(i64::from(publication)).bind(now)
+        )?;
+        Ok(())
+    }
+
+    /// How many jobs of a class are queued, of running sweeps.
+    pub async fn count_queued(&self, class: Class) -> Result<u64, DbError> {
+        let query = "SELECT COUNT(*) FROM jobs JOIN sweeps ON sweeps.id = jobs.sweep
+                     WHERE jobs.state = 'queued' AND jobs.class = $1 AND sweeps.state = 'running'";
+        let count: i64 =
+            read!(self, "count queued jobs", fetch_one, sqlx::query_scalar(query).bind(class.word()))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// A worker has these jobs in hand: the leases of those that are queued start again.
+    pub async fn touch_jobs(
+        &self,
+        jobs: &[JobId],
+        worker: &WorkerId,
+        now: UnixMicros,
+    ) -> Result<(), DbError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Db::Sqlite(store) => store.touch_jobs(jobs, worker, now).await,
+            Db::Postgres(store) => postgres::in_time(store.touch_jobs(jobs, worker, now)).await,
+        }
+        .map_err(|source| DbError::from_driver("renew leases", source))
+    }
+
+    /// Queued jobs of running sweeps without news for longer than `lease`, the most silent first.
+    pub async fn overdue(&self, now: UnixMicros, lease: Duration) -> Result<Vec<JobRow>, DbError> {
+        let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
+        let query = "SELECT jobs.* FROM jobs JOIN sweeps ON sweeps.id = jobs.sweep
+                     WHERE jobs.state = 'queued' AND jobs.last_news < $1 AND sweeps.state = 'running'
+                     ORDER BY jobs.last_news, jobs.id";
+        let rows: Vec<RawJob> = read!(
+            self,
+            "read overdue jobs",
+            fetch_all,
+            sqlx::query_as(query).bind(now.saturating_sub(lease))
+        )?;
+        rows.into_iter().map(JobRow::try_from).collect()
+    }
+
+    /// Takes a queued job back to be published again, not before `available_at`. With an `error` it
+    /// counts as an infrastructure failure; without one nobody is to blame (a lost lease, a resumed
+    /// sweep). A job that is not queued stays as it is.
+    pub async fn requeue_job(
+        &self,
+        job: JobId,
+        available_at: UnixMicros,
+        error: Option<String>,
+    ) -> Result<(), DbError> {
+        let failures = i64::from(error.is_some());
+        let query = "UPDATE jobs SET state = 'pending', available_at = $2, infra_failures = infra_failures + $3,
+                         last_error = COALESCE($4, last_error), queued_at = NULL, last_news = NULL, worker = NULL
+                     WHERE id = $1 AND state = 'queued'";
+        change!(
+            self,
+            "requeue a job",
+            sqlx::query(query)
+                .bind(job.0)
+                .bind(available_at)
+                .bind(failures)
+                .bind(error.as_deref().map(clean))
+        )?;
+        Ok(())
+    }
+
+    /// Ends a job. The first settlement wins, whatever comes later.
+    pub async fn settle_job(
+        &self,
+        job: JobId,
+        settlement: &Settlement,
+        now: UnixMicros,
+    ) -> Result<Settled, DbError> {
+        let query = "UPDATE jobs SET state = 'settled', ending = $2, settlement = $3, settled_at = $4
+                     WHERE id = $1 AND state <> 'settled'";
+        let changed = change!(
+            self,
+            "settle a job",
+            sqlx::query(query).bind(job.0).bind(settlement.word()).bind(json(settlement)).bind(now)
+        )?;
+        match changed {
+            0 if self.job(job).await?.is_none() => Ok(Settled::Unknown),
+            0 => Ok(Settled::Already),
+            _ => Ok(Settled::First),
+        }
+    }
+
+    /// Settles all jobs of a sweep that are not settled as cancelled; gives how many.
+    pub async fn cancel_jobs(&self, sweep: SweepId, now: UnixMicros) -> Result<u64, DbError> {
+        let settlement = json(&Settlement::Cancelled);
+        match self {
+            Db::Sqlite(store) => sqlx::query(
+                "UPDATE jobs SET state = 'settled', ending = 'cancelled', settlement = $2, settled_at = $3
+                 WHERE sweep = $1 AND state <> 'settled'",
+            )
+            .bind(sweep.0)
+            .bind(settlement)
+            .bind(now)
+            .execute(&store.writer)
+            .await
+            .map(|done| done.rows_affected()),
+            Db::Postgres(store) => postgres::in_time(store.cancel_jobs(sweep, &settlement, now)).await,
+        }
+        .map_err(|source| DbError::from_driver("cancel jobs", source))
+    }
+
+    /// Dead jobs that were not discarded, the latest first.
+    pub async fn dead_jobs(&self, limit: u32) -> Result<Vec<JobRow>, DbError> {
+        let query = "SELECT * FROM jobs WHERE ending = 'dead' AND discarded_at IS NULL
+                     ORDER BY settled_at DESC, id LIMIT $1";
+        let rows: Vec<RawJob> =
+            read!(self, "read dead jobs", fetch_all, sqlx::query_as(query).bind(i64::from(limit)))?;
+        rows.into_iter().map(JobRow::try_from).collect()
+    }
+
+    /// Makes a dead job pending again, its infrastructure failures forgotten. A conflict if it is
+    /// not dead, was discarded, or its sweep has ended.
+    pub async fn revive_job(&self, job: JobId, now: UnixMicros) -> Result<(), DbError> {
+        let query =
+            "UPDATE jobs SET state = 'pending', available_at = $2, infra_failures = 0, queued_at = NULL,
+                         last_news = NULL, worker = NULL, ending = NULL, settlement = NULL, settled_at = NULL
+                     WHERE id = $1 AND ending = 'dead' AND discarded_at IS NULL
+                       AND sweep IN (SELECT id FROM sweeps WHERE state IN ('running', 'interrupted'))";
+        match change!(self, "revive a job", sqlx::query(query).bind(job.0).bind(now))? {
+            0 => Err(self.why_not_dead(job, "its sweep has ended").await?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a dead job off the list; it stays dead. A conflict if it is not dead.
+    pub async fn discard_job(&self, job: JobId, now: UnixMicros) -> Result<(), DbError> {
+        let query =
+            "UPDATE jobs SET discarded_at = COALESCE(discarded_at, $2) WHERE id = $1 AND ending = 'dead'";
+        match change!(self, "discard a job", sqlx::query(query).bind(job.0).bind(now))? {
+            0 => Err(self.why_not_dead(job, "it was revived just now").await?),
+            _ => Ok(()),
+        }
+    }
+
+    async fn why_not_dead(&self, job: JobId, otherwise: &str) -> Result<DbError, DbError> {
+        Ok(match self.job(job).await?.map(|row| row.state) {
+            None => DbError::NotFound(format!("job {job}")),
+            Some(JobState::Settled { settlement: Settlement::Dead { .. }, .. }) => {
+                DbError::Conflict(format!("dead job {job} stays as it is: it was discarded, or {otherwise}"))
+            }
+            Some(_) => DbError::Conflict(format!("job {job} is not dead")),
+        })
+    }
+}

@@ -1,0 +1,48 @@
+//! The schema, step by step: the same versions for both databases. A released step never changes.
+
+use super::error::DbError;
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
+
+struct Step {
+    version: i64,
+    name: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+const STEPS: &[Step] = &[Step {
+    version: 1,
+    name: "first",
+    sqlite: include_str!("../../migrations/sqlite/0001_first.sql"),
+    postgres: include_str!("../../migrations/postgres/0001_first.sql"),
+}];
+
+/// Applies the steps that a database lacks. One with a step of a newer program is refused.
+pub(super) async fn run(migrator: &Migrator, connection: &mut impl Migrate) -> Result<(), DbError> {
+    // Not `Migrator::run`: its future cannot be sent to another thread (a limit of the compiler).
+    let done = migrator.run_direct(None, connection, false).await;
+    let known = STEPS.iter().map(|step| step.version).max().expect("there is a first step");
+    done.map_err(|error| DbError::from_migration(error, known))
+}
+
+pub(super) fn sqlite() -> Migrator {
+    migrator(|step| step.sqlite)
+}
+
+pub(super) fn postgres() -> Migrator {
+    migrator(|step| step.postgres)
+}
+
+fn migrator(text: impl Fn(&Step) -> &'static str) -> Migrator {
+    let migrations = STEPS.iter().map(|step| {
+        Migration::new(
+            step.version,
+            step.name.into(),
+            MigrationType::Simple,
+            text(step).into_sql_str(),
+            false,
+        )
+    });
+    Migrator::with_migrations(migrations.collect())
+}

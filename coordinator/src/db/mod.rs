@@ -1,0 +1,96 @@
+//! The coordinator's relational store: sweeps, jobs, verdicts, workers and tokens, in a SQLite file
+//! or in PostgreSQL. The only place with SQL.
+//!
+//! One text of each statement serves both databases; only opening them and bulk inserts differ.
+//! Every method is one transaction, and repeating it does no harm. Cancel safe: a dropped future
+//! has done all of its work or none of it.
+
+mod error;
+mod farm;
+mod jobs;
+mod migrations;
+mod postgres;
+mod raw;
+mod rows;
+mod sqlite;
+pub mod sqlite_samples;
+mod sweeps;
+mod verdicts;
+
+pub use error::{DbError, FailedAction};
+pub use rows::{
+    HistoryRow, JobRow, JobState, NewJob, NewSweep, Settled, Settlement, SweepRow, SweepState, TokenRow, VerdictRow,
+    WorkerRow,
+};
+
+/// Runs a reading statement: `read!(db, "read a job", fetch_optional, query)`.
+macro_rules! read {
+    ($db:expr, $action:literal, $fetch:ident, $query:expr) => {
+        match $db {
+            $crate::db::Db::Sqlite(store) => $query.$fetch(&store.readers).await,
+            $crate::db::Db::Postgres(store) => $crate::db::postgres::in_time($query.$fetch(&store.pool)).await,
+        }
+        .map_err(|source| $crate::db::DbError::from_driver($action, source))
+    };
+}
+
+/// Runs a changing statement: `change!(db, "settle a job", query)`; gives the number of rows changed.
+macro_rules! change {
+    ($db:expr, $action:literal, $query:expr) => {
+        match $db {
+            $crate::db::Db::Sqlite(store) => $query.execute(&store.writer).await.map(|done| done.rows_affected()),
+            $crate::db::Db::Postgres(store) => {
+                let done = $crate::db::postgres::in_time($query.execute(&store.pool)).await;
+                done.map(|done| done.rows_affected())
+            }
+        }
+        .map_err(|source| $crate::db::DbError::from_driver($action, source))
+    };
+}
+
+use {change, read};
+
+/// The store. Cloning is cheap; clones share connections.
+#[derive(Debug, Clone)]
+pub enum Db {
+    /// A file.
+    Sqlite(sqlite::Sqlite),
+    /// A server.
+    Postgres(postgres::Postgres),
+}
+
+impl Db {
+    /// Opens the database at `url` and brings its schema up to date: `sqlite:/path/to/file` (made
+    /// with its directory if absent) or `postgres://user:password@host/name`.
+    pub async fn open(url: &str) -> Result<Self, DbError> {
+        match url.split_once(':') {
+            Some(("sqlite", rest)) => {
+                let path = rest.strip_prefix("//").unwrap_or(rest);
+                Ok(Self::Sqlite(sqlite::Sqlite::open(path).await?))
+            }
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(postgres::Postgres::open(url).await?)),
+            _ => Err(DbError::Address {
+                // Whatever it is, it may hold a password: only its start is shown.
+                address: url.split([':', '@']).next().unwrap_or_default().to_owned(),
+                reason: "it starts with neither sqlite: nor postgres://".to_owned(),
+            }),
+        }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        change!(self, "ask for an answer", sqlx::query("SELECT 1"))?;
+        Ok(())
+    }
+
+    /// Closes all connections, after what is under way. Other clones are closed too.
+    pub async fn close(&self) {
+        match self {
+            Db::Sqlite(store) => {
+                store.readers.close().await;
+                store.writer.close().await;
+            }
+            Db::Postgres(store) => store.pool.close().await,
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! PostgreSQL. Statements that touch several rows lock them in the order of their ids, so that two
+//! of them never wait for each other.
+
+use super::error::DbError;
+use super::migrations;
+use super::raw::{clean, subject};
+use super::rows::{NewJob, VerdictRow};
+use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Longest wait for a connection; a server that restarts comes back within it.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The server's own limit of one statement.
+const STATEMENT_TIMEOUT: &str = "30s";
+/// Ours, for a server that says nothing at all.
+const DEADLINE: Duration = Duration::from_secs(60);
+const CONNECTIONS: u32 = 10;
+/// Rows of one INSERT.
+const ROWS_PER_STATEMENT: usize = 10_000;
+
+/// A database on a server.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    pub(super) pool: PgPool,
+}
+
+impl Postgres {
+    pub(super) async fn open(url: &str) -> Result<Self, DbError> {
+        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| DbError::Address {
+            address: without_password(url),
+            reason: error.to_string(),
+        })?;
+        let options = options.application_name("flakefarm");
+        // A connection of its own: a migration may take longer than a statement otherwise may.
+        migrate(&options).await?;
+        let options = options.options([("statement_timeout", STATEMENT_TIMEOUT)]);
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(|source| DbError::from_driver("open the database", source))?;
+        Ok(Self { pool })
+    }
+
+    pub(super) async fn insert_jobs(
+        &self,
+        sweep: SweepId,
+        jobs: &[&NewJob],
+        ordinals: &[i64],
+        now: UnixMicros,
+    ) -> Result<u64, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        let mut inserted = 0;
+        for (jobs, ordinals) in jobs.chunks(ROWS_PER_STATEMENT).zip(ordinals.chunks(ROWS_PER_STATEMENT)) {
+            let done = sqlx::query(
+                "INSERT INTO jobs (id, sweep, ordinal, job_key, class, spec, attempts, created_at, available_at)
+                 SELECT new.id, $1, new.ordinal, new.job_key, new.class, new.spec, new.attempts, $2, $2
+                 FROM UNNEST($3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::bigint[])
+                      AS new (id, ordinal, job_key, class, spec, attempts)
+                 ORDER BY new.id
+                 ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(sweep.0)
+            .bind(now)
+            .bind(jobs.iter().map(|job| job.id.0).collect::<Vec<_>>())
+            .bind(ordinals)
+            .bind(jobs.iter().map(|job| clean(&job.key)).collect::<Vec<_>>())
+            .bind(jobs.iter().map(|job| job.class.word()).collect::<Vec<_>>())
+            .bind(jobs.iter().map(|job| job.spec.as_str()).collect::<Vec<_>>())
+            .bind(jobs.iter().map(|job| i64::from(job.attempts)).collect::<Vec<_>>())
+            .execute(&mut *transaction)
+            .await?;
+            inserted += done.rows_affected();
+        }
+        transaction.commit().await?;
+        Ok(inserted)
+    }
+
+    pub(super) async fn touch_jobs(
+        &self,
+        jobs: &[JobId],
+        worker: &WorkerId,
+        now: UnixMicros,
+    ) -> Result<(), sqlx::Error> {
+        let jobs: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
+        sqlx::query(
+            "UPDATE jobs SET worker = $2, last_news = GREATEST(last_news, $3)
+             WHERE state = 'queued' AND id IN
+                   (SELECT id FROM jobs WHERE id = ANY($1) AND state = 'queued' ORDER BY id FOR UPDATE)",
+        )
+        .bind(jobs)
+        .bind(clean(&worker.0))
+        .bind(now)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    pub(super) async fn cancel_jobs(
+        &self,
+        sweep: SweepId,
+        settlement: &str,
+        now: UnixMicros,
+    ) -> Result<u64, sqlx::Error> {
+        let done = sqlx::query(
+            "UPDATE jobs SET state = 'settled', ending = 'cancelled', settlement = $2, settled_at = $3
+             WHERE state <> 'settled' AND id IN
+                   (SELECT id FROM jobs WHERE sweep = $1 AND state <> 'settled' ORDER BY id FOR UPDATE)",
+        )
+        .bind(sweep.0)
+        .bind(settlement)
+        .bind(now)
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
+    pub(super) async fn record_verdicts(
+        &self,
+        sweep: SweepId,
+        verdicts: &[VerdictRow],
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        for verdicts in verdicts.chunks(ROWS_PER_STATEMENT) {
+            let projects: Vec<_> = verdicts.iter().map(|verdict| clean(&verdict.project)).collect();
+            let tests: Vec<_> = verdicts.iter().map(|verdict| clean(verdict.test.as_str())).collect();
+            let subjects: Vec<_> = projects.iter().zip(&tests).map(|(p, t)| subject(p, t)).collect();
+            let of = |number: fn(&VerdictRow) -> f64| verdicts.iter().map(number).collect::<Vec<_>>();
+            sqlx::query(
+                "INSERT INTO verdicts (sweep, subject, project, test, verdict, attempts, failures,
+                                       estimate, lower, upper, score, p50_ms, finished_at)
+                 SELECT $1, new.* FROM UNNEST(
+                     $2::bytea[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
+                     $8::float8[], $9::float8[], $10::float8[], $11::float8[], $12::float8[], $13::bigint[]) AS new
+                 ON CONFLICT (sweep, subject) DO UPDATE SET verdict = excluded.verdict,
+                     attempts = excluded.attempts, failures = excluded.failures, estimate = excluded.estimate,
+                     lower = excluded.lower, upper = excluded.upper, score = excluded.score,
+                     p50_ms = excluded.p50_ms, finished_at = excluded.finished_at",
+            )
+            .bind(sweep.0)
+            .bind(subjects)
+            .bind(projects)
+            .bind(tests)
+            .bind(verdicts.iter().map(|verdict| clean(&verdict.verdict)).collect::<Vec<_>>())
+            .bind(verdicts.iter().map(|verdict| i64::from(verdict.attempts)).collect::<Vec<_>>())
+            .bind(verdicts.iter().map(|verdict| i64::from(verdict.failures)).collect::<Vec<_>>())
+            .bind(of(|verdict| verdict.estimate))
+            .bind(of(|verdict| verdict.lower))
+            .bind(of(|verdict| verdict.upper))
+            .bind(of(|verdict| verdict.score))
+            .bind(of(|verdict| verdict.p50_ms))
+            .bind(verdicts.iter().map(|verdict| verdict.finished_at).collect::<Vec<_>>())
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await
+    }
+}
+
+/// Bounds a call to the server: one that fell silent is an error, not a hang.
+pub(super) async fn in_time<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(done) => done,
+        Err(_) => {
+            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time")))
+        }
+    }
+}
+
+/// Under the driver's advisory lock: several coordinators may start at once.
+async fn migrate(options: &PgConnectOptions) -> Result<(), DbError> {
+    let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
+    let mut connection = connecting
+        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        .map_err(|source| DbError::from_driver("open the database", source))?;
+    let done = migrations::run(&migrations::postgres(), &mut connection).await;
+    // It has done its work; a failure to say goodbye changes nothing.
+    drop(connection.close().await);
+    done
+}
+
+fn without_password(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut url) => {
+            let hidden = url.password().is_some() && url.set_password(Some("***")).is_ok();
+            if hidden || url.password().is_none() { url.to_string() } else { "postgres://".to_owned() }
+        }
+        Err(_) => "postgres://".to_owned(),
+    }
+}

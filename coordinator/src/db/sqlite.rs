@@ -1,0 +1,171 @@
+//! SQLite: one connection writes, several read. A second process may open the same file (the
+//! history is read while a sweep runs); it waits for its turn up to the busy time-out.
+
+use super::error::DbError;
+use super::migrations;
+use super::raw::{clean, subject};
+use super::rows::{NewJob, VerdictRow};
+use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteTransaction,
+};
+use sqlx::{QueryBuilder, Sqlite as Driver};
+use std::path::Path;
+use std::time::Duration;
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the one writing connection, behind a bulk insert say.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+const READERS: u32 = 4;
+/// Rows of one INSERT; a statement may bind 32,766 values.
+const ROWS_PER_STATEMENT: usize = 500;
+
+/// A database file.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    pub(super) writer: SqlitePool,
+    pub(super) readers: SqlitePool,
+}
+
+impl Sqlite {
+    pub(super) async fn open(path: &str) -> Result<Self, DbError> {
+        let refuse = |reason: String| DbError::Address { address: format!("sqlite:{path}"), reason };
+        if path.is_empty() || path.contains(":memory:") {
+            return Err(refuse("it must name a file".to_owned()));
+        }
+        if let Some(directory) = Path::new(path).parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            tokio::fs::create_dir_all(directory)
+                .await
+                .map_err(|error| refuse(format!("its directory cannot be made: {error}")))?;
+        }
+        let options =
+            SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).foreign_keys(true);
+        // NORMAL: a power cut may lose the last transactions, whose work is then done again; a
+        // killed process loses none.
+        let writing = options
+            .clone()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal);
+        let writer =
+            pool(1).connect_with(writing).await.map_err(|e| DbError::from_driver("open the database", e))?;
+        let store = Self { writer, readers: pool(READERS).connect_lazy_with(options.read_only(true)) };
+        if let Err(error) = store.migrate().await {
+            store.writer.close().await;
+            return Err(error);
+        }
+        Ok(store)
+    }
+
+    /// In one transaction that owns the file from its start: two processes may open it at once.
+    async fn migrate(&self) -> Result<(), DbError> {
+        const ACTION: &str = "bring the schema up to date";
+        let mut transaction = self.begin().await.map_err(|e| DbError::from_driver(ACTION, e))?;
+        migrations::run(&migrations::sqlite(), &mut *transaction).await?;
+        transaction.commit().await.map_err(|e| DbError::from_driver(ACTION, e))
+    }
+
+    /// A transaction that will write. One that began by reading could fail instead of waiting.
+    async fn begin(&self) -> Result<SqliteTransaction<'static>, sqlx::Error> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    pub(super) async fn insert_jobs(
+        &self,
+        sweep: SweepId,
+        jobs: &[&NewJob],
+        ordinals: &[i64],
+        now: UnixMicros,
+    ) -> Result<u64, sqlx::Error> {
+        let mut transaction = self.begin().await?;
+        let mut inserted = 0;
+        for (jobs, ordinals) in jobs.chunks(ROWS_PER_STATEMENT).zip(ordinals.chunks(ROWS_PER_STATEMENT)) {
+            let mut insert = QueryBuilder::<Driver>::new(
+                "INSERT INTO jobs (id, sweep, ordinal, job_key, class, spec, attempts, created_at, available_at) ",
+            );
+            insert.push_values(jobs.iter().zip(ordinals), |mut row, (job, ordinal)| {
+                row.push_bind(job.id.0)
+                    .push_bind(sweep.0)
+                    .push_bind(*ordinal)
+                    .push_bind(clean(&job.key))
+                    .push_bind(job.class.word())
+                    .push_bind(job.spec.as_str().to_owned())
+                    .push_bind(i64::from(job.attempts))
+                    .push_bind(now)
+                    .push_bind(now);
+            });
+            insert.push(" ON CONFLICT (id) DO NOTHING");
+            inserted += insert.build().execute(&mut *transaction).await?.rows_affected();
+        }
+        transaction.commit().await?;
+        Ok(inserted)
+    }
+
+    pub(super) async fn touch_jobs(
+        &self,
+        jobs: &[JobId],
+        worker: &WorkerId,
+        now: UnixMicros,
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = self.begin().await?;
+        for job in jobs {
+            sqlx::query(
+                "UPDATE jobs SET worker = $2, last_news = MAX(last_news, $3) WHERE id = $1 AND state = 'queued'",
+            )
+            .bind(job.0)
+            .bind(clean(&worker.0))
+            .bind(now)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await
+    }
+
+    pub(super) async fn record_verdicts(
+        &self,
+        sweep: SweepId,
+        verdicts: &[VerdictRow],
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = self.begin().await?;
+        for verdicts in verdicts.chunks(ROWS_PER_STATEMENT) {
+            let mut insert = QueryBuilder::<Driver>::new(
+                "INSERT INTO verdicts (sweep, subject, project, test, verdict, attempts, failures, \
+                 estimate, lower, upper, score, p50_ms, finished_at) ",
+            );
+            insert.push_values(verdicts, |mut row, verdict| {
+                let (project, test) = (clean(&verdict.project), clean(verdict.test.as_str()));
+                row.push_bind(sweep.0)
+                    .push_bind(subject(&project, &test))
+                    .push_bind(project)
+                    .push_bind(test)
+                    .push_bind(clean(&verdict.verdict))
+                    .push_bind(i64::from(verdict.attempts))
+                    .push_bind(i64::from(verdict.failures))
+                    .push_bind(verdict.estimate)
+                    .push_bind(verdict.lower)
+                    .push_bind(verdict.upper)
+                    .push_bind(verdict.score)
+                    .push_bind(verdict.p50_ms)
+                    .push_bind(verdict.finished_at);
+            });
+            insert.push(
+                " ON CONFLICT (sweep, subject) DO UPDATE SET verdict = excluded.verdict, \
+                 attempts = excluded.attempts, failures = excluded.failures, estimate = excluded.estimate, \
+                 lower = excluded.lower, upper = excluded.upper, score = excluded.score, \
+                 p50_ms = excluded.p50_ms, finished_at = excluded.finished_at",
+            );
+            insert.build().execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
+    }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}

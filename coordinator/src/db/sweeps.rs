@@ -1,0 +1,130 @@
+//! Sweeps: recorded, found again, ended once.
+
+use super::raw::{RawSweep, clean, json};
+use super::rows::{NewSweep, Settled, SweepRow, SweepState};
+use super::{Db, DbError, change, read};
+use flakefarm_shared::{Digest, SweepId, UnixMicros};
+
+impl Db {
+    /// Records a sweep, running from now on. An id that is there already is a conflict.
+    pub async fn create_sweep(&self, sweep: &NewSweep) -> Result<(), DbError> {
+        change!(
+            self,
+            "record a sweep",
+            sqlx::query(
+                "INSERT INTO sweeps (id, project, revision, question, context, class, seed, source, created_at, state)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running')",
+            )
+            .bind(sweep.id.0)
+            .bind(clean(&sweep.project))
+            .bind(sweep.revision.as_deref().map(clean))
+            .bind(clean(&sweep.question))
+            .bind(sweep.context.as_str())
+            .bind(sweep.class.word())
+            .bind(sweep.seed.cast_signed())
+            .bind(clean(&sweep.source))
+            .bind(sweep.created_at)
+        )?;
+        Ok(())
+    }
+
+    /// A sweep by its id.
+    pub async fn sweep(&self, sweep: SweepId) -> Result<Option<SweepRow>, DbError> {
+        let query = "SELECT * FROM sweeps WHERE id = $1";
+        let row: Option<RawSweep> =
+            read!(self, "read a sweep", fetch_optional, sqlx::query_as(query).bind(sweep.0))?;
+        row.map(SweepRow::try_from).transpose()
+    }
+
+    /// A project's newest sweep, whatever its state.
+    pub async fn latest_sweep(&self, project: &str) -> Result<Option<SweepRow>, DbError> {
+        let query = "SELECT * FROM sweeps WHERE project = $1 ORDER BY created_at DESC, id DESC LIMIT 1";
+        let row: Option<RawSweep> =
+            read!(self, "read a sweep", fetch_optional, sqlx::query_as(query).bind(clean(project)))?;
+        row.map(SweepRow::try_from).transpose()
+    }
+
+    /// The newest interrupted sweep of a source, for it to be resumed.
+    pub async fn last_interrupted(&self, source: &str) -> Result<Option<SweepRow>, DbError> {
+        let query = "SELECT * FROM sweeps WHERE source = $1 AND state = 'interrupted'
+                     ORDER BY created_at DESC, id DESC LIMIT 1";
+        let row: Option<RawSweep> =
+            read!(self, "read a sweep", fetch_optional, sqlx::query_as(query).bind(clean(source)))?;
+        row.map(SweepRow::try_from).transpose()
+    }
+
+    /// The newest sweeps, newest first.
+    pub async fn sweeps(&self, limit: u32) -> Result<Vec<SweepRow>, DbError> {
+        let query = "SELECT * FROM sweeps ORDER BY created_at DESC, id DESC LIMIT $1";
+        let rows: Vec<RawSweep> =
+            read!(self, "read the sweeps", fetch_all, sqlx::query_as(query).bind(i64::from(limit)))?;
+        rows.into_iter().map(SweepRow::try_from).collect()
+    }
+
+    /// The running sweeps, oldest first.
+    pub async fn unfinished_sweeps(&self) -> Result<Vec<SweepRow>, DbError> {
+        let query = "SELECT * FROM sweeps WHERE state = 'running' ORDER BY created_at, id";
+        let rows: Vec<RawSweep> = read!(self, "read the running sweeps", fetch_all, sqlx::query_as(query))?;
+        rows.into_iter().map(SweepRow::try_from).collect()
+    }
+
+    /// Records which tests there are.
+    pub async fn set_listing(&self, sweep: SweepId, listing: &Digest) -> Result<(), DbError> {
+        let query = "UPDATE sweeps SET listing = $2 WHERE id = $1";
+        let changed =
+            change!(self, "record a listing", sqlx::query(query).bind(sweep.0).bind(listing.as_str()))?;
+        if changed == 0 { Err(DbError::NotFound(format!("sweep {sweep}"))) } else { Ok(()) }
+    }
+
+    /// Ends a sweep in `state`. A sweep that has ended keeps its first ending; an interrupted one
+    /// may still end otherwise. Its jobs are left as they are.
+    pub async fn finish_sweep(
+        &self,
+        sweep: SweepId,
+        state: &SweepState,
+        finished_at: UnixMicros,
+        report: Option<&Digest>,
+    ) -> Result<Settled, DbError> {
+        let refusal = match state {
+            SweepState::Running => {
+                return Err(DbError::Conflict(format!("sweep {sweep} cannot end in the state running")));
+            }
+            SweepState::Failed(refusal) => Some(json(refusal)),
+            SweepState::Answered | SweepState::Interrupted | SweepState::Cancelled => None,
+        };
+        let changed = change!(
+            self,
+            "end a sweep",
+            sqlx::query(
+                "UPDATE sweeps SET state = $2, refusal = $3, report = $4, finished_at = $5
+                 WHERE id = $1 AND state IN ('running', 'interrupted')",
+            )
+            .bind(sweep.0)
+            .bind(state.word())
+            .bind(refusal)
+            .bind(report.map(Digest::as_str))
+            .bind(finished_at)
+        )?;
+        match changed {
+            0 if self.sweep(sweep).await?.is_none() => Ok(Settled::Unknown),
+            0 => Ok(Settled::Already),
+            _ => Ok(Settled::First),
+        }
+    }
+
+    /// Takes an interrupted sweep up again. Of two callers one succeeds; a sweep in any other state
+    /// is a conflict.
+    pub async fn resume_sweep(&self, sweep: SweepId) -> Result<(), DbError> {
+        let query = "UPDATE sweeps SET state = 'running', report = NULL, finished_at = NULL
+                     WHERE id = $1 AND state = 'interrupted'";
+        if change!(self, "resume a sweep", sqlx::query(query).bind(sweep.0))? > 0 {
+            return Ok(());
+        }
+        match self.sweep(sweep).await? {
+            None => Err(DbError::NotFound(format!("sweep {sweep}"))),
+            Some(row) => {
+                Err(DbError::Conflict(format!("sweep {sweep} cannot be resumed: it is {}", row.state.word())))
+            }
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Sweeps: submit, advance, finish. Advancing reads the recorded jobs, folds new reports into the
+//! ledger, asks the planner, and records what it wants; nothing else decides.
+
+use super::{Coordinator, EngineError, SweepMemory, next_round};
+use crate::db::{JobRow, JobState, NewJob, NewSweep, Settlement, SweepRow, SweepState, VerdictRow};
+use crate::events::Event;
+use crate::plan::{self, Ledger, Planning, Question};
+use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
+use flakefarm_shared::{
+    Class, Control, Digest, JobId, JobReport, JobSpec, Listing, Refusal, SweepContext, SweepId, TestId,
+    UnixMicros, WIRE_VERSION, Work, now_micros,
+};
+use std::collections::HashSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+const LIST_KEY: &str = "list";
+/// A worker silent for this long is not counted in estimates.
+const WORKER_SILENCE_MICROS: i64 = 45_000_000;
+
+/// What somebody asks of the farm.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Submission {
+    /// How to run the project, and its snapshot.
+    pub context: SweepContext,
+    /// What is asked.
+    pub question: Question,
+    /// Which queue.
+    pub class: Class,
+    /// Where the project came from: the same source may resume an interrupted sweep.
+    pub source: String,
+}
+
+/// A submission that cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The snapshot was not uploaded.
+    #[error("snapshot {0} is not in the blob store: upload it first")]
+    NoSnapshot(Digest),
+    /// Of another version.
+    #[error("submission of version {0}, this coordinator reads version {WIRE_VERSION}")]
+    Version(u32),
+    /// Ours failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Coordinator {
+    /// Records a sweep; it is worked on from now on, by whoever runs the loops.
+    pub async fn submit(&self, submission: &Submission) -> Result<SweepId, SubmitError> {
+        let context = &submission.context;
+        if context.v != WIRE_VERSION {
+            return Err(SubmitError::Version(context.v));
+        }
+        if !self.blobs.contains(&context.snapshot).await.map_err(EngineError::from)? {
+            return Err(SubmitError::NoSnapshot(context.snapshot.clone()));
+        }
+        let context_digest = self.blobs.put_json(context).await.map_err(EngineError::from)?;
+        let id = SweepId::new();
+        let sweep = NewSweep {
+            id,
+            project: context.project.name.clone(),
+            revision: context.revision.clone(),
+            question: serde_json::to_string(&submission.question).expect("a question serialises"),
+            context: context_digest,
+            class: submission.class,
+            seed: submission.question.seed,
+            source: submission.source.clone(),
+            created_at: now_micros(),
+        };
+        self.take_up(id);
+        self.db.create_sweep(&sweep).await.map_err(EngineError::from)?;
+        info!(sweep.id = %id, project = %sweep.project, "sweep submitted");
+        self.wake.notify_one();
+        Ok(id)
+    }
+
+    /// Takes up an interrupted sweep where it stopped.
+    pub async fn resume(&self, sweep: SweepId) -> Result<(), EngineError> {
+        self.take_up(sweep);
+        self.db.resume_sweep(sweep).await?;
+        // Nobody holds its jobs any more if they were queued in a process that ended.
+        let now = now_micros();
+        if matches!(self.realm, super::Realm::One(_)) {
+            for job in self.db.jobs(sweep).await? {
+                if matches!(job.state, JobState::Queued { .. }) {
+                    self.db.requeue_job(job.id, now, None).await?;
+                }
+            }
+        }
+        self.wake.notify_one();
+        self.wake_outbox.notify_one();
+        Ok(())
+    }
+
+    /// Ends a sweep early. What is known is reported; an interrupted one may be resumed.
+    pub async fn stop_sweep(&self, sweep: SweepId, state: SweepState) -> Result<Report, EngineError> {
+        let Some(row) = self.db.sweep(sweep).await? else {
+            return Err(crate::db::DbError::NotFound(format!("sweep {sweep}")).into());
+        };
+        if !matches!(row.state, SweepState::Running) {
+            return self.report(sweep).await;
+        }
+        if let Err(error) = self.queue.broadcast(&Control::Cancel { sweep }).await {
+            warn!(sweep.id = %sweep, error = %error, "workers were not told; they find out by themselves");
+        }
+        if matches!(state, SweepState::Cancelled) {
+            self.db.cancel_jobs(sweep, now_micros()).await?;
+        }
+        self.fold(&row).await?;
+        self.finish(&row, state).await?;
+        self.report(sweep).await
+    }
+
+    /// The report of a sweep: final if it has ended, else of what is known.
+    pub async fn report(&self, sweep: SweepId) -> Result<Report, EngineError> {
+        let Some(row) = self.db.sweep(sweep).await? else {
+            return Err(crate::db::DbError::NotFound(format!("sweep {sweep}")).into());
+        };
+        if let Some(report) = &row.report {
+            return Ok(self.blobs.get_json(report, "a report").await?);
+        }
+        self.fold(&row).await?;
+        self.build_report(&row, &row.state).await
+    }
+
+    async fn listing(&self, row: &SweepRow) -> Result<Option<Listing>, EngineError> {
+        match &row.listing {
+            Some(digest) => Ok(Some(self.blobs.get_json(digest, "a listing").await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn build_report(&self, row: &SweepRow, state: &SweepState) -> Result<Report, EngineError> {
+        let question = question_of(row);
+        let listing = self.listing(row).await?;
+        let memory = self.memory.lock().await;
+        let empty = Ledger::new(Vec::new());
+        let ledger = memory.get(&row.id).map_or(&empty, |memory| &memory.ledger);
+        let meta = SweepMeta {
+            id: row.id.to_string(),
+            project: row.project.clone(),
+            revision: row.revision.clone(),
+            started_at: row.created_at,
+            finished_at: match state {
+                SweepState::Running => None,
+                _ => Some(row.finished_at.unwrap_or_else(now_micros)),
+            },
+            stopped: stopped(state),
+            framework: listing.as_ref().map(|listing| listing.framework_version.clone()),
+            image: listing.as_ref().map(|listing| listing.image.clone()),
+            command: listing.as_ref().map(|listing| listing.command.clone()),
+            sandbox: Some("container".to_owned()),
+            root: None,
+            collection_errors: listing
+                .map(|listing| listing.collection_errors)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|error| report::model::CollectionError { path: error.path, message: error.message })
+                .collect(),
+            notes: Vec::new(),
+        };
+        Ok(report::build(meta, &question, ledger))
+    }
+
+    /// Brings the sweep's memory up to what is recorded; rebuilds it after a restart.
+    async fn fold(&self, row: &SweepRow) -> Result<Vec<JobRow>, EngineError> {
+        let jobs = self.db.jobs(row.id).await?;
+        let mut memory = self.memory.lock().await;
+        if !memory.contains_key(&row.id) {
+            let Some(listing) = self.listing(row).await? else { return Ok(jobs) };
+            let question = question_of(row);
+            let tests: Vec<TestId> = question.select(&listing.tests);
+            let fresh = SweepMemory {
+                ledger: Ledger::new(tests),
+                folded: HashSet::new(),
+                planned: HashSet::new(),
+            };
+            memory.insert(row.id, fresh);
+        }
+        let memory = memory.get_mut(&row.id).expect("inserted above");
+        for job in jobs.iter().filter(|job| job.key != LIST_KEY) {
+            if memory.planned.insert(job.id) {
+                let spec: JobSpec = self.blobs.get_json(&job.spec, "a job spec").await?;
+                if let Work::Run { attempts } = &spec.work {
+                    memory.ledger.note_planned(&job.key, attempts);
+                }
+            }
+            let JobState::Settled { settlement, .. } = &job.state else { continue };
+            if !memory.folded.insert(job.id) {
+                continue;
+            }
+            match settlement {
+                Settlement::Done { report } => {
+                    let report: JobReport = self.blobs.get_json(report, "a job report").await?;
+                    memory.ledger.note_report(&job.key, &report);
+                }
+                Settlement::Refused(refusal) => memory.ledger.note_lost(&job.key, &refusal.message),
+                Settlement::Dead { reason } => memory.ledger.note_lost(&job.key, reason),
+                Settlement::Cancelled => memory.ledger.note_lost(&job.key, "cancelled"),
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// The next step of one running sweep.
+    async fn advance(&self, row: &SweepRow) -> Result<(), EngineError> {
+        let jobs = self.fold(row).await?;
+        if row.listing.is_none() {
+            return self.advance_listing(row, &jobs).await;
+        }
+        let question = question_of(row);
+        let (planned, progress) = {
+            let memory = self.memory.lock().await;
+            let Some(memory) = memory.get(&row.id) else { return Ok(()) };
+            let planned = plan::plan(&question, &memory.ledger);
+            let progress = progress(row.id, &memory.ledger, &planned);
+            (planned, progress)
+        };
+        self.events.send(self.with_slots(progress).await?);
+        let mut new_jobs = Vec::new();
+        for job in planned.jobs {
+            new_jobs.push(self.new_job(row, job.key, Work::Run { attempts: job.attempts }).await?);
+        }
+        if !new_jobs.is_empty() {
+            self.db.insert_jobs(row.id, &new_jobs, now_micros()).await?;
+            self.wake_outbox.notify_one();
+        } else if matches!(planned.state, Planning::Complete) {
+            self.finish(row, SweepState::Answered).await?;
+        }
+        Ok(())
+    }
+
+    async fn advance_listing(&self, row: &SweepRow, jobs: &[JobRow]) -> Result<(), EngineError> {
+        let Some(job) = jobs.iter().find(|job| job.key == LIST_KEY) else {
+            let job = self.new_job(row, LIST_KEY.to_owned(), Work::List).await?;
+            self.db.insert_jobs(row.id, &[job], now_micros()).await?;
+            self.wake_outbox.notify_one();
+            return Ok(());
+        };
+        let JobState::Settled { settlement, .. } = &job.state else { return Ok(()) };
+        let refusal = match settlement {
+            Settlement::Done { report } => {
+                let report: JobReport = self.blobs.get_json(report, "a job report").await?;
+                let listing = report.listing.expect("a list job reports a listing");
+                let selected = question_of(row).select(&listing.tests).len();
+                let digest = self.blobs.put_json(&listing).await?;
+                self.db.set_listing(row.id, &digest).await?;
+                if selected > 0 {
+                    self.events.send(Event::Listed {
+                        sweep: row.id,
+                        tests: selected,
+                        collection_errors: listing.collection_errors.len(),
+                    });
+                    self.wake.notify_one();
+                    return Ok(());
+                }
+                Refusal {
+                    message: "the selection matches no test".to_owned(),
+                    log: nearest_tests(&question_of(row), &listing.tests),
+                    hint: Some("--tests takes ids, parts of ids or patterns with *".to_owned()),
+                }
+            }
+            Settlement::Refused(refusal) => refusal.clone(),
+            Settlement::Dead { reason } => Refusal {
+                message: "the farm could not list the tests".to_owned(),
+                log: reason.clone(),
+                hint: Some("flakefarm doctor says what is wrong with this machine".to_owned()),
+            },
+            Settlement::Cancelled => return Ok(()),
+        };
+        self.finish(row, SweepState::Failed(refusal)).await
+    }
+
+    async fn new_job(&self, row: &SweepRow, key: String, work: Work) -> Result<NewJob, EngineError> {
+        let id = JobId::derive(row.id, &key);
+        let attempts = match &work {
+            Work::List => 0,
+            Work::Run { attempts } => u32::try_from(attempts.len()).expect("a job is bounded"),
+        };
+        let spec = JobSpec {
+            v: WIRE_VERSION,
+            id,
+            sweep: row.id,
+            class: row.class,
+            context: row.context.clone(),
+            work,
+        };
+        let spec = self.blobs.put_json(&spec).await?;
+        Ok(NewJob { id, key, class: row.class, spec, attempts })
+    }
+
+    async fn with_slots(&self, mut event: Event) -> Result<Event, EngineError> {
+        if let Event::Progress { slots, .. } = &mut event {
+            let now = now_micros();
+            *slots = self
+                .db
+                .workers()
+                .await?
+                .iter()
+                .filter(|worker| now - worker.seen_at < WORKER_SILENCE_MICROS)
+                .map(|worker| u32::from(worker.slots))
+                .sum();
+        }
+        Ok(event)
+    }
+
+    async fn finish(&self, row: &SweepRow, state: SweepState) -> Result<(), EngineError> {
+        let report = self.build_report(row, &state).await?;
+        let finished_at = now_micros();
+        let verdicts = verdict_rows(&report, finished_at);
+        self.db.record_verdicts(row.id, &verdicts).await?;
+        // An interrupted sweep has no final report: it may go on.
+        let digest = match &state {
+            SweepState::Interrupted | SweepState::Running => None,
+            SweepState::Answered | SweepState::Cancelled | SweepState::Failed(_) => {
+                Some(self.blobs.put_json(&report).await?)
+            }
+        };
+        self.db.finish_sweep(row.id, &state, finished_at, digest.as_ref()).await?;
+        if digest.is_some() {
+            self.memory.lock().await.remove(&row.id);
+        }
+        info!(sweep.id = %row.id, sweep.state = state.word(), "sweep ended");
+        self.events.send(Event::Finished { sweep: row.id, state: state.word().to_owned() });
+        Ok(())
+    }
+}
+
+pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
+    loop {
+        match coordinator.db.unfinished_sweeps().await {
+            Ok(rows) => {
+                for row in rows.iter().filter(|row| matches!(row.state, SweepState::Running) && coordinator.works_on(row.id)) {
+                    if let Err(error) = coordinator.advance(row).await {
+                        warn!(sweep.id = %row.id, error = crate::chain(&error), "sweep could not advance, will try again");
+                    }
+                }
+            }
+            Err(error) => warn!(error = crate::chain(&error), "could not read the sweeps, will try again"),
+        }
+        if !next_round(&coordinator.wake, &stop).await {
+            return;
+        }
+    }
+}
+
+fn stopped(state: &SweepState) -> Option<Stopped> {
+    match state {
+        SweepState::Running => None,
+        SweepState::Answered | SweepState::Failed(_) => Some(Stopped::Answered),
+        SweepState::Interrupted | SweepState::Cancelled => Some(Stopped::Cancelled),
+    }
+}
+
+/// What history remembers of a report.
+fn verdict_rows(report: &Report, finished_at: UnixMicros) -> Vec<VerdictRow> {
+    let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    let row = |test: &TestReport| VerdictRow {
+        project: report.sweep.project.clone(),
+        test: TestId(test.id.clone()),
+        verdict: test.verdict.word().to_owned(),
+        attempts: count(test.attempts),
+        failures: count(test.failures),
+        estimate: test.rate.as_ref().map_or(0.0, |rate| rate.estimate),
+        lower: test.rate.as_ref().map_or(0.0, |rate| rate.lower),
+        upper: test.rate.as_ref().map_or(1.0, |rate| rate.upper),
+        score: test.score,
+        p50_ms: test.duration_ms.as_ref().map_or(0.0, |durations| durations.p50),
+        finished_at,
+    };
+    report.tests.iter().map(row).collect()
+}
+
+fn question_of(row: &SweepRow) -> Question {
+    serde_json::from_str(&row.question).expect("a recorded question was serialised by this program's version")
+}
+
+fn progress(sweep: SweepId, ledger: &Ledger, planned: &plan::Plan) -> Event {
+    let tally = ledger.tally();
+    Event::Progress {
+        sweep,
+        attempts: ledger.attempts(),
+        remaining: planned.remaining.attempts,
+        remaining_seconds: planned.remaining.container_seconds,
+        flaky: tally.both,
+        failing: tally.only_failed,
+        infrastructure_errors: ledger.infrastructure_errors(),
+        slots: 0,
+    }
+}
+
+/// Up to five ids that share a word with the pattern, for people who mistyped one.
+fn nearest_tests(question: &Question, tests: &[TestId]) -> String {
+    let wanted = question.tests.describe();
+    let mut ranked: Vec<_> =
+        tests.iter().map(|test| (common_prefix(&wanted, test.as_str()), test.as_str())).collect();
+    ranked.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+    let nearest: Vec<_> = ranked.into_iter().take(5).map(|(_, test)| test).collect();
+    format!("wanted: {wanted}\nthere are {} tests, such as:\n  {}", tests.len(), nearest.join("\n  "))
+}
+
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count()
+}

@@ -1,0 +1,89 @@
+//! What happens on the farm, as data. Progress bars, server-sent events and logs are consumers of
+//! this one type; nothing prints from the engine.
+
+use flakefarm_shared::SweepId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+/// Something that happened to a sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A worker prepares the environment or lists the tests.
+    Preparing {
+        /// The sweep.
+        sweep: SweepId,
+        /// What it does, for people.
+        doing: String,
+    },
+    /// The tests are known.
+    Listed {
+        /// The sweep.
+        sweep: SweepId,
+        /// How many are in the selection.
+        tests: usize,
+        /// Files that could not be collected.
+        collection_errors: usize,
+    },
+    /// Attempts have ended.
+    Progress {
+        /// The sweep.
+        sweep: SweepId,
+        /// Attempts ended.
+        attempts: u64,
+        /// Attempts still wanted, as far as can be seen.
+        remaining: u64,
+        /// Estimated container seconds still wanted.
+        remaining_seconds: f64,
+        /// Tests seen to fail and to pass.
+        flaky: usize,
+        /// Tests that have only failed so far.
+        failing: usize,
+        /// Infrastructure errors.
+        infrastructure_errors: u64,
+        /// Workers' slots seen lately.
+        slots: u32,
+    },
+    /// The sweep has ended; its report is there.
+    Finished {
+        /// The sweep.
+        sweep: SweepId,
+        /// The state's word: `answered`, `interrupted`, `cancelled` or `failed`.
+        state: String,
+    },
+}
+
+impl Event {
+    /// The sweep it happened to.
+    pub fn sweep(&self) -> SweepId {
+        match self {
+            Event::Preparing { sweep, .. }
+            | Event::Listed { sweep, .. }
+            | Event::Progress { sweep, .. }
+            | Event::Finished { sweep, .. } => *sweep,
+        }
+    }
+}
+
+/// Where events are sent; slow subscribers miss some.
+#[derive(Debug, Clone)]
+pub struct Events(broadcast::Sender<Event>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(broadcast::channel(1024).0)
+    }
+}
+
+impl Events {
+    /// Tells whoever listens.
+    pub fn send(&self, event: Event) {
+        // An error means that nobody listens, which is fine.
+        let _nobody = self.0.send(event);
+    }
+
+    /// What happens from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.0.subscribe()
+    }
+}

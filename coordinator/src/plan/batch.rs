@@ -1,0 +1,44 @@
+//! How wanted attempts are packed into jobs: about half a minute each, never two minutes of what
+//! is foreseen, and no worker left idle for the sake of packing.
+
+use super::{PlannedJob, costs::Costs};
+use flakefarm_shared::AttemptSpec;
+
+/// Seconds a job is to take.
+const JOB_SECONDS: f64 = 30.0;
+/// Most attempts of one job, however short.
+const JOB_ATTEMPTS: usize = 100;
+
+/// Packs `wanted`, in order, into jobs named by `name` after the place of their first attempt.
+/// What was never measured travels alone.
+pub(super) fn pack(
+    wanted: Vec<AttemptSpec>,
+    costs: &Costs<'_>,
+    workers: usize,
+    name: impl Fn(usize) -> String,
+) -> Vec<PlannedJob> {
+    let total: f64 = wanted.iter().filter_map(|spec| costs.of(spec)).sum();
+    let target = JOB_SECONDS.min(total / workers as f64);
+    let mut jobs: Vec<PlannedJob> = Vec::new();
+    let mut filled = f64::INFINITY;
+    for (place, mut spec) in wanted.into_iter().enumerate() {
+        let cost = costs.of(&spec).unwrap_or(f64::INFINITY);
+        match jobs.last_mut() {
+            Some(job) if filled + cost <= target && job.attempts.len() < JOB_ATTEMPTS => {
+                spec.index = index(job.attempts.len());
+                job.attempts.push(spec);
+                filled += cost;
+            }
+            Some(_) | None => {
+                spec.index = 0;
+                jobs.push(PlannedJob { key: name(place), attempts: vec![spec] });
+                filled = cost;
+            }
+        }
+    }
+    jobs
+}
+
+pub(super) fn index(place: usize) -> u32 {
+    u32::try_from(place).expect("a job is bounded")
+}

@@ -1,0 +1,219 @@
+//! Attempts on many tests at once (the suite, a file) and what follows from those that did not run
+//! to their end.
+//!
+//! Each slot is one wanted attempt. A slot whose attempt was interrupted is followed up with the
+//! tests that are missing, in the same order; one that gave nothing is tried again. The attempt and
+//! its follow-ups are a chain, found again by their names: `suite/00007` with index 1 fills slot 8,
+//! its follow-ups are `retry/suite/00007.1/1` and so on.
+
+use super::ledger::{Attempt, Ledger, Standing};
+use super::{PlannedJob, batch, costs::Costs};
+use flakefarm_shared::{AttemptEnd, AttemptSpec, Order, Scope, Selection, TestId};
+use std::collections::HashMap;
+
+/// Follow-ups of one slot after interruptions, and, apart, after attempts that gave nothing.
+const FOLLOW_UPS: u32 = 3;
+/// Attempts in which nothing ran, with none that ran, after which the rest is not tried.
+const NOTHING_EVER_RAN: u32 = 4;
+
+/// One wanted attempt.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    pub(super) scope: Scope,
+    pub(super) order: Order,
+    pub(super) tests: Selection,
+}
+
+impl Slot {
+    fn spec(&self) -> AttemptSpec {
+        AttemptSpec { index: 0, scope: self.scope, tests: self.tests.clone(), order: self.order }
+    }
+
+    fn covers(&self, ledger: &Ledger) -> Vec<TestId> {
+        match &self.tests {
+            Selection::All => ledger.tests().to_vec(),
+            Selection::Only(tests) => tests.clone(),
+        }
+    }
+}
+
+/// Where the slots stand.
+pub(super) struct Chains {
+    /// Follow-ups to be planned now.
+    pub(super) follow_ups: Vec<PlannedJob>,
+    /// Attempts for slots that were not planned yet; the first of them has this number.
+    pub(super) first_free: usize,
+    pub(super) wanted: Vec<AttemptSpec>,
+    /// Runs each test can no longer get from its slots, by place in the ledger.
+    pub(super) short: Vec<u32>,
+    /// Whether every slot is settled.
+    pub(super) settled: Settled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    All,
+    NotAll,
+}
+
+/// Reads off the ledger where the slots named `family/...` stand.
+pub(super) fn follow(family: &str, slots: &[Slot], ledger: &Ledger) -> Chains {
+    let roots = roots(family, ledger);
+    let nothing_runs = nothing_runs(family, ledger);
+    let mut chains = Chains {
+        follow_ups: Vec::new(),
+        first_free: roots.len(),
+        wanted: Vec::new(),
+        short: Vec::new(),
+        settled: Settled::All,
+    };
+    // What each attempt's chain is, and which chains have come to their end.
+    let mut members: HashMap<(&str, u32), usize> = HashMap::new();
+    let mut ended = vec![false; slots.len()];
+    for (number, (slot, root)) in slots.iter().zip(&roots).enumerate() {
+        match walk(slot, *root, ledger, |attempt| {
+            members.insert((attempt.key, attempt.index), number);
+        }) {
+            Next::UnderWay => {}
+            Next::Settled => ended[number] = true,
+            Next::FollowUp(_) if nothing_runs => ended[number] = true,
+            Next::FollowUp(job) => chains.follow_ups.push(job),
+        }
+    }
+    for (number, slot) in slots.iter().enumerate().skip(roots.len()) {
+        if nothing_runs {
+            ended[number] = true;
+        } else {
+            chains.wanted.push(slot.spec());
+        }
+    }
+    if ended.iter().any(|ended| !ended) {
+        chains.settled = Settled::NotAll;
+    }
+    chains.short = shortfall(slots, &ended, &members, ledger);
+    chains
+}
+
+/// For each test, the slots that came to their end without a word of it.
+fn shortfall(
+    slots: &[Slot],
+    ended: &[bool],
+    members: &HashMap<(&str, u32), usize>,
+    ledger: &Ledger,
+) -> Vec<u32> {
+    let mut short = vec![0_u32; ledger.tests().len()];
+    for (slot, _) in slots.iter().zip(ended).filter(|(_, ended)| **ended) {
+        match &slot.tests {
+            Selection::All => short.iter_mut().for_each(|count| *count += 1),
+            Selection::Only(tests) => {
+                for place in tests.iter().filter_map(|test| ledger.place(test)) {
+                    short[place] += 1;
+                }
+            }
+        }
+    }
+    for (place, test) in ledger.tests().iter().enumerate() {
+        if short[place] == 0 {
+            continue;
+        }
+        let mut heard: Vec<usize> = ledger
+            .observations(test)
+            .iter()
+            .filter_map(|observation| members.get(&(observation.key.as_ref(), observation.index)).copied())
+            .filter(|number| ended[*number])
+            .collect();
+        heard.sort_unstable();
+        heard.dedup();
+        short[place] = short[place].saturating_sub(batch::index(heard.len()));
+    }
+    short
+}
+
+/// Attempts that fill slots, by slot number.
+fn roots<'a>(family: &str, ledger: &'a Ledger) -> Vec<Attempt<'a>> {
+    let mut roots: Vec<(usize, Attempt<'a>)> = ledger
+        .each_attempt()
+        .filter_map(|attempt| {
+            let first: usize = attempt.key.strip_prefix(family)?.strip_prefix('/')?.parse().ok()?;
+            Some((first + attempt.index as usize, attempt))
+        })
+        .collect();
+    roots.sort_by_key(|(number, _)| *number);
+    // Slots are planned in order and jobs noted whole, so there is no gap before the first free one.
+    roots
+        .into_iter()
+        .enumerate()
+        .take_while(|(place, (number, _))| place == number)
+        .map(|(_, (_, a))| a)
+        .collect()
+}
+
+fn nothing_runs(family: &str, ledger: &Ledger) -> bool {
+    let (mut nothing, mut something) = (0_u32, 0_u32);
+    let of_family =
+        |attempt: &Attempt<'_>| attempt.key.strip_prefix("retry/").unwrap_or(attempt.key).starts_with(family);
+    for attempt in ledger.each_attempt().filter(of_family) {
+        if let Standing::Ended(record) = attempt.standing {
+            match record.end {
+                AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => something += 1,
+                AttemptEnd::NothingRan { .. } => nothing += 1,
+                AttemptEnd::Infrastructure(_) => {}
+            }
+        }
+    }
+    something == 0 && nothing >= NOTHING_EVER_RAN
+}
+
+enum Next {
+    UnderWay,
+    Settled,
+    FollowUp(PlannedJob),
+}
+
+fn walk<'a>(slot: &Slot, root: Attempt<'a>, ledger: &'a Ledger, mut visit: impl FnMut(Attempt<'a>)) -> Next {
+    let mut missing: Option<Vec<TestId>> = None;
+    let mut attempt = root;
+    let (mut interruptions, mut in_vain) = (0, 0);
+    for number in 1.. {
+        visit(attempt);
+        match attempt.standing {
+            Standing::Outstanding => return Next::UnderWay,
+            Standing::Lost => in_vain += 1,
+            Standing::Ended(record) => match &record.end {
+                AttemptEnd::Completed => return Next::Settled,
+                AttemptEnd::Interrupted { running, .. } => {
+                    interruptions += 1;
+                    let mut left = missing.take().unwrap_or_else(|| slot.covers(ledger));
+                    left.retain(|test| {
+                        test != running && !ledger.has_sample(test, attempt.key, attempt.index)
+                    });
+                    let nothing_left = left.is_empty();
+                    missing = Some(left);
+                    if nothing_left {
+                        return Next::Settled;
+                    }
+                }
+                AttemptEnd::NothingRan { .. } | AttemptEnd::Infrastructure(_) => in_vain += 1,
+            },
+        }
+        let key = format!("retry/{}.{}/{number}", root.key, root.index);
+        match ledger.attempt(&key, 0) {
+            Some(next) => attempt = next,
+            None if interruptions > FOLLOW_UPS || in_vain > FOLLOW_UPS => return Next::Settled,
+            None => {
+                // Until something is missing, it is the slot's own attempt that is tried again.
+                let tests = missing.map_or_else(|| slot.tests.clone(), Selection::Only);
+                let spec = AttemptSpec { index: 0, scope: slot.scope, tests, order: slot.order };
+                return Next::FollowUp(PlannedJob { key, attempts: vec![spec] });
+            }
+        }
+    }
+    Next::Settled
+}
+
+/// Packs the attempts of free slots into jobs.
+pub(super) fn pack_free(family: &str, chains: &Chains, costs: &Costs<'_>, workers: usize) -> Vec<PlannedJob> {
+    batch::pack(chains.wanted.clone(), costs, workers, |place| {
+        format!("{family}/{:05}", chains.first_free + place)
+    })
+}

@@ -1,0 +1,439 @@
+//! The planner for a fixed number of runs per test.
+//!
+//! With [`ScopeChoice::Auto`] the suite runs in several orders (slots), a seeded choice of tests
+//! runs alone beside it (the screen), what fails is looked at alone and with its file alone, and
+//! failing shuffles are repeated at the end, which tells order from chance. The other scopes run
+//! only what they name. Runs that a slot lost for good are made up for alone.
+//!
+//! Wanted attempts are found by comparing what the question asks with what the ledger holds, never
+//! by counting calls: planning is a level-triggered step like every other loop here.
+
+use super::alone::{self, Alone};
+use super::chains::{self, Settled, Slot};
+use super::costs::Costs;
+use super::ledger::{Ledger, Seen, Standing};
+use super::{Estimate, Plan, PlannedJob, Planning, Question, ScopeChoice, batch, derive_seed, file_of};
+use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most tests the screen takes.
+const SCREEN_TESTS: usize = 400;
+/// Container seconds the screen may cost even where the suite costs less.
+const SCREEN_SECONDS: f64 = 60.0;
+/// Runs alone of a test that fails and has passed.
+const SUSPICIOUS_RUNS: u32 = 20;
+/// Runs alone of a test that has only failed, and of any where there are too many suspicious ones.
+const SUSPICIOUS_RUNS_LEAST: u32 = 3;
+/// Container seconds that suspicious tests may cost even where the suite costs less.
+const SUSPICIOUS_SECONDS: f64 = 600.0;
+/// Runs of the file of a suspicious test, and how many files.
+const FILE_RUNS: usize = 3;
+const FILES: usize = 50;
+/// How often a failing shuffle is repeated, and how many shuffles.
+const REPEATS: usize = 2;
+const REPEATED_SHUFFLES: u32 = 3;
+/// Jobs under way beyond which nothing is planned that can wait, or four per worker.
+const JOBS_UNDER_WAY: usize = 256;
+
+/// What to run next, for a fixed number of runs per test.
+pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
+    let costs = Costs::learn(ledger);
+    let alone = Alone::read(ledger);
+    let runs = question.runs_per_test();
+    let workers = usize::from(question.workers.get());
+    let selected = question.select(ledger.tests());
+
+    let (family, slots) = slots(question, &selected);
+    let chains = chains::follow(family, &slots, ledger);
+    let mut targets = chains.short.clone();
+    let mut with_file = Vec::new();
+    let mut screen = Vec::new();
+    match question.scope {
+        ScopeChoice::Suite | ScopeChoice::File => {}
+        ScopeChoice::Test => {
+            for place in selected.iter().filter_map(|test| ledger.place(test)) {
+                targets[place] = runs;
+            }
+        }
+        ScopeChoice::Auto => {
+            let suspects = Suspects::find(&selected, ledger);
+            raise(&mut targets, &suspects.targets(runs, &costs, ledger));
+            raise(&mut targets, &alone.screened.iter().map(|place| (*place, 1)).collect::<Vec<_>>());
+            with_file = with_file_attempts(&suspects, &selected, runs, ledger);
+            if alone.screened.is_empty() {
+                screen = screen_choice(question, &selected, &costs, ledger);
+            }
+        }
+    }
+    let alone_wanted = alone.wanted(&targets, ledger);
+
+    let mut jobs = chains.follow_ups.clone();
+    let numbered = |family: &'static str| {
+        let first = ledger.keys().filter(|key| key.starts_with(family)).count();
+        move |place: usize| format!("{family}{:05}", first + place)
+    };
+    // Names within a family go by the number of jobs known, so each family is packed once a plan.
+    let named = |family: &'static str, wanted: Vec<AttemptSpec>| {
+        let name = numbered(family);
+        let packed = batch::pack(wanted, &costs, workers, |_| String::new());
+        packed
+            .into_iter()
+            .enumerate()
+            .map(|(place, job)| PlannedJob { key: name(place), ..job })
+            .collect::<Vec<_>>()
+    };
+    jobs.extend(named("with-file/", with_file));
+    jobs.extend(named("screen/", screen));
+    let pressing = jobs.len();
+    let patient =
+        interleave(chains::pack_free(family, &chains, &costs, workers), named("alone/", alone_wanted));
+    jobs.extend(patient);
+
+    let nothing_else = jobs.is_empty() && ledger.outstanding().next().is_none();
+    if nothing_else && chains.settled == Settled::All && question.scope == ScopeChoice::Auto {
+        jobs.extend(repeated_shuffles(question, &slots, &selected, ledger));
+    }
+
+    let remaining = estimate(&jobs, &costs, ledger);
+    let outstanding = ledger.outstanding().count();
+    let state = if jobs.is_empty() && outstanding == 0 { Planning::Complete } else { Planning::Working };
+    let jobs = hold_back(jobs, pressing, outstanding, workers, &costs);
+    Plan { jobs, remaining, state }
+}
+
+/// The attempts on many tests that a question asks for, in the order they are made, and the family
+/// their jobs are named by.
+fn slots(question: &Question, selected: &[TestId]) -> (&'static str, Vec<Slot>) {
+    let runs = question.runs_per_test();
+    match question.scope {
+        ScopeChoice::Test => ("none", Vec::new()),
+        ScopeChoice::Suite | ScopeChoice::Auto => {
+            let tests = if question.tests.is_everything() {
+                Selection::All
+            } else {
+                Selection::Only(selected.to_vec())
+            };
+            let slot = |order| Slot { scope: Scope::Suite, order, tests: tests.clone() };
+            let slots = if selected.is_empty() { Vec::new() } else { orders_of(question) };
+            ("suite", slots.into_iter().map(slot).collect())
+        }
+        ScopeChoice::File => {
+            let files = by_file(selected);
+            let mut slots = Vec::new();
+            for run in 0..runs {
+                for (file, tests) in &files {
+                    let order = if run % 2 == 0 {
+                        Order::Given
+                    } else {
+                        Order::Shuffled { seed: derive_seed(question.seed, &format!("file:{file}:{run}")) }
+                    };
+                    slots.push(Slot { scope: Scope::File, order, tests: Selection::Only(tests.clone()) });
+                }
+            }
+            ("file", slots)
+        }
+    }
+}
+
+/// Orders of the attempts on the suite: the one that was asked for, or the mix.
+fn orders_of(question: &Question) -> Vec<Order> {
+    let runs = question.runs_per_test();
+    match question.order {
+        Some(order) => (0..runs).map(|_| order).collect(),
+        None => suite_orders(runs, question.seed),
+    }
+}
+
+/// Orders of `runs` attempts on the suite: a third as given, at least two; two reversed, one below
+/// six runs; the rest shuffled; one of each before any is repeated.
+fn suite_orders(runs: u32, seed: u64) -> Vec<Order> {
+    let reversed = match runs {
+        0 | 1 => 0,
+        2..6 => 1,
+        6.. => 2,
+    };
+    let given = if runs <= 2 { runs - reversed } else { runs.div_ceil(3).max(2).min(runs - reversed) };
+    let mut left = [given, reversed, runs - given - reversed];
+    let mut orders = Vec::new();
+    let turns = [0, 1, 2].into_iter().chain([0, 2, 1, 2].into_iter().cycle());
+    for turn in turns {
+        if left == [0, 0, 0] {
+            break;
+        }
+        if left[turn] == 0 {
+            continue;
+        }
+        left[turn] -= 1;
+        orders.push(match turn {
+            0 => Order::Given,
+            1 => Order::Reversed,
+            _ => Order::Shuffled { seed: derive_seed(seed, &format!("shuffle:{}", orders.len())) },
+        });
+    }
+    orders
+}
+
+fn by_file(tests: &[TestId]) -> Vec<(String, Vec<TestId>)> {
+    let mut files: Vec<(String, Vec<TestId>)> = Vec::new();
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    for test in tests {
+        let file = file_of(test);
+        let place = *places.entry(file).or_insert_with(|| {
+            files.push((file.to_owned(), Vec::new()));
+            files.len() - 1
+        });
+        files[place].1.push(test.clone());
+    }
+    files
+}
+
+/// Tests that failed somewhere.
+struct Suspects<'a> {
+    /// And passed somewhere.
+    varying: Vec<&'a TestId>,
+    failing: Vec<&'a TestId>,
+}
+
+impl<'a> Suspects<'a> {
+    fn find(selected: &'a [TestId], ledger: &Ledger) -> Self {
+        let mut suspects = Suspects { varying: Vec::new(), failing: Vec::new() };
+        for test in selected {
+            let observations = ledger.observations(test);
+            if !observations.iter().any(|o| matches!(o.seen, Seen::Fail(_))) {
+                continue;
+            }
+            if observations.iter().any(|o| matches!(o.seen, Seen::Pass)) {
+                suspects.varying.push(test);
+            } else {
+                suspects.failing.push(test);
+            }
+        }
+        suspects
+    }
+
+    /// Runs alone, by place. Where many tests vary (a service is down in half of the runs, say) each
+    /// gets fewer, so that the look at them does not cost many times what the suite did.
+    fn targets(&self, runs: u32, costs: &Costs<'_>, ledger: &Ledger) -> Vec<(usize, u32)> {
+        let budget = (2.0 * f64::from(runs) * costs.suite().unwrap_or(0.0)).max(SUSPICIOUS_SECONDS);
+        let one_round: f64 = self.varying.iter().filter_map(|test| costs.alone(test)).sum();
+        let affordable = if one_round > 0.0 { budget / one_round } else { 0.0 };
+        let most = runs.min(SUSPICIOUS_RUNS);
+        let least = runs.min(SUSPICIOUS_RUNS_LEAST);
+        let each = if affordable >= f64::from(most) { most } else { (affordable as u32).max(least) };
+        let place = |test: &&TestId| ledger.place(test).expect("selected tests are listed");
+        let varying = self.varying.iter().map(|test| (place(test), each));
+        let failing = self.failing.iter().map(|test| (place(test), least));
+        varying.chain(failing).collect()
+    }
+}
+
+fn raise(targets: &mut [u32], wanted: &[(usize, u32)]) {
+    for (place, runs) in wanted {
+        targets[*place] = targets[*place].max(*runs);
+    }
+}
+
+/// Attempts on the files of tests that failed in the suite and passed somewhere.
+fn with_file_attempts(
+    suspects: &Suspects<'_>,
+    selected: &[TestId],
+    runs: u32,
+    ledger: &Ledger,
+) -> Vec<AttemptSpec> {
+    let files = by_file(selected);
+    if files.len() < 2 {
+        return Vec::new(); // the file is the suite
+    }
+    let in_suite = |test: &&&TestId| {
+        let failed_there =
+            |o: &super::Observation| o.scope == Scope::Suite && matches!(o.seen, Seen::Fail(_));
+        ledger.observations(test).iter().any(failed_there)
+    };
+    let asked: BTreeSet<&str> = suspects.varying.iter().filter(in_suite).map(|test| file_of(test)).collect();
+    let mut planned: BTreeMap<&str, usize> = BTreeMap::new();
+    for attempt in ledger.each_attempt().filter(|attempt| attempt.key.starts_with("with-file/")) {
+        if let Some(AttemptSpec { tests: Selection::Only(tests), .. }) = attempt.spec {
+            *planned.entry(tests.first().map_or("", file_of)).or_default() += 1;
+        }
+    }
+    let free = FILES.saturating_sub(planned.len());
+    let fresh = asked.iter().filter(|file| !planned.contains_key(*file)).take(free);
+    let chosen: BTreeSet<&str> = fresh.copied().collect();
+    files
+        .into_iter()
+        .filter(|(file, _)| chosen.contains(file.as_str()))
+        .flat_map(|(_, tests)| {
+            let spec = AttemptSpec {
+                index: 0,
+                scope: Scope::File,
+                tests: Selection::Only(tests),
+                order: Order::Given,
+            };
+            std::iter::repeat_n(spec, FILE_RUNS.min(runs as usize))
+        })
+        .collect()
+}
+
+/// Tests to run alone once although nothing speaks against them: it finds those that only pass
+/// because of their neighbours. Chosen once, as soon as the suite's cost is known; costs about as
+/// much as the slots do.
+fn screen_choice(
+    question: &Question,
+    selected: &[TestId],
+    costs: &Costs<'_>,
+    ledger: &Ledger,
+) -> Vec<AttemptSpec> {
+    let Some(suite) = costs.suite() else { return Vec::new() };
+    if selected.len() < 2 || ledger.keys().any(|key| key.starts_with("screen/")) {
+        return Vec::new();
+    }
+    let budget = (f64::from(question.runs_per_test()) * suite).max(SCREEN_SECONDS);
+    let mut spent = 0.0;
+    alone::screen_order(selected, question.seed)
+        .into_iter()
+        .take(SCREEN_TESTS)
+        .take_while(|test| {
+            spent += costs.alone(test).unwrap_or(0.0);
+            spent <= budget
+        })
+        .map(alone::spec)
+        .collect()
+}
+
+/// Failing shuffles again, twice: a test that fails again fails for the order, one that passes
+/// fails by chance. The shuffles that say most of tests not yet seen to do both under one treatment.
+fn repeated_shuffles(
+    question: &Question,
+    slots: &[Slot],
+    selected: &[TestId],
+    ledger: &Ledger,
+) -> Vec<PlannedJob> {
+    let most = (question.runs_per_test() / 10).clamp(1, REPEATED_SHUFFLES) as usize;
+    if question.runs_per_test() < 5 || ledger.keys().any(|key| key.starts_with("repeat/")) {
+        return Vec::new();
+    }
+    let suspects = Suspects::find(selected, ledger);
+    let mut open: BTreeMap<Order, BTreeSet<&TestId>> = BTreeMap::new();
+    for test in suspects.varying {
+        let observations = ledger.observations(test);
+        let varies_alone = [true, false].into_iter().all(|failed| {
+            let same =
+                |o: &super::Observation| o.scope == Scope::Test && matches!(o.seen, Seen::Fail(_)) == failed;
+            observations.iter().any(same)
+        });
+        if varies_alone {
+            continue;
+        }
+        for observation in
+            observations.iter().filter(|o| o.scope == Scope::Suite && matches!(o.seen, Seen::Fail(_)))
+        {
+            if let Order::Shuffled { .. } = observation.order {
+                open.entry(observation.order).or_default().insert(test);
+            }
+        }
+    }
+    let mut jobs = Vec::new();
+    for _ in 0..most {
+        // The last of the largest; ties go by the order's seed.
+        let Some(order) = open.iter().max_by_key(|(_, tests)| tests.len()).map(|(order, _)| *order) else {
+            break;
+        };
+        let answered = open.remove(&order).unwrap_or_default();
+        open.values_mut().for_each(|tests| tests.retain(|test| !answered.contains(test)));
+        open.retain(|_, tests| !tests.is_empty());
+        let Some(number) = slots.iter().position(|slot| slot.order == order) else { continue };
+        let slot = &slots[number];
+        let spec = AttemptSpec { index: 0, scope: slot.scope, tests: slot.tests.clone(), order };
+        jobs.extend((0..REPEATS).map(|repeat| PlannedJob {
+            key: format!("repeat/{number:05}/{repeat}"),
+            attempts: vec![spec.clone()],
+        }));
+    }
+    jobs
+}
+
+fn interleave(one: Vec<PlannedJob>, other: Vec<PlannedJob>) -> Vec<PlannedJob> {
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut both = Vec::new();
+    loop {
+        let pair = (one.next(), other.next());
+        if pair == (None, None) {
+            return both;
+        }
+        both.extend(pair.0);
+        both.extend(pair.1);
+    }
+}
+
+fn estimate(jobs: &[PlannedJob], costs: &Costs<'_>, ledger: &Ledger) -> Estimate {
+    let under_way = ledger.each_attempt().filter(|attempt| attempt.standing == Standing::Outstanding);
+    let specs = under_way.filter_map(|attempt| attempt.spec).chain(jobs.iter().flat_map(|job| &job.attempts));
+    let mut estimate = Estimate::default();
+    for spec in specs {
+        estimate.attempts += 1;
+        estimate.container_seconds += costs.of(spec).unwrap_or(0.0);
+    }
+    estimate
+}
+
+/// Keeps jobs back that are planned better once more is known: what was never measured beyond two
+/// jobs per worker, and anything patient beyond what keeps a large farm busy.
+fn hold_back(
+    jobs: Vec<PlannedJob>,
+    pressing: usize,
+    outstanding: usize,
+    workers: usize,
+    costs: &Costs<'_>,
+) -> Vec<PlannedJob> {
+    let busy = JOBS_UNDER_WAY.max(4 * workers);
+    let mut under_way = outstanding;
+    let mut now = Vec::new();
+    for (place, job) in jobs.into_iter().enumerate() {
+        let known = job.attempts.iter().all(|spec| costs.of(spec).is_some());
+        let room = if !known {
+            2 * workers
+        } else if place < pressing {
+            usize::MAX
+        } else {
+            busy
+        };
+        if under_way < room {
+            under_way += 1;
+            now.push(job);
+        } else if place >= pressing {
+            break; // slots are filled in order
+        }
+    }
+    now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suite_orders_are_as_documented() {
+        for row in crate::score::documented::rows("Which runs") {
+            let letters: String = suite_orders(row[0].parse().unwrap(), 1)
+                .iter()
+                .map(|order| match order {
+                    Order::Given => 'G',
+                    Order::Reversed => 'R',
+                    Order::Shuffled { .. } => 'S',
+                })
+                .collect();
+            assert_eq!(letters, row[1]);
+        }
+        assert_eq!(suite_orders(59, 1).len(), 59);
+    }
+
+    #[test]
+    fn shuffles_differ_and_follow_the_seed() {
+        let seeds = |seed| -> BTreeSet<Order> {
+            suite_orders(59, seed).into_iter().filter(|o| matches!(o, Order::Shuffled { .. })).collect()
+        };
+        assert_eq!(seeds(1).len(), 37);
+        assert_eq!(seeds(1), seeds(1));
+        assert!(seeds(1).is_disjoint(&seeds(2)));
+    }
+}

@@ -1,0 +1,81 @@
+//! What to run next: a pure function of the question and the ledger. No clock, no I/O, no
+//! randomness but what the question's seed gives.
+//!
+//! The engine calls [`plan`] whenever something was heard, persists the jobs it returns, notes them
+//! in the ledger, publishes them, and stops at [`Planning::Complete`]. Planning twice from the same
+//! ledger gives the same jobs under the same names.
+
+mod alone;
+mod batch;
+mod chains;
+mod costs;
+pub mod fixed;
+pub mod ledger;
+pub mod question;
+#[cfg(test)]
+mod simulation;
+
+pub use ledger::{Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Tally};
+pub use question::{Confidence, Question, QuestionError, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
+
+use flakefarm_shared::AttemptSpec;
+use serde::{Deserialize, Serialize};
+
+/// What to run next. Every planner has this signature; which one answers is the question's choice
+/// of [`Runs`].
+pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
+    match (question.kind, question.runs) {
+        (QuestionKind::Detect, Runs::Fixed(_) | Runs::ForGuarantee) => fixed::plan(question, ledger),
+    }
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Jobs that are not in the ledger yet, the most informative first.
+    pub jobs: Vec<PlannedJob>,
+    /// What is left to do, the new jobs and those under way included.
+    pub remaining: Estimate,
+    /// Whether the question is answered as well as it will be.
+    pub state: Planning,
+}
+
+/// A job to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedJob {
+    /// Its name, unique within the sweep; see [`flakefarm_shared::JobId::derive`].
+    pub key: String,
+    /// Its attempts; each one's index is its place here.
+    pub attempts: Vec<AttemptSpec>,
+}
+
+/// What is left to do, as far as it can be foreseen.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Attempts.
+    pub attempts: u64,
+    /// Time in containers; 0 as long as nothing of the kind was measured.
+    pub container_seconds: f64,
+}
+
+/// How far a sweep is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Planning {
+    /// Something is under way or wanted.
+    Working,
+    /// Nothing is under way and nothing more is wanted.
+    Complete,
+}
+
+/// The file of a test: its id up to the first `::`.
+pub fn file_of(test: &flakefarm_shared::TestId) -> &str {
+    test.as_str().split_once("::").map_or(test.as_str(), |(file, _)| file)
+}
+
+/// A number that depends on the sweep's seed and on what it is for, and on nothing else.
+fn derive_seed(seed: u64, label: &str) -> u64 {
+    use sha2::{Digest as _, Sha256};
+    let hash = Sha256::digest(format!("{seed}:{label}"));
+    u64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"))
+}

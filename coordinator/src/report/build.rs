@@ -1,0 +1,453 @@
+//! Makes a report of a sweep's memory: every test assessed, ranked and, unless healthy, told attempt
+//! by attempt. Pure: the clock and the ids are in [`SweepMeta`].
+
+use super::model::{
+    AttemptOutcome, Cause, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT,
+    InfrastructureError, Location, Rate, Report, SCHEMA, SignatureCount, Stopped, Sweep, TIMELINE_LIMIT,
+    TestReport, TimelineEntry, Verdict,
+};
+use super::reproduce::{reproduce, reproduce_failure};
+use super::timeline::timeline;
+use crate::plan::ledger::Standing;
+use crate::plan::{Ledger, Observation, Question, QuestionKind, Runs, Seen};
+use crate::score::{self, Assessment};
+use flakefarm_shared::{AttemptEnd, FailureKind, Order, Scope, Selection, TestId, UnixMicros};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use time::OffsetDateTime;
+
+/// Timeline entries of a whole report: when many tests are unwell, each is told more briefly.
+const TIMELINE_TOTAL: usize = 50_000;
+/// Even then, entries of one test.
+const TIMELINE_LEAST: usize = 20;
+
+/// What a report says that neither question nor ledger knows.
+#[derive(Debug, Clone)]
+pub struct SweepMeta {
+    /// The sweep's id.
+    pub id: String,
+    /// The project's name.
+    pub project: String,
+    /// The revision that was tested, if known.
+    pub revision: Option<String>,
+    /// When it started.
+    pub started_at: UnixMicros,
+    /// When it ended; none while it runs.
+    pub finished_at: Option<UnixMicros>,
+    /// Why it ended; none while it runs.
+    pub stopped: Option<Stopped>,
+    /// Framework and interpreter, as they name themselves.
+    pub framework: Option<String>,
+    /// The image attempts ran in.
+    pub image: Option<String>,
+    /// The command that runs the tests by hand in it.
+    pub command: Option<String>,
+    /// How attempts were isolated.
+    pub sandbox: Option<String>,
+    /// Where the project lies, as the person typed it; `.` is assumed.
+    pub root: Option<String>,
+    /// Files that the listing could not collect.
+    pub collection_errors: Vec<CollectionError>,
+    /// What a reader should know and no field says, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// The report of a sweep. Calling it while the sweep runs gives a preliminary one.
+pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger) -> Report {
+    let surroundings = Surroundings::of(ledger);
+    let assessed: Vec<(&TestId, Assessment)> = ledger
+        .tests()
+        .iter()
+        .chain(ledger.unlisted_tests())
+        .map(|test| (test, score::assess(question, ledger, test)))
+        .collect();
+    let unwell = assessed.iter().filter(|(_, assessment)| is_told(assessment)).count();
+    let limit = (TIMELINE_TOTAL / unwell.max(1)).clamp(TIMELINE_LEAST, TIMELINE_LIMIT);
+    let path = meta.root.as_deref().unwrap_or(".");
+    let mut tests: Vec<TestReport> = assessed
+        .into_iter()
+        .map(|(test, assessment)| test_report(path, question, ledger, test, assessment, limit))
+        .collect();
+    rank(&mut tests);
+
+    let sweep = Sweep {
+        id: meta.id,
+        question: kind(question.kind).to_owned(),
+        project: meta.project,
+        revision: meta.revision,
+        seed: question.seed,
+        started_at: date_time(meta.started_at),
+        finished_at: meta.finished_at.map(date_time),
+        stopped: meta.stopped,
+        attempts: ledger.attempts(),
+        samples: ledger.samples_total(),
+        infrastructure_errors: ledger.infrastructure_errors(),
+        container_seconds: round(ledger.container_seconds(), 3),
+        saved_vs_fixed: None,
+        runs: match question.runs {
+            Runs::Fixed(runs) => Some(runs.get()),
+            Runs::ForGuarantee => None,
+        },
+        confidence: Some(question.confidence.get()),
+        max_flake_rate: Some(question.max_flake_rate.get()),
+        scope: scope(&surroundings.scopes),
+        framework: meta.framework,
+        image: meta.image,
+        sandbox: meta.sandbox,
+        path: Some(path.to_owned()),
+        command: meta.command,
+        workers: surroundings.workers.into_iter().collect(),
+        collection_errors: collection_errors(meta.collection_errors, ledger),
+        notes: notes(meta.notes, ledger),
+        infrastructure: surroundings.infrastructure,
+    };
+    Report { schema: SCHEMA.to_owned(), sweep, tests }
+}
+
+/// Sorts tests as reports list them: by score, then by verdict, then by id.
+pub(super) fn rank(tests: &mut [TestReport]) {
+    tests.sort_by(|a, b| {
+        b.score.total_cmp(&a.score).then(a.verdict.cmp(&b.verdict)).then_with(|| a.id.cmp(&b.id))
+    });
+}
+
+fn is_told(assessment: &Assessment) -> bool {
+    verdict(assessment.verdict) != Verdict::Healthy
+}
+
+fn kind(kind: QuestionKind) -> &'static str {
+    match kind {
+        QuestionKind::Detect => "detect",
+    }
+}
+
+fn verdict(verdict: score::Verdict) -> Verdict {
+    match verdict {
+        score::Verdict::Healthy => Verdict::Healthy,
+        score::Verdict::Flaky => Verdict::Flaky,
+        score::Verdict::Fragile => Verdict::Fragile,
+        score::Verdict::Broken => Verdict::Broken,
+        score::Verdict::Inconclusive => Verdict::Inconclusive,
+        score::Verdict::Skipped => Verdict::Skipped,
+    }
+}
+
+fn scope(scopes: &BTreeSet<&'static str>) -> Option<String> {
+    if scopes.is_empty() { None } else { Some(scopes.iter().copied().collect::<Vec<_>>().join("+")) }
+}
+
+pub(super) fn scope_word(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Test => "test",
+        Scope::File => "file",
+        Scope::Suite => "suite",
+    }
+}
+
+/// What the ledger's attempts say beside their outcomes.
+#[derive(Default)]
+struct Surroundings {
+    scopes: BTreeSet<&'static str>,
+    workers: BTreeSet<String>,
+    infrastructure: Vec<InfrastructureError>,
+}
+
+impl Surroundings {
+    fn of(ledger: &Ledger) -> Self {
+        let mut found = Self::default();
+        for attempt in ledger.each_attempt() {
+            let Standing::Ended(record) = attempt.standing else { continue };
+            found.workers.insert(record.worker.0.clone());
+            match &record.end {
+                AttemptEnd::Infrastructure(error) => found.infrastructure.push(InfrastructureError {
+                    at: date_time(record.started_at),
+                    message: error.to_string(),
+                }),
+                AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::NothingRan { .. } => {
+                    found.scopes.insert(scope_word(record.scope));
+                }
+            }
+        }
+        found.infrastructure.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| a.message.cmp(&b.message)));
+        found.infrastructure.truncate(INFRASTRUCTURE_LIMIT);
+        found
+    }
+}
+
+/// The caller's collection errors, and those of attempts in other files.
+fn collection_errors(mut known: Vec<CollectionError>, ledger: &Ledger) -> Vec<CollectionError> {
+    for error in ledger.collection_errors() {
+        if !known.iter().any(|other| other.path == error.path) {
+            known.push(CollectionError { path: error.path, message: error.message });
+        }
+    }
+    known
+}
+
+/// The caller's notes, then what the ledger knows that would otherwise stay silent.
+fn notes(mut notes: Vec<String>, ledger: &Ledger) -> Vec<String> {
+    notes.extend(
+        ledger.nothing_ran().into_iter().map(|reason| format!("nothing ran in an attempt: {reason}")),
+    );
+    let lost: BTreeSet<&str> = ledger.lost_jobs().map(|(_, reason)| reason).collect();
+    notes.extend(lost.into_iter().map(|reason| format!("a job was lost, its runs are missing: {reason}")));
+    notes
+}
+
+fn test_report(
+    path: &str,
+    question: &Question,
+    ledger: &Ledger,
+    test: &TestId,
+    assessment: Assessment,
+    limit: usize,
+) -> TestReport {
+    let observations = ledger.observations(test);
+    let told = is_told(&assessment);
+    let ran = assessment.attempts > 0;
+    let rate = Rate {
+        estimate: round(assessment.rate.estimate, 6),
+        lower: round(assessment.rate.lower, 6),
+        upper: round(assessment.rate.upper, 6),
+        confidence: assessment.rate.confidence,
+    };
+    let locations = locations(observations);
+    TestReport {
+        id: test.0.clone(),
+        file: test.0.split_once("::").map(|(file, _)| file.to_owned()),
+        verdict: verdict(assessment.verdict),
+        attempts: u64::from(assessment.attempts),
+        failures: u64::from(assessment.failures),
+        rate: ran.then_some(rate),
+        score: round(assessment.score, 4),
+        duration_ms: assessment.durations.map(|durations| Durations {
+            p50: round(durations.p50, 3),
+            p95: round(durations.p95, 3),
+            mean: round(durations.mean, 3),
+            cv: round(durations.cv, 4),
+        }),
+        stopped_because: assessment.stopped_because,
+        conditions: assessment
+            .conditions
+            .iter()
+            .map(|count| ConditionCount {
+                condition: count.condition.words().to_owned(),
+                attempts: u64::from(count.attempts),
+                failures: u64::from(count.failures),
+            })
+            .collect(),
+        failures_by_signature: assessment
+            .signatures
+            .into_iter()
+            .map(|found| SignatureCount {
+                location: locations.get(found.signature.as_str()).cloned(),
+                signature: found.signature,
+                kind: found.kind.word().to_owned(),
+                count: u64::from(found.count),
+                message: found.message,
+                output: found.output.map(|digest| digest.to_string()),
+            })
+            .collect(),
+        cause: assessment.category.map(|finding| Cause {
+            category: finding.category.word().to_owned(),
+            confidence: round(finding.confidence, 4),
+            evidence: finding.evidence,
+        }),
+        reproduce: reproduce(path, question, observations, test, assessment.attempts),
+        reproduce_failure: reproduce_failure(path, question, ledger, test),
+        timeline: if told { timeline(observations, limit) } else { Vec::new() },
+    }
+}
+
+/// The innermost frame of each signature.
+fn locations(observations: &[Observation]) -> HashMap<&str, Location> {
+    let mut locations = HashMap::new();
+    for observation in observations {
+        if let Seen::Fail(seen) = &observation.seen
+            && let Some(frame) = seen.failure.frames.last()
+        {
+            locations
+                .entry(seen.failure.signature.as_str())
+                .or_insert_with(|| Location { path: frame.path.clone(), line: frame.line });
+        }
+    }
+    locations
+}
+
+/// To the millisecond; a time no calendar has becomes the epoch.
+pub(super) fn date_time(at: UnixMicros) -> OffsetDateTime {
+    let nanos = i128::from(at.div_euclid(1_000)) * 1_000_000;
+    OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .ok()
+        // RFC 3339 has four digits for the year.
+        .filter(|time| (0..=9999).contains(&time.year()))
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// Few enough digits that every JSON parser reads back what was written.
+pub(super) fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Confidence, ScopeChoice, TestFilter};
+    use flakefarm_shared::{
+        AttemptRecord, AttemptSpec, Failure, InfraError, InfraStage, JobId, JobReport, Outcome, Phase,
+        Sample, SweepId, WorkerId,
+    };
+    use std::num::{NonZeroU16, NonZeroU32};
+
+    const VICTIM: &str = "tests/test a.py::test_v[it's]";
+    const STEADY: &str = "tests/test_b.py::test_s";
+
+    fn question(tests: &[&str]) -> Question {
+        Question {
+            kind: QuestionKind::Detect,
+            runs: Runs::Fixed(NonZeroU32::new(4).expect("four")),
+            scope: ScopeChoice::Suite,
+            order: None,
+            seed: 7,
+            confidence: Confidence::DEFAULT,
+            max_flake_rate: crate::plan::Rate::DEFAULT,
+            workers: NonZeroU16::new(1).expect("one"),
+            tests: TestFilter(tests.iter().map(|&test| test.to_owned()).collect()),
+        }
+    }
+
+    fn meta() -> SweepMeta {
+        SweepMeta {
+            id: "s".into(),
+            project: "p".into(),
+            revision: None,
+            started_at: 1_000_000,
+            finished_at: Some(9_000_000),
+            stopped: Some(Stopped::Answered),
+            framework: None,
+            image: None,
+            command: None,
+            sandbox: None,
+            root: Some("my project".into()),
+            collection_errors: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn sample(test: &str, position: u32, fails: bool) -> Sample {
+        let failure = Failure {
+            kind: FailureKind::Assertion,
+            phase: Phase::Call,
+            exceptions: vec!["builtins.AssertionError".into()],
+            message: "no".into(),
+            frames: Vec::new(),
+            signature: "0123456789abcdef".into(),
+        };
+        Sample {
+            test: TestId::from(test),
+            outcome: if fails { Outcome::Fail(failure) } else { Outcome::Pass },
+            wall_us: 1_500,
+            cpu_us: 1_000,
+            position,
+            output: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// A ledger of suite attempts, each an order and whether the victim failed; none: infrastructure.
+    fn ledger(attempts: &[(Order, Option<bool>)]) -> Ledger {
+        let mut ledger = Ledger::new(vec![TestId::from(VICTIM), TestId::from(STEADY)]);
+        let specs: Vec<AttemptSpec> = attempts
+            .iter()
+            .zip(0..)
+            .map(|((order, _), index)| AttemptSpec {
+                index,
+                scope: Scope::Suite,
+                tests: Selection::All,
+                order: *order,
+            })
+            .collect();
+        ledger.note_planned("job", &specs);
+        let sweep: SweepId = "0195925b-3f00-7c41-9d5e-6a1b2c3d4e5f".parse().expect("an id");
+        let records = attempts.iter().zip(0..).map(|((order, failed), index)| AttemptRecord {
+            index,
+            scope: Scope::Suite,
+            order: *order,
+            worker: WorkerId("w".into()),
+            started_at: 2_000_000 + i64::from(index),
+            wall_us: 500_000,
+            concurrency: 1,
+            end: match failed {
+                Some(_) => AttemptEnd::Completed,
+                None => AttemptEnd::Infrastructure(InfraError {
+                    stage: InfraStage::Engine,
+                    message: "gone".into(),
+                }),
+            },
+            samples: failed
+                .map_or_else(Vec::new, |failed| vec![sample(VICTIM, 1, failed), sample(STEADY, 0, false)]),
+            output: None,
+            collection_errors: Vec::new(),
+        });
+        let report =
+            JobReport { v: 1, job: JobId::derive(sweep, "job"), listing: None, attempts: records.collect() };
+        ledger.note_report("job", &report);
+        ledger
+    }
+
+    #[test]
+    fn an_order_dependent_failure_is_repeated_among_its_neighbours() {
+        let ledger = ledger(&[
+            (Order::Given, Some(false)),
+            (Order::Shuffled { seed: 41 }, Some(true)),
+            (Order::Given, Some(false)),
+            (Order::Given, None),
+        ]);
+        let report = build(meta(), &question(&[]), &ledger);
+        let victim = report.tests.iter().find(|test| test.id == VICTIM).expect("it was listed");
+        assert_eq!(victim.reproduce, "flakefarm sweep 'my project' --scope suite --runs 3 --seed 7");
+        assert_eq!(
+            victim.reproduce_failure.as_deref(),
+            Some("flakefarm sweep 'my project' --scope suite --order shuffled:41 --runs 1")
+        );
+        assert_eq!(victim.timeline.len(), 3);
+        let report = build(meta(), &question(&["tests/*", "-x it's"]), &ledger);
+        let victim = report.tests.iter().find(|test| test.id == VICTIM).expect("it was listed");
+        assert_eq!(
+            victim.reproduce,
+            r"flakefarm sweep 'my project' --tests 'tests/*' --tests='-x it'\''s' --scope suite --runs 3 --seed 7"
+        );
+    }
+
+    #[test]
+    fn infrastructure_errors_are_listed_and_charged_to_no_test() {
+        let report =
+            build(meta(), &question(&[]), &ledger(&[(Order::Given, Some(false)), (Order::Given, None)]));
+        assert_eq!(
+            (report.sweep.attempts, report.sweep.samples, report.sweep.infrastructure_errors),
+            (1, 2, 1)
+        );
+        assert_eq!(report.sweep.infrastructure.len(), 1);
+        assert!(report.tests.iter().all(|test| test.attempts == 1 && test.failures == 0));
+        assert_eq!(report.sweep.scope.as_deref(), Some("suite"));
+    }
+
+    #[test]
+    fn a_long_timeline_keeps_every_rare_failure_and_both_ends() {
+        let attempts: Vec<_> = (0..2_000).map(|i| (Order::Given, Some(i % 100 == 50))).collect();
+        let report = build(meta(), &question(&[]), &ledger(&attempts));
+        let victim = report.tests.iter().find(|test| test.id == VICTIM).expect("it was listed");
+        assert_eq!(victim.timeline.len(), TIMELINE_LIMIT);
+        assert_eq!(victim.timeline.iter().filter(|entry| entry.outcome.is_failure()).count(), 20);
+        assert!(victim.timeline.is_sorted_by_key(|entry| entry.at));
+    }
+
+    #[test]
+    fn a_time_beyond_all_calendars_still_makes_a_report() {
+        for at in [i64::MIN, i64::MAX] {
+            let report = build(SweepMeta { started_at: at, ..meta() }, &question(&[]), &ledger(&[]));
+            serde_json::to_string(&report).expect("every date can be written");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What a sweep found, as data ([`model`], the JSON contract) and as text: every renderer is a pure
+//! function of a [`Report`] (the page takes the captured outputs too). Nothing here prints, reads a
+//! clock or decides a verdict.
+
+pub mod build;
+pub mod github;
+pub mod html;
+pub mod junit;
+pub mod markdown;
+pub mod model;
+mod reproduce;
+mod svg;
+mod timeline;
+pub mod table;
+mod words;
+
+#[cfg(test)]
+mod sample;
+
+pub use build::{SweepMeta, build};
+pub use model::{Report, Stopped, TestReport, Verdict};
+pub use table::Style;

@@ -1,0 +1,14 @@
+//! What the observations prove: intervals, durations, verdicts, scores. Pure functions of the
+//! question and the ledger; formulas and sources are in `docs/statistics.md`.
+
+pub mod category;
+#[cfg(test)]
+pub(crate) mod documented;
+pub mod durations;
+pub mod interval;
+pub mod verdict;
+
+pub use category::{Category, Finding};
+pub use durations::DurationSummary;
+pub use interval::RateEstimate;
+pub use verdict::{Assessment, SignatureCount, Verdict, assess};

@@ -1,0 +1,110 @@
+//! One execution in one fresh sandbox: how it ended, and what it said of each test.
+
+use crate::UnixMicros;
+use crate::ids::{Digest, TestId, WorkerId};
+use crate::job::{Order, Scope};
+use crate::outcome::{FailureKind, Sample};
+use serde::{Deserialize, Serialize};
+
+/// Everything one attempt left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Its place among the job's attempts, as in its [`crate::AttemptSpec`].
+    pub index: u32,
+    /// What it was asked to run.
+    pub scope: Scope,
+    /// In which order.
+    pub order: Order,
+    /// Who ran it.
+    pub worker: WorkerId,
+    /// When the sandbox started.
+    pub started_at: UnixMicros,
+    /// From the request to create the sandbox to its removal, in microseconds.
+    pub wall_us: u64,
+    /// How many attempts the worker was running at once, this one included: timings taken under
+    /// parallel load are noisy.
+    pub concurrency: u16,
+    /// How it ended.
+    pub end: AttemptEnd,
+    /// One per test that finished or was charged with the ending. A selected test without a sample
+    /// is missing data: neither a pass nor a failure.
+    pub samples: Vec<Sample>,
+    /// What it wrote outside the captured output of its tests, bounded, head and tail kept.
+    pub output: Option<Digest>,
+    /// Files that could not be collected in this attempt, with the error's last lines.
+    pub collection_errors: Vec<CollectionError>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptEnd {
+    /// The framework ran to its end.
+    Completed,
+    /// The test that was running ended the attempt (crash, time-out, out of memory) and is charged
+    /// with it; those after it are missing.
+    Interrupted {
+        /// What ended it.
+        by: FailureKind,
+        /// The test that was running.
+        running: TestId,
+    },
+    /// No test ran although some should have: collection failed or crashed, or the selection
+    /// matched nothing. Never clean, never a failure of a test.
+    NothingRan {
+        /// Last lines of what the framework said.
+        reason: String,
+    },
+    /// We could not observe an outcome.
+    Infrastructure(InfraError),
+}
+
+/// A file that could not be collected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionError {
+    /// The file, below the project's root.
+    pub path: String,
+    /// The last lines of the error.
+    pub message: String,
+}
+
+/// Something of ours failed, not the test. Counted apart and retried, never an outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{stage}: {message}")]
+pub struct InfraError {
+    /// Where.
+    pub stage: InfraStage,
+    /// What, including its causes.
+    pub message: String,
+}
+
+/// Where infrastructure failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InfraStage {
+    /// The container engine did not answer.
+    Engine,
+    /// The environment's image could not be pulled or built.
+    Environment,
+    /// A blob could not be read or written.
+    Blobs,
+    /// Samples could not be stored.
+    Samples,
+    /// A sandbox could not be created, started or watched.
+    Sandbox,
+    /// The worker stopped in the middle.
+    Worker,
+}
+
+impl std::fmt::Display for InfraStage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            InfraStage::Engine => "container engine",
+            InfraStage::Environment => "environment",
+            InfraStage::Blobs => "blob store",
+            InfraStage::Samples => "sample store",
+            InfraStage::Sandbox => "sandbox",
+            InfraStage::Worker => "worker",
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! Content-addressed blobs: snapshots, specs, reports and outputs, stored once by digest, in a
+//! directory or an object store.
+
+use crate::ids::Digest;
+use bytes::Bytes;
+use object_store::path::Path as StorePath;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use url::Url;
+
+/// A blob store. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+    root: StorePath,
+}
+
+/// A blob could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The store's address makes no sense to us.
+    #[error("blob store address `{address}` cannot be used")]
+    Address {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The store refused.
+    #[error("failed to {action} blob {digest}")]
+    Store {
+        /// Reading or writing.
+        action: &'static str,
+        /// Which.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// No such blob.
+    #[error("blob {0} is not in the store")]
+    Missing(Digest),
+    /// The content does not match its name.
+    #[error("blob {0} is damaged: its content has another digest")]
+    Damaged(Digest),
+    /// The content is not what it should be.
+    #[error("blob {digest} is not {what}")]
+    Content {
+        /// Which.
+        digest: Digest,
+        /// What was expected.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Blobs {
+    /// Opens the store at `address`: `file:///directory` (made if absent), or with the `cloud`
+    /// feature `s3://bucket/prefix`, `gs://…`, `az://…`, with credentials from the environment.
+    pub fn open(address: &str) -> Result<Self, BlobError> {
+        let wrong = |source: object_store::Error| BlobError::Address { address: address.to_owned(), source };
+        let generic = |source: Box<dyn std::error::Error + Send + Sync>| {
+            wrong(object_store::Error::Generic { store: "blobs", source })
+        };
+        let url = Url::parse(address).map_err(|e| generic(e.into()))?;
+        if url.scheme() == "file" {
+            let path = url.to_file_path().map_err(|()| generic("not an absolute path".into()))?;
+            std::fs::create_dir_all(&path).map_err(|e| generic(e.into()))?;
+            let store = object_store::local::LocalFileSystem::new_with_prefix(path).map_err(wrong)?.with_fsync(true);
+            return Ok(Self { store: Arc::new(store), root: StorePath::default() });
+        }
+        let environment = std::env::vars().map(|(key, value)| (key.to_ascii_lowercase(), value));
+        let (store, root) = object_store::parse_url_opts(&url, environment).map_err(wrong)?;
+        Ok(Self { store: Arc::from(store), root })
+    }
+
+    fn path(&self, digest: &Digest) -> StorePath {
+        let name = digest.as_str();
+        self.root.clone().join(&name[..2]).join(name)
+    }
+
+    /// Stores `content` and returns its name. Storing the same content again changes nothing.
+    pub async fn put(&self, content: impl Into<Bytes>) -> Result<Digest, BlobError> {
+        let content: Bytes = content.into();
+        let digest = Digest::of(&content);
+        let path = self.path(&digest);
+        let failed = |source| BlobError::Store { action: "write", digest: digest.clone(), source };
+        match self.store.head(&path).await {
+            Ok(found) if found.size == content.len() as u64 => return Ok(digest),
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        self.store.put(&path, content.into()).await.map_err(failed)?;
+        Ok(digest)
+    }
+
+    /// Reads a blob and checks it against its name.
+    pub async fn get(&self, digest: &Digest) -> Result<Bytes, BlobError> {
+        let failed = |source| match source {
+            object_store::Error::NotFound { .. } => BlobError::Missing(digest.clone()),
+            source => BlobError::Store { action: "read", digest: digest.clone(), source },
+        };
+        let found = self.store.get(&self.path(digest)).await.map_err(failed)?;
+        let content = found.bytes().await.map_err(failed)?;
+        if Digest::of(&content) == *digest { Ok(content) } else { Err(BlobError::Damaged(digest.clone())) }
+    }
+
+    /// Whether a blob is there.
+    pub async fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {
+        match self.store.head(&self.path(digest)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(BlobError::Store { action: "find", digest: digest.clone(), source }),
+        }
+    }
+
+    /// Stores `value` as zstd-compressed JSON.
+    pub async fn put_json<T: Serialize>(&self, value: &T) -> Result<Digest, BlobError> {
+        let json = serde_json::to_vec(value).expect("wire types serialise");
+        let packed = zstd::encode_all(json.as_slice(), 3).expect("compressing memory to memory");
+        self.put(packed).await
+    }
+
+    /// Reads what [`Blobs::put_json`] stored. `what` names the expected type in errors.
+    pub async fn get_json<T: DeserializeOwned>(&self, digest: &Digest, what: &'static str) -> Result<T, BlobError> {
+        let packed = self.get(digest).await?;
+        let wrong = |source: Box<dyn std::error::Error + Send + Sync>| BlobError::Content {
+            digest: digest.clone(),
+            what,
+            source,
+        };
+        let json = zstd::decode_all(packed.as_ref()).map_err(|e| wrong(e.into()))?;
+        serde_json::from_slice(&json).map_err(|e| wrong(e.into()))
+    }
+}

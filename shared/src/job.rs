@@ -1,0 +1,144 @@
+//! Jobs: bounded batches of attempts, and what a worker reports of them. Specs and reports travel
+//! as blobs; the queue carries only their digests (see [`crate::message`]).
+
+use crate::attempt::{AttemptRecord, CollectionError, InfraError};
+use crate::ids::{AttemptId, Digest, JobId, SweepId, TestId};
+use crate::message::Class;
+use crate::project::ProjectSpec;
+use serde::{Deserialize, Serialize};
+
+/// What all jobs of one sweep share; a blob, named by its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepContext {
+    /// [`crate::WIRE_VERSION`].
+    pub v: u32,
+    /// How to run the project.
+    pub project: ProjectSpec,
+    /// The source tree: a blob, a zstd-compressed tar archive.
+    pub snapshot: Digest,
+    /// The revision the snapshot was taken from, for people.
+    pub revision: Option<String>,
+}
+
+/// One job; a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// [`crate::WIRE_VERSION`].
+    pub v: u32,
+    /// Derived from the sweep and the planner's name of the step.
+    pub id: JobId,
+    /// The sweep it belongs to.
+    pub sweep: SweepId,
+    /// Which queue it waits in.
+    pub class: Class,
+    /// The [`SweepContext`] blob.
+    pub context: Digest,
+    /// What to do.
+    pub work: Work,
+}
+
+/// What a job asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Prepare the environment and list the tests.
+    List,
+    /// Run attempts, each in a fresh sandbox.
+    Run {
+        /// In the order they are to be started.
+        attempts: Vec<AttemptSpec>,
+    },
+}
+
+/// One attempt to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptSpec {
+    /// Its place among the job's attempts: with the job id, the idempotency key of its samples.
+    pub index: u32,
+    /// What one attempt runs.
+    pub scope: Scope,
+    /// Which tests.
+    pub tests: Selection,
+    /// In which order.
+    pub order: Order,
+}
+
+/// How much one attempt runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// One test, alone.
+    Test,
+    /// One file.
+    File,
+    /// The whole selection.
+    Suite,
+}
+
+/// Which tests an attempt runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// Everything the framework collects.
+    All,
+    /// These; the given order is the order the framework collected them in.
+    Only(Vec<TestId>),
+}
+
+/// The order tests run in within one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// As the framework collected them.
+    Given,
+    /// Last first.
+    Reversed,
+    /// Shuffled by this seed: sorted by SHA-256 of `"<seed>:<test id>"`, so that the relative order
+    /// of two tests does not depend on what else is selected, in any language.
+    Shuffled {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// What a worker made of a job; a blob, named in [`crate::JobEnd::Done`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// [`crate::WIRE_VERSION`].
+    pub v: u32,
+    /// The job.
+    pub job: JobId,
+    /// The listing, for [`Work::List`].
+    pub listing: Option<Listing>,
+    /// The attempts, for [`Work::Run`], in the order they ended.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+/// The tests of a project, as its framework lists them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// In the order the framework runs them.
+    pub tests: Vec<TestId>,
+    /// Files that could not be collected.
+    pub collection_errors: Vec<CollectionError>,
+    /// Framework and interpreter, as they name themselves (`pytest 9.2.0, CPython 3.11.2`).
+    pub framework_version: String,
+    /// The image attempts run in, by its id: the environment, pinned.
+    pub image: String,
+    /// The command that runs the given order by hand in that image, without the test ids.
+    pub command: String,
+}
+
+impl JobReport {
+    /// Infrastructure errors among the attempts.
+    pub fn infrastructure_errors(&self) -> impl Iterator<Item = (AttemptId, &InfraError)> {
+        self.attempts.iter().filter_map(|attempt| match &attempt.end {
+            crate::AttemptEnd::Infrastructure(error) => {
+                Some((AttemptId { job: self.job, index: attempt.index }, error))
+            }
+            crate::AttemptEnd::Completed
+            | crate::AttemptEnd::Interrupted { .. }
+            | crate::AttemptEnd::NothingRan { .. } => None,
+        })
+    }
+}

@@ -1,0 +1,34 @@
+//! The words flakefarm is written in: ids, outcomes, jobs and messages, and the ports
+//! (queue, samples, blobs) through which coordinator and workers meet, with their adapters.
+//!
+//! This crate knows no HTTP, no SQL, no Docker and no statistics.
+
+pub mod attempt;
+pub mod blobs;
+pub mod ids;
+pub mod job;
+pub mod message;
+pub mod outcome;
+pub mod project;
+pub mod queue;
+pub mod samples;
+
+pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage};
+pub use ids::{AttemptId, Digest, JobId, SweepId, TestId, WorkerId};
+pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection, SweepContext, Work};
+pub use message::{Class, Control, JobEnd, JobMessage, Refusal, WorkerMessage};
+pub use outcome::{Failure, FailureKind, Outcome, Phase, Sample};
+pub use project::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
+
+/// Version of everything that crosses a process edge (messages, specs, reports). A peer that reads
+/// another major version parks the message instead of guessing.
+pub const WIRE_VERSION: u32 = 1;
+
+/// Microseconds since the Unix epoch, the one clock format on the wire and in the stores.
+pub type UnixMicros = i64;
+
+/// The wall clock, read at the edges only; pure code is handed the value.
+pub fn now_micros() -> UnixMicros {
+    let now = time::OffsetDateTime::now_utc();
+    i64::try_from(now.unix_timestamp_nanos() / 1_000).expect("the year is before 294247")
+}

@@ -1,0 +1,140 @@
+//! What crosses the queue: claim checks, small enough to republish. Bodies are JSON with a version
+//! in `v`; an unknown major version is parked in the dead-letter queue, never guessed at.
+
+use crate::UnixMicros;
+use crate::attempt::InfraError;
+use crate::ids::{Digest, JobId, SweepId, WorkerId};
+use serde::{Deserialize, Serialize};
+
+/// Who waits for a job: a person (CI, a pull request) or the night.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Somebody is waiting.
+    Interactive,
+    /// Nobody is waiting.
+    Bulk,
+}
+
+impl Class {
+    /// Both classes, the urgent one first.
+    pub const ALL: [Class; 2] = [Class::Interactive, Class::Bulk];
+
+    /// The stable word used in queue names, configuration and SQL.
+    pub fn word(self) -> &'static str {
+        match self {
+            Class::Interactive => "interactive",
+            Class::Bulk => "bulk",
+        }
+    }
+}
+
+/// A job on the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobMessage {
+    /// [`crate::WIRE_VERSION`].
+    pub v: u32,
+    /// The job.
+    pub job: JobId,
+    /// Its sweep.
+    pub sweep: SweepId,
+    /// Which queue.
+    pub class: Class,
+    /// How often the coordinator has published it, from 1 (republishing after an infrastructure
+    /// error or a lost worker; the broker's own redeliveries are not counted here).
+    pub publication: u32,
+    /// The [`crate::JobSpec`] blob.
+    pub spec: Digest,
+}
+
+/// From a worker to the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerMessage {
+    /// A job ended.
+    JobEnded {
+        /// [`crate::WIRE_VERSION`].
+        v: u32,
+        /// The job.
+        job: JobId,
+        /// Its sweep.
+        sweep: SweepId,
+        /// As in the [`JobMessage`].
+        publication: u32,
+        /// Who ran it.
+        worker: WorkerId,
+        /// How it ended.
+        end: JobEnd,
+    },
+    /// A sign of life, every ten seconds and whenever a job starts or an attempt ends.
+    Beat {
+        /// [`crate::WIRE_VERSION`].
+        v: u32,
+        /// Who.
+        worker: WorkerId,
+        /// When, by the worker's clock.
+        at: UnixMicros,
+        /// Attempts it can run at once.
+        slots: u16,
+        /// The version of its program.
+        version: String,
+        /// Jobs in hand.
+        jobs: Vec<JobProgress>,
+        /// Whether it is finishing its work and takes no more.
+        draining: bool,
+    },
+}
+
+/// How far a job in hand has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobProgress {
+    /// The job.
+    pub job: JobId,
+    /// Its sweep.
+    pub sweep: SweepId,
+    /// Attempts ended.
+    pub attempts_done: u32,
+    /// Attempts asked for.
+    pub attempts_total: u32,
+    /// What it is doing, for people: `building the environment`, `running`.
+    pub doing: String,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobEnd {
+    /// It ran; its samples are durable.
+    Done {
+        /// The [`crate::JobReport`] blob.
+        report: Digest,
+    },
+    /// Something of ours failed: try again, later, perhaps elsewhere.
+    Retryable(InfraError),
+    /// It cannot work however often it is tried; the user can mend it.
+    Refused(Refusal),
+    /// Its sweep was cancelled before it ended.
+    Cancelled,
+}
+
+/// Why a job cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What failed, on what: `set-up step 2 of 3 failed: pip install -e .`.
+    pub message: String,
+    /// Its last lines, if it said something.
+    pub log: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// From the coordinator to all workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// Stop the attempts of this sweep. A hint: a worker that misses it wastes time, not truth.
+    Cancel {
+        /// The sweep.
+        sweep: SweepId,
+    },
+}

@@ -1,0 +1,128 @@
+//! What one attempt said of one test. The full space of endings is spelled out: "the test failed"
+//! and "we could not run it" are different types (see [`crate::attempt`] for the second).
+
+use crate::ids::{Digest, TestId};
+use serde::{Deserialize, Serialize};
+
+/// What one attempt said of one test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The test.
+    pub test: TestId,
+    /// What it did.
+    pub outcome: Outcome,
+    /// Wall-clock time of set-up, call and tear-down together, in microseconds.
+    pub wall_us: u64,
+    /// CPU time of the same, children included, in microseconds.
+    pub cpu_us: u64,
+    /// Its place in the attempt's order, from 0.
+    pub position: u32,
+    /// Captured output of a failing test, as a blob (UTF-8, bounded, head and tail kept).
+    pub output: Option<Digest>,
+    /// Distinct warnings the test raised, as `Category: text`, at most eight.
+    pub warnings: Vec<String>,
+}
+
+/// What a test did. An infrastructure error is never an outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It passed (an expected failure that failed as expected included).
+    Pass,
+    /// It failed.
+    Fail(Failure),
+    /// The framework skipped it.
+    Skip {
+        /// The framework's reason.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// Whether this is a failure.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Outcome::Fail(_) => true,
+            Outcome::Pass | Outcome::Skip { .. } => false,
+        }
+    }
+}
+
+/// One failure, structured by the plugin inside the attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// How it failed.
+    pub kind: FailureKind,
+    /// During which phase.
+    pub phase: Phase,
+    /// The last exception's type and its causes, outermost first (`builtins.AssertionError`).
+    pub exceptions: Vec<String>,
+    /// The message, first 2,000 characters.
+    pub message: String,
+    /// Frames within the project, outermost first.
+    pub frames: Vec<Frame>,
+    /// Equal for failures that look alike: sixteen hexadecimal digits over kind, phase, exception
+    /// types, frames and the message with its numbers, addresses, times and paths masked.
+    pub signature: String,
+}
+
+/// How a test failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// An assertion did not hold.
+    Assertion,
+    /// Another exception.
+    Exception,
+    /// The framework itself said so (a strict expected failure that passed, say).
+    Framework,
+    /// It ran longer than the project allows one test.
+    Timeout {
+        /// The limit in milliseconds.
+        limit_ms: u64,
+    },
+    /// The interpreter died under it.
+    Crash {
+        /// Exit code as the container reported it; 128 + n for signal n.
+        exit_code: i64,
+    },
+    /// It, or a child of it, was ended for want of memory within the attempt's own limit.
+    OutOfMemory,
+}
+
+impl FailureKind {
+    /// The stable word used in reports.
+    pub fn word(&self) -> &'static str {
+        match self {
+            FailureKind::Assertion => "assertion",
+            FailureKind::Exception => "exception",
+            FailureKind::Framework => "framework",
+            FailureKind::Timeout { .. } => "timeout",
+            FailureKind::Crash { .. } => "crash",
+            FailureKind::OutOfMemory => "out_of_memory",
+        }
+    }
+}
+
+/// A phase of one test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Fixtures before the test.
+    Setup,
+    /// The test itself.
+    Call,
+    /// Fixtures after the test.
+    Teardown,
+}
+
+/// A stack frame within the project.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Frame {
+    /// Path below the project's root.
+    pub path: String,
+    /// Line, from 1.
+    pub line: u32,
+    /// Function.
+    pub function: String,
+}

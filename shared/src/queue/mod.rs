@@ -1,0 +1,303 @@
+//! The queue port: jobs out to workers, their messages back, control to all. Delivery is at least
+//! once: whoever takes a message must bear to see it again. Every adapter passes the contract suite
+//! in `tests/`.
+
+mod body;
+mod embedded;
+mod rabbit;
+
+pub use embedded::EmbeddedQueue;
+pub use rabbit::{RabbitQueue, Role};
+
+use crate::message::{Class, Control, JobMessage, WorkerMessage};
+
+/// How often a job may come back before it counts as poison. The broker reads the limit so, and every
+/// adapter does: a job that is never settled is delivered `DELIVERY_LIMIT + 1` times, the last time with
+/// `redeliveries == DELIVERY_LIMIT`, and then goes to the dead-letter queue.
+pub const DELIVERY_LIMIT: u32 = 5;
+
+/// Why a job is dead, in RabbitMQ's words: it came back too often.
+pub const REASON_DELIVERY_LIMIT: &str = "delivery_limit";
+
+/// Why a job is dead, in RabbitMQ's words: a worker refused it, or could not read it.
+pub const REASON_REJECTED: &str = "rejected";
+
+/// A queue. Cloning is cheap; clones share connections.
+#[derive(Debug, Clone)]
+pub enum Queue {
+    /// In this process.
+    Embedded(EmbeddedQueue),
+    /// RabbitMQ.
+    Rabbit(RabbitQueue),
+}
+
+/// The queue refused or could not be reached. Every variant is worth a retry but `Topology`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// No connection, or it was lost; the message may or may not have arrived.
+    #[error("the queue cannot be reached: {0}")]
+    Unreachable(String),
+    /// The queue is full: publish more slowly.
+    #[error("the queue is full")]
+    Full,
+    /// Exchanges or queues are missing, or were declared differently.
+    #[error("the queue's topology is wrong: {0}")]
+    Topology(String),
+    /// The queue was closed for shutdown.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+/// A job as received. Dropping it without an answer gives it back, as a crash would.
+#[derive(Debug)]
+pub struct JobDelivery {
+    /// The job.
+    pub message: JobMessage,
+    /// How often it was delivered before.
+    pub redeliveries: u32,
+    pub(crate) receipt: Receipt,
+}
+
+/// A worker's message as received. Dropping it without an answer gives it back.
+#[derive(Debug)]
+pub struct WorkerDelivery {
+    /// The message.
+    pub message: WorkerMessage,
+    pub(crate) receipt: Receipt,
+}
+
+/// A job that nobody could run, as received from the dead-letter queue.
+#[derive(Debug)]
+pub struct DeadDelivery {
+    /// The job, if its body could be read.
+    pub message: Option<JobMessage>,
+    /// Why it is there, in the broker's words (`delivery_limit`, `rejected`).
+    pub reason: String,
+    pub(crate) receipt: Receipt,
+}
+
+#[derive(Debug)]
+pub(crate) enum Receipt {
+    Embedded(embedded::EmbeddedReceipt),
+    Rabbit(rabbit::RabbitReceipt),
+}
+
+/// How many jobs wait and are in hand, per class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Waiting.
+    pub ready: u64,
+    /// With a worker, unanswered; `None` where the queue cannot say (AMQP does not).
+    pub unacknowledged: Option<u64>,
+}
+
+/// Jobs of one class, at most `prefetch` unanswered at a time.
+#[derive(Debug)]
+pub enum JobConsumer {
+    /// In this process.
+    Embedded(embedded::EmbeddedJobConsumer),
+    /// RabbitMQ.
+    Rabbit(rabbit::RabbitJobConsumer),
+}
+
+/// Messages from workers, for coordinators.
+#[derive(Debug)]
+pub enum WorkerMessageConsumer {
+    /// In this process.
+    Embedded(embedded::EmbeddedWorkerMessageConsumer),
+    /// RabbitMQ.
+    Rabbit(rabbit::RabbitWorkerMessageConsumer),
+}
+
+/// Dead jobs, for coordinators.
+#[derive(Debug)]
+pub enum DeadConsumer {
+    /// In this process.
+    Embedded(embedded::EmbeddedDeadConsumer),
+    /// RabbitMQ.
+    Rabbit(rabbit::RabbitDeadConsumer),
+}
+
+/// Control messages since the subscription began; a lagging or disconnected subscriber misses some.
+#[derive(Debug)]
+pub enum ControlSubscription {
+    /// In this process.
+    Embedded(tokio::sync::broadcast::Receiver<Control>),
+    /// RabbitMQ.
+    Rabbit(rabbit::RabbitControlSubscription),
+}
+
+macro_rules! each {
+    ($self:expr, $inner:ident => $call:expr) => {
+        match $self {
+            Self::Embedded($inner) => $call,
+            Self::Rabbit($inner) => $call,
+        }
+    };
+}
+
+impl Queue {
+    /// Opens `embedded:` or `amqp(s)://…`. Connects in the background: a broker that is down at
+    /// start is reported by [`Queue::check`] and waited for by everything else.
+    pub fn open(address: &str, role: Role) -> Result<Self, QueueError> {
+        match address.split_once(':').map(|(scheme, _)| scheme) {
+            Some("embedded") => Ok(Self::Embedded(EmbeddedQueue::new())),
+            Some("amqp" | "amqps") => Ok(Self::Rabbit(RabbitQueue::new(address, role)?)),
+            _ => Err(QueueError::Topology(format!(
+                "`{address}` is no queue address: expected `embedded:` or `amqp://…`"
+            ))),
+        }
+    }
+
+    /// Connects once and verifies the topology (declares it, for [`Role::Coordinator`]).
+    pub async fn check(&self) -> Result<(), QueueError> {
+        each!(self, queue => queue.check().await)
+    }
+
+    /// Publishes a job; `Ok` means the queue holds it durably.
+    pub async fn publish_job(&self, message: &JobMessage) -> Result<(), QueueError> {
+        each!(self, queue => queue.publish_job(message).await)
+    }
+
+    /// Publishes a worker's message; `Ok` means the queue holds it durably.
+    pub async fn publish_worker_message(&self, message: &WorkerMessage) -> Result<(), QueueError> {
+        each!(self, queue => queue.publish_worker_message(message).await)
+    }
+
+    /// Tells every worker that listens now.
+    pub async fn broadcast(&self, control: &Control) -> Result<(), QueueError> {
+        each!(self, queue => queue.broadcast(control).await)
+    }
+
+    /// Takes jobs of `class`, at most `prefetch` unanswered at a time.
+    pub fn jobs(&self, class: Class, prefetch: u16) -> JobConsumer {
+        match self {
+            Self::Embedded(queue) => JobConsumer::Embedded(queue.jobs(class, prefetch)),
+            Self::Rabbit(queue) => JobConsumer::Rabbit(queue.jobs(class, prefetch)),
+        }
+    }
+
+    /// Takes workers' messages.
+    pub fn worker_messages(&self) -> WorkerMessageConsumer {
+        match self {
+            Self::Embedded(queue) => WorkerMessageConsumer::Embedded(queue.worker_messages()),
+            Self::Rabbit(queue) => WorkerMessageConsumer::Rabbit(queue.worker_messages()),
+        }
+    }
+
+    /// Takes dead jobs.
+    pub fn dead(&self) -> DeadConsumer {
+        match self {
+            Self::Embedded(queue) => DeadConsumer::Embedded(queue.dead()),
+            Self::Rabbit(queue) => DeadConsumer::Rabbit(queue.dead()),
+        }
+    }
+
+    /// Listens for control messages.
+    pub fn controls(&self) -> ControlSubscription {
+        match self {
+            Self::Embedded(queue) => ControlSubscription::Embedded(queue.controls()),
+            Self::Rabbit(queue) => ControlSubscription::Rabbit(queue.controls()),
+        }
+    }
+
+    /// Jobs waiting and in hand.
+    pub async fn depth(&self, class: Class) -> Result<Depth, QueueError> {
+        each!(self, queue => queue.depth(class).await)
+    }
+
+    /// Closes connections; unanswered deliveries go back to the queue at once.
+    pub async fn close(&self) {
+        each!(self, queue => queue.close().await)
+    }
+}
+
+impl JobConsumer {
+    /// The next job. Waits through lost connections, reconnecting by itself; `None` only after
+    /// [`Queue::close`]. Cancel safe: a dropped call loses no job.
+    pub async fn next(&mut self) -> Option<JobDelivery> {
+        each!(self, consumer => consumer.next().await)
+    }
+}
+
+impl WorkerMessageConsumer {
+    /// As [`JobConsumer::next`].
+    pub async fn next(&mut self) -> Option<WorkerDelivery> {
+        each!(self, consumer => consumer.next().await)
+    }
+}
+
+impl DeadConsumer {
+    /// As [`JobConsumer::next`].
+    pub async fn next(&mut self) -> Option<DeadDelivery> {
+        each!(self, consumer => consumer.next().await)
+    }
+}
+
+impl ControlSubscription {
+    /// The next control message; `None` after [`Queue::close`]. Cancel safe.
+    pub async fn next(&mut self) -> Option<Control> {
+        use tokio::sync::broadcast::error::RecvError;
+        match self {
+            Self::Embedded(receiver) => loop {
+                match receiver.recv().await {
+                    Ok(control) => return Some(control),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            },
+            Self::Rabbit(subscription) => subscription.next().await,
+        }
+    }
+}
+
+impl Receipt {
+    /// An error means that the answer did not arrive: the delivery will come again.
+    pub(crate) async fn ack(self) -> Result<(), QueueError> {
+        each!(self, receipt => receipt.ack().await)
+    }
+
+    pub(crate) async fn give_back(self) -> Result<(), QueueError> {
+        each!(self, receipt => receipt.give_back().await)
+    }
+
+    pub(crate) async fn reject(self) -> Result<(), QueueError> {
+        each!(self, receipt => receipt.reject().await)
+    }
+}
+
+impl JobDelivery {
+    /// Settles the job. An error means the answer did not arrive and the job will come again.
+    pub async fn ack(self) -> Result<(), QueueError> {
+        self.receipt.ack().await
+    }
+
+    /// Puts the job back for another worker; counts as a delivery.
+    pub async fn give_back(self) -> Result<(), QueueError> {
+        self.receipt.give_back().await
+    }
+
+    /// Sends the job to the dead-letter queue.
+    pub async fn reject(self) -> Result<(), QueueError> {
+        self.receipt.reject().await
+    }
+}
+
+impl WorkerDelivery {
+    /// Settles the message.
+    pub async fn ack(self) -> Result<(), QueueError> {
+        self.receipt.ack().await
+    }
+
+    /// Puts the message back.
+    pub async fn give_back(self) -> Result<(), QueueError> {
+        self.receipt.give_back().await
+    }
+}
+
+impl DeadDelivery {
+    /// Settles the dead job.
+    pub async fn ack(self) -> Result<(), QueueError> {
+        self.receipt.ack().await
+    }
+}

@@ -1,0 +1,187 @@
+//! One connection with one channel, opened, verified and thrown away as a whole. lapin's own recovery
+//! is not used: after a channel error its consumers can wait for ever. Whoever holds a link opens a new
+//! one, after a pause from [`Backoff`], when anything at all is wrong with the old.
+
+use super::Role;
+use super::topology::{self, Names};
+use crate::queue::QueueError;
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+use url::{Host, Url};
+
+/// To connect, log in and see to the topology.
+const OPEN_DEADLINE: Duration = Duration::from_secs(10);
+/// To say goodbye. Missing it only costs the broker a heartbeat.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+const HEARTBEAT_SECONDS: u16 = 20;
+const CONNECTION_TIMEOUT_MILLIS: u64 = 10_000;
+
+/// Where the broker is, and what is ours on it.
+pub(super) struct Broker {
+    uri: AMQPUri,
+    pub(super) names: Names,
+    role: Role,
+}
+
+impl Broker {
+    /// Reads `amqp(s)://user:password@host:port/vhost?prefix=…`. Heartbeat and connection timeout may
+    /// be set in the query as RabbitMQ's own clients read them.
+    pub(super) fn parse(address: &str, role: Role) -> Result<Self, QueueError> {
+        // The address may hold a password: it is in no message.
+        let wrong = |why: String| QueueError::Topology(format!("the queue address cannot be read: {why}"));
+        let url = Url::parse(address).map_err(|error| wrong(error.to_string()))?;
+        let mut uri: AMQPUri = address.parse().map_err(wrong)?;
+        if let Some(Host::Ipv6(ip)) = url.host() {
+            // The parser takes only names for hosts, and what it does not take becomes `localhost`.
+            uri.authority.host = ip.to_string();
+        }
+        if uri.vhost.is_empty() {
+            // `amqp://host/`: strictly the virtual host of no name, in truth a slash too many.
+            uri.vhost = "/".to_owned();
+        }
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        uri.query.connection_timeout.get_or_insert(CONNECTION_TIMEOUT_MILLIS);
+        let prefix = url.query_pairs().find(|(key, _)| key == "prefix").map(|(_, value)| value.into_owned());
+        Ok(Self { uri, names: Names::new(prefix.as_deref())?, role })
+    }
+
+    /// For people: where, without the credentials.
+    pub(super) fn place(&self) -> String {
+        format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
+    }
+
+    /// Connects and declares or verifies the topology, within ten seconds.
+    pub(super) async fn open(&self, purpose: &str) -> Result<Link, QueueError> {
+        match timeout(OPEN_DEADLINE, self.connect(purpose)).await {
+            Ok(opened) => opened.map_err(|error| self.explain(&error)),
+            Err(_) => Err(QueueError::Unreachable(format!(
+                "{} did not answer within {} s",
+                self.place(),
+                OPEN_DEADLINE.as_secs()
+            ))),
+        }
+    }
+
+    async fn connect(&self, purpose: &str) -> lapin::Result<Link> {
+        let role = match self.role {
+            Role::Coordinator => "coordinator",
+            Role::Worker => "worker",
+        };
+        let name = format!("flakefarm {role}: {purpose}");
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let connection = Connection::connect_uri(self.uri.clone(), properties).await?;
+        let channel = connection.create_channel().await?;
+        match self.role {
+            Role::Coordinator => topology::declare(&channel, &self.names).await?,
+            Role::Worker => topology::verify(&channel, &self.names).await?,
+        }
+        Ok(Link { connection, channel })
+    }
+
+    /// What the error means for the caller, and what to do about it.
+    pub(super) fn explain(&self, error: &lapin::Error) -> QueueError {
+        let ErrorKind::ProtocolError(refusal) = error.kind() else {
+            return QueueError::Unreachable(format!("{}: {error}", self.place()));
+        };
+        let text = refusal.get_message();
+        match refusal.get_id() {
+            404 => QueueError::Topology(format!("{text} (a coordinator declares it when it starts)")),
+            406 => QueueError::Topology(format!(
+                "{text} (it was declared otherwise: drain it, delete it and restart the coordinator)"
+            )),
+            403 | 530 => QueueError::Topology(text.to_string()),
+            _ => QueueError::Unreachable(format!("{}: {text}", self.place())),
+        }
+    }
+}
+
+/// An open connection and its channel.
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) channel: Channel,
+}
+
+impl Link {
+    /// Closes, so that the broker gives everything unanswered back at once.
+    pub(super) async fn close(self) {
+        // An error here means that it was closed or lost already.
+        timeout(CLOSE_DEADLINE, self.connection.close(200, "goodbye".into())).await.ok();
+    }
+}
+
+/// Pauses between attempts to connect: 0.5 s doubling to 30 s, each shortened at random by up to a
+/// half, so that a farm does not return in step. A link that held for half a minute starts anew.
+pub(super) struct Backoff {
+    failures: u32,
+    up_since: Option<Instant>,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(500);
+    const LONGEST: Duration = Duration::from_secs(30);
+
+    pub(super) fn new() -> Self {
+        Self { failures: 0, up_since: None }
+    }
+
+    pub(super) fn connected(&mut self) {
+        self.up_since = Some(Instant::now());
+    }
+
+    /// How long to wait now.
+    pub(super) fn pause(&mut self) -> Duration {
+        if self.up_since.take().is_some_and(|since| since.elapsed() >= Self::LONGEST) {
+            self.failures = 0;
+        }
+        // The standard library keys its hashers at random: enough for jitter.
+        let dice = RandomState::new().build_hasher().finish();
+        let pause = pause(self.failures, dice);
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+}
+
+fn pause(failures: u32, dice: u64) -> Duration {
+    let full = Backoff::FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(Backoff::LONGEST);
+    let fraction = 0.5 + 0.5 * (dice as f64 / u64::MAX as f64);
+    full.mul_f64(fraction).max(Backoff::FIRST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_half_a_minute_and_no_further() {
+        assert_eq!(pause(0, 0), Backoff::FIRST);
+        assert_eq!(pause(0, u64::MAX), Backoff::FIRST);
+        assert_eq!(pause(3, u64::MAX), Duration::from_secs(4));
+        assert_eq!(pause(3, 0), Duration::from_secs(2));
+        assert_eq!(pause(u32::MAX, u64::MAX), Backoff::LONGEST);
+    }
+
+    #[test]
+    fn address_carries_vhost_prefix_and_timeouts() {
+        let broker = Broker::parse("amqp://u:p@[::1]:5673/farm%2fa?prefix=t1&heartbeat=7", Role::Worker)
+            .expect("valid");
+        assert_eq!(broker.uri.vhost, "farm/a");
+        assert_eq!(broker.place(), "::1:5673");
+        assert_eq!(broker.uri.query.heartbeat, Some(7));
+        assert_eq!(broker.uri.query.connection_timeout, Some(CONNECTION_TIMEOUT_MILLIS));
+        assert_eq!(broker.names.dead_queue().as_str(), "t1.ff.dead");
+        for (address, vhost) in
+            [("amqp://h", "/"), ("amqp://h/", "/"), ("amqp://h/%2f", "/"), ("amqp://h/x", "x")]
+        {
+            assert_eq!(Broker::parse(address, Role::Worker).expect("valid").uri.vhost, vhost, "{address}");
+        }
+    }
+
+    #[test]
+    fn wrong_address_does_not_show_the_password() {
+        let error = Broker::parse("amqp://u:secret@h:notaport/", Role::Worker).err().expect("wrong");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,270 @@
+//! The queue on RabbitMQ, 3.10 or later. Quorum queues, publisher confirms, answers after the work.
+//!
+//! Publishing has one connection, and so has every consumer: each is opened, and opened again after a
+//! failure, by a task of its own. [`RabbitQueue::close`] ends and joins them all.
+//!
+//! Dropping a consumer gives back what it had fetched ahead. Deliveries already in hand stay with
+//! their holder, who may still answer them: so a worker stops taking jobs and finishes those it has.
+
+mod consuming;
+mod link;
+mod publishing;
+mod topology;
+
+pub(crate) use consuming::RabbitReceipt;
+
+use super::body::{Body, decode, encode};
+use super::{DeadDelivery, Depth, JobDelivery, QueueError, Receipt, WorkerDelivery};
+use crate::message::{Class, Control, JobMessage, WorkerMessage};
+use consuming::{Answer, Inbox, Source, SourceQueue, Unreadable, consume};
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, ShortString};
+use link::Broker;
+use publishing::{Outgoing, Publisher, Reach};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// Worker messages taken ahead.
+const RESULTS_PREFETCH: u16 = 64;
+/// Dead jobs taken ahead.
+const DEAD_PREFETCH: u16 = 16;
+/// Controls taken ahead.
+const CONTROL_PREFETCH: u16 = 64;
+/// For all tasks to end.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Who opens the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Declares exchanges and queues.
+    Coordinator,
+    /// Waits until a coordinator has declared them.
+    Worker,
+}
+
+/// A farm's queues on a broker.
+#[derive(Clone)]
+pub struct RabbitQueue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    broker: Arc<Broker>,
+    /// Started by the first who publishes.
+    publisher: OnceLock<Publisher>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl fmt::Debug for RabbitQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitQueue").field("place", &self.shared.broker.place()).finish_non_exhaustive()
+    }
+}
+
+impl RabbitQueue {
+    /// Reads `amqp(s)://user:password@host:port/vhost?prefix=…` and connects to nothing yet. The
+    /// prefix, if given, precedes the names of all exchanges and queues. The methods need a tokio
+    /// runtime, and `amqps` a process-wide default of rustls's cryptography.
+    pub fn new(address: &str, role: Role) -> Result<Self, QueueError> {
+        let shared = Shared {
+            broker: Arc::new(Broker::parse(address, role)?),
+            publisher: OnceLock::new(),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Over a connection of its own, so that it tells how the broker is now.
+    pub(super) async fn check(&self) -> Result<(), QueueError> {
+        if self.shared.shutdown.is_cancelled() {
+            return Err(QueueError::Closed);
+        }
+        self.shared.broker.open("check").await?.close().await;
+        Ok(())
+    }
+
+    pub(super) async fn publish_job(&self, message: &JobMessage) -> Result<(), QueueError> {
+        let exchange = self.shared.broker.names.jobs_exchange();
+        self.publish(exchange, message.class.word().into(), message, Reach::Queue).await
+    }
+
+    pub(super) async fn publish_worker_message(&self, message: &WorkerMessage) -> Result<(), QueueError> {
+        let exchange = self.shared.broker.names.results_exchange();
+        self.publish(exchange, topology::RESULTS_KEY.into(), message, Reach::Queue).await
+    }
+
+    pub(super) async fn broadcast(&self, control: &Control) -> Result<(), QueueError> {
+        let exchange = self.shared.broker.names.control_exchange();
+        self.publish(exchange, "".into(), control, Reach::Listeners).await
+    }
+
+    async fn publish<T: Body>(
+        &self,
+        exchange: ShortString,
+        key: ShortString,
+        message: &T,
+        reach: Reach,
+    ) -> Result<(), QueueError> {
+        let outgoing = Outgoing { exchange, key, body: encode(message).into(), reach };
+        self.publisher().publish(outgoing, &self.shared.broker).await
+    }
+
+    fn publisher(&self) -> &Publisher {
+        self.shared.publisher.get_or_init(|| {
+            let (publisher, task) =
+                Publisher::start(Arc::clone(&self.shared.broker), self.shared.shutdown.clone());
+            self.shared.tasks.spawn(task.instrument(tracing::info_span!("publisher")));
+            publisher
+        })
+    }
+
+    pub(super) fn jobs(&self, class: Class, prefetch: u16) -> RabbitJobConsumer {
+        let queue = self.shared.broker.names.jobs_queue(class);
+        RabbitJobConsumer(self.consume(SourceQueue::Shared(queue), prefetch, read_job))
+    }
+
+    pub(super) fn worker_messages(&self) -> RabbitWorkerMessageConsumer {
+        let queue = self.shared.broker.names.results_queue();
+        RabbitWorkerMessageConsumer(self.consume(
+            SourceQueue::Shared(queue),
+            RESULTS_PREFETCH,
+            read_worker_message,
+        ))
+    }
+
+    pub(super) fn dead(&self) -> RabbitDeadConsumer {
+        let queue = self.shared.broker.names.dead_queue();
+        RabbitDeadConsumer(self.consume(SourceQueue::Shared(queue), DEAD_PREFETCH, read_dead))
+    }
+
+    pub(super) fn controls(&self) -> RabbitControlSubscription {
+        RabbitControlSubscription(self.consume(SourceQueue::Control, CONTROL_PREFETCH, read_control))
+    }
+
+    fn consume<T: Send + 'static>(
+        &self,
+        queue: SourceQueue,
+        prefetch: u16,
+        read: fn(Delivery, RabbitReceipt) -> Result<T, Unreadable>,
+    ) -> Inbox<T> {
+        let source = Source { queue, prefetch, read };
+        let (inbox, task) = consume(Arc::clone(&self.shared.broker), source, self.shared.shutdown.clone());
+        self.shared.tasks.spawn(task.instrument(tracing::info_span!("consumer")));
+        inbox
+    }
+
+    pub(super) async fn depth(&self, class: Class) -> Result<Depth, QueueError> {
+        let ready = self.publisher().count(self.shared.broker.names.jobs_queue(class)).await?;
+        Ok(Depth { ready, unacknowledged: None })
+    }
+
+    pub(super) async fn close(&self) {
+        self.shared.shutdown.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout(CLOSE_DEADLINE, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!("connections to {} did not close in time", self.shared.broker.place());
+        }
+    }
+}
+
+fn read_job(delivery: Delivery, receipt: RabbitReceipt) -> Result<JobDelivery, Unreadable> {
+    match decode(&delivery.data) {
+        Ok(message) => {
+            let redeliveries = redeliveries(&delivery);
+            Ok(JobDelivery { message, redeliveries, receipt: Receipt::Rabbit(receipt) })
+        }
+        Err(why) => Err(Unreadable { receipt, why }),
+    }
+}
+
+fn read_worker_message(delivery: Delivery, receipt: RabbitReceipt) -> Result<WorkerDelivery, Unreadable> {
+    match decode(&delivery.data) {
+        Ok(message) => Ok(WorkerDelivery { message, receipt: Receipt::Rabbit(receipt) }),
+        Err(why) => Err(Unreadable { receipt, why }),
+    }
+}
+
+fn read_dead(delivery: Delivery, receipt: RabbitReceipt) -> Result<DeadDelivery, Unreadable> {
+    let message = decode(&delivery.data).ok();
+    let reason = death(&delivery).unwrap_or_else(|| "unknown".to_owned());
+    Ok(DeadDelivery { message, reason, receipt: Receipt::Rabbit(receipt) })
+}
+
+fn read_control(delivery: Delivery, receipt: RabbitReceipt) -> Result<(Control, RabbitReceipt), Unreadable> {
+    match decode(&delivery.data) {
+        Ok(control) => Ok((control, receipt)),
+        Err(why) => Err(Unreadable { receipt, why }),
+    }
+}
+
+fn header<'a>(delivery: &'a Delivery, name: &str) -> Option<&'a AMQPValue> {
+    delivery.properties.headers().as_ref()?.inner().get(name)
+}
+
+/// `x-delivery-count`, which the first delivery lacks.
+fn redeliveries(delivery: &Delivery) -> u32 {
+    let count = match header(delivery, "x-delivery-count") {
+        Some(AMQPValue::LongLongInt(count)) => *count,
+        Some(AMQPValue::LongInt(count)) => i64::from(*count),
+        Some(AMQPValue::LongUInt(count)) => i64::from(*count),
+        Some(AMQPValue::ShortInt(count)) => i64::from(*count),
+        Some(AMQPValue::ShortShortInt(count)) => i64::from(*count),
+        _ => 0,
+    };
+    u32::try_from(count).unwrap_or(0)
+}
+
+/// The reason of the latest death, in the broker's words.
+fn death(delivery: &Delivery) -> Option<String> {
+    let deaths = header(delivery, "x-death")?.as_array()?;
+    let latest = deaths.as_slice().first()?.as_field_table()?;
+    Some(latest.inner().get("reason")?.as_long_string()?.to_string())
+}
+
+/// Jobs of one class.
+#[derive(Debug)]
+pub struct RabbitJobConsumer(Inbox<JobDelivery>);
+
+impl RabbitJobConsumer {
+    pub(super) async fn next(&mut self) -> Option<JobDelivery> {
+        self.0.next().await
+    }
+}
+
+/// Messages from workers.
+#[derive(Debug)]
+pub struct RabbitWorkerMessageConsumer(Inbox<WorkerDelivery>);
+
+impl RabbitWorkerMessageConsumer {
+    pub(super) async fn next(&mut self) -> Option<WorkerDelivery> {
+        self.0.next().await
+    }
+}
+
+/// Dead jobs.
+#[derive(Debug)]
+pub struct RabbitDeadConsumer(Inbox<DeadDelivery>);
+
+impl RabbitDeadConsumer {
+    pub(super) async fn next(&mut self) -> Option<DeadDelivery> {
+        self.0.next().await
+    }
+}
+
+/// Control messages, over a queue of the subscription's own.
+#[derive(Debug)]
+pub struct RabbitControlSubscription(Inbox<(Control, RabbitReceipt)>);
+
+impl RabbitControlSubscription {
+    pub(super) async fn next(&mut self) -> Option<Control> {
+        let (control, receipt) = self.0.next().await?;
+        receipt.answer_later(Answer::Ack);
+        Some(control)
+    }
+}

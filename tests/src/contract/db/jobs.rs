@@ -1,0 +1,200 @@
+//! The laws of jobs: published, leased, requeued, settled once.
+#![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
+
+use super::{AWKWARD, NOW, SECOND, job, keys, new_job, pending_job, queued_job, running_sweep, settlements};
+use flakefarm_coordinator::db::{Db, DbError, JobState, Settled, Settlement, SweepState};
+use flakefarm_shared::{Class, JobId, SweepId, WorkerId};
+use std::time::Duration;
+
+/// Planning the same step twice records it once, and leaves what happened to it meanwhile.
+pub async fn job_inserted_again_stays_as_it_is(db: &Db) {
+    let sweep = running_sweep(db).await;
+    let jobs: Vec<_> = (0..1_300).map(|n| new_job(sweep, &format!("{n} {AWKWARD}"), Class::Bulk)).collect();
+    assert_eq!(db.insert_jobs(sweep, &jobs[..700], NOW).await.unwrap(), 700);
+    db.settle_job(jobs[3].id, &Settlement::Cancelled, NOW).await.unwrap();
+    assert_eq!(db.insert_jobs(sweep, &jobs, NOW + 1).await.unwrap(), 600);
+    assert_eq!(db.insert_jobs(sweep, &jobs, NOW + 2).await.unwrap(), 0);
+    let rows = db.jobs(sweep).await.unwrap();
+    assert_eq!(
+        rows.iter().map(|row| &row.key).collect::<Vec<_>>(),
+        jobs.iter().map(|job| &job.key).collect::<Vec<_>>(),
+        "in the order they were planned"
+    );
+    assert_eq!(rows[3].state, JobState::Settled { settlement: Settlement::Cancelled, at: NOW });
+    assert_eq!(rows[4].created_at, NOW);
+    let stray = SweepId::new();
+    let refused = db.insert_jobs(stray, &[new_job(stray, "stray", Class::Bulk)], NOW).await;
+    assert!(matches!(refused, Err(DbError::NotFound(_))), "{refused:?}");
+}
+
+/// Interactive before bulk, then the oldest; only what is due, and only of running sweeps.
+pub async fn publishable_jobs_are_due_and_urgent_first(db: &Db) {
+    let sweep = running_sweep(db).await;
+    let interrupted = running_sweep(db).await;
+    db.insert_jobs(interrupted, &[new_job(interrupted, "stopped", Class::Interactive)], NOW).await.unwrap();
+    db.finish_sweep(interrupted, &SweepState::Interrupted, NOW, None).await.unwrap();
+    let bulk: Vec<_> = ["z", "m", "a"].iter().map(|key| new_job(sweep, key, Class::Bulk)).collect();
+    db.insert_jobs(sweep, &bulk, NOW).await.unwrap();
+    db.insert_jobs(sweep, &[new_job(sweep, "older", Class::Bulk)], NOW - 1).await.unwrap();
+    db.insert_jobs(sweep, &[new_job(sweep, "urgent", Class::Interactive)], NOW + 1).await.unwrap();
+    assert_eq!(keys(&db.publishable(NOW + 1, 10).await.unwrap()), ["urgent", "older", "z", "m", "a"]);
+    assert_eq!(keys(&db.publishable(NOW + 1, 2).await.unwrap()), ["urgent", "older"]);
+    assert_eq!(keys(&db.publishable(NOW, 10).await.unwrap()), ["older", "z", "m", "a"]);
+    db.mark_queued(bulk[0].id, 1, NOW).await.unwrap();
+    db.mark_queued(bulk[1].id, 1, NOW).await.unwrap();
+    db.requeue_job(bulk[1].id, NOW + SECOND, Some("engine down".to_owned())).await.unwrap();
+    assert_eq!(keys(&db.publishable(NOW, 10).await.unwrap()), ["older", "a"]);
+    assert_eq!(keys(&db.publishable(NOW + SECOND, 10).await.unwrap()), ["urgent", "older", "m", "a"]);
+    assert_eq!(db.count_queued(Class::Bulk).await.unwrap(), 1);
+    assert_eq!(db.count_queued(Class::Interactive).await.unwrap(), 0);
+    db.resume_sweep(interrupted).await.unwrap();
+    assert_eq!(keys(&db.publishable(NOW, 1).await.unwrap()), ["stopped"]);
+}
+
+/// A job is overdue when neither its publication nor a worker's word is younger than the lease.
+pub async fn touched_job_is_not_overdue(db: &Db) {
+    let sweep = running_sweep(db).await;
+    let silent = queued_job(db, sweep, "silent").await;
+    let alive = queued_job(db, sweep, "alive").await;
+    let waiting = pending_job(db, sweep, "waiting").await;
+    let lease = Duration::from_secs(60);
+    let worker = WorkerId(AWKWARD.to_owned());
+    db.touch_jobs(&[alive, waiting, JobId::new()], &worker, NOW + 50 * SECOND).await.unwrap();
+    db.touch_jobs(&[], &worker, NOW + 50 * SECOND).await.unwrap();
+    assert_eq!(keys(&db.overdue(NOW + 60 * SECOND, lease).await.unwrap()), Vec::<&str>::new());
+    assert_eq!(keys(&db.overdue(NOW + 61 * SECOND, lease).await.unwrap()), ["silent"]);
+    assert_eq!(keys(&db.overdue(NOW + 111 * SECOND, lease).await.unwrap()), ["silent", "alive"]);
+    assert_eq!(
+        job(db, alive).await.state,
+        JobState::Queued {
+            publication: 1,
+            since: NOW,
+            worker: Some(worker.clone()),
+            last_news: NOW + 50 * SECOND
+        }
+    );
+    assert_eq!(job(db, waiting).await.state, JobState::Pending { available_at: NOW });
+    db.touch_jobs(&[alive], &worker, NOW).await.unwrap();
+    let JobState::Queued { last_news, .. } = job(db, alive).await.state else { panic!("it is queued") };
+    assert_eq!(last_news, NOW + 50 * SECOND, "late news do not shorten a lease");
+    db.settle_job(silent, &Settlement::Cancelled, NOW).await.unwrap();
+    db.finish_sweep(sweep, &SweepState::Interrupted, NOW, None).await.unwrap();
+    assert_eq!(db.overdue(i64::MAX, lease).await.unwrap(), []);
+    assert_eq!(db.count_queued(Class::Bulk).await.unwrap(), 0);
+}
+
+/// Failures of infrastructure are counted, lost leases are not; publications are counted always.
+pub async fn requeued_job_counts_its_failures(db: &Db) {
+    let sweep = running_sweep(db).await;
+    let id = queued_job(db, sweep, "unlucky").await;
+    db.requeue_job(id, NOW + SECOND, Some(AWKWARD.to_owned())).await.unwrap();
+    db.requeue_job(id, NOW + 9 * SECOND, Some("not queued: not counted".to_owned())).await.unwrap();
+    let row = job(db, id).await;
+    assert_eq!(row.state, JobState::Pending { available_at: NOW + SECOND });
+    assert_eq!((row.infra_failures, row.publications, row.last_error.as_deref()), (1, 1, Some(AWKWARD)));
+    db.mark_queued(id, 1, NOW).await.unwrap();
+    assert!(
+        matches!(job(db, id).await.state, JobState::Pending { .. }),
+        "late word of an earlier publication"
+    );
+    db.mark_queued(id, 2, NOW + SECOND).await.unwrap();
+    db.touch_jobs(&[id], &WorkerId("w".to_owned()), NOW + SECOND).await.unwrap();
+    db.requeue_job(id, NOW, None).await.unwrap();
+    db.mark_queued(id, 3, NOW + 2 * SECOND).await.unwrap();
+    let row = job(db, id).await;
+    assert_eq!((row.infra_failures, row.publications), (1, 3));
+    let since = NOW + 2 * SECOND;
+    assert_eq!(row.state, JobState::Queued { publication: 3, since, worker: None, last_news: since });
+}
+
+/// Of twenty callers one settles a job, and its settlement stays whatever comes later.
+pub async fn first_settlement_wins(db: &Db) {
+    let sweep = running_sweep(db).await;
+    for round in 0..5 {
+        let id = queued_job(db, sweep, &format!("contested {round}")).await;
+        let calls = (0..20).map(|n| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                let settlement = Settlement::Dead { reason: n.to_string() };
+                (n, db.settle_job(id, &settlement, NOW + n).await.unwrap())
+            })
+        });
+        let answers: Vec<_> =
+            futures::future::join_all(calls).await.into_iter().map(Result::unwrap).collect();
+        let first: Vec<_> = answers.iter().filter(|(_, answer)| *answer == Settled::First).collect();
+        assert_eq!(first.len(), 1, "{answers:?}");
+        assert!(answers.iter().all(|(_, answer)| *answer != Settled::Unknown), "{answers:?}");
+        let n = first[0].0;
+        let expect =
+            JobState::Settled { settlement: Settlement::Dead { reason: n.to_string() }, at: NOW + n };
+        db.mark_queued(id, 9, NOW).await.unwrap();
+        db.requeue_job(id, NOW, Some("late".to_owned())).await.unwrap();
+        db.touch_jobs(&[id], &WorkerId("late".to_owned()), NOW).await.unwrap();
+        db.cancel_jobs(sweep, NOW).await.unwrap();
+        let row = job(db, id).await;
+        assert_eq!((row.state, row.infra_failures, row.publications), (expect, 0, 1));
+    }
+    let unknown = db.settle_job(JobId::new(), &Settlement::Cancelled, NOW).await.unwrap();
+    assert_eq!(unknown, Settled::Unknown);
+    assert_eq!(db.job(JobId::new()).await.unwrap(), None);
+}
+
+/// Every settlement is read back, and a pending job may be settled too.
+pub async fn settlements_come_back_as_they_were(db: &Db) {
+    let sweep = running_sweep(db).await;
+    for (n, settlement) in settlements().into_iter().enumerate() {
+        let id = pending_job(db, sweep, &n.to_string()).await;
+        assert_eq!(db.settle_job(id, &settlement, NOW).await.unwrap(), Settled::First);
+        assert_eq!(job(db, id).await.state, JobState::Settled { settlement, at: NOW });
+    }
+}
+
+/// Cancelling ends what is open and leaves what has ended, and other sweeps, alone.
+pub async fn cancelling_leaves_settled_jobs_alone(db: &Db) {
+    let (sweep, other) = (running_sweep(db).await, running_sweep(db).await);
+    let elsewhere = queued_job(db, other, "elsewhere").await;
+    let queued = queued_job(db, sweep, "queued").await;
+    let pending = pending_job(db, sweep, "pending").await;
+    for (n, settlement) in settlements().into_iter().enumerate() {
+        let id = queued_job(db, sweep, &n.to_string()).await;
+        db.settle_job(id, &settlement, NOW).await.unwrap();
+    }
+    assert_eq!(db.cancel_jobs(sweep, NOW + 5).await.unwrap(), 2);
+    assert_eq!(db.cancel_jobs(sweep, NOW + 6).await.unwrap(), 0);
+    let cancelled = JobState::Settled { settlement: Settlement::Cancelled, at: NOW + 5 };
+    assert_eq!(job(db, queued).await.state, cancelled);
+    assert_eq!(job(db, pending).await.state, cancelled);
+    for (n, settlement) in settlements().into_iter().enumerate() {
+        let id = JobId::derive(sweep, &n.to_string());
+        assert_eq!(job(db, id).await.state, JobState::Settled { settlement, at: NOW });
+    }
+    assert!(matches!(job(db, elsewhere).await.state, JobState::Queued { .. }));
+}
+
+/// An operator revives a dead job or takes it off the list.
+pub async fn dead_jobs_are_revived_or_discarded(db: &Db) {
+    let sweep = running_sweep(db).await;
+    let mut dead = Vec::new();
+    for n in 0..3 {
+        let id = queued_job(db, sweep, &format!("dead {n}")).await;
+        db.settle_job(id, &Settlement::Dead { reason: "poison".to_owned() }, NOW + n).await.unwrap();
+        dead.push(id);
+    }
+    let fine = queued_job(db, sweep, "fine").await;
+    db.settle_job(fine, &Settlement::Cancelled, NOW).await.unwrap();
+    assert_eq!(keys(&db.dead_jobs(10).await.unwrap()), ["dead 2", "dead 1", "dead 0"]);
+    assert_eq!(keys(&db.dead_jobs(1).await.unwrap()), ["dead 2"]);
+    db.revive_job(dead[0], NOW + SECOND).await.unwrap();
+    let row = job(db, dead[0]).await;
+    assert_eq!((row.state, row.publications), (JobState::Pending { available_at: NOW + SECOND }, 1));
+    db.discard_job(dead[1], NOW).await.unwrap();
+    db.discard_job(dead[1], NOW + 1).await.unwrap();
+    assert_eq!(keys(&db.dead_jobs(10).await.unwrap()), ["dead 2"]);
+    assert!(matches!(db.revive_job(dead[1], NOW).await, Err(DbError::Conflict(_))));
+    assert!(matches!(db.revive_job(fine, NOW).await, Err(DbError::Conflict(_))));
+    assert!(matches!(db.discard_job(fine, NOW).await, Err(DbError::Conflict(_))));
+    assert!(matches!(db.revive_job(JobId::new(), NOW).await, Err(DbError::NotFound(_))));
+    assert!(matches!(db.discard_job(JobId::new(), NOW).await, Err(DbError::NotFound(_))));
+    db.finish_sweep(sweep, &SweepState::Answered, NOW, None).await.unwrap();
+    assert!(matches!(db.revive_job(dead[2], NOW).await, Err(DbError::Conflict(_))));
+}

@@ -1,0 +1,6 @@
+//! The laws of the ports, to be run on every adapter.
+
+pub mod db;
+pub mod queue;
+pub mod samples;
+pub mod sandbox;

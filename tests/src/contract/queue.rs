@@ -1,0 +1,364 @@
+//! The laws of the queue port. Each takes a farm's queue of its own and empty, by both its ends, and
+//! panics where the queue breaks the law. An adapter passes all of them or is not an adapter.
+
+use crate::eventually::eventually;
+use flakefarm_shared::queue::{
+    DELIVERY_LIMIT, DeadDelivery, JobConsumer, JobDelivery, Queue, QueueError, REASON_DELIVERY_LIMIT,
+    REASON_REJECTED, WorkerMessageConsumer,
+};
+use flakefarm_shared::{
+    Class, Control, Digest, JobEnd, JobId, JobMessage, SweepId, WIRE_VERSION, WorkerId, WorkerMessage,
+};
+use futures::FutureExt as _;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Longer than any pause between attempts to connect, with the connecting.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One queue, as coordinator and worker hold it.
+#[derive(Debug)]
+pub struct Ends {
+    /// The coordinator's.
+    pub coordinator: Queue,
+    /// The worker's.
+    pub worker: Queue,
+}
+
+/// A published job arrives as it was published, once it is settled it is gone.
+pub async fn published_job_is_delivered(ends: &Ends) {
+    let published = publish_jobs(ends, 1).await;
+    let mut jobs = ends.worker.jobs(Class::Bulk, 1);
+    let delivery = next(&mut jobs).await;
+    assert_eq!((&delivery.message, delivery.redeliveries), (&published[0], 0));
+    delivery.ack().await.expect("acknowledged");
+    drop(jobs);
+    nothing_is_left(ends).await;
+}
+
+/// The job of a worker that vanishes comes again, and says so.
+pub async fn unanswered_job_of_a_dropped_consumer_is_redelivered(ends: &Ends) {
+    let published = publish_jobs(ends, 1).await;
+    let mut vanishing = ends.worker.jobs(Class::Bulk, 1);
+    drop(next(&mut vanishing).await);
+    drop(vanishing);
+    let again = next(&mut ends.worker.jobs(Class::Bulk, 1)).await;
+    assert_eq!(again.message, published[0]);
+    assert!(again.redeliveries >= 1, "{again:?}");
+    again.ack().await.expect("acknowledged");
+}
+
+/// A worker that stops taking jobs gives back what it fetched ahead and may settle what it has.
+pub async fn dropped_consumer_gives_back_only_what_it_fetched_ahead(ends: &Ends) {
+    let published = publish_jobs(ends, 3).await;
+    let mut stopping = ends.worker.jobs(Class::Bulk, 3);
+    let in_hand = next(&mut stopping).await;
+    drop(stopping);
+    let mut jobs = ends.worker.jobs(Class::Bulk, 3);
+    let others = [next(&mut jobs).await, next(&mut jobs).await];
+    let mut seen = ids(others.iter().map(|delivery| &delivery.message));
+    assert!(seen.insert(in_hand.message.job), "a job in hand was delivered to another");
+    assert_eq!(seen, ids(&published));
+    in_hand.ack().await.expect("its consumer is gone and the job is settled all the same");
+    for delivery in others {
+        delivery.ack().await.expect("acknowledged");
+    }
+    drop(jobs);
+    nothing_is_left(ends).await;
+}
+
+/// A job given back comes again, counted.
+pub async fn given_back_job_is_redelivered(ends: &Ends) {
+    let published = publish_jobs(ends, 1).await;
+    let mut jobs = ends.worker.jobs(Class::Bulk, 1);
+    next(&mut jobs).await.give_back().await.expect("given back");
+    let again = next(&mut jobs).await;
+    assert_eq!((&again.message, again.redeliveries), (&published[0], 1));
+    again.ack().await.expect("acknowledged");
+}
+
+/// A refused job is dead at once.
+pub async fn rejected_job_is_dead(ends: &Ends) {
+    let published = publish_jobs(ends, 1).await;
+    next(&mut ends.worker.jobs(Class::Bulk, 1)).await.reject().await.expect("rejected");
+    let dead = next_dead(ends).await;
+    assert_eq!((dead.message.as_ref(), dead.reason.as_str()), (Some(&published[0]), REASON_REJECTED));
+    dead.ack().await.expect("acknowledged");
+}
+
+/// A job that nobody survives is dead after the limit, having been delivered once more than it.
+pub async fn poison_is_dead_after_the_delivery_limit(ends: &Ends) {
+    let published = publish_jobs(ends, 1).await;
+    let mut jobs = ends.worker.jobs(Class::Bulk, 1);
+    for redeliveries in 0..=DELIVERY_LIMIT {
+        let delivery = next(&mut jobs).await;
+        assert_eq!(delivery.redeliveries, redeliveries);
+        drop(delivery);
+    }
+    let dead = next_dead(ends).await;
+    assert_eq!((dead.message.as_ref(), dead.reason.as_str()), (Some(&published[0]), REASON_DELIVERY_LIMIT));
+    dead.ack().await.expect("acknowledged");
+}
+
+/// A dead job that its reader drops comes again.
+pub async fn unanswered_dead_job_is_redelivered(ends: &Ends) {
+    publish_jobs(ends, 1).await;
+    next(&mut ends.worker.jobs(Class::Bulk, 1)).await.reject().await.expect("rejected");
+    let first = next_dead(ends).await;
+    let message = first.message.clone();
+    drop(first);
+    let again = next_dead(ends).await;
+    assert_eq!((&again.message, again.reason.as_str()), (&message, REASON_REJECTED));
+    again.ack().await.expect("acknowledged");
+}
+
+/// What another version wrote is parked, not guessed at.
+pub async fn job_of_a_foreign_version_is_dead(ends: &Ends) {
+    let foreign = JobMessage { v: WIRE_VERSION + 1, ..job() };
+    ends.coordinator.publish_job(&foreign).await.expect("published");
+    let readable = publish_jobs(ends, 1).await;
+    let delivery = next(&mut ends.worker.jobs(Class::Bulk, 1)).await;
+    assert_eq!(delivery.message, readable[0]);
+    delivery.ack().await.expect("acknowledged");
+    let dead = next_dead(ends).await;
+    assert_eq!((dead.message.as_ref(), dead.reason.as_str()), (None, REASON_REJECTED));
+    dead.ack().await.expect("acknowledged");
+}
+
+/// Every job goes to exactly one of two willing workers.
+pub async fn two_consumers_share_the_work(ends: &Ends) {
+    let published = publish_jobs(ends, 30).await;
+    let mut one = ends.worker.jobs(Class::Bulk, 1);
+    let mut other = ends.worker.jobs(Class::Bulk, 1);
+    // Both hold a job, so both take part.
+    let (first, second) = (next(&mut one).await, next(&mut other).await);
+    let mut seen = vec![first.message.job, second.message.job];
+    first.ack().await.expect("acknowledged");
+    second.ack().await.expect("acknowledged");
+    while seen.len() < published.len() {
+        let taken = async {
+            tokio::select! { delivery = one.next() => delivery, delivery = other.next() => delivery }
+        };
+        let delivery = timeout(PATIENCE, taken).await.expect("all jobs come").expect("open");
+        seen.push(delivery.message.job);
+        delivery.ack().await.expect("acknowledged");
+    }
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), ids(&published));
+    drop((one, other));
+    nothing_is_left(ends).await;
+}
+
+/// A consumer holds no more than its prefetch, even if nobody else wants the rest.
+pub async fn prefetch_bounds_what_a_consumer_holds(ends: &Ends) {
+    publish_jobs(ends, 4).await;
+    let mut greedy = ends.worker.jobs(Class::Bulk, 2);
+    let mut held = vec![next(&mut greedy).await, next(&mut greedy).await];
+    // What the greedy one may not have, others get, so that it has not got it.
+    let mut modest = ends.worker.jobs(Class::Bulk, 1);
+    let third = next(&mut modest).await;
+    assert!(greedy.next().now_or_never().is_none(), "a third job for a prefetch of two");
+    held.pop().expect("two were taken").ack().await.expect("acknowledged");
+    let fourth = next(&mut greedy).await;
+    assert_ne!(fourth.message.job, third.message.job);
+    for delivery in held.into_iter().chain([third, fourth]) {
+        delivery.ack().await.expect("acknowledged");
+    }
+}
+
+/// A dropped `next` loses no job.
+pub async fn cancelled_next_loses_no_job(ends: &Ends) {
+    let published = publish_jobs(ends, 20).await;
+    let mut jobs = ends.worker.jobs(Class::Bulk, 3);
+    let mut seen = BTreeSet::new();
+    while seen.len() < published.len() {
+        let delivery = {
+            let jobs = tokio::sync::Mutex::new(&mut jobs);
+            eventually("a job arrives", PATIENCE, async || {
+                jobs.lock().await.next().now_or_never().ok_or_else(|| format!("{} jobs", seen.len()))
+            })
+            .await
+        };
+        let delivery = delivery.expect("open");
+        assert_eq!(delivery.redeliveries, 0, "a job was lost and came again");
+        seen.insert(delivery.message.job);
+        delivery.ack().await.expect("acknowledged");
+    }
+    assert_eq!(seen, ids(&published));
+}
+
+/// At least once is the publisher's business, too: the queue removes no duplicates.
+pub async fn duplicates_are_both_delivered(ends: &Ends) {
+    let message = job();
+    for _ in 0..2 {
+        ends.coordinator.publish_job(&message).await.expect("published");
+    }
+    let mut jobs = ends.worker.jobs(Class::Bulk, 2);
+    for _ in 0..2 {
+        let delivery = next(&mut jobs).await;
+        assert_eq!((&delivery.message, delivery.redeliveries), (&message, 0));
+        delivery.ack().await.expect("acknowledged");
+    }
+}
+
+/// The night's jobs do not come to those who serve people.
+pub async fn classes_are_apart(ends: &Ends) {
+    let bulk = publish_jobs(ends, 1).await;
+    let urgent = JobMessage { class: Class::Interactive, ..job() };
+    ends.coordinator.publish_job(&urgent).await.expect("published");
+    for (class, message) in [(Class::Interactive, &urgent), (Class::Bulk, &bulk[0])] {
+        let delivery = next(&mut ends.worker.jobs(class, 2)).await;
+        assert_eq!(&delivery.message, message);
+        delivery.ack().await.expect("acknowledged");
+    }
+}
+
+/// Depth counts what waits, by class.
+pub async fn depth_counts_waiting_jobs(ends: &Ends) {
+    publish_jobs(ends, 3).await;
+    depth_becomes(ends, Class::Bulk, 3).await;
+    depth_becomes(ends, Class::Interactive, 0).await;
+    let delivery = next(&mut ends.worker.jobs(Class::Bulk, 1)).await;
+    delivery.ack().await.expect("acknowledged");
+    depth_becomes(ends, Class::Bulk, 2).await;
+}
+
+/// Workers' messages come back as often as it takes to store them; there is no limit for them.
+pub async fn worker_messages_round_trip(ends: &Ends) {
+    let worker = WorkerId("w1".to_owned());
+    let beat = WorkerMessage::Beat {
+        v: WIRE_VERSION,
+        worker: worker.clone(),
+        at: 1,
+        slots: 2,
+        version: "0.1.0".to_owned(),
+        jobs: Vec::new(),
+        draining: false,
+    };
+    let ended = WorkerMessage::JobEnded {
+        v: WIRE_VERSION,
+        job: JobId::new(),
+        sweep: SweepId::new(),
+        publication: 1,
+        worker,
+        end: JobEnd::Done { report: Digest::of(b"report") },
+    };
+    let mut messages = ends.coordinator.worker_messages();
+    for message in [&beat, &ended] {
+        ends.worker.publish_worker_message(message).await.expect("published");
+        for _ in 0..DELIVERY_LIMIT + 2 {
+            let delivery = next_message(&mut messages).await;
+            assert_eq!(&delivery.message, message);
+            delivery.give_back().await.expect("given back");
+        }
+        drop(next_message(&mut messages).await);
+        let delivery = next_message(&mut messages).await;
+        assert_eq!(&delivery.message, message);
+        delivery.ack().await.expect("acknowledged");
+    }
+}
+
+/// A control reaches everybody who listens.
+pub async fn control_reaches_all_subscribers(ends: &Ends) {
+    let mut subscriptions = [ends.worker.controls(), ends.worker.controls(), ends.coordinator.controls()];
+    let control = Control::Cancel { sweep: SweepId::new() };
+    for subscription in &mut subscriptions {
+        // A subscription begins in the background and misses what was said before.
+        let subscription = tokio::sync::Mutex::new(subscription);
+        let received = eventually("the control arrives", PATIENCE, async || {
+            ends.coordinator.broadcast(&control).await.map_err(|error| error.to_string())?;
+            subscription.lock().await.next().now_or_never().ok_or_else(|| "nothing".to_owned())
+        })
+        .await;
+        assert_eq!(received, Some(control.clone()));
+    }
+}
+
+/// A control to nobody is no failure.
+pub async fn control_without_subscribers_is_no_failure(ends: &Ends) {
+    ends.coordinator.broadcast(&Control::Cancel { sweep: SweepId::new() }).await.expect("said to nobody");
+}
+
+/// Closing ends every wait, and nothing more is taken in.
+pub async fn closing_ends_consumers_and_publishers(ends: &Ends) {
+    ends.worker.check().await.expect("usable");
+    let mut jobs = ends.worker.jobs(Class::Bulk, 1);
+    let mut messages = ends.worker.worker_messages();
+    let mut dead = ends.worker.dead();
+    let mut controls = ends.worker.controls();
+    let waiting = async { tokio::join!(jobs.next(), messages.next(), dead.next(), controls.next()) };
+    let (ended, ()) =
+        timeout(PATIENCE, futures::future::join(waiting, ends.worker.close())).await.expect("all end");
+    assert!(matches!(ended, (None, None, None, None)), "{ended:?}");
+    assert!(matches!(ends.worker.publish_job(&job()).await, Err(QueueError::Closed)));
+    assert!(matches!(ends.worker.check().await, Err(QueueError::Closed)));
+    assert!(ends.worker.jobs(Class::Bulk, 1).next().await.is_none());
+    assert!(ends.worker.controls().next().await.is_none());
+}
+
+/// A bulk job.
+pub fn job() -> JobMessage {
+    JobMessage {
+        v: WIRE_VERSION,
+        job: JobId::new(),
+        sweep: SweepId::new(),
+        class: Class::Bulk,
+        publication: 1,
+        spec: Digest::of(b"spec"),
+    }
+}
+
+/// Publishes bulk jobs from the coordinator.
+///
+/// # Panics
+/// When the queue does not take them.
+pub async fn publish_jobs(ends: &Ends, count: usize) -> Vec<JobMessage> {
+    let messages: Vec<_> = (0..count).map(|_| job()).collect();
+    let published = messages.iter().map(|message| ends.coordinator.publish_job(message));
+    for outcome in futures::future::join_all(published).await {
+        outcome.expect("published");
+    }
+    messages
+}
+
+/// The next job.
+///
+/// # Panics
+/// When none comes, or the queue is closed.
+pub async fn next(jobs: &mut JobConsumer) -> JobDelivery {
+    timeout(PATIENCE, jobs.next()).await.expect("a job comes").expect("the queue is open")
+}
+
+/// The next dead job, as a coordinator receives it.
+///
+/// # Panics
+/// When none comes, or the queue is closed.
+pub async fn next_dead(ends: &Ends) -> DeadDelivery {
+    let mut dead = ends.coordinator.dead();
+    timeout(PATIENCE, dead.next()).await.expect("a dead job comes").expect("the queue is open")
+}
+
+async fn next_message(messages: &mut WorkerMessageConsumer) -> flakefarm_shared::queue::WorkerDelivery {
+    timeout(PATIENCE, messages.next()).await.expect("a message comes").expect("the queue is open")
+}
+
+async fn depth_becomes(ends: &Ends, class: Class, expected: u64) {
+    eventually("the depth is as expected", PATIENCE, async || match ends.coordinator.depth(class).await {
+        Ok(depth) if depth.ready == expected => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+/// A job published now is the only one.
+async fn nothing_is_left(ends: &Ends) {
+    depth_becomes(ends, Class::Bulk, 0).await;
+    let published = publish_jobs(ends, 1).await;
+    let last = next(&mut ends.worker.jobs(Class::Bulk, 1)).await;
+    assert_eq!(last.message, published[0]);
+    last.ack().await.expect("acknowledged");
+}
+
+fn ids<'a>(messages: impl IntoIterator<Item = &'a JobMessage>) -> BTreeSet<JobId> {
+    messages.into_iter().map(|message| message.job).collect()
+}

@@ -1,0 +1,294 @@
+//! The laws of a sandbox, whatever its level: what it reports, what it holds back, and that
+//! nothing is left of it. Programs are shell or Python, so the image needs both.
+
+use crate::eventually::eventually;
+use flakefarm_shared::{AttemptId, JobId, Limits, SweepId, WorkerId};
+use flakefarm_worker::sandbox::{RunningSandbox, Sandbox, SandboxExit, SandboxRequest};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A sandbox level under test.
+#[derive(Debug)]
+pub struct Level {
+    /// The level.
+    pub sandbox: Sandbox,
+    /// The worker its sandboxes are labelled with.
+    pub worker: WorkerId,
+    /// An image with a shell and Python.
+    pub image: String,
+}
+
+impl Level {
+    /// A request to run `argv` within small limits.
+    pub fn request(&self, argv: &[&str]) -> SandboxRequest {
+        let limits =
+            Limits { memory_bytes: 256 << 20, scratch_bytes: 64 << 20, pids: 64, ..Limits::default() };
+        SandboxRequest {
+            image: self.image.clone(),
+            argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
+            stdin: Vec::new(),
+            variables: BTreeMap::new(),
+            limits,
+            attempt: AttemptId { job: JobId::new(), index: 0 },
+            sweep: SweepId::new(),
+            worker: self.worker.clone(),
+        }
+    }
+
+    /// Starts a shell script.
+    pub async fn start(&self, script: &str) -> RunningSandbox {
+        self.sandbox.start(self.request(&["sh", "-c", script])).await.expect("starts")
+    }
+
+    /// Runs a request to its end.
+    pub async fn run(&self, request: SandboxRequest) -> (Vec<String>, SandboxExit) {
+        let running = self.sandbox.start(request).await.expect("starts");
+        watch(running).await
+    }
+
+    async fn shell(&self, script: &str) -> (Vec<String>, SandboxExit) {
+        self.run(self.request(&["sh", "-c", script])).await
+    }
+
+    async fn python(&self, program: &str) -> (Vec<String>, SandboxExit) {
+        self.run(self.request(&["python3", "-c", program])).await
+    }
+}
+
+async fn watch(mut running: RunningSandbox) -> (Vec<String>, SandboxExit) {
+    let mut lines = Vec::new();
+    while let Some(line) = running.next_line().await {
+        lines.push(String::from_utf8_lossy(&line).into_owned());
+    }
+    (lines, running.finish().await.expect("ends"))
+}
+
+/// Lines come in order, complete, the last one without a newline too.
+pub async fn lines_arrive_in_order(level: &Level) {
+    let (lines, exit) = level.shell("seq 1 20000; printf end").await;
+    let expect: Vec<String> = (1..=20_000).map(|n| n.to_string()).chain(["end".to_owned()]).collect();
+    assert!(lines == expect, "{} lines, last {:?}", lines.len(), lines.last());
+    assert_eq!(exit.exit_code, 0);
+}
+
+/// A line can be read before the program ends.
+pub async fn lines_arrive_while_the_program_runs(level: &Level) {
+    let mut running = level.start("echo early; sleep 60").await;
+    let line = tokio::time::timeout(Duration::from_secs(30), running.next_line()).await;
+    assert_eq!(line.expect("in time"), Some(b"early".to_vec()));
+    running.kill().await;
+    running.finish().await.expect("ends");
+}
+
+/// A line is cut after 1 MiB, and the next one is whole.
+pub async fn long_lines_are_cut(level: &Level) {
+    let (lines, _) = level.python("print('x' * (3 << 20)); print('next')").await;
+    assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [1 << 20, 4]);
+}
+
+/// Exit codes are the program's own; a signal's end is 128 + n.
+pub async fn exit_codes_are_reported(level: &Level) {
+    for (script, expect) in
+        [("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -SEGV $$", 139), ("kill -TERM $$", 143)]
+    {
+        let (_, exit) = level.shell(script).await;
+        assert_eq!((exit.exit_code, exit.oom_killed, exit.timed_out), (expect, false, false), "{script}");
+    }
+    let (_, exit) = level.run(level.request(&["no-such-program"])).await;
+    assert_eq!(exit.exit_code, 127);
+    assert!(exit.output.to_text().contains("no-such-program"), "{}", exit.output.to_text());
+}
+
+/// Standard error is kept as head and tail with a note of what is missing.
+pub async fn standard_error_is_bounded(level: &Level) {
+    let program =
+        "import sys\nsys.stderr.write('HEAD')\nsys.stderr.write('x' * 20_000_000)\nsys.stderr.write('TAIL')";
+    let (_, exit) = level.python(program).await;
+    let text = exit.output.to_text();
+    assert_eq!(exit.output.total_bytes(), 20_000_008);
+    assert!(
+        text.starts_with("HEADx") && text.ends_with("xTAIL") && text.len() < 200_000,
+        "{} bytes",
+        text.len()
+    );
+    let left_out = exit.output.left_out_bytes();
+    assert!(text.contains(&format!("[{left_out} bytes left out]")));
+}
+
+/// Standard input is delivered whole, even to a program that writes as much while it reads.
+pub async fn standard_input_is_delivered(level: &Level) {
+    let mut request =
+        level.request(&["sh", "-c", "tee /tmp/copy; echo; md5sum < /tmp/copy; wc -c < /tmp/copy"]);
+    request.stdin =
+        (0..1 << 20).map(|n: u32| if n % 64 == 63 { b'\n' } else { b'a' + (n % 23) as u8 }).collect();
+    let sent = request.stdin.clone();
+    let (lines, exit) = level.run(request).await;
+    assert_eq!(exit.exit_code, 0);
+    let echoed: Vec<&str> = std::str::from_utf8(&sent).expect("ascii").lines().collect();
+    assert!(lines[..echoed.len()] == echoed, "the echo differs");
+    assert_eq!(lines.last().map(String::as_str), Some("1048576"));
+}
+
+/// A program that does not read its input ends as it likes.
+pub async fn unread_standard_input_does_no_harm(level: &Level) {
+    let mut request = level.request(&["sh", "-c", "echo done; exit 4"]);
+    request.stdin = vec![b'x'; 4 << 20];
+    let (lines, exit) = level.run(request).await;
+    assert_eq!((lines, exit.exit_code), (vec!["done".to_owned()], 4));
+}
+
+/// A kill ends every process.
+pub async fn kill_ends_it(level: &Level) {
+    let mut running = level.start("trap '' TERM INT; sleep 600 & echo up; wait; sleep 600").await;
+    assert_eq!(running.next_line().await, Some(b"up".to_vec()));
+    let asked = Instant::now();
+    running.kill().await;
+    assert_eq!(running.next_line().await, None);
+    let exit = running.finish().await.expect("ends");
+    assert_eq!((exit.exit_code, exit.oom_killed), (137, false));
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+}
+
+/// Nobody kills it: the attempt's own limit does, soon after.
+pub async fn the_last_resort_deadline_ends_it(level: &Level) {
+    let mut request = level.request(&["sleep", "600"]);
+    request.limits.attempt_timeout_ms = 500;
+    let (_, exit) = level.run(request).await;
+    assert_eq!((exit.exit_code, exit.timed_out), (137, true));
+}
+
+/// The memory limit is told apart from any other end, for the program and for its children.
+pub async fn out_of_memory_is_flagged(level: &Level) {
+    let bomb = "b = []\nwhile True: b.append(bytearray(16 << 20))";
+    let (_, exit) = level.python(bomb).await;
+    assert_eq!((exit.exit_code, exit.oom_killed), (137, true));
+    let child =
+        format!("import subprocess, sys; subprocess.run([sys.executable, '-c', {bomb:?}]); sys.exit(5)");
+    let (_, exit) = level.python(&child).await;
+    assert_eq!((exit.exit_code, exit.oom_killed), (5, true));
+}
+
+/// A fork bomb hits its limit and goes down with its sandbox.
+pub async fn fork_bombs_are_contained(level: &Level) {
+    let program = "import os, time\ncount = 0\ntry:\n  while count < 1000:\n    if os.fork() == 0: time.sleep(600)\n    count += 1\nexcept OSError: pass\nprint(count)";
+    let (lines, exit) = level.python(program).await;
+    let count: u32 = lines[0].parse().expect("a number");
+    assert!((10..=64).contains(&count), "{count} processes");
+    assert_eq!(exit.exit_code, 0);
+}
+
+/// Only loopback is there, and it works, by name, too.
+pub async fn the_network_is_loopback_only(level: &Level) {
+    let program = "import os, socket\nprint(*sorted(os.listdir('/sys/class/net')))\ns = socket.create_server(('localhost', 0))\nprint(socket.gethostbyname(socket.gethostname()))\nsocket.create_connection(s.getsockname(), 5)\nfor host in ('1.1.1.1', '172.17.0.1'):\n  try: socket.create_connection((host, 53), 5); print('reached')\n  except OSError as e: print(type(e).__name__, e.errno)";
+    let (lines, exit) = level.python(program).await;
+    assert_eq!(lines, ["lo", "127.0.0.1", "OSError 101", "OSError 101"], "{}", exit.output.to_text());
+}
+
+/// The image is read-only; work, scratch and home can be written to, and run from.
+pub async fn only_scratch_is_writable(level: &Level) {
+    let script =
+        "for d in / /usr /etc /var /opt /flakefarm; do touch $d/x 2> /dev/null && echo \"wrote $d\"; done
+        for d in /work /tmp /run /dev/shm \"$HOME\"; do touch $d/x || echo \"no $d\"; done
+        printf '#!/bin/sh\\necho ran\\n' > /tmp/run.sh; chmod +x /tmp/run.sh; /tmp/run.sh; pwd";
+    let (lines, exit) = level.shell(script).await;
+    assert_eq!(lines, ["ran", "/work"], "{}", exit.output.to_text());
+}
+
+/// Scratch space has an end.
+pub async fn scratch_is_limited(level: &Level) {
+    let (lines, _) = level.shell("head -c 100000000 /dev/zero > /tmp/big 2> /dev/null || echo full").await;
+    assert_eq!(lines, ["full"]);
+}
+
+/// Attempts cannot see one another's files or processes, one after the other or at once.
+pub async fn attempts_share_nothing(level: &Level) {
+    let mut first = level
+        .start("for d in /work /tmp /run /dev/shm; do echo mine > $d/mark; done; echo ready; sleep 600")
+        .await;
+    assert_eq!(first.next_line().await, Some(b"ready".to_vec()));
+    let look = "cat /work/mark /tmp/mark /run/mark /dev/shm/mark 2> /dev/null; grep -l 600 /proc/[0-9]*/cmdline | grep -v self | wc -l";
+    let (lines, _) =
+        level.run(level.request(&["sh", "-c", "eval \"$1\"", "sh", &look.replace("600", "60[0]")])).await;
+    assert_eq!(lines, ["0"]);
+    first.kill().await;
+    first.finish().await.expect("ends");
+    let (lines, _) =
+        level.shell("cat /work/mark /tmp/mark /run/mark /dev/shm/mark 2> /dev/null; echo none").await;
+    assert_eq!(lines, ["none"]);
+}
+
+/// An ordinary user without any capability, who cannot get one.
+pub async fn privileges_are_dropped(level: &Level) {
+    let (lines, _) = level.shell("id -u; id -g; grep -E '^(CapEff|CapPrm|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr '\\t' ' '; ulimit -c").await;
+    let none = "0000000000000000";
+    let expect = [
+        "1000".to_owned(),
+        "1000".to_owned(),
+        format!("CapPrm: {none}"),
+        format!("CapEff: {none}"),
+        format!("CapBnd: {none}"),
+        "NoNewPrivs: 1".to_owned(),
+        "Seccomp: 2".to_owned(),
+        "0".to_owned(),
+    ];
+    assert_eq!(lines, expect);
+}
+
+/// Variables reach the program; the image's own stay unless overridden.
+pub async fn variables_are_set(level: &Level) {
+    let mut request =
+        level.request(&["sh", "-c", "echo \"$GREETING\"; echo \"$HOME\"; test -n \"$PATH\" && echo path"]);
+    request.variables.insert("GREETING".to_owned(), "two words = three".to_owned());
+    let (lines, _) = level.run(request).await;
+    assert_eq!(lines, ["two words = three", "/tmp/home", "path"]);
+}
+
+/// A read that was given up loses nothing.
+pub async fn giving_up_a_read_loses_nothing(level: &Level) {
+    let mut running = level
+        .start("for n in $(seq 1 200); do echo line $n; done; sleep 0.3; seq 201 400 | sed 's/^/line /'")
+        .await;
+    let mut lines = Vec::new();
+    loop {
+        match tokio::time::timeout(Duration::from_micros(50), running.next_line()).await {
+            Ok(Some(line)) => lines.push(String::from_utf8_lossy(&line).into_owned()),
+            Ok(None) => break,
+            Err(_) => {}
+        }
+    }
+    running.finish().await.expect("ends");
+    assert_eq!(lines, (1..=400).map(|n| format!("line {n}")).collect::<Vec<_>>());
+}
+
+/// Starting is given up at every possible moment; what was made is gone after closing.
+pub async fn giving_up_a_start_leaves_nothing(level: &Level) {
+    for patience_ms in [0, 1, 3, 10, 30, 60, 100, 150, 250] {
+        let start = level.sandbox.start(level.request(&["sleep", "600"]));
+        let _ = tokio::time::timeout(Duration::from_millis(patience_ms), start).await;
+    }
+}
+
+/// A program that cannot be started for want of its image is an error, not an exit.
+pub async fn a_missing_image_is_an_infrastructure_error(level: &Level) {
+    let mut request = level.request(&["true"]);
+    request.image = "flakefarm/no-such-image:0".to_owned();
+    let error = level.sandbox.start(request).await.expect_err("no image");
+    assert!(error.to_string().contains("No such image"), "{error}");
+}
+
+/// A dropped sandbox goes without anybody asking. `left` lists what is there.
+pub async fn a_dropped_sandbox_is_removed<F, Fut>(level: &Level, left: F)
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Vec<String>>,
+{
+    let mut running = level.start("echo up; sleep 600").await;
+    running.next_line().await.expect("a line");
+    assert_eq!(left().await.len(), 1);
+    drop(running);
+    eventually("the dropped sandbox is gone", Duration::from_secs(30), || async {
+        let left = left().await;
+        if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
+    })
+    .await;
+}

@@ -1,0 +1,125 @@
+//! Runs the real binary: where it is, its own state directory, and what it printed.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// The binary under test, built beside the tests by the same cargo profile.
+///
+/// # Panics
+/// When it has not been built.
+pub fn flakefarm() -> PathBuf {
+    let mut dir = std::env::current_exe().expect("a test knows its own path");
+    dir.pop();
+    if dir.ends_with("deps") {
+        dir.pop();
+    }
+    let binary = dir.join("flakefarm");
+    assert!(binary.exists(), "{} is missing: cargo build -p flakefarm", binary.display());
+    binary
+}
+
+/// The repository's root.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests package lies in the workspace").to_owned()
+}
+
+/// The example project with known flaky tests.
+pub fn flaky_shop() -> PathBuf {
+    repository().join("examples/flaky-shop")
+}
+
+/// The image tests run in: `FLAKEFARM_TEST_IMAGE`, made by `deploy/dev/base-image`.
+pub fn test_image() -> String {
+    std::env::var("FLAKEFARM_TEST_IMAGE").unwrap_or_else(|_| "flakefarm-base:bookworm".to_owned())
+}
+
+/// A service's address from the environment.
+///
+/// # Panics
+/// When it is absent: `make test` starts the services.
+pub fn service(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: run `make test`, or eval \"$(deploy/dev/services env)\""))
+}
+
+/// A command of the binary with a state directory of its own, in the test image.
+pub fn command(state: &Path) -> Command {
+    let mut command = Command::new(flakefarm());
+    command
+        .env("FLAKEFARM_STATE", state)
+        .env("FLAKEFARM_IMAGE", test_image())
+        .env_remove("FLAKEFARM_FARM")
+        .env_remove("FLAKEFARM_TOKEN")
+        .env_remove("FLAKEFARM_LOG")
+        .stdin(Stdio::null());
+    command
+}
+
+/// What a command printed, for messages of failed assertions.
+pub fn said(output: &Output) -> String {
+    format!(
+        "{}\n--- stdout\n{}\n--- stderr\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// The JSON report a command printed.
+///
+/// # Panics
+/// When it printed none.
+pub fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("no report: {error}\n{}", said(output)))
+}
+
+/// Ids of the report's tests with this verdict, sorted.
+pub fn with_verdict(report: &Value, verdict: &str) -> Vec<String> {
+    let tests = report["tests"].as_array().expect("a report has tests");
+    let mut ids: Vec<_> = tests
+        .iter()
+        .filter(|test| test["verdict"] == verdict)
+        .map(|test| test["id"].as_str().expect("an id is text").to_owned())
+        .collect();
+    ids.sort();
+    ids
+}
+
+/// A small project in a directory of its own: file name and content.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    for (name, content) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a file has a directory")).expect("can be made");
+        std::fs::write(path, content).expect("can be written");
+    }
+    dir
+}
+
+/// A child process that does not outlive the test.
+#[derive(Debug)]
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+impl Process {
+    /// Sends a signal by number to this process alone.
+    ///
+    /// # Panics
+    /// When `kill` cannot be run.
+    pub fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args([format!("-{name}"), self.0.id().to_string()]).status().expect("kill runs");
+        assert!(status.success(), "process {} is gone", self.0.id());
+    }
+}

@@ -1,0 +1,5 @@
+//! Harness, contract suites and fixtures of the end-to-end tests. Nothing here ships.
+
+pub mod contract;
+pub mod eventually;
+pub mod harness;

@@ -1,0 +1,165 @@
+//! `flakefarm sweep` in one process, as a person types it, on the real container engine.
+
+use flakefarm_tests::harness::{Process, command, flaky_shop, project, report, said, with_verdict};
+use serde_json::Value;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const TOML: &str = "[environment]\nsetup = [\"python3 -c 'import pytest'\"]\n";
+
+fn known(verdict: &str) -> Vec<String> {
+    let known: Value =
+        serde_json::from_str(&std::fs::read_to_string(flaky_shop().join("known.json")).unwrap()).unwrap();
+    let mut ids: Vec<_> = known["tests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|test| test["verdict"] == verdict)
+        .map(|test| test["id"].as_str().unwrap().to_owned())
+        .collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn the_example_sweep_finds_what_is_known_and_accuses_nobody_else() {
+    let state = tempfile::tempdir().unwrap();
+    let html = state.path().join("report.html");
+    let output = command(state.path())
+        .args(["sweep", "--runs", "20", "--seed", "7", "--format", "json", "--html"])
+        .arg(&html)
+        .arg(flaky_shop())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let report = report(&output);
+    assert_eq!(report["schema"], "flakefarm.report/v1");
+    assert_eq!(report["sweep"]["stopped"], "answered");
+    assert_eq!(with_verdict(&report, "flaky"), known("flaky"), "{}", said(&output));
+    assert_eq!(with_verdict(&report, "broken"), known("broken"));
+    assert_eq!(with_verdict(&report, "skipped"), known("skipped"));
+    assert_eq!(with_verdict(&report, "inconclusive"), Vec::<String>::new());
+    assert_eq!(report["sweep"]["infrastructure_errors"], 0);
+    let page = std::fs::read_to_string(html).unwrap();
+    assert!(page.contains("<svg") && page.contains("test_courier_quotes"));
+}
+
+#[test]
+fn crashes_and_hangs_are_charged_to_the_test_that_was_running_and_nobody_else() {
+    let toml = format!("{TOML}[limits]\ntest_timeout = \"3s\"\n");
+    let project = project(&[
+        ("flakefarm.toml", toml.as_str()),
+        (
+            "test_ends.py",
+            "import os, time\n\
+             def test_before(): pass\n\
+             def test_crash(): os._exit(3)\n\
+             def test_between(): pass\n\
+             def test_hang(): time.sleep(600)\n\
+             def test_after(): pass\n",
+        ),
+    ]);
+    let state = tempfile::tempdir().unwrap();
+    let output = command(state.path())
+        .args(["sweep", "--runs", "3", "--seed", "1", "--format", "json"])
+        .arg(project.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let report = report(&output);
+    let healthy = ["test_ends.py::test_after", "test_ends.py::test_before", "test_ends.py::test_between"];
+    assert_eq!(with_verdict(&report, "healthy"), healthy, "{}", said(&output));
+    assert_eq!(with_verdict(&report, "broken"), ["test_ends.py::test_crash", "test_ends.py::test_hang"]);
+    let kind = |id: &str| {
+        let tests = report["tests"].as_array().unwrap();
+        tests.iter().find(|test| test["id"] == id).unwrap()["failures_by_signature"][0]["kind"].clone()
+    };
+    assert_eq!(kind("test_ends.py::test_crash"), "crash");
+    assert_eq!(kind("test_ends.py::test_hang"), "timeout");
+}
+
+#[test]
+fn odd_ids_and_partly_broken_collection_are_reported_whole() {
+    let project = project(&[
+        ("flakefarm.toml", TOML),
+        ("test_broken.py", "import there_is_no_such_module\n"),
+        (
+            "test_odd.py",
+            "import pytest, unittest\n\
+             @pytest.mark.parametrize('x', ['a b', 'ü/ß', \"it's\", '[]', '漢字'])\n\
+             def test_parameters(x): pass\n\
+             class TestClass:\n    def test_method(self): pass\n\
+             class Case(unittest.TestCase):\n    def test_unit(self): self.assertTrue(True)\n",
+        ),
+    ]);
+    let state = tempfile::tempdir().unwrap();
+    let output = command(state.path())
+        .args(["sweep", "--runs", "2", "--format", "json"])
+        .arg(project.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let report = report(&output);
+    assert_eq!(with_verdict(&report, "healthy").len(), 7, "{}", said(&output));
+    assert_eq!(report["sweep"]["collection_errors"][0]["path"], "test_broken.py");
+}
+
+#[test]
+fn an_interrupted_sweep_reports_what_is_known_and_resumes() {
+    let project = project(&[
+        ("flakefarm.toml", TOML),
+        ("test_slow.py", "import time\ndef test_one(): time.sleep(0.3)\ndef test_two(): time.sleep(0.3)\n"),
+    ]);
+    let state = tempfile::tempdir().unwrap();
+    let child = command(state.path())
+        .args(["sweep", "--scope", "suite", "--runs", "24", "--seed", "5", "--format", "json"])
+        .arg(project.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let database = state.path().join("farm.db");
+    let mut child = Process(child);
+    wait_for_settled_jobs(&database, 4);
+    child.signal("INT");
+    let mut stdout = String::new();
+    std::io::Read::read_to_string(child.0.stdout.as_mut().unwrap(), &mut stdout).unwrap();
+    let status = child.0.wait().unwrap();
+    assert_eq!(status.code(), Some(130), "{stdout}");
+    let partial: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(partial["sweep"]["stopped"], "cancelled");
+    let before = partial["sweep"]["attempts"].as_u64().unwrap();
+    assert!(before > 0 && before < 24, "{before} attempts before the interruption");
+
+    let output = command(state.path())
+        .args(["sweep", "--resume", "--format", "json"])
+        .arg(project.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let whole = report(&output);
+    assert_eq!(whole["sweep"]["id"], partial["sweep"]["id"]);
+    assert_eq!(whole["sweep"]["attempts"], 24);
+    assert_eq!(with_verdict(&whole, "healthy").len(), 2);
+}
+
+/// Waits until the sweep has recorded `count` ended jobs, by looking at its database from outside.
+fn wait_for_settled_jobs(database: &std::path::Path, count: i64) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let began = Instant::now();
+    loop {
+        let settled = runtime.block_on(async {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database).read_only(true);
+            let pool = sqlx::SqlitePool::connect_with(options).await.ok()?;
+            let count: Result<i64, _> =
+                sqlx::query_scalar("SELECT COUNT(*) FROM jobs WHERE state = 'settled'").fetch_one(&pool).await;
+            pool.close().await;
+            count.ok()
+        });
+        if settled.is_some_and(|settled| settled >= count) {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(120), "only {settled:?} jobs have ended");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,334 @@
+//! The pytest plugin on a real pytest, on this machine's Python: no container, real processes.
+
+use flakefarm_shared::{AttemptEnd, Digest, FailureKind, Order, Outcome, Phase, TestId};
+use flakefarm_worker::config::LoadedProject;
+use flakefarm_worker::frameworks::pytest::{
+    self, AttemptReader, AttemptReading, ExitSeen, PLUGIN_DIRECTORY, ReadSample, RunRequest,
+};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+const PACKAGES: [&str; 6] =
+    ["pytest", "pytest-randomly", "pytest-xdist", "pytest-rerunfailures", "pytest-cov", "freezegun"];
+
+/// A Python that has [`PACKAGES`], made once per build directory.
+fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pytest-plugin-venv");
+        if !home.is_dir() {
+            // Made aside and renamed: another test process may be doing the same.
+            let made = home.with_extension(std::process::id().to_string());
+            run(Command::new("python3").args(["-m", "venv"]).arg(&made), "install python3 and python3-venv");
+            let mut pip = Command::new(made.join("bin/python3"));
+            pip.args(["-m", "pip", "install", "--quiet"]).args(PACKAGES);
+            run(&mut pip, "these packages must be installable by pip here");
+            if std::fs::rename(&made, &home).is_err() {
+                assert!(home.is_dir(), "{} cannot be made", home.display());
+                std::fs::remove_dir_all(&made).expect("the second copy can be removed");
+            }
+        }
+        home.join("bin/python3")
+    })
+}
+
+fn run(command: &mut Command, hint: &str) {
+    let shown = format!("{command:?}");
+    let output = command.output().unwrap_or_else(|error| panic!("{shown}: {error}\nhint: {hint}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{shown} failed\n{said}\nhint: {hint}");
+}
+
+/// Runs one attempt on a copy of a fixture project, as a sandbox would.
+fn attempt(fixture: &str, python: &Path, request: RunRequest<'_>, limit: Duration) -> AttemptReading {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let root = home.path().join("work");
+    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/pytest").join(fixture);
+    copy(&original, &root);
+    let plugin = home.path().join("plugin");
+    std::fs::create_dir(&plugin).expect("a directory");
+    for (path, content) in pytest::files() {
+        let name = Path::new(&path).strip_prefix(PLUGIN_DIRECTORY).expect("below the plugin's directory");
+        std::fs::write(plugin.join(name), content).expect("a file");
+    }
+    let project = LoadedProject::load(&root, None).expect("a project").spec;
+    let mut child = Command::new(python)
+        .arg(plugin.join("run.py"))
+        .current_dir(&root)
+        .env("HOME", home.path())
+        .env_remove("PYTEST_ADDOPTS")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("python starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(&pytest::request(&project, &request)).expect("a request is read");
+    drop(stdin);
+    let mut stderr = child.stderr.take().expect("a pipe");
+    let stray = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        stderr.read_to_end(&mut text).expect("stderr is readable");
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let (send, lines) = std::sync::mpsc::channel();
+    let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let reading = std::thread::spawn(move || {
+        for line in stdout.split(b'\n') {
+            if send.send(line.expect("stdout is readable")).is_err() {
+                return;
+            }
+        }
+    });
+
+    let expected = match request {
+        RunRequest::List => None,
+        RunRequest::Run { tests, .. } => tests,
+    };
+    let mut reader = AttemptReader::new(expected);
+    let mut timed_out = None;
+    loop {
+        let since = reader.test_started_at().or(reader.last_event_at()).unwrap_or_else(Instant::now);
+        match lines.recv_timeout(limit.saturating_sub(since.elapsed())) {
+            Ok(line) => reader.feed(&line, Instant::now()),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                timed_out = Some(limit);
+                child.kill().expect("the attempt can be killed");
+                break;
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let status = child.wait().expect("the attempt ends");
+    let stray = stray.join().expect("stderr was read");
+    reading.join().expect("stdout was read");
+    let exit_code = status.code().unwrap_or_else(|| 128 + status.signal().expect("a signal ended it"));
+    reader.conclude(ExitSeen { exit_code: exit_code.into(), oom: false, timed_out }, &stray)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a fixture") {
+        let entry = entry.expect("a fixture");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a fixture's file");
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn run_all(fixture: &str, order: Order) -> AttemptReading {
+    attempt(fixture, python(), RunRequest::Run { tests: None, order }, PATIENCE)
+}
+
+fn ids(texts: &[&str]) -> Vec<TestId> {
+    texts.iter().map(|text| TestId::from(*text)).collect()
+}
+
+/// One line per sample: what the test did.
+fn told(read: &ReadSample) -> String {
+    let did = match &read.sample.outcome {
+        Outcome::Pass => "pass".to_owned(),
+        Outcome::Skip { reason } => format!("skip: {reason}"),
+        Outcome::Fail(failure) => {
+            let phase = match failure.phase {
+                Phase::Setup => "setup",
+                Phase::Call => "call",
+                Phase::Teardown => "teardown",
+            };
+            let message: String =
+                failure.message.lines().next().unwrap_or_default().chars().take(40).collect();
+            format!("{} in {phase} [{}] {message}", failure.kind.word(), failure.exceptions.join(", "))
+        }
+    };
+    let name: String = read.sample.test.as_str().chars().take(80).collect();
+    format!("{name}: {did}")
+}
+
+fn sample<'a>(reading: &'a AttemptReading, ending: &str) -> &'a ReadSample {
+    let found = reading.samples.iter().find(|read| read.sample.test.as_str().ends_with(ending));
+    found.unwrap_or_else(|| panic!("no sample of {ending}: {reading:#?}"))
+}
+
+#[test]
+fn every_outcome_of_a_nasty_project_is_read() {
+    let reading = run_all("nasty", Order::Given);
+    assert_eq!(reading.end, AttemptEnd::Completed);
+    assert_eq!(reading.garbage_lines, 0, "nothing but events on the channel");
+    let broken: Vec<&str> = reading.collection_errors.iter().map(|error| error.path.as_str()).collect();
+    assert_eq!(broken, ["tests/test_broken.py"]);
+    assert!(reading.collection_errors[0].message.contains("no_such_module_anywhere"));
+    let told: Vec<String> = reading.samples.iter().map(told).collect();
+    for line in [
+        "tests/helpers.py::helpers.double: pass",
+        "tests/sub/twins.txt::twin: pass",
+        "tests/sub/twins.txt::twin#2: assertion in call [builtins.AssertionError] the second twin",
+        "tests/test_outcomes.py::test_passes: pass",
+        "tests/test_outcomes.py::test_asserts: assertion in call [builtins.AssertionError] assert 1 == 2",
+        "tests/test_outcomes.py::test_raises_with_a_cause: exception in call [builtins.ValueError, builtins.KeyError] outer",
+        "tests/test_outcomes.py::test_tear_down_fails: exception in teardown [builtins.RuntimeError] tear-down went wrong",
+        "tests/test_outcomes.py::test_set_up_fails: exception in setup [builtins.RuntimeError] set-up went wrong",
+        "tests/test_outcomes.py::test_skips: skip: not today",
+        "tests/test_outcomes.py::test_expected_failure: pass",
+        "tests/test_outcomes.py::test_expected_failure_that_passes: framework in call [] [XPASS(strict)] known",
+        "tests/test_outcomes.py::test_lenient_expected_failure_that_passes: pass",
+        "tests/test_outcomes.py::test_exits: exception in call [builtins.SystemExit] 3",
+        "tests/test_outcomes.py::test_interrupts: exception in call [builtins.KeyboardInterrupt] by the test",
+        "tests/test_outcomes.py::test_asks_pytest_to_exit: exception in call [_pytest.outcomes.Exit] the test asked pytest to exit: enough",
+        "tests/test_outcomes.py::test_says_a_lot_and_fails: assertion in call [builtins.Failed] after a long speech",
+        "tests/test_outcomes.py::test_raises_something_unreadable: exception in call [test_outcomes.Unreadable] the exception's text raised RuntimeError",
+        r"tests/test_outcomes.py::test_parameters[na\xefve \u2603]: pass",
+        "tests/test_outcomes.py::TestClass::TestInner::test_method: pass",
+        "tests/test_outcomes.py::TestCase::test_assertion: assertion in call [builtins.AssertionError] 1 != 2",
+        "tests/test_outcomes.py::TestCase::test_with_subtests: assertion in call [builtins.AssertionError] 1 == 1",
+        "tests/test_outcomes.py::TestCase::test_skipped: skip: a reason",
+        "tests/test_outcomes.py::test_missing_fixture: framework in setup [_pytest.fixtures.FixtureLookupError] fixture 'no_such_fixture' was not found",
+        "tests/test_sabotage.py::test_forks_a_child_that_goes_on: pass",
+        "tests/test_sabotage.py::test_after_it_all: pass",
+    ] {
+        let line: String = match line.rsplit_once("] ") {
+            Some((head, message)) if head.contains(" in ") => {
+                format!("{head}] {}", message.chars().take(40).collect::<String>())
+            }
+            Some(_) | None => line.to_owned(),
+        };
+        assert!(told.contains(&line), "{line}\nis not among\n{}", told.join("\n"));
+    }
+    assert_eq!(told.len(), reading.tests.len(), "every collected test has a sample");
+
+    assert_eq!(sample(&reading, "::test_passes").output, None, "passing tests keep no output");
+    let output = sample(&reading, "::test_asserts").output.as_deref().unwrap_or_default();
+    assert!(
+        output.contains("printed before the failure") && output.contains("assert left == right"),
+        "{output}"
+    );
+    let Outcome::Fail(failure) = &sample(&reading, "::test_asserts").sample.outcome else {
+        panic!("a failure")
+    };
+    assert_eq!(
+        (failure.frames[0].path.as_str(), failure.frames[0].function.as_str()),
+        ("tests/test_outcomes.py", "test_asserts")
+    );
+    let speech = sample(&reading, "::test_says_a_lot_and_fails").output.as_deref().unwrap_or_default();
+    assert!((60_000..70_000).contains(&speech.len()), "head and tail of a long output: {}", speech.len());
+    assert_eq!(sample(&reading, "::test_warns").sample.warnings.len(), 8);
+    assert_eq!(sample(&reading, "::test_warns").sample.warnings[0], "UserWarning: number 0");
+}
+
+#[test]
+fn a_listing_runs_nothing_and_agrees_with_a_run() {
+    let listing = attempt("nasty", python(), RunRequest::List, PATIENCE);
+    assert_eq!(listing.end, AttemptEnd::Completed);
+    assert_eq!(listing.samples, Vec::new());
+    assert!(listing.framework_version.starts_with("pytest "), "{}", listing.framework_version);
+    assert!(listing.framework_version.contains(", CPython 3."), "{}", listing.framework_version);
+    let run = run_all("nasty", Order::Given);
+    assert_eq!(listing.tests, run.tests);
+    let ended: Vec<TestId> = run.samples.iter().map(|read| read.sample.test.clone()).collect();
+    assert_eq!(ended, run.tests);
+}
+
+#[test]
+fn selected_tests_run_alone_in_the_order_asked_for() {
+    let inner = "tests/test_outcomes.py::TestClass::TestInner::test_method";
+    let long = format!("tests/test_outcomes.py::test_parameters[{}]", "l".repeat(2_000));
+    let asked = ids(&[inner, "tests/sub/twins.txt::twin#2", "tests/test_outcomes.py::test_gone", &long]);
+    for (order, expected) in [
+        (Order::Given, ["tests/sub/twins.txt::twin#2", long.as_str(), inner]),
+        (Order::Reversed, [inner, long.as_str(), "tests/sub/twins.txt::twin#2"]),
+    ] {
+        let reading = attempt("nasty", python(), RunRequest::Run { tests: Some(&asked), order }, PATIENCE);
+        assert_eq!(reading.end, AttemptEnd::Completed);
+        assert_eq!(reading.tests, ids(&expected));
+        assert_eq!(reading.missing, ids(&["tests/test_outcomes.py::test_gone"]));
+        let positions: Vec<u32> = reading.samples.iter().map(|read| read.sample.position).collect();
+        assert_eq!(positions, [0, 1, 2]);
+    }
+}
+
+#[test]
+fn a_selection_of_nothing_known_is_nothing_ran() {
+    let asked = ids(&["tests/test_outcomes.py::test_gone"]);
+    let request = RunRequest::Run { tests: Some(&asked), order: Order::Given };
+    let reading = attempt("nasty", python(), request, PATIENCE);
+    let AttemptEnd::NothingRan { reason } = &reading.end else { panic!("{reading:#?}") };
+    assert!(reason.contains("none of the selected tests"), "{reason}");
+}
+
+#[test]
+fn shuffling_sorts_by_digest_and_regroups_nothing() {
+    let seed = u64::MAX;
+    let reading = run_all("nasty", Order::Shuffled { seed });
+    let mut expected = run_all("nasty", Order::Given).tests;
+    expected.sort_by_key(|test| Digest::of(format!("{seed}:{test}").as_bytes()).to_string());
+    assert_eq!(reading.tests, expected);
+    let ended: Vec<TestId> = reading.samples.iter().map(|read| read.sample.test.clone()).collect();
+    assert_eq!(ended, expected);
+}
+
+#[test]
+fn the_test_that_ends_its_interpreter_is_charged_and_no_other() {
+    for (name, exit_code) in [
+        ("test_exits_at_once", 0),
+        ("test_segfaults", 139),
+        ("test_kills_itself", 137),
+        ("test_closes_everything", 98),
+    ] {
+        let deadly = format!("test_deadly.py::{name}");
+        let asked = ids(&["test_deadly.py::test_first", &deadly, "test_deadly.py::test_last"]);
+        let request = RunRequest::Run { tests: Some(&asked), order: Order::Given };
+        let reading = attempt("deadly", python(), request, PATIENCE);
+        let by = FailureKind::Crash { exit_code };
+        assert_eq!(reading.end, AttemptEnd::Interrupted { by, running: TestId(deadly) }, "{name}");
+        let outcomes: Vec<bool> =
+            reading.samples.iter().map(|read| read.sample.outcome.is_failure()).collect();
+        assert_eq!(outcomes, [false, true], "{name}: the last test is missing, neither passed nor failed");
+    }
+}
+
+#[test]
+fn a_hanging_test_is_ended_at_its_limit_and_charged() {
+    let asked = ids(&["test_deadly.py::test_hangs"]);
+    let request = RunRequest::Run { tests: Some(&asked), order: Order::Given };
+    let reading = attempt("deadly", python(), request, Duration::from_secs(5));
+    let by = FailureKind::Timeout { limit_ms: 5_000 };
+    assert_eq!(reading.end, AttemptEnd::Interrupted { by, running: asked[0].clone() });
+}
+
+#[test]
+fn other_plugins_do_not_reorder_rerun_stop_or_measure() {
+    let reading = run_all("meddled", Order::Given);
+    let told: Vec<String> = reading.samples.iter().map(told).collect();
+    assert_eq!(
+        told,
+        [
+            "test_meddled.py::test_fails_once: assertion in call [builtins.AssertionError] assert 1 > 1",
+            "test_meddled.py::test_burns_time_that_stands_still: pass",
+            "test_meddled.py::test_uses_the_cache: pass",
+            "test_meddled.py::test_runs_in_the_main_process: pass",
+        ]
+    );
+    let burnt = &reading.samples[1].sample;
+    assert!(burnt.wall_us >= 190_000, "measured although time was frozen: {burnt:?}");
+}
+
+#[test]
+fn an_image_without_pytest_is_nothing_ran_with_a_reason() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    run(
+        Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(home.path()),
+        "install python3-venv",
+    );
+    let python = home.path().join("bin/python3");
+    let reading = attempt("deadly", &python, RunRequest::List, PATIENCE);
+    let AttemptEnd::NothingRan { reason } = &reading.end else { panic!("{reading:#?}") };
+    assert!(reason.contains("pytest cannot be imported"), "{reason}");
+}

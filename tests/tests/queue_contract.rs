@@ -1,0 +1,389 @@
+//! Every adapter of the queue port against the laws of `contract::queue`: in memory, and RabbitMQ at
+//! `FLAKEFARM_TEST_AMQP_URL`, each test under a prefix of its own whose queues it removes. Outages are
+//! made by a relay that belongs to the test, and once by restarting the real broker with the command
+//! in `FLAKEFARM_TEST_AMQP_RESTART`.
+#![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
+
+use flakefarm_shared::Class;
+use flakefarm_shared::queue::{Queue, QueueError, REASON_REJECTED, Role};
+use flakefarm_tests::contract::queue as laws;
+use flakefarm_tests::contract::queue::{Ends, PATIENCE, job, next, next_dead, publish_jobs};
+use futures::FutureExt as _;
+use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, RwLock};
+use tokio::time::timeout;
+
+/// Laws read, the test that restarts the broker writes.
+static BROKER: RwLock<()> = RwLock::const_new(());
+
+macro_rules! both_adapters {
+    ($($law:ident)*) => {
+        mod embedded {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $law() {
+                let coordinator = Queue::open("embedded:", Role::Coordinator).unwrap();
+                let ends = Ends { worker: coordinator.clone(), coordinator };
+                laws::$law(&ends).await;
+            })*
+        }
+        mod rabbitmq {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $law() {
+                on_rabbitmq(async |farm| {
+                    let ends = farm.ends(&farm.address).await;
+                    laws::$law(&ends).await;
+                    close(&ends).await;
+                })
+                .await;
+            })*
+        }
+    };
+}
+
+both_adapters! {
+    published_job_is_delivered
+    unanswered_job_of_a_dropped_consumer_is_redelivered
+    dropped_consumer_gives_back_only_what_it_fetched_ahead
+    given_back_job_is_redelivered
+    rejected_job_is_dead
+    poison_is_dead_after_the_delivery_limit
+    unanswered_dead_job_is_redelivered
+    job_of_a_foreign_version_is_dead
+    two_consumers_share_the_work
+    prefetch_bounds_what_a_consumer_holds
+    cancelled_next_loses_no_job
+    duplicates_are_both_delivered
+    classes_are_apart
+    depth_counts_waiting_jobs
+    worker_messages_round_trip
+    control_reaches_all_subscribers
+    control_without_subscribers_is_no_failure
+    closing_ends_consumers_and_publishers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_that_starts_first_waits_for_the_coordinator() {
+    on_rabbitmq(async |farm| {
+        let worker = Queue::open(&farm.address, Role::Worker).unwrap();
+        let checked = worker.check().await;
+        assert!(matches!(checked, Err(QueueError::Topology(_))), "{checked:?}");
+        let mut jobs = worker.jobs(Class::Bulk, 1);
+        let ends = Ends { coordinator: Queue::open(&farm.address, Role::Coordinator).unwrap(), worker };
+        publish_jobs(&ends, 1).await;
+        next(&mut jobs).await.ack().await.unwrap();
+        close(&ends).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_worker_gives_its_jobs_back_at_once() {
+    on_rabbitmq(async |farm| {
+        let ends = farm.ends(&farm.address).await;
+        let published = publish_jobs(&ends, 1).await;
+        let in_hand = next(&mut ends.worker.jobs(Class::Bulk, 1)).await;
+        ends.worker.close().await;
+        let again = next(&mut ends.coordinator.jobs(Class::Bulk, 1)).await;
+        assert_eq!((&again.message, again.redeliveries), (&published[0], 1));
+        let late = in_hand.ack().await;
+        assert!(matches!(late, Err(QueueError::Unreachable(_))), "{late:?}");
+        again.ack().await.unwrap();
+        close(&ends).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_connections_are_made_again_and_jobs_in_hand_come_again() {
+    on_rabbitmq(async |farm| {
+        let relay = Relay::start(&farm.address).await;
+        let ends = farm.ends(&relay.address(&farm.address)).await;
+        publish_jobs(&ends, 2).await;
+        let mut jobs = ends.worker.jobs(Class::Bulk, 2);
+        let (one, other) = (next(&mut jobs).await, next(&mut jobs).await);
+        relay.cut();
+        // Published while the connection is made again; waits for it inside.
+        publish_jobs(&ends, 1).await;
+        let answered = one.ack().await;
+        assert!(matches!(answered, Err(QueueError::Unreachable(_))), "{answered:?}");
+        drop(other);
+        let again = [next(&mut jobs).await, next(&mut jobs).await];
+        assert!(again.iter().any(|delivery| delivery.redeliveries >= 1), "{again:?}");
+        for delivery in again {
+            delivery.ack().await.unwrap();
+        }
+        next(&mut jobs).await.ack().await.unwrap();
+        close(&ends).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queue_opens_while_the_broker_is_down_and_works_once_it_is_up() {
+    on_rabbitmq(async |farm| {
+        let relay = Relay::start(&farm.address).await;
+        relay.refuse();
+        let address = relay.address(&farm.address);
+        let queue = Queue::open(&address, Role::Coordinator).unwrap();
+        let checked = timeout(Duration::from_secs(15), queue.check()).await.expect("check has a deadline");
+        assert!(matches!(checked, Err(QueueError::Unreachable(_))), "{checked:?}");
+        let mut jobs = queue.jobs(Class::Bulk, 1);
+        let message = job();
+        let (published, ()) = tokio::join!(queue.publish_job(&message), async { relay.admit() });
+        published.unwrap();
+        let delivery = next(&mut jobs).await;
+        assert_eq!(delivery.message, message);
+        delivery.ack().await.unwrap();
+        queue.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publisher_gives_up_after_a_bounded_time() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("amqp://127.0.0.1:{}/%2f", nobody.local_addr().unwrap().port());
+    drop(nobody);
+    let queue = Queue::open(&address, Role::Worker).unwrap();
+    let published = timeout(PATIENCE, queue.publish_job(&job())).await.expect("publishing has a deadline");
+    assert!(matches!(published, Err(QueueError::Unreachable(_))), "{published:?}");
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_queue_is_declared_again() {
+    on_rabbitmq(async |farm| {
+        let ends = farm.ends(&farm.address).await;
+        let mut jobs = ends.coordinator.jobs(Class::Bulk, 1);
+        publish_jobs(&ends, 1).await;
+        next(&mut jobs).await.ack().await.unwrap();
+        let channel = farm.channel().await;
+        channel.queue_delete(farm.name("jobs.bulk").into(), QueueDeleteOptions::default()).await.unwrap();
+        publish_jobs(&ends, 1).await;
+        next(&mut jobs).await.ack().await.unwrap();
+        close(&ends).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queue_declared_otherwise_is_an_error_with_a_remedy() {
+    on_rabbitmq(async |farm| {
+        let channel = farm.channel().await;
+        let options = QueueDeclareOptions::durable();
+        channel.queue_declare(farm.name("jobs.bulk").into(), options, FieldTable::default()).await.unwrap();
+        let coordinator = Queue::open(&farm.address, Role::Coordinator).unwrap();
+        let Err(QueueError::Topology(why)) = coordinator.check().await else { panic!("it is wrong") };
+        assert!(why.contains("jobs.bulk") && why.contains("drain it"), "{why}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_dead() {
+    on_rabbitmq(async |farm| {
+        let ends = farm.ends(&farm.address).await;
+        let channel = farm.channel().await;
+        for (exchange, key) in [("jobs", "bulk"), ("results", "results")] {
+            let (exchange, options) = (farm.name(exchange), BasicPublishOptions::default());
+            let properties = BasicProperties::default();
+            channel.basic_publish(exchange.into(), key.into(), options, b"{", properties).await.unwrap();
+            let _jobs = ends.worker.jobs(Class::Bulk, 1);
+            let _messages = ends.coordinator.worker_messages();
+            let dead = next_dead(&ends).await;
+            assert_eq!((dead.message.as_ref(), dead.reason.as_str()), (None, REASON_REJECTED));
+            dead.ack().await.unwrap();
+        }
+        close(&ends).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restart_of_the_broker_loses_no_job() {
+    let Ok(restart) = std::env::var("FLAKEFARM_TEST_AMQP_RESTART") else {
+        assert!(services_are_skipped(), "FLAKEFARM_TEST_AMQP_RESTART is not set: `make test` sets it");
+        return;
+    };
+    let Some(farm) = Farm::new().await else { return };
+    let _alone = BROKER.write().await;
+    farm.run(async |farm| {
+        let ends = farm.ends(&farm.address).await;
+        let published = publish_jobs(&ends, 3).await;
+        let mut jobs = ends.worker.jobs(Class::Bulk, 1);
+        let settled = next(&mut jobs).await;
+        let settled_id = settled.message.job;
+        settled.ack().await.unwrap();
+        let in_hand = next(&mut jobs).await;
+        let status = tokio::process::Command::new("sh").args(["-c", &restart]).status().await.unwrap();
+        assert!(status.success(), "{restart}: {status}");
+        drop(in_hand);
+        let mut left: Vec<_> =
+            published.iter().map(|message| message.job).filter(|id| *id != settled_id).collect();
+        while !left.is_empty() {
+            let delivery = next(&mut jobs).await;
+            left.retain(|id| *id != delivery.message.job);
+            delivery.ack().await.unwrap();
+        }
+        publish_jobs(&ends, 1).await;
+        next(&mut jobs).await.ack().await.unwrap();
+        close(&ends).await;
+    })
+    .await;
+}
+
+async fn close(ends: &Ends) {
+    ends.worker.close().await;
+    ends.coordinator.close().await;
+}
+
+async fn on_rabbitmq(test: impl AsyncFnOnce(&Farm)) {
+    let Some(farm) = Farm::new().await else { return };
+    let _shared = BROKER.read().await;
+    farm.run(test).await;
+}
+
+fn services_are_skipped() -> bool {
+    let skipped = std::env::var("FLAKEFARM_TEST_SKIP_SERVICES").is_ok_and(|value| value == "1");
+    if skipped {
+        eprintln!("SKIPPED, NOT PASSED: this test needs RabbitMQ and FLAKEFARM_TEST_SKIP_SERVICES is set");
+    }
+    skipped
+}
+
+/// A prefix of the test's own on the broker.
+struct Farm {
+    broker: String,
+    prefix: String,
+    address: String,
+}
+
+impl Farm {
+    /// None where services are skipped.
+    async fn new() -> Option<Self> {
+        if services_are_skipped() {
+            return None;
+        }
+        let broker = std::env::var("FLAKEFARM_TEST_AMQP_URL").expect(
+            "FLAKEFARM_TEST_AMQP_URL is not set; `make test` or `deploy/dev/services up` starts a RabbitMQ, \
+             FLAKEFARM_TEST_SKIP_SERVICES=1 skips",
+        );
+        let prefix = format!("test-{}", uuid::Uuid::now_v7());
+        let address = format!("{broker}?prefix={prefix}");
+        Some(Self { broker, prefix, address })
+    }
+
+    async fn run(&self, test: impl AsyncFnOnce(&Farm)) {
+        let outcome = AssertUnwindSafe(test(self)).catch_unwind().await;
+        self.remove().await;
+        if let Err(panic) = outcome {
+            resume_unwind(panic);
+        }
+    }
+
+    async fn ends(&self, address: &str) -> Ends {
+        let coordinator = Queue::open(address, Role::Coordinator).unwrap();
+        coordinator.check().await.unwrap();
+        let worker = Queue::open(address, Role::Worker).unwrap();
+        worker.check().await.unwrap();
+        Ends { coordinator, worker }
+    }
+
+    fn name(&self, rest: &str) -> String {
+        format!("{}.ff.{rest}", self.prefix)
+    }
+
+    async fn channel(&self) -> Channel {
+        let connection = Connection::connect(&self.broker, ConnectionProperties::default()).await.unwrap();
+        connection.create_channel().await.unwrap()
+    }
+
+    async fn remove(&self) {
+        let channel = self.channel().await;
+        for queue in ["jobs.interactive", "jobs.bulk", "results", "dead"] {
+            channel.queue_delete(self.name(queue).into(), QueueDeleteOptions::default()).await.unwrap();
+        }
+        for exchange in ["jobs", "dlx", "results", "control"] {
+            channel
+                .exchange_delete(self.name(exchange).into(), ExchangeDeleteOptions::default())
+                .await
+                .unwrap();
+        }
+    }
+}
+
+/// Passes bytes between the queue and the broker, until told otherwise.
+struct Relay {
+    port: u16,
+    cut: Arc<Notify>,
+    refusing: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Relay {
+    async fn start(address: &str) -> Self {
+        let uri: lapin::uri::AMQPUri = address.parse().unwrap();
+        let target = (uri.authority.host, uri.authority.port);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (cut, refusing) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let task = tokio::spawn(relay(listener, target, Arc::clone(&cut), Arc::clone(&refusing)));
+        Self { port, cut, refusing, task }
+    }
+
+    fn address(&self, address: &str) -> String {
+        let mut uri: lapin::uri::AMQPUri = address.parse().unwrap();
+        uri.authority.host = "127.0.0.1".to_owned();
+        uri.authority.port = self.port;
+        let (_, query) = address.split_once('?').unwrap();
+        format!("{uri}?{query}")
+    }
+
+    /// Ends all connections.
+    fn cut(&self) {
+        self.cut.notify_waiters();
+    }
+
+    /// Ends new connections at once, until [`Relay::admit`].
+    fn refuse(&self) {
+        self.refusing.store(true, Ordering::SeqCst);
+    }
+
+    fn admit(&self) {
+        self.refusing.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn relay(listener: TcpListener, target: (String, u16), cut: Arc<Notify>, refusing: Arc<AtomicBool>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (mut near, _) = listener.accept().await.unwrap();
+        if refusing.load(Ordering::SeqCst) {
+            continue;
+        }
+        let mut far = TcpStream::connect(&target).await.unwrap();
+        let cut = Arc::clone(&cut);
+        connections.spawn(async move {
+            tokio::select! {
+                // Either side closing ends the connection: no failure of the relay's.
+                _ended = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                () = cut.notified() => {}
+            }
+        });
+    }
+}

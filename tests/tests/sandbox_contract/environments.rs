@@ -1,0 +1,295 @@
+//! Environments on the real engine: what is run once, what is run again, and what is refused.
+
+use super::{docker, engine, image, left, new_worker};
+use bollard::query_parameters::RemoveImageOptions;
+use flakefarm_shared::blobs::Blobs;
+use flakefarm_shared::project::Framework;
+use flakefarm_shared::{
+    EnvironmentSpec, ImageSource, InfraStage, Limits, ProjectSpec, Refusal, SweepContext, WIRE_VERSION,
+    WorkerId,
+};
+use flakefarm_tests::contract::sandbox::Level;
+use flakefarm_worker::environment::{Environments, PrepareError};
+use flakefarm_worker::sandbox::{DockerSandbox, Sandbox};
+use flakefarm_worker::snapshot;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Mutex;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+const PLUGIN: &[(&str, &str)] = &[("probe/__init__.py", "WORD = 'plugin'\n")];
+
+/// A project in a directory, its environment, and a worker that prepares it.
+struct Bench {
+    worker: WorkerId,
+    level: Level,
+    environments: Environments,
+    blobs: Blobs,
+    project: TempDir,
+    _blob_directory: TempDir,
+    /// Makes this test's images its own.
+    mark: String,
+    made: Mutex<HashSet<String>>,
+}
+
+impl Bench {
+    async fn new(files: &[(&str, &str)]) -> Self {
+        let worker = new_worker();
+        let engine = engine(&worker).await;
+        let blob_directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(&format!("file://{}", blob_directory.path().display())).unwrap();
+        let bench = Self {
+            level: Level {
+                sandbox: Sandbox::Docker(DockerSandbox::new(engine.clone())),
+                worker: worker.clone(),
+                image: image(),
+            },
+            environments: Environments::new(engine, blobs.clone()),
+            worker,
+            blobs,
+            project: tempfile::tempdir().unwrap(),
+            _blob_directory: blob_directory,
+            mark: Uuid::now_v7().simple().to_string(),
+            made: Mutex::default(),
+        };
+        for (path, content) in files {
+            bench.write(path, content);
+        }
+        bench
+    }
+
+    fn write(&self, path: impl AsRef<Path>, content: &str) {
+        let path = self.project.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn environment(&self, setup: &[&str]) -> EnvironmentSpec {
+        EnvironmentSpec {
+            image: ImageSource::Reference(image()),
+            setup: setup.iter().map(|step| (*step).to_owned()).collect(),
+            inputs: vec!["requirements*.txt".to_owned()],
+            extra_ca_certificates: None,
+            setup_variables: BTreeMap::from([("MARK".to_owned(), self.mark.clone())]),
+            python: "python3".to_owned(),
+        }
+    }
+
+    async fn prepare(&self, environment: EnvironmentSpec) -> Result<(String, Vec<String>), PrepareError> {
+        let archive = snapshot::archive(self.project.path()).unwrap();
+        let context = SweepContext {
+            v: WIRE_VERSION,
+            project: ProjectSpec {
+                name: "probe".to_owned(),
+                framework: Framework::Pytest,
+                environment,
+                test_paths: Vec::new(),
+                arguments: Vec::new(),
+                variables: BTreeMap::new(),
+                limits: Limits::default(),
+            },
+            snapshot: self.blobs.put(archive.bytes).await.unwrap(),
+            revision: None,
+        };
+        let said = Mutex::new(Vec::new());
+        let plugin: Vec<(String, &str)> =
+            PLUGIN.iter().map(|(path, content)| ((*path).to_owned(), *content)).collect();
+        let prepared =
+            self.environments.prepare(&context, &plugin, |step| said.lock().unwrap().push(step)).await?;
+        self.made.lock().unwrap().insert(prepared.image_id.clone());
+        Ok((prepared.image_id, said.into_inner().unwrap()))
+    }
+
+    async fn image(&self, setup: &[&str]) -> String {
+        self.prepare(self.environment(setup)).await.unwrap().0
+    }
+
+    async fn refusal(&self, environment: EnvironmentSpec) -> Refusal {
+        match self.prepare(environment).await.unwrap_err() {
+            PrepareError::Refused(refusal) => refusal,
+            PrepareError::Infra(error) => panic!("an infrastructure error: {error}"),
+        }
+    }
+
+    async fn shell(&self, image: &str, script: &str) -> Vec<String> {
+        let mut request = self.level.request(&["sh", "-c", script]);
+        request.image = image.to_owned();
+        self.level.run(request).await.0
+    }
+
+    /// Nothing is left running, and the images of this test go, those they were made from included.
+    async fn end(self) {
+        self.level.sandbox.close().await;
+        assert_eq!(left(&self.worker).await, [""; 0], "containers are left");
+        let docker = docker();
+        let mut tags = Vec::new();
+        for id in self.made.into_inner().unwrap() {
+            for layer in docker.image_history(&id).await.unwrap() {
+                tags.extend(layer.tags.into_iter().filter(|tag| tag.starts_with("flakefarm/")));
+            }
+        }
+        for tag in tags {
+            // Another layer of the same image may have taken it along.
+            let _ = docker.remove_image(&tag, None::<RemoveImageOptions>, None).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn set_up_runs_once_and_a_new_snapshot_does_not_repeat_it() {
+    let bench = Bench::new(&[("a.py", "1"), ("old/gone.py", "x"), ("requirements.txt", "none")]).await;
+    let setup = ["date +%s%N > /opt/stamp", "echo built > built.so; test -f a.py; test \"$MARK\" != ''"];
+    let (first, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
+    assert!(said.iter().any(|step| step == "set-up step 1 of 2: date +%s%N > /opt/stamp"), "{said:?}");
+    let (again, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
+    assert_eq!((&again, said.len()), (&first, 0), "{said:?}");
+
+    std::fs::remove_dir_all(bench.project.path().join("old")).unwrap();
+    bench.write("new.py", "2");
+    let (second, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
+    assert_ne!(second, first);
+    assert_eq!(said, ["making the image of this snapshot"]);
+    let look = "cat /opt/stamp; ls -A; ls -A old 2> /dev/null; cat built.so; id -u; stat -c %u a.py; env | grep -c MARK";
+    let (before, after) = (bench.shell(&first, look).await, bench.shell(&second, look).await);
+    assert_eq!(before[0], after[0], "set-up ran again");
+    assert_eq!(
+        before[1..],
+        ["a.py", "built.so", "old", "requirements.txt", "gone.py", "built", "1000", "1000", "0"]
+    );
+    assert_eq!(after[1..], ["a.py", "built.so", "new.py", "requirements.txt", "built", "1000", "1000", "0"]);
+
+    bench.write("requirements.txt", "changed");
+    let third = bench.image(&setup).await;
+    assert_ne!(bench.shell(&third, "cat /opt/stamp").await[0], before[0], "set-up did not run again");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_requests_at_once_share_one_build() {
+    let bench = Bench::new(&[("a.py", "1")]).await;
+    let setup = ["date +%s%N > /opt/stamp; sleep 1"];
+    let prepare = || bench.prepare(bench.environment(&setup));
+    let (a, b, c) = tokio::join!(prepare(), prepare(), prepare());
+    let results = [a.unwrap(), b.unwrap(), c.unwrap()];
+    assert!(results.iter().all(|(id, _)| *id == results[0].0));
+    let steps = results.iter().flat_map(|(_, said)| said).filter(|step| step.starts_with("set-up step"));
+    assert_eq!(steps.count(), 1);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_step_is_named_with_its_last_lines() {
+    let bench = Bench::new(&[("a.py", "1")]).await;
+    let setup = ["true", "seq 1 100; echo get https://user:secret@host/ >&2; exit 7", "true"];
+    let refusal = bench.refusal(bench.environment(&setup)).await;
+    assert!(
+        refusal.message.starts_with("set-up step 2 of 3 failed with exit code 7: seq 1 100"),
+        "{}",
+        refusal.message
+    );
+    assert_eq!(refusal.log.lines().count(), 40);
+    assert!(refusal.log.ends_with("100\nget https://***@host/"), "{}", refusal.log);
+    assert!(!format!("{refusal:?}").contains("secret"));
+    assert!(refusal.hint.is_some());
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_image_or_interpreter_is_refused() {
+    let bench = Bench::new(&[("a.py", "1")]).await;
+    let mut environment = bench.environment(&[]);
+    environment.image = ImageSource::Reference("localhost:1/no-such-image:1".to_owned());
+    let refusal = bench.refusal(environment).await;
+    assert_eq!(refusal.message, "image `localhost:1/no-such-image:1` is not here and could not be pulled");
+    let mut environment = bench.environment(&[]);
+    environment.python = "python9".to_owned();
+    let refusal = bench.refusal(environment).await;
+    assert_eq!(refusal.message, "the image has no interpreter `python9` that works");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dockerfile_is_built_and_its_failure_is_told() {
+    let from = format!("FROM {}\n", image());
+    let bench = Bench::new(&[
+        ("docker/Dockerfile", &format!("{from}COPY a.py /opt/copied.py\nRUN echo hi > /opt/hi\n")),
+        ("a.py", "1"),
+    ])
+    .await;
+    let mut environment = bench.environment(&[]);
+    environment.image = ImageSource::Dockerfile("docker/Dockerfile".to_owned());
+    let (image, _) = bench.prepare(environment.clone()).await.unwrap();
+    assert_eq!(bench.shell(&image, "cat /opt/hi; ls /opt/copied.py").await, ["hi", "/opt/copied.py"]);
+    bench.write("docker/Dockerfile", &format!("{from}RUN echo trouble; exit 9\n"));
+    let refusal = bench.refusal(environment).await;
+    assert_eq!(refusal.message, "`docker/Dockerfile` could not be built");
+    assert!(refusal.log.contains("trouble") && refusal.log.contains("code: 9"), "{}", refusal.log);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_find_plugin_and_localhost_and_images_mark_nobodys_containers() {
+    let bench = Bench::new(&[("a.py", "1")]).await;
+    let image = bench.image(&[]).await;
+    let program = "PYTHONPATH=/flakefarm/plugin python3 -c \"import probe, socket; print(probe.WORD, probe.__cached__ is not None, socket.gethostbyname('localhost'), socket.gethostbyname(socket.gethostname()))\"; ls /flakefarm/plugin/probe/__pycache__ | wc -l";
+    assert_eq!(bench.shell(&image, program).await, ["plugin True 127.0.0.1 127.0.0.1", "1"]);
+    let config = docker().inspect_image(&image).await.unwrap().config.unwrap();
+    let labels = config.labels.unwrap();
+    for key in ["worker", "expires", "instance", "role"] {
+        assert_eq!(labels.get(&format!("dev.flakefarm.{key}")).map(String::as_str), Some(""), "{key}");
+    }
+    assert!(config.entrypoint.unwrap_or_default().is_empty());
+    assert_eq!(config.cmd.unwrap_or_default(), ["/bin/sh"]);
+    assert!(
+        !config
+            .env
+            .unwrap_or_default()
+            .iter()
+            .any(|variable| variable.contains("MARK") || variable.contains("SCM"))
+    );
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn extra_certificates_are_trusted_during_set_up_only() {
+    let bench = Bench::new(&[("a.py", "1")]).await;
+    let pem = "-----BEGIN CERTIFICATE-----\nprobe\n-----END CERTIFICATE-----\n";
+    let mut environment =
+        bench.environment(&["grep -q probe \"$PIP_CERT\"; cp \"$SSL_CERT_FILE\" /opt/bundle"]);
+    environment.extra_ca_certificates = Some(pem.to_owned());
+    let (image, _) = bench.prepare(environment).await.unwrap();
+    let look = "grep -c probe /opt/bundle; ls /usr/local/share/ca-certificates; ls -d /flakefarm/setup; echo \"[$PIP_CERT]\"";
+    assert_eq!(bench.shell(&image, look).await, ["1", "[]"]);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn giving_up_a_preparation_leaves_no_container() {
+    let bench = Bench::new(&[("a.py", "1")]).await;
+    let patience = std::time::Duration::from_secs(2);
+    let given_up = tokio::time::timeout(patience, bench.prepare(bench.environment(&["sleep 600"]))).await;
+    assert!(given_up.is_err());
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_snapshot_is_an_infrastructure_error() {
+    let bench = Bench::new(&[]).await;
+    let absent = flakefarm_shared::Digest::of(b"absent");
+    let project = ProjectSpec {
+        name: "probe".to_owned(),
+        framework: Framework::Pytest,
+        environment: bench.environment(&[]),
+        test_paths: Vec::new(),
+        arguments: Vec::new(),
+        variables: BTreeMap::new(),
+        limits: Limits::default(),
+    };
+    let context = SweepContext { v: WIRE_VERSION, project, snapshot: absent, revision: None };
+    match bench.environments.prepare(&context, &[], |_| {}).await.unwrap_err() {
+        PrepareError::Infra(error) => assert_eq!(error.stage, InfraStage::Blobs),
+        PrepareError::Refused(refusal) => panic!("refused: {}", refusal.message),
+    }
+    bench.end().await;
+}

@@ -1,0 +1,144 @@
+//! One attempt: a fresh sandbox, the framework's events as they happen, deadlines, and the record.
+
+use crate::frameworks::pytest::{self, AttemptReader, AttemptReading, ExitSeen, RunRequest};
+use crate::sandbox::{Sandbox, SandboxRequest};
+use flakefarm_shared::{
+    AttemptEnd, AttemptId, AttemptSpec, InfraError, Limits, ProjectSpec, Selection, SweepId, WorkerId,
+};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Collection gets this much longer than one test before the attempt is given up.
+const COLLECTION_GRACE: u32 = 3;
+
+/// Everything about an attempt that does not change within a job.
+#[derive(Debug)]
+pub(crate) struct AttemptSetting<'a> {
+    pub(crate) sandbox: &'a Sandbox,
+    pub(crate) image: &'a str,
+    pub(crate) project: &'a ProjectSpec,
+    pub(crate) sweep: SweepId,
+    pub(crate) worker: &'a WorkerId,
+}
+
+/// What came of watching one sandbox to its end.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) reading: AttemptReading,
+    /// What the sandbox wrote beside its results; head and tail.
+    pub(crate) stray_output: String,
+}
+
+/// Why a watch ended without a reading.
+#[derive(Debug)]
+pub(crate) enum Unwatched {
+    /// The attempt was told to stop.
+    Stopped,
+    /// Something of ours failed.
+    Infrastructure(InfraError),
+}
+
+impl From<InfraError> for Unwatched {
+    fn from(error: InfraError) -> Self {
+        Unwatched::Infrastructure(error)
+    }
+}
+
+/// Lists the project's tests in a fresh sandbox.
+pub(crate) async fn list(
+    setting: &AttemptSetting<'_>,
+    attempt: AttemptId,
+    stop: &CancellationToken,
+) -> Result<Watched, Unwatched> {
+    watch(setting, attempt, RunRequest::List, None, stop).await
+}
+
+/// Runs one attempt in a fresh sandbox.
+pub(crate) async fn run(
+    setting: &AttemptSetting<'_>,
+    attempt: AttemptId,
+    spec: &AttemptSpec,
+    stop: &CancellationToken,
+) -> Result<Watched, Unwatched> {
+    let expected = match &spec.tests {
+        Selection::All => None,
+        Selection::Only(tests) => Some(tests.as_slice()),
+    };
+    watch(setting, attempt, RunRequest::Run { tests: expected, order: spec.order }, expected, stop).await
+}
+
+async fn watch(
+    setting: &AttemptSetting<'_>,
+    attempt: AttemptId,
+    request: RunRequest<'_>,
+    expected: Option<&[flakefarm_shared::TestId]>,
+    stop: &CancellationToken,
+) -> Result<Watched, Unwatched> {
+    let limits = &setting.project.limits;
+    let mut reader = AttemptReader::new(expected);
+    let mut running = setting
+        .sandbox
+        .start(SandboxRequest {
+            image: setting.image.to_owned(),
+            argv: pytest::argv(setting.project),
+            stdin: pytest::request(setting.project, &request),
+            variables: setting.project.variables.clone(),
+            limits: limits.clone(),
+            attempt,
+            sweep: setting.sweep,
+            worker: setting.worker.clone(),
+        })
+        .await?;
+    let begun = Instant::now();
+    let mut exceeded = None;
+    loop {
+        let (deadline, limit) = deadline(limits, begun, &reader);
+        tokio::select! {
+            line = running.next_line() => match line {
+                Some(line) => reader.feed(&line, Instant::now()),
+                None => break,
+            },
+            () = tokio::time::sleep_until(deadline.into()) => {
+                exceeded = Some(limit);
+                running.kill().await;
+                // What was written before the kill still counts.
+                while let Some(line) = running.next_line().await {
+                    reader.feed(&line, Instant::now());
+                }
+                break;
+            }
+            () = stop.cancelled() => {
+                running.kill().await;
+                // The container is removed whatever its ending was; a failure is found by label later.
+                let _ending = running.finish().await;
+                return Err(Unwatched::Stopped);
+            }
+        }
+    }
+    let exit = running.finish().await?;
+    let stray_output = exit.output.to_text();
+    let seen = ExitSeen { exit_code: exit.exit_code, oom: exit.oom_killed, timed_out: exceeded };
+    Ok(Watched { reading: reader.conclude(seen, &stray_output), stray_output })
+}
+
+/// The nearest deadline and the limit it stands for: a test's own, collection's, or the attempt's.
+fn deadline(limits: &Limits, begun: Instant, reader: &AttemptReader) -> (Instant, Duration) {
+    let whole = Duration::from_millis(limits.attempt_timeout_ms);
+    let test = Duration::from_millis(limits.test_timeout_ms);
+    let nearest = match reader.test_started_at() {
+        Some(started) => (started + test, test),
+        None => {
+            let since = reader.last_event_at().unwrap_or(begun);
+            (since + test * COLLECTION_GRACE, test * COLLECTION_GRACE)
+        }
+    };
+    if begun + whole < nearest.0 { (begun + whole, whole) } else { nearest }
+}
+
+/// Whether an ending lets the planner count on the attempt's samples.
+pub(crate) fn is_infrastructure(end: &AttemptEnd) -> bool {
+    match end {
+        AttemptEnd::Infrastructure(_) => true,
+        AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::NothingRan { .. } => false,
+    }
+}

@@ -1,0 +1,133 @@
+//! The commented `flakefarm.toml` that `flakefarm init` writes: what was detected, and every key.
+
+use super::units::{duration_text, size_text};
+use super::{LoadedProject, ProjectSource};
+use flakefarm_shared::ImageSource;
+use flakefarm_shared::project::Network;
+use std::collections::BTreeMap;
+
+const TEMPLATE: &str = r#"# How flakefarm runs this project's tests. @why@
+# Every key may be left out; a key that is commented out shows its default or an example.
+
+[project]
+# The name in reports and history.
+name = @name@
+
+[environment]
+# The image tests run in: a reference, or a Dockerfile below this directory (not both).
+@image@
+# The interpreter, as found in the image.
+python = @python@
+# Shell commands run once as root, with the network, in the project's tree.
+setup = @setup@
+# Globs of the files that set-up depends on: when they change, set-up runs again.
+inputs = @inputs@
+# Environment variables of this machine that set-up may see, if they are set.
+# pass_env = ["PIP_INDEX_URL", "HTTPS_PROXY"]
+# PEM file with further certificate authorities that set-up trusts.
+# extra_ca_certificates = "certificates.pem"
+
+# Environment variables of set-up only.
+[environment.variables]
+@setup_variables@
+[tests]
+# Where tests are collected; empty: pytest's own default.
+paths = @paths@
+# Further arguments to pytest.
+arguments = @arguments@
+
+# Environment variables of the tests.
+[tests.variables]
+@variables@
+# Limits of one attempt.
+[limits]
+test_timeout = @test_timeout@
+attempt_timeout = @attempt_timeout@
+memory = @memory@
+cpus = @cpus@
+pids = @pids@
+# Size of the work tree and of /tmp, each; counted as memory.
+scratch = @scratch@
+# Whether tests may reach more than loopback.
+network = @network@
+
+# Defaults of sweeps; options on the command line come first.
+[sweep]
+# runs = 20                # a fixed number of runs per test instead of an adaptive one
+# max_flake_rate = 0.05    # a healthy test flakes less often than this ...
+# confidence = 0.95        # ... with this confidence
+# seed = 1                 # of every random choice
+# scope = "auto"           # one attempt runs a test, file, suite, or what fits (auto)
+# workers = 2              # attempts at once
+"#;
+
+/// The text of a `flakefarm.toml` that says what `project` is. Reading it back gives the same
+/// project.
+pub fn init_text(project: &LoadedProject) -> String {
+    let spec = &project.spec;
+    let environment = &spec.environment;
+    let why = match &project.source {
+        ProjectSource::Configured { path } => format!("Written from {}.", path.display()),
+        ProjectSource::Detected { why } => format!("Detected: {why}."),
+    };
+    let image = match &environment.image {
+        ImageSource::Reference(image) => format!("image = {}\n# dockerfile = \"Dockerfile\"", quoted(image)),
+        ImageSource::Dockerfile(path) => {
+            format!("# image = \"python:3.12-slim\"\ndockerfile = {}", quoted(path))
+        }
+    };
+    let limits = &spec.limits;
+    let network = match limits.network {
+        Network::None => "false",
+        Network::Bridge => "true",
+    };
+    let values = [
+        ("@why@", why.replace(['\n', '\r'], " ")),
+        ("@name@", quoted(&spec.name)),
+        ("@image@", image),
+        ("@python@", quoted(&environment.python)),
+        ("@setup@", list(&environment.setup)),
+        ("@inputs@", list(&environment.inputs)),
+        ("@setup_variables@", table(&environment.setup_variables)),
+        ("@paths@", list(&spec.test_paths)),
+        ("@arguments@", list(&spec.arguments)),
+        ("@variables@", table(&spec.variables)),
+        ("@test_timeout@", quoted(&duration_text(limits.test_timeout_ms))),
+        ("@attempt_timeout@", quoted(&duration_text(limits.attempt_timeout_ms))),
+        ("@memory@", quoted(&size_text(limits.memory_bytes))),
+        ("@cpus@", format!("{:?}", limits.cpu_millis as f64 / 1_000.0)),
+        ("@pids@", limits.pids.to_string()),
+        ("@scratch@", quoted(&size_text(limits.scratch_bytes))),
+        ("@network@", network.to_owned()),
+    ];
+    // Each placeholder once, from left to right, so that a value is never searched for others.
+    let mut text = String::new();
+    let mut rest = TEMPLATE;
+    for (placeholder, value) in values {
+        let (before, after) =
+            rest.split_once(placeholder).expect("the template has every placeholder, in order");
+        text.push_str(before);
+        text.push_str(&value);
+        rest = after;
+    }
+    text.push_str(rest);
+    text
+}
+
+fn quoted(text: &str) -> String {
+    // A JSON string is a TOML basic string, but for DEL.
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+fn list(texts: &[String]) -> String {
+    let one_line = format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "));
+    if one_line.len() <= 80 {
+        return one_line;
+    }
+    let lines: String = texts.iter().map(|text| format!("    {},\n", quoted(text))).collect();
+    format!("[\n{lines}]")
+}
+
+fn table(variables: &BTreeMap<String, String>) -> String {
+    variables.iter().map(|(name, value)| format!("{} = {}\n", quoted(name), quoted(value))).collect()
+}

@@ -1,0 +1,169 @@
+//! What the plugin inside an attempt writes, one JSON object per line. Tests run beside it, so a
+//! line is never trusted to be whole or ours: whatever is not an event is counted and dropped.
+
+use flakefarm_shared::outcome::Frame;
+use flakefarm_shared::{FailureKind, Phase, TestId};
+use serde::Deserialize;
+
+/// One event. Unknown fields are ignored, so that a newer plugin may say more.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "e", rename_all = "snake_case")]
+pub enum Event {
+    /// The framework started.
+    Session {
+        /// `pytest 9.2.0`.
+        framework: String,
+        /// `CPython 3.11.2`.
+        python: String,
+        /// Whether it lists or runs.
+        mode: Mode,
+    },
+    /// There is no framework in the image.
+    NoFramework {
+        /// Why it could not be imported.
+        message: String,
+    },
+    /// A file could not be collected.
+    CollectError {
+        /// The file.
+        path: String,
+        /// The error's last lines.
+        message: String,
+    },
+    /// Collection is over.
+    Collected {
+        /// The tests in the order they will run.
+        tests: Vec<TestId>,
+        /// Selected tests that were not found.
+        missing: Vec<TestId>,
+    },
+    /// A test starts.
+    Start {
+        /// Which.
+        test: TestId,
+        /// Its place in the order, from 0.
+        i: u32,
+    },
+    /// A test is through set-up, call and tear-down.
+    End(EndEvent),
+    /// The framework ran to its end.
+    Finish {
+        /// Its exit code.
+        exit: i64,
+    },
+}
+
+/// What the plugin was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Collect only.
+    List,
+    /// Collect and run.
+    Run,
+}
+
+/// What one test did.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct EndEvent {
+    /// Which.
+    pub test: TestId,
+    /// Its place in the order, from 0.
+    pub i: u32,
+    /// Pass, fail or skip.
+    pub outcome: EndOutcome,
+    /// Wall-clock time in microseconds.
+    pub wall_us: u64,
+    /// CPU time in microseconds.
+    pub cpu_us: u64,
+    /// Distinct warnings.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Of a failure: the phase.
+    pub phase: Option<Phase>,
+    /// Of a failure: its kind.
+    pub kind: Option<EndKind>,
+    /// Of a failure: exception types, outermost first.
+    #[serde(default)]
+    pub exceptions: Vec<String>,
+    /// Of a failure: the message.
+    #[serde(default)]
+    pub message: String,
+    /// Of a failure: frames within the project.
+    #[serde(default)]
+    pub frames: Vec<Frame>,
+    /// Of a skip: the reason.
+    #[serde(default)]
+    pub reason: String,
+    /// Of a failure: what it printed.
+    pub output: Option<String>,
+}
+
+/// The outcome as the framework sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndOutcome {
+    /// Passed.
+    Pass,
+    /// Failed.
+    Fail,
+    /// Skipped.
+    Skip,
+}
+
+/// The kinds of failure that a framework can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndKind {
+    /// An assertion did not hold.
+    Assertion,
+    /// Another exception.
+    Exception,
+    /// The framework itself said so.
+    Framework,
+}
+
+impl From<EndKind> for FailureKind {
+    fn from(kind: EndKind) -> Self {
+        match kind {
+            EndKind::Assertion => FailureKind::Assertion,
+            EndKind::Exception => FailureKind::Exception,
+            EndKind::Framework => FailureKind::Framework,
+        }
+    }
+}
+
+/// Reads one line. `None` for anything that is not an event, an event of a later version included.
+pub fn parse(line: &[u8]) -> Option<Event> {
+    serde_json::from_slice(line).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_not_an_event_is_refused_without_a_panic() {
+        for line in [
+            "",
+            "not json",
+            "{}",
+            "[]",
+            "null",
+            r#"{"e":"later"}"#,
+            r#"{"e":"start"}"#,
+            r#"{"e":"start","test":1,"i":0}"#,
+            r#"{"e":"start","test":"a","i":-1}"#,
+            r#"{"e":"start","test":"\ud800","i":1}"#,
+        ] {
+            assert_eq!(parse(line.as_bytes()), None, "{line}");
+        }
+        assert_eq!(parse(b"\xff\xfe{\"e\":\"finish\",\"exit\":0}"), None);
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let event = parse(br#"{"e":"finish","exit":1,"mood":"fine"}"#);
+        assert_eq!(event, Some(Event::Finish { exit: 1 }));
+    }
+}

@@ -1,0 +1,6 @@
+//! How a test framework is listed, run and read. A framework is a plugin that runs inside the
+//! sandbox and writes events, and a reader of these events. Nothing here knows containers.
+
+pub mod events;
+pub mod pytest;
+pub mod signature;

@@ -1,0 +1,78 @@
+"""Entry point of one attempt: read a request from stdin, run pytest in this process, write results.
+
+The results channel is whatever stdout was when this program started. From then on stdout is
+stderr, so nothing but result lines ever reaches the channel. This file must stay cheap to import:
+`multiprocessing` imports it again in every spawned child.
+"""
+
+import os
+import sys
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [entry for entry in sys.path if entry != here]
+    sys.path.insert(0, here)
+    from flakefarm_channel import Channel
+
+    request_text = _read_everything(0)
+    channel = Channel.take_over_stdout()
+    root = os.getcwd()
+
+    import json
+
+    request = json.loads(request_text.decode("utf-8"))
+    if request.get("v") != 1:
+        sys.stderr.write("flakefarm: this plugin does not speak version %r\n" % (request.get("v"),))
+        return 96
+
+    # As `python -m pytest` has it: the project's root comes first on the path, and nothing of ours.
+    try:
+        sys.path[0] = root
+        import pytest
+    except ImportError as error:
+        channel.send({"e": "no_framework", "message": "%s: %s" % (type(error).__name__, error)})
+        return 97
+
+    sys.path.insert(0, here)
+    from flakefarm_recorder import recorder_for
+    from flakefarm_quiet import arguments_for
+
+    sys.path.remove(here)
+    arguments = arguments_for(request, root, os.environ)
+    sys.argv = [os.path.join(os.path.dirname(pytest.__file__), "__main__.py")] + arguments
+    code = _run(pytest, arguments, recorder_for(pytest, channel, request, root))
+    channel.send({"e": "finish", "exit": code})
+    return code
+
+
+def _run(pytest, arguments, recorder):
+    try:
+        return int(pytest.main(arguments, plugins=[recorder]))
+    except BaseException:  # a plugin or conftest may raise anything, SystemExit included
+        import traceback
+
+        traceback.print_exc()
+        return 3
+
+
+def _read_everything(fd):
+    chunks = []
+    while True:
+        chunk = os.read(fd, 1 << 16)
+        if not chunk:
+            return b"".join(chunks)
+        chunks.append(chunk)
+
+
+if __name__ == "__main__":
+    # A test's leftover threads and exit handlers must not keep a finished attempt waiting, and a
+    # test may have replaced any function: bind first.
+    exit_now = os._exit
+    status = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # closed or replaced by a test
+            pass
+    exit_now(status)

@@ -1,0 +1,101 @@
+//! pytest: what to inject into the image and what to ask of it. Reading its answer is the business
+//! of [`reader`].
+
+mod ending;
+pub mod reader;
+
+pub use reader::{AttemptReader, AttemptReading, ExitSeen, ReadSample};
+
+use flakefarm_shared::{Order, ProjectSpec, TestId};
+use serde::Serialize;
+
+/// Where the plugin lies in the image.
+pub const PLUGIN_DIRECTORY: &str = "/flakefarm/plugin";
+
+/// Files to put into the image, by name below [`PLUGIN_DIRECTORY`]. They need nothing but the interpreter.
+pub fn files() -> Vec<(String, &'static str)> {
+    [
+        ("run.py", include_str!("plugin/run.py")),
+        ("flakefarm_channel.py", include_str!("plugin/flakefarm_channel.py")),
+        ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
+        ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
+        ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
+    ]
+    .map(|(name, content)| (name.to_owned(), content))
+    .to_vec()
+}
+
+/// The program of one attempt; its working directory is the project's root, and its stdin a
+/// [`request`].
+pub fn argv(project: &ProjectSpec) -> Vec<String> {
+    vec![project.environment.python.clone(), format!("{PLUGIN_DIRECTORY}/run.py")]
+}
+
+/// The command that runs the same by hand, without the test ids.
+pub fn command(project: &ProjectSpec) -> String {
+    let mut command = format!("{} -m pytest", project.environment.python);
+    for argument in &project.arguments {
+        command.push(' ');
+        command.push_str(&shell_quoted(argument));
+    }
+    command
+}
+
+fn shell_quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// What to ask of an attempt.
+#[derive(Debug, Clone, Copy)]
+pub enum RunRequest<'a> {
+    /// Collect, run nothing.
+    List,
+    /// Run tests.
+    Run {
+        /// These, or everything that is collected.
+        tests: Option<&'a [TestId]>,
+        /// In this order.
+        order: Order,
+    },
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    v: u32,
+    mode: &'static str,
+    paths: &'a [String],
+    arguments: &'a [String],
+    tests: Option<&'a [TestId]>,
+    order: RequestOrder,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum RequestOrder {
+    Given,
+    Reversed,
+    Shuffled { seed: u64 },
+}
+
+/// The request in the form that the plugin reads from its stdin, to the end.
+pub fn request(project: &ProjectSpec, request: &RunRequest<'_>) -> Vec<u8> {
+    let (mode, tests, order) = match *request {
+        RunRequest::List => ("list", None, RequestOrder::Given),
+        RunRequest::Run { tests, order } => {
+            let order = match order {
+                Order::Given => RequestOrder::Given,
+                Order::Reversed => RequestOrder::Reversed,
+                Order::Shuffled { seed } => RequestOrder::Shuffled { seed },
+            };
+            ("run", tests, order)
+        }
+    };
+    let (paths, arguments) = (&project.test_paths, &project.arguments);
+    let request = Request { v: 1, mode, paths, arguments, tests, order };
+    serde_json::to_vec(&request).expect("a request serialises")
+}

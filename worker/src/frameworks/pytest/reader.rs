@@ -1,0 +1,215 @@
+//! Reads the events of one attempt as they come, and concludes once the sandbox has ended. Clocks
+//! are passed in by the supervisor, which enforces the deadlines.
+
+use super::ending::{Evidence, charged, decide};
+use crate::frameworks::events::{self, EndEvent, EndOutcome, Event, Mode};
+use crate::frameworks::signature::signature;
+use flakefarm_shared::attempt::CollectionError;
+use flakefarm_shared::{AttemptEnd, Failure, FailureKind, Outcome, Phase, Sample, TestId};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+const MESSAGE_LIMIT: usize = 2_000;
+
+/// How the sandbox ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitSeen {
+    /// Its exit code; 128 + n for signal n.
+    pub exit_code: i64,
+    /// Whether it, or a child in it, ran into its memory limit.
+    pub oom: bool,
+    /// The limit it was ended at, if it was.
+    pub timed_out: Option<Duration>,
+}
+
+/// What the events of one attempt amount to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptReading {
+    /// How the attempt ended.
+    pub end: AttemptEnd,
+    /// What it said of each test, in the order they ended.
+    pub samples: Vec<ReadSample>,
+    /// Files that could not be collected.
+    pub collection_errors: Vec<CollectionError>,
+    /// `pytest 9.2.0, CPython 3.11.2`; empty if it did not come to that.
+    pub framework_version: String,
+    /// The collected tests, in the order they were to run.
+    pub tests: Vec<TestId>,
+    /// Selected tests that the framework did not collect.
+    pub missing: Vec<TestId>,
+    /// Lines on the results channel that were no events.
+    pub garbage_lines: u64,
+}
+
+/// A sample whose output is not stored yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadSample {
+    /// The sample, with `output: None`.
+    pub sample: Sample,
+    /// The output of a failing test.
+    pub output: Option<String>,
+}
+
+#[derive(Debug)]
+struct Running {
+    test: TestId,
+    position: u32,
+    started: Instant,
+}
+
+/// Reads the events of one attempt as they come.
+#[derive(Debug, Default)]
+pub struct AttemptReader {
+    expected: Option<HashSet<TestId>>,
+    version: String,
+    listing: bool,
+    tests: Option<Vec<TestId>>,
+    missing: Vec<TestId>,
+    collection_errors: Vec<CollectionError>,
+    running: Option<Running>,
+    ended: HashSet<TestId>,
+    samples: Vec<ReadSample>,
+    finished: Option<i64>,
+    no_framework: Option<String>,
+    last_event: Option<Instant>,
+    garbage: u64,
+}
+
+impl AttemptReader {
+    /// A reader of an attempt that was asked for these tests, or for everything. A result of a test
+    /// that was not asked for is dropped as garbage.
+    pub fn new(expected: Option<&[TestId]>) -> Self {
+        Self { expected: expected.map(|tests| tests.iter().cloned().collect()), ..Self::default() }
+    }
+
+    /// Takes one line of the results channel, read at `now`.
+    pub fn feed(&mut self, line: &[u8], now: Instant) {
+        let Some(event) = events::parse(line) else {
+            self.garbage += u64::from(!line.iter().all(u8::is_ascii_whitespace));
+            return;
+        };
+        self.last_event = Some(now);
+        match event {
+            Event::Session { framework, python, mode } => {
+                self.version = format!("{framework}, {python}");
+                self.listing = mode == Mode::List;
+            }
+            Event::NoFramework { message } => self.no_framework = Some(message),
+            Event::CollectError { path, message } => {
+                // A file that two collectors want (module and doctests) fails twice.
+                if !self.collection_errors.iter().any(|known| known.path == path) {
+                    self.collection_errors.push(CollectionError { path, message });
+                }
+            }
+            Event::Collected { tests, missing } => {
+                self.tests = Some(tests);
+                self.missing = missing;
+            }
+            Event::Start { test, i } => self.running = Some(Running { test, position: i, started: now }),
+            Event::End(end) => self.test_ended(end),
+            Event::Finish { exit } => self.finished = Some(exit),
+        }
+    }
+
+    fn test_ended(&mut self, end: EndEvent) {
+        if self.running.as_ref().is_some_and(|running| running.test == end.test) {
+            self.running = None;
+        }
+        let wanted = self.expected.as_ref().is_none_or(|expected| expected.contains(&end.test));
+        if !wanted || !self.ended.insert(end.test.clone()) {
+            self.garbage += 1;
+            return;
+        }
+        self.samples.push(sample_of(end));
+    }
+
+    /// The test that runs now, and since when.
+    pub fn running(&self) -> Option<(&TestId, Instant)> {
+        self.running.as_ref().map(|running| (&running.test, running.started))
+    }
+
+    /// Since when the test that runs now has been running.
+    pub fn test_started_at(&self) -> Option<Instant> {
+        self.running.as_ref().map(|running| running.started)
+    }
+
+    /// When the last event came: outside tests, progress is an event.
+    pub fn last_event_at(&self) -> Option<Instant> {
+        self.last_event
+    }
+
+    /// Whether the framework has reported its own end. What follows (threads, exit handlers) says
+    /// nothing about a test.
+    pub fn has_finished(&self) -> bool {
+        self.finished.is_some()
+    }
+
+    /// The reading, once the sandbox has ended; `stderr` is what it wrote beside its results.
+    pub fn conclude(self, exit: ExitSeen, stderr: &str) -> AttemptReading {
+        self.conclude_at(exit, stderr, Instant::now())
+    }
+
+    fn conclude_at(mut self, exit: ExitSeen, stderr: &str, now: Instant) -> AttemptReading {
+        let running = self.running.take();
+        let evidence = Evidence {
+            listing: self.listing,
+            finished: self.finished,
+            running: running
+                .as_ref()
+                .map(|running| (&running.test, now.saturating_duration_since(running.started))),
+            samples: self.samples.len(),
+            collected: self.tests.as_ref().map(Vec::len),
+            missing: self.missing.len(),
+            collection_errors: self.collection_errors.len(),
+            no_framework: self.no_framework.as_deref(),
+        };
+        let end = decide(&evidence, exit, stderr);
+        if let (AttemptEnd::Interrupted { by, .. }, Some(running)) = (&end, &running) {
+            let wall = now.saturating_duration_since(running.started);
+            let sample = charged(&running.test, running.position, by, wall, exit);
+            self.samples.push(ReadSample { sample, output: (!stderr.is_empty()).then(|| stderr.to_owned()) });
+        }
+        AttemptReading {
+            end,
+            samples: self.samples,
+            collection_errors: self.collection_errors,
+            framework_version: self.version,
+            tests: self.tests.unwrap_or_default(),
+            missing: self.missing,
+            garbage_lines: self.garbage,
+        }
+    }
+}
+
+fn sample_of(end: EndEvent) -> ReadSample {
+    let (outcome, output) = match end.outcome {
+        EndOutcome::Pass => (Outcome::Pass, None),
+        EndOutcome::Skip => (Outcome::Skip { reason: end.reason }, None),
+        EndOutcome::Fail => {
+            let kind = end.kind.map_or(FailureKind::Exception, FailureKind::from);
+            let phase = end.phase.unwrap_or(Phase::Call);
+            let failure = Failure {
+                signature: signature(&kind, phase, &end.exceptions, &end.frames, &end.message),
+                kind,
+                phase,
+                exceptions: end.exceptions,
+                message: end.message.chars().take(MESSAGE_LIMIT).collect(),
+                frames: end.frames,
+            };
+            (Outcome::Fail(failure), end.output)
+        }
+    };
+    let sample = Sample {
+        test: end.test,
+        outcome,
+        wall_us: end.wall_us,
+        cpu_us: end.cpu_us,
+        position: end.i,
+        output: None,
+        warnings: end.warnings,
+    };
+    ReadSample { sample, output }
+}
+
+#[cfg(test)]
+mod tests;

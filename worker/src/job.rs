@@ -1,0 +1,332 @@
+//! One job from its spec to its report: environment, attempts, samples, report. The report is
+//! written only when all samples are durable.
+
+use crate::attempt::{self, AttemptSetting, Unwatched, Watched};
+use crate::environment::{Environments, PrepareError};
+use crate::frameworks::pytest;
+use crate::sandbox::Sandbox;
+use flakefarm_shared::blobs::{BlobError, Blobs};
+use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
+use flakefarm_shared::{
+    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobEnd, JobMessage, JobReport, JobSpec,
+    Listing, Outcome, Refusal, SweepContext, WIRE_VERSION, Work, WorkerId, now_micros,
+};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// After so many infrastructure errors in a row the job is handed back: this worker is not well.
+const INFRASTRUCTURE_ERRORS_IN_A_ROW: u32 = 3;
+/// Appending samples is tried this often before the job is handed back.
+const APPEND_TRIES: u32 = 6;
+
+/// What jobs of one worker share.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) worker: WorkerId,
+    pub(crate) blobs: Blobs,
+    pub(crate) samples: Samples,
+    pub(crate) environments: Environments,
+    pub(crate) sandbox: Sandbox,
+    /// Attempts running now, over all jobs.
+    pub(crate) running: AtomicU16,
+}
+
+/// How far a job has come, for the worker's signs of life.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) done: AtomicU32,
+    pub(crate) total: AtomicU32,
+    pub(crate) doing: std::sync::Mutex<String>,
+}
+
+impl Progress {
+    fn say(&self, doing: impl Into<String>) {
+        *self.doing.lock().expect("no panic while holding the lock") = doing.into();
+    }
+}
+
+/// Why a job stopped short of a report.
+enum Stop {
+    Asked,
+    Infrastructure(InfraError),
+    Refused(Refusal),
+}
+
+impl From<BlobError> for Stop {
+    fn from(error: BlobError) -> Self {
+        Stop::Infrastructure(InfraError { stage: InfraStage::Blobs, message: chain(&error) })
+    }
+}
+
+impl From<Unwatched> for Stop {
+    fn from(error: Unwatched) -> Self {
+        match error {
+            Unwatched::Stopped => Stop::Asked,
+            Unwatched::Infrastructure(error) => Stop::Infrastructure(error),
+        }
+    }
+}
+
+/// Works on a job until it ends, or until `stop`: then `None`, and the job should be given back.
+pub(crate) async fn work(
+    bench: &Bench,
+    message: &JobMessage,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Option<JobEnd> {
+    let outcome = tokio::select! {
+        outcome = attempt_all(bench, message, progress, stop) => outcome,
+        // Preparing an environment does not watch for a stop by itself.
+        () = stopped_for_long(stop) => Err(Stop::Asked),
+    };
+    match outcome {
+        Ok(report) => match bench.blobs.put_json(&report).await {
+            Ok(report) => Some(JobEnd::Done { report }),
+            Err(error) => {
+                Some(JobEnd::Retryable(InfraError { stage: InfraStage::Blobs, message: chain(&error) }))
+            }
+        },
+        Err(Stop::Asked) => None,
+        Err(Stop::Infrastructure(error)) => Some(JobEnd::Retryable(error)),
+        Err(Stop::Refused(refusal)) => Some(JobEnd::Refused(refusal)),
+    }
+}
+
+async fn stopped_for_long(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+}
+
+async fn attempt_all(
+    bench: &Bench,
+    message: &JobMessage,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<JobReport, Stop> {
+    let spec: JobSpec = bench.blobs.get_json(&message.spec, "a job spec").await?;
+    if spec.v != WIRE_VERSION {
+        return Err(Stop::Refused(Refusal {
+            message: format!("job {} is of version {}, this worker reads version {WIRE_VERSION}", spec.id, spec.v),
+            log: String::new(),
+            hint: Some("run coordinator and workers of the same version".to_owned()),
+        }));
+    }
+    let context: SweepContext = bench.blobs.get_json(&spec.context, "a sweep context").await?;
+    progress.say("preparing the environment");
+    let image = bench
+        .environments
+        .prepare(&context, &pytest::files(), |step| progress.say(step))
+        .await
+        .map_err(|error| match error {
+            PrepareError::Refused(refusal) => Stop::Refused(refusal),
+            PrepareError::Infra(error) => Stop::Infrastructure(error),
+        })?;
+    let setting = AttemptSetting {
+        sandbox: &bench.sandbox,
+        image: &image.image_id,
+        project: &context.project,
+        sweep: spec.sweep,
+        worker: &bench.worker,
+    };
+    let mut report = JobReport { v: WIRE_VERSION, job: spec.id, listing: None, attempts: Vec::new() };
+    match &spec.work {
+        Work::List => {
+            progress.say("listing the tests");
+            report.listing = Some(list(bench, &setting, &spec, stop).await?);
+        }
+        Work::Run { attempts } => {
+            progress.total.store(u32::try_from(attempts.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
+            progress.say("running");
+            let mut errors_in_a_row = 0;
+            for attempt in attempts {
+                let record = run(bench, &setting, &spec, attempt, stop).await?;
+                errors_in_a_row =
+                    if attempt::is_infrastructure(&record.end) { errors_in_a_row + 1 } else { 0 };
+                if let (AttemptEnd::Infrastructure(error), INFRASTRUCTURE_ERRORS_IN_A_ROW) = (&record.end, errors_in_a_row) {
+                    return Err(Stop::Infrastructure(error.clone()));
+                }
+                report.attempts.push(record);
+                progress.done.fetch_add(1, Ordering::Relaxed);
+            }
+            append(bench, &context.project.name, &report).await?;
+        }
+    }
+    Ok(report)
+}
+
+async fn list(
+    bench: &Bench,
+    setting: &AttemptSetting<'_>,
+    spec: &JobSpec,
+    stop: &CancellationToken,
+) -> Result<Listing, Stop> {
+    let attempt = AttemptId { job: spec.id, index: 0 };
+    let _counted = Running::enter(&bench.running);
+    let Watched { reading, stray_output } = attempt::list(setting, attempt, stop).await?;
+    if let AttemptEnd::Infrastructure(error) = reading.end {
+        return Err(Stop::Infrastructure(error));
+    }
+    if reading.tests.is_empty() {
+        let reason = match &reading.end {
+            AttemptEnd::NothingRan { reason } => reason.clone(),
+            AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => String::new(),
+        };
+        let mut log = String::new();
+        for error in &reading.collection_errors {
+            log.push_str(&format!("{}:\n{}\n", error.path, error.message));
+        }
+        if log.is_empty() {
+            log = if reason.is_empty() { stray_output } else { reason };
+        }
+        return Err(Stop::Refused(Refusal {
+            message: if reading.collection_errors.is_empty() {
+                "no tests found".to_owned()
+            } else {
+                "no tests found: collection failed".to_owned()
+            },
+            log,
+            hint: Some("set `paths` under [tests] in flakefarm.toml, or see whether `pytest --collect-only` finds them".to_owned()),
+        }));
+    }
+    Ok(Listing {
+        tests: reading.tests,
+        collection_errors: reading.collection_errors,
+        framework_version: reading.framework_version,
+        image: setting.image.to_owned(),
+        command: pytest::command(setting.project),
+    })
+}
+
+async fn run(
+    bench: &Bench,
+    setting: &AttemptSetting<'_>,
+    spec: &JobSpec,
+    attempt: &AttemptSpec,
+    stop: &CancellationToken,
+) -> Result<AttemptRecord, Stop> {
+    let counted = Running::enter(&bench.running);
+    let started_at = now_micros();
+    let begun = Instant::now();
+    let watched = attempt::run(setting, AttemptId { job: spec.id, index: attempt.index }, attempt, stop).await;
+    let mut record = AttemptRecord {
+        index: attempt.index,
+        scope: attempt.scope,
+        order: attempt.order,
+        worker: bench.worker.clone(),
+        started_at,
+        wall_us: micros(begun.elapsed()),
+        concurrency: counted.peak,
+        end: AttemptEnd::Completed,
+        samples: Vec::new(),
+        output: None,
+        collection_errors: Vec::new(),
+    };
+    drop(counted);
+    let Watched { reading, stray_output } = match watched {
+        Ok(watched) => watched,
+        Err(Unwatched::Stopped) => return Err(Stop::Asked),
+        Err(Unwatched::Infrastructure(error)) => {
+            warn!(job.id = %spec.id, attempt.index = attempt.index, error = %error, "attempt lost to infrastructure");
+            record.end = AttemptEnd::Infrastructure(error);
+            return Ok(record);
+        }
+    };
+    record.end = reading.end;
+    record.collection_errors = reading.collection_errors;
+    for read in reading.samples {
+        let mut sample = read.sample;
+        if let Some(output) = read.output {
+            sample.output = Some(bench.blobs.put(output.into_bytes()).await?);
+        }
+        record.samples.push(sample);
+    }
+    if !matches!(record.end, AttemptEnd::Completed) && !stray_output.is_empty() {
+        record.output = Some(bench.blobs.put(stray_output.into_bytes()).await?);
+    }
+    Ok(record)
+}
+
+/// Makes every sample of the report durable, or says that it could not.
+async fn append(bench: &Bench, project: &str, report: &JobReport) -> Result<(), Stop> {
+    let worker = worker_hash(&bench.worker);
+    let mut points: HashMap<&flakefarm_shared::TestId, Vec<Point>> = HashMap::new();
+    for attempt in &report.attempts {
+        for sample in &attempt.samples {
+            points.entry(&sample.test).or_default().push(Point {
+                at: attempt.started_at,
+                wall_us: u32::try_from(sample.wall_us).unwrap_or(u32::MAX),
+                outcome: match sample.outcome {
+                    Outcome::Pass => PointOutcome::Pass,
+                    Outcome::Fail(_) => PointOutcome::Fail,
+                    Outcome::Skip { .. } => PointOutcome::Skip,
+                },
+                concurrency: u8::try_from(attempt.concurrency).unwrap_or(u8::MAX),
+                worker,
+                run: (attempt.index & 0xffff) as u16,
+            });
+        }
+    }
+    let chunks: Vec<_> =
+        points.into_iter().flat_map(|(test, points)| codec::chunks(project, test, report.job, &points)).collect();
+    let mut pause = Duration::from_millis(200);
+    for tried in 1.. {
+        let error = match bench.samples.append(&chunks).await {
+            Ok(_) => break,
+            Err(error @ (SampleError::Damaged(_) | SampleError::Refused(_))) => return Err(samples_failed(&error)),
+            Err(error) => error,
+        };
+        if tried == APPEND_TRIES {
+            return Err(samples_failed(&error));
+        }
+        warn!(job.id = %report.job, tried, error = %error, "samples not stored, trying again");
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    Ok(())
+}
+
+/// Tells workers apart in a time series; two of many may collide.
+fn worker_hash(worker: &WorkerId) -> u16 {
+    u16::from_str_radix(&Digest::of(worker.0.as_bytes()).as_str()[..4], 16).expect("a digest is hexadecimal")
+}
+
+fn samples_failed(error: &SampleError) -> Stop {
+    Stop::Infrastructure(InfraError { stage: InfraStage::Samples, message: chain(error) })
+}
+
+/// Counts an attempt among those running, for as long as it lives.
+struct Running<'a> {
+    count: &'a AtomicU16,
+    peak: u16,
+}
+
+impl<'a> Running<'a> {
+    fn enter(count: &'a AtomicU16) -> Self {
+        let peak = count.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { count, peak }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

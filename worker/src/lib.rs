@@ -1,0 +1,13 @@
+//! Takes a job, prepares the environment, runs attempts in fresh sandboxes and pushes samples.
+//! Knows no HTTP and no SQL.
+
+mod attempt;
+pub mod config;
+pub mod environment;
+pub mod frameworks;
+mod job;
+mod runner;
+pub mod sandbox;
+pub mod snapshot;
+
+pub use runner::{Ending, WorkerParts, run};

@@ -1,0 +1,352 @@
+//! The container engine: its connection, the containers this process has made, and their removal.
+//!
+//! Owns every container from before its creation to its removal. A container is removed by its
+//! guard, by the clean-up queue if the guard was dropped, and by label if the process died.
+
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use flakefarm_shared::{InfraError, InfraStage, WorkerId, now_micros};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{OnceCell, mpsc};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+const LABEL_PREFIX: &str = "dev.flakefarm.";
+/// Keys that mark a container; images made from one carry them empty (see `environment`).
+pub(crate) const CONTAINER_LABELS: [&str; 7] =
+    ["role", "instance", "worker", "sweep", "job", "attempt", "expires"];
+const OLDEST_API: (u32, u32) = (1, 41);
+const REMOVAL_TRIES: u32 = 6;
+
+/// A connection to a Docker-compatible engine. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    docker: Docker,
+    address: String,
+    worker: WorkerId,
+    instance: Uuid,
+    known: Mutex<HashSet<String>>,
+    leftovers: mpsc::UnboundedSender<Leftover>,
+    cleaner: Mutex<Option<JoinHandle<()>>>,
+    facts: OnceCell<EngineFacts>,
+}
+
+/// What an engine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineFacts {
+    /// Its version.
+    pub version: String,
+    /// The newest API it speaks.
+    pub api_version: String,
+    /// The leaner runtime crun, if it is registered.
+    pub runtime: Option<String>,
+}
+
+/// No usable engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineUnavailable {
+    /// Nothing answers.
+    #[error("no container engine answers at `{address}`")]
+    Silent {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: Error,
+    },
+    /// It is too old.
+    #[error("the container engine at `{address}` speaks API {found}, but 1.41 is needed")]
+    TooOld {
+        /// Where.
+        address: String,
+        /// Its newest API.
+        found: String,
+    },
+}
+
+impl EngineUnavailable {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            EngineUnavailable::Silent { .. } => "start it, or point DOCKER_HOST at one",
+            EngineUnavailable::TooOld { .. } => "upgrade Docker to 20.10 or newer",
+        }
+    }
+}
+
+/// What a container is for.
+#[derive(Debug, Clone)]
+pub(crate) enum Role {
+    Attempt { worker: String, sweep: String, job: String, attempt: String },
+    Setup,
+    Hosts,
+}
+
+#[derive(Debug)]
+enum Leftover {
+    Container { name: String, created: bool },
+    Close,
+}
+
+impl Engine {
+    /// Connects to the engine at `DOCKER_HOST`, else Docker's own socket, else Podman's. Spawns the
+    /// clean-up task, so it needs a runtime. Whether anybody answers is told by [`Engine::check`].
+    pub fn connect(worker: WorkerId) -> Result<Self, EngineUnavailable> {
+        if let Ok(address) = std::env::var("DOCKER_HOST")
+            && !address.is_empty()
+        {
+            return Self::connect_to(&address, worker);
+        }
+        let runtime_dir = std::env::var("XDG_RUNTIME_DIR").unwrap_or_else(|_| "/run/user/0".to_owned());
+        let sockets = [
+            "/var/run/docker.sock".to_owned(),
+            format!("{runtime_dir}/docker.sock"),
+            format!("{runtime_dir}/podman/podman.sock"),
+            "/run/podman/podman.sock".to_owned(),
+        ];
+        let socket = sockets.iter().find(|path| std::path::Path::new(path).exists()).unwrap_or(&sockets[0]);
+        Self::connect_to(&format!("unix://{socket}"), worker)
+    }
+
+    /// Connects to the engine at `address` (`unix://…`, `tcp://…`).
+    pub fn connect_to(address: &str, worker: WorkerId) -> Result<Self, EngineUnavailable> {
+        let docker = Docker::connect_with_host(address)
+            .map_err(|source| EngineUnavailable::Silent { address: address.to_owned(), source })?;
+        let (leftovers, queue) = mpsc::unbounded_channel();
+        let engine = Self {
+            inner: Arc::new(Inner {
+                docker: docker.clone(),
+                address: address.to_owned(),
+                worker,
+                instance: Uuid::now_v7(),
+                known: Mutex::default(),
+                leftovers,
+                cleaner: Mutex::default(),
+                facts: OnceCell::new(),
+            }),
+        };
+        let cleaner = tokio::spawn(clean_up(docker, queue));
+        *engine.inner.cleaner.lock().expect("no holder panics") = Some(cleaner);
+        Ok(engine)
+    }
+
+    /// Asks the engine who it is; the answer is remembered.
+    pub async fn check(&self) -> Result<EngineFacts, EngineUnavailable> {
+        self.inner.facts.get_or_try_init(|| self.ask()).await.cloned()
+    }
+
+    async fn ask(&self) -> Result<EngineFacts, EngineUnavailable> {
+        let address = self.inner.address.clone();
+        let silent = |source| EngineUnavailable::Silent { address: address.clone(), source };
+        let version = self.inner.docker.version().await.map_err(silent)?;
+        let api_version = version.api_version.unwrap_or_default();
+        if parse_api_version(&api_version).is_none_or(|found| found < OLDEST_API) {
+            return Err(EngineUnavailable::TooOld { address, found: api_version });
+        }
+        let info = self.inner.docker.info().await.map_err(silent)?;
+        let has_crun = info.runtimes.is_some_and(|runtimes| runtimes.contains_key("crun"));
+        let runtime = has_crun.then(|| "crun".to_owned());
+        Ok(EngineFacts { version: version.version.unwrap_or_default(), api_version, runtime })
+    }
+
+    pub(crate) fn docker(&self) -> &Docker {
+        &self.inner.docker
+    }
+
+    /// Labels of a container that may live for `lifetime`.
+    pub(crate) fn labels(&self, role: &Role, lifetime: Duration) -> HashMap<String, String> {
+        let expires = now_micros() / 1_000_000 + i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX / 4);
+        let mut labels =
+            vec![("instance", self.inner.instance.to_string()), ("expires", expires.to_string())];
+        match role {
+            Role::Attempt { worker, sweep, job, attempt } => labels.extend([
+                ("role", "attempt".to_owned()),
+                ("worker", worker.clone()),
+                ("sweep", sweep.clone()),
+                ("job", job.clone()),
+                ("attempt", attempt.clone()),
+            ]),
+            Role::Setup | Role::Hosts => labels.extend([
+                ("role", if matches!(role, Role::Setup) { "setup" } else { "hosts" }.to_owned()),
+                ("worker", self.inner.worker.to_string()),
+            ]),
+        }
+        labels.into_iter().map(|(key, value)| (label(key), value)).collect()
+    }
+
+    /// A name for a container about to be created, and its owner.
+    pub(crate) fn guard(&self) -> ContainerGuard {
+        let name = format!("flakefarm-{}", Uuid::now_v7().simple());
+        self.inner.known.lock().expect("no holder panics").insert(name.clone());
+        ContainerGuard { engine: self.clone(), name, created: false, removed: false }
+    }
+
+    /// See [`super::Sandbox::reap`].
+    pub async fn reap(&self) -> Result<usize, InfraError> {
+        let filters = HashMap::from([("label", vec![label("worker")])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let failed = |error| infra(InfraStage::Engine, "failed to list containers", &error);
+        let found = self.inner.docker.list_containers(Some(options)).await.map_err(failed)?;
+        let now = now_micros() / 1_000_000;
+        let mut removed = 0;
+        for container in found {
+            let labels = container.labels.unwrap_or_default();
+            let names = container.names.unwrap_or_default();
+            let ours = labels.get(&label("worker")).is_some_and(|worker| *worker == self.inner.worker.0);
+            let known = names.iter().any(|name| self.knows(name.trim_start_matches('/')));
+            let expires = labels.get(&label("expires")).and_then(|text| text.parse::<i64>().ok());
+            let expired = expires.is_some_and(|expires| expires < now);
+            let Some(id) = container.id else { continue };
+            if known || !(ours || expired) {
+                continue;
+            }
+            match remove(&self.inner.docker, &id).await {
+                Ok(Removal::Done) => {
+                    removed += 1;
+                    tracing::info!("removed leftover container {}", names.join(" "));
+                }
+                Ok(Removal::Absent) => {}
+                Err(error) => tracing::warn!("failed to remove leftover container {id}: {error}"),
+            }
+        }
+        Ok(removed)
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        self.inner.known.lock().expect("no holder panics").contains(name)
+    }
+
+    /// Removes what is in the clean-up queue and ends it.
+    pub async fn close(&self) {
+        let cleaner = self.inner.cleaner.lock().expect("no holder panics").take();
+        if let Some(cleaner) = cleaner {
+            let _ = self.inner.leftovers.send(Leftover::Close);
+            if cleaner.await.is_err() {
+                tracing::warn!(
+                    "the clean-up of containers ended early: some may be left until the next start"
+                );
+            }
+        }
+    }
+}
+
+fn parse_api_version(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// The full name of one of our labels.
+pub(crate) fn label(key: &str) -> String {
+    format!("{LABEL_PREFIX}{key}")
+}
+
+/// Owns one container. Dropped, it hands the container to the clean-up queue.
+#[derive(Debug)]
+pub struct ContainerGuard {
+    engine: Engine,
+    name: String,
+    created: bool,
+    removed: bool,
+}
+
+impl ContainerGuard {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The engine has answered that it exists.
+    pub(crate) fn created(&mut self) {
+        self.created = true;
+    }
+
+    /// Removes the container. If the engine refuses, the clean-up queue keeps trying.
+    pub(crate) async fn remove(mut self) {
+        match remove(&self.engine.inner.docker, &self.name).await {
+            Ok(Removal::Done | Removal::Absent) => self.removed = true,
+            Err(error) => tracing::warn!("failed to remove container {}, will try again: {error}", self.name),
+        }
+    }
+}
+
+impl Drop for ContainerGuard {
+    fn drop(&mut self) {
+        self.engine.inner.known.lock().expect("no holder panics").remove(&self.name);
+        if !self.removed {
+            let leftover = Leftover::Container { name: self.name.clone(), created: self.created };
+            // After `close` nobody listens: the next start's `reap` finds it by label.
+            let _ = self.engine.inner.leftovers.send(leftover);
+        }
+    }
+}
+
+async fn clean_up(docker: Docker, mut queue: mpsc::UnboundedReceiver<Leftover>) {
+    while let Some(leftover) = queue.recv().await {
+        match leftover {
+            Leftover::Container { name, created } => remove_stubbornly(&docker, &name, created).await,
+            Leftover::Close => break,
+        }
+    }
+    queue.close();
+    while let Some(leftover) = queue.recv().await {
+        if let Leftover::Container { name, created } = leftover {
+            remove_stubbornly(&docker, &name, created).await;
+        }
+    }
+}
+
+/// A container whose creation was abandoned may appear a moment later, so absence counts only if
+/// the engine had confirmed it before.
+async fn remove_stubbornly(docker: &Docker, name: &str, created: bool) {
+    let mut pause = Duration::from_millis(100);
+    for _ in 0..REMOVAL_TRIES {
+        match remove(docker, name).await {
+            Ok(Removal::Done) => return,
+            Ok(Removal::Absent) if created => return,
+            Ok(Removal::Absent) => {}
+            Err(error) => tracing::warn!("failed to remove container {name}: {error}"),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+enum Removal {
+    Done,
+    Absent,
+}
+
+async fn remove(docker: &Docker, name: &str) -> Result<Removal, Error> {
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+    match docker.remove_container(name, Some(options)).await {
+        Ok(()) => Ok(Removal::Done),
+        Err(error) if is_missing(&error) => Ok(Removal::Absent),
+        // Somebody else is removing it.
+        Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(Removal::Done),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the engine answered that there is no such thing.
+pub(crate) fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
+}
+
+/// An engine's error as ours: `stage` if the engine answered, [`InfraStage::Engine`] if it did not.
+pub(crate) fn infra(stage: InfraStage, what: &str, error: &Error) -> InfraError {
+    let answered = matches!(error, Error::DockerResponseServerError { .. } | Error::DockerStreamError { .. });
+    let mut message = format!("{what}: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    InfraError { stage: if answered { stage } else { InfraStage::Engine }, message }
+}
