@@ -239,7 +239,11 @@ fn parse_share(text: &str) -> Result<f64, String> {
         Some(number) => (number, 100.0),
         None => (text, 1.0),
     };
-    number.trim().parse::<f64>().map(|n| n / scale).map_err(|_| format!("`{text}` is no share: write 0.05 or 5%"))
+    number
+        .trim()
+        .parse::<f64>()
+        .map(|n| n / scale)
+        .map_err(|_| format!("`{text}` is no share: write 0.05 or 5%"))
 }
 
 fn parse_rate(text: &str) -> Result<Rate, String> {
@@ -261,9 +265,10 @@ pub(crate) fn parse_order(text: &str) -> Result<Order, String> {
     match text.split_once(':') {
         None if text == "given" => Ok(Order::Given),
         None if text == "reversed" => Ok(Order::Reversed),
-        Some(("shuffled", seed)) => {
-            seed.parse().map(|seed| Order::Shuffled { seed }).map_err(|_| format!("`{seed}` is no seed: a whole number"))
-        }
+        Some(("shuffled", seed)) => seed
+            .parse()
+            .map(|seed| Order::Shuffled { seed })
+            .map_err(|_| format!("`{seed}` is no seed: a whole number")),
         _ => Err(format!("`{text}` is no order: given, reversed, or shuffled:SEED")),
     }
 }

@@ -38,7 +38,8 @@ impl Embedded {
         let engine = connect_engine(id.clone()).await?;
         let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
         let db = stores::open_database(&format!("sqlite:{}", state.join("farm.db").display())).await?;
-        let samples = stores::open_samples(&format!("embedded:{}", state.join("samples.db").display())).await?;
+        let samples =
+            stores::open_samples(&format!("embedded:{}", state.join("samples.db").display())).await?;
         let queue = stores::open_queue("embedded:", Role::Coordinator)?;
         let coordinator = Coordinator::embedded(db, queue.clone(), blobs.clone(), engine::DEFAULT_LEASE);
         let worker = worker_parts(id, slots, queue, samples, blobs.clone(), engine);
@@ -105,7 +106,11 @@ impl Embedded {
 }
 
 async fn row(coordinator: &Coordinator, sweep: SweepId) -> Result<SweepRow, Complaint> {
-    coordinator.db().sweep(sweep).await?.ok_or_else(|| Complaint::farm(format!("sweep {sweep} has disappeared")))
+    coordinator
+        .db()
+        .sweep(sweep)
+        .await?
+        .ok_or_else(|| Complaint::farm(format!("sweep {sweep} has disappeared")))
 }
 
 /// Connects to the container engine and checks that it will do.

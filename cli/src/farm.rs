@@ -46,8 +46,10 @@ struct ErrorBody {
 
 impl Farm {
     pub(crate) fn new(address: &str, token: Option<&String>) -> Result<Self, Complaint> {
-        let mut base = Url::parse(address)
-            .map_err(|error| Complaint::usage(format!("`{address}` is no farm address: {error}")).hint("such as http://farm:7878"))?;
+        let mut base = Url::parse(address).map_err(|error| {
+            Complaint::usage(format!("`{address}` is no farm address: {error}"))
+                .hint("such as http://farm:7878")
+        })?;
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
@@ -65,16 +67,24 @@ impl Farm {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Complaint> {
         let response = request.send().await.map_err(|error| {
-            Complaint::farm(format!("the farm at {} does not answer: {}", self.base, flakefarm_coordinator::chain(&error)))
-                .hint("is the address right, and the coordinator up?")
+            Complaint::farm(format!(
+                "the farm at {} does not answer: {}",
+                self.base,
+                flakefarm_coordinator::chain(&error)
+            ))
+            .hint("is the address right, and the coordinator up?")
         })?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
         let exit = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::UPGRADE_REQUIRED
-            | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::NOT_FOUND | StatusCode::PAYLOAD_TOO_LARGE => Exit::Usage,
+            StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::UPGRADE_REQUIRED
+            | StatusCode::UNPROCESSABLE_ENTITY
+            | StatusCode::NOT_FOUND
+            | StatusCode::PAYLOAD_TOO_LARGE => Exit::Usage,
             _ => Exit::FarmFailed,
         };
         let body = response.text().await.unwrap_or_default();
@@ -99,7 +109,8 @@ impl Farm {
     /// Asks for the version before anything is uploaded.
     pub(crate) async fn check(&self) -> Result<(), Complaint> {
         let response = self.send(self.request(Method::GET, "healthz")?.timeout(TIMEOUT)).await?;
-        let theirs = response.headers().get(API_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let theirs =
+            response.headers().get(API_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         match theirs {
             Some(theirs) if theirs == API_VERSION => Ok(()),
             Some(theirs) => Err(Complaint::usage(format!(

@@ -93,7 +93,8 @@ pub(crate) fn print(text: &str) -> Result<(), Complaint> {
 }
 
 fn write_file(file: &Path, text: &str) -> Result<(), Complaint> {
-    std::fs::write(file, text).map_err(|error| Complaint::farm(format!("failed to write {}: {error}", file.display())))
+    std::fs::write(file, text)
+        .map_err(|error| Complaint::farm(format!("failed to write {}: {error}", file.display())))
 }
 
 /// `flakefarm report FILE`.

@@ -44,7 +44,14 @@ impl Progress {
                 self.say_once(format!("{tests} {}{errors}", if *tests == 1 { "test" } else { "tests" }));
             }
             Event::Progress {
-                attempts, remaining, remaining_seconds, flaky, failing, infrastructure_errors, slots, ..
+                attempts,
+                remaining,
+                remaining_seconds,
+                flaky,
+                failing,
+                infrastructure_errors,
+                slots,
+                ..
             } => {
                 let mut line = format!("{flaky} flaky, {failing} failing");
                 if *infrastructure_errors > 0 {

@@ -40,7 +40,9 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
 /// Issues the first admin token, once.
 async fn admin_token(db: &Db, file: &Path) -> Result<(), Complaint> {
     let kind = TokenKind::Admin;
-    if file.exists() || db.tokens().await?.iter().any(|token| token.kind == kind.word() && token.revoked_at.is_none()) {
+    if file.exists()
+        || db.tokens().await?.iter().any(|token| token.kind == kind.word() && token.revoked_at.is_none())
+    {
         return Ok(());
     }
     let token = issue_token(db, kind, "first admin", None).await?;
@@ -65,7 +67,8 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     if let Err(error) = samples.check().await {
         warn!(error = %error, "the sample store is not there yet");
     }
-    let cores = std::thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
+    let cores = std::thread::available_parallelism()
+        .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
     let slots = args.slots.unwrap_or_else(|| NonZeroU16::new(cores).expect("there is at least one core"));
     let parts = embedded::worker_parts(id, slots, queue.clone(), samples, blobs, engine);
     // Told to stop, a worker takes no more and finishes its jobs; they are two minutes long at most.
@@ -85,7 +88,8 @@ pub(crate) async fn token(args: &TokenArgs) -> Result<Exit, Complaint> {
     let db = stores::open_database(url).await?;
     match &args.action {
         TokenAction::Create { kind, label, expires_in } => {
-            let expires_at = expires_in.map(|valid| now_micros() + i64::try_from(valid.as_micros()).unwrap_or(i64::MAX / 2));
+            let expires_at = expires_in
+                .map(|valid| now_micros() + i64::try_from(valid.as_micros()).unwrap_or(i64::MAX / 2));
             let token = issue_token(&db, *kind, label, expires_at).await?;
             output::print(&format!("{token}\n"))?;
         }
@@ -105,7 +109,8 @@ pub(crate) async fn token(args: &TokenArgs) -> Result<Exit, Complaint> {
         }
         TokenAction::Revoke { id } => {
             if db.token(id).await?.is_none() {
-                return Err(Complaint::usage(format!("token {id} is not known")).hint("flakefarm token list names them"));
+                return Err(Complaint::usage(format!("token {id} is not known"))
+                    .hint("flakefarm token list names them"));
             }
             db.revoke_token(id, now_micros()).await?;
         }

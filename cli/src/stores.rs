@@ -18,18 +18,21 @@ pub(crate) fn state_dir(given: Option<&Path>) -> Result<PathBuf, Complaint> {
             let base = std::env::var_os("XDG_STATE_HOME")
                 .map(PathBuf::from)
                 .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state")))
-                .ok_or_else(|| Complaint::usage("no home directory for the state").hint("pass --state DIR"))?;
+                .ok_or_else(|| {
+                    Complaint::usage("no home directory for the state").hint("pass --state DIR")
+                })?;
             base.join("flakefarm")
         }
     };
-    std::fs::create_dir_all(&dir)
-        .and_then(|()| dir.canonicalize())
-        .map_err(|error| Complaint::farm(format!("failed to make state directory {}: {error}", dir.display())))
+    std::fs::create_dir_all(&dir).and_then(|()| dir.canonicalize()).map_err(|error| {
+        Complaint::farm(format!("failed to make state directory {}: {error}", dir.display()))
+    })
 }
 
 pub(crate) async fn open_database(url: &str) -> Result<Db, Complaint> {
     Db::open(url).await.map_err(|error| {
-        Complaint::of(&error).hint("is the database up, and the address in --database (FLAKEFARM_DATABASE) right?")
+        Complaint::of(&error)
+            .hint("is the database up, and the address in --database (FLAKEFARM_DATABASE) right?")
     })
 }
 
@@ -50,12 +53,19 @@ pub(crate) async fn open_samples(address: &str) -> Result<Samples, Complaint> {
 }
 
 pub(crate) fn open_blobs(address: &str) -> Result<Blobs, Complaint> {
-    Blobs::open(address).map_err(|error| Complaint::of(&error).hint("expected file:///directory or s3://bucket/prefix"))
+    Blobs::open(address)
+        .map_err(|error| Complaint::of(&error).hint("expected file:///directory or s3://bucket/prefix"))
 }
 
 /// An address that a distributed role cannot do without.
-pub(crate) fn needed<'a>(value: Option<&'a String>, flag: &str, variable: &str) -> Result<&'a str, Complaint> {
-    value.map(String::as_str).ok_or_else(|| Complaint::usage(format!("--{flag} is needed")).hint(format!("or set {variable}")))
+pub(crate) fn needed<'a>(
+    value: Option<&'a String>,
+    flag: &str,
+    variable: &str,
+) -> Result<&'a str, Complaint> {
+    value
+        .map(String::as_str)
+        .ok_or_else(|| Complaint::usage(format!("--{flag} is needed")).hint(format!("or set {variable}")))
 }
 
 impl StoreArgs {

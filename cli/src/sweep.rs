@@ -53,7 +53,8 @@ fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
 }
 
 fn load(args: &SweepArgs, root: &Path, progress: &Progress) -> Result<LoadedProject, Complaint> {
-    let mut loaded = LoadedProject::load(root, args.config.as_deref()).map_err(|error| config_complaint(&error))?;
+    let mut loaded =
+        LoadedProject::load(root, args.config.as_deref()).map_err(|error| config_complaint(&error))?;
     for warning in &loaded.warnings {
         progress.note(&format!("warning: {warning}"));
     }
@@ -71,7 +72,9 @@ fn config_complaint(error: &flakefarm_worker::config::ConfigError) -> Complaint 
 
 fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Result<Question, Complaint> {
     let defaults = &loaded.sweep;
-    let wrong = |error: flakefarm_coordinator::plan::QuestionError| Complaint::usage(format!("flakefarm.toml: {error}"));
+    let wrong = |error: flakefarm_coordinator::plan::QuestionError| {
+        Complaint::usage(format!("flakefarm.toml: {error}"))
+    };
     let max_flake_rate = match (args.max_flake_rate, defaults.max_flake_rate) {
         (Some(rate), _) => rate,
         (None, Some(rate)) => Rate::new(rate).map_err(wrong)?,
@@ -82,12 +85,19 @@ fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Re
         (None, Some(confidence)) => Confidence::new(confidence).map_err(wrong)?,
         (None, None) => Confidence::DEFAULT,
     };
-    let fixed = args.runs.or(if args.max_flake_rate.is_some() { None } else { defaults.runs.and_then(NonZeroU32::new) });
+    let fixed = args.runs.or(if args.max_flake_rate.is_some() {
+        None
+    } else {
+        defaults.runs.and_then(NonZeroU32::new)
+    });
     let scope = match (args.scope, &defaults.scope) {
         (Some(scope), _) => scope,
-        (None, Some(word)) => ScopeChoice::ALL.into_iter().find(|scope| scope.word() == word).ok_or_else(|| {
-            Complaint::usage(format!("flakefarm.toml: `{word}` is no scope")).hint("test, file, suite or auto")
-        })?,
+        (None, Some(word)) => {
+            ScopeChoice::ALL.into_iter().find(|scope| scope.word() == word).ok_or_else(|| {
+                Complaint::usage(format!("flakefarm.toml: `{word}` is no scope"))
+                    .hint("test, file, suite or auto")
+            })?
+        }
         // An order is one of the suite.
         (None, None) if args.order.is_some() => ScopeChoice::Suite,
         (None, None) => ScopeChoice::Auto,
@@ -112,13 +122,21 @@ fn fresh_seed() -> u64 {
 }
 
 fn slots(args: &SweepArgs, loaded: Option<&LoadedProject>) -> NonZeroU16 {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
+    let cores = std::thread::available_parallelism()
+        .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
     args.workers
         .or_else(|| loaded.and_then(|loaded| loaded.sweep.workers.and_then(NonZeroU16::new)))
         .unwrap_or_else(|| NonZeroU16::new(cores).expect("there is at least one core"))
 }
 
-fn submission(loaded: LoadedProject, question: Question, snapshot: Digest, revision: Option<String>, args: &SweepArgs, root: &Path) -> Submission {
+fn submission(
+    loaded: LoadedProject,
+    question: Question,
+    snapshot: Digest,
+    revision: Option<String>,
+    args: &SweepArgs,
+    root: &Path,
+) -> Submission {
     Submission {
         context: SweepContext { v: WIRE_VERSION, project: loaded.spec, snapshot, revision },
         question,
@@ -142,7 +160,12 @@ async fn archive(root: &Path, progress: &Progress) -> Result<snapshot::Archive, 
     Ok(archive)
 }
 
-async fn here(args: &SweepArgs, root: &Path, progress: &mut Progress, stop: CancellationToken) -> Result<Ended, Complaint> {
+async fn here(
+    args: &SweepArgs,
+    root: &Path,
+    progress: &mut Progress,
+    stop: CancellationToken,
+) -> Result<Ended, Complaint> {
     let loaded = load(args, root, progress)?;
     let slots = slots(args, Some(&loaded));
     let question = question(args, &loaded, slots)?;
@@ -157,12 +180,24 @@ async fn here(args: &SweepArgs, root: &Path, progress: &mut Progress, stop: Canc
     Ok(ended_here(row, report, outputs))
 }
 
-async fn resume(args: &SweepArgs, root: &Path, progress: &mut Progress, stop: CancellationToken) -> Result<Ended, Complaint> {
+async fn resume(
+    args: &SweepArgs,
+    root: &Path,
+    progress: &mut Progress,
+    stop: CancellationToken,
+) -> Result<Ended, Complaint> {
     let state = stores::state_dir(args.state.as_deref())?;
     let embedded = Embedded::open(&state, slots(args, None)).await?;
     let source = root.display().to_string();
-    let Some(row) = embedded.coordinator.db().last_interrupted(&source).await? else {
-        return Err(Complaint::usage(format!("there is no interrupted sweep of {source}")).hint("start one without --resume"));
+    let db = embedded.coordinator.db();
+    let row = match db.last_interrupted(&source).await? {
+        Some(row) => Some(row),
+        // A process that was killed could not record that it was interrupted.
+        None => db.unfinished_sweeps().await?.into_iter().rfind(|row| row.source == source),
+    };
+    let Some(row) = row else {
+        return Err(Complaint::usage(format!("there is no interrupted sweep of {source}"))
+            .hint("start one without --resume"));
     };
     progress.note(&format!("resuming sweep {} (seed {})", row.id, row.seed));
     let outputs = Outputs::Blobs(embedded.blobs.clone());
@@ -213,7 +248,11 @@ fn announcement(loaded: &LoadedProject, question: &Question) -> String {
         "{}: {}; {} of each test, scope {}, seed {}",
         loaded.spec.name,
         describe(loaded),
-        if question.runs_per_test() == 1 { "1 run".to_owned() } else { format!("{} runs", question.runs_per_test()) },
+        if question.runs_per_test() == 1 {
+            "1 run".to_owned()
+        } else {
+            format!("{} runs", question.runs_per_test())
+        },
         question.scope.word(),
         question.seed,
     )
@@ -264,14 +303,17 @@ pub(crate) fn init(args: &InitArgs) -> Result<Exit, Complaint> {
     let root = project_root(&args.path)?;
     let file = root.join("flakefarm.toml");
     if file.exists() && !args.force && !args.print {
-        return Err(Complaint::usage(format!("{} exists already", file.display())).hint("--force replaces it"));
+        return Err(
+            Complaint::usage(format!("{} exists already", file.display())).hint("--force replaces it")
+        );
     }
     let detected = LoadedProject::load(&root, None).map_err(|error| config_complaint(&error))?;
     let text = flakefarm_worker::config::init_text(&detected);
     if args.print {
         output::print(&text)?;
     } else {
-        std::fs::write(&file, text).map_err(|error| Complaint::farm(format!("failed to write {}: {error}", file.display())))?;
+        std::fs::write(&file, text)
+            .map_err(|error| Complaint::farm(format!("failed to write {}: {error}", file.display())))?;
         eprintln!("wrote {}: {}", file.display(), describe(&detected));
     }
     Ok(Exit::Clean)

@@ -71,7 +71,8 @@ impl Blobs {
         if url.scheme() == "file" {
             let path = url.to_file_path().map_err(|()| generic("not an absolute path".into()))?;
             std::fs::create_dir_all(&path).map_err(|e| generic(e.into()))?;
-            let store = object_store::local::LocalFileSystem::new_with_prefix(path).map_err(wrong)?.with_fsync(true);
+            let store =
+                object_store::local::LocalFileSystem::new_with_prefix(path).map_err(wrong)?.with_fsync(true);
             return Ok(Self { store: Arc::new(store), root: StorePath::default() });
         }
         let environment = std::env::vars().map(|(key, value)| (key.to_ascii_lowercase(), value));
@@ -127,7 +128,11 @@ impl Blobs {
     }
 
     /// Reads what [`Blobs::put_json`] stored. `what` names the expected type in errors.
-    pub async fn get_json<T: DeserializeOwned>(&self, digest: &Digest, what: &'static str) -> Result<T, BlobError> {
+    pub async fn get_json<T: DeserializeOwned>(
+        &self,
+        digest: &Digest,
+        what: &'static str,
+    ) -> Result<T, BlobError> {
         let packed = self.get(digest).await?;
         let wrong = |source: Box<dyn std::error::Error + Send + Sync>| BlobError::Content {
             digest: digest.clone(),

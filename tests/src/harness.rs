@@ -21,7 +21,10 @@ pub fn flakefarm() -> PathBuf {
 
 /// The repository's root.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests package lies in the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests package lies in the workspace")
+        .to_owned()
 }
 
 /// The example project with known flaky tests.
@@ -39,8 +42,9 @@ pub fn test_image() -> String {
 /// # Panics
 /// When it is absent: `make test` starts the services.
 pub fn service(variable: &str) -> String {
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run `make test`, or eval \"$(deploy/dev/services env)\""))
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run `make test`, or eval \"$(deploy/dev/services env)\"")
+    })
 }
 
 /// A command of the binary with a state directory of its own, in the test image.
@@ -71,7 +75,8 @@ pub fn said(output: &Output) -> String {
 /// # Panics
 /// When it printed none.
 pub fn report(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("no report: {error}\n{}", said(output)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("no report: {error}\n{}", said(output)))
 }
 
 /// Ids of the report's tests with this verdict, sorted.
@@ -118,8 +123,10 @@ impl Process {
     /// # Panics
     /// When `kill` cannot be run.
     pub fn signal(&self, name: &str) {
-        let status =
-            Command::new("kill").args([format!("-{name}"), self.0.id().to_string()]).status().expect("kill runs");
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.0.id().to_string()])
+            .status()
+            .expect("kill runs");
         assert!(status.success(), "process {} is gone", self.0.id());
     }
 }

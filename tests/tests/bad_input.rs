@@ -62,7 +62,13 @@ fn no_tests_at_all() {
 #[test]
 fn a_test_id_that_matches_nothing_shows_what_there_is() {
     let arguments = ["--tests", "test_ok.py::test_no"];
-    check(&[("flakefarm.toml", TOML), PASSING], &arguments, &[], 4, &["matches no test", "test_ok.py::test_ok"]);
+    check(
+        &[("flakefarm.toml", TOML), PASSING],
+        &arguments,
+        &[],
+        4,
+        &["matches no test", "test_ok.py::test_ok"],
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `flakefarm sweep` in one process, as a person types it, on the real container engine.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use flakefarm_tests::harness::{Process, command, flaky_shop, project, report, said, with_verdict};
 use serde_json::Value;
 use std::process::Stdio;
@@ -152,7 +154,9 @@ fn wait_for_settled_jobs(database: &std::path::Path, count: i64) {
             let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database).read_only(true);
             let pool = sqlx::SqlitePool::connect_with(options).await.ok()?;
             let count: Result<i64, _> =
-                sqlx::query_scalar("SELECT COUNT(*) FROM jobs WHERE state = 'settled'").fetch_one(&pool).await;
+                sqlx::query_scalar("SELECT COUNT(*) FROM jobs WHERE state = 'settled'")
+                    .fetch_one(&pool)
+                    .await;
             pool.close().await;
             count.ok()
         });

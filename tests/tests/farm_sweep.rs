@@ -1,5 +1,7 @@
 //! The same sweep through a coordinator and workers over RabbitMQ, Redis and PostgreSQL.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use flakefarm_tests::harness::{Process, command, flaky_shop, project, report, said, service, with_verdict};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -69,7 +71,11 @@ impl Farm {
         self.coordinator = Some(self.role(&arguments));
         let began = Instant::now();
         while std::net::TcpStream::connect(&listen).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "the coordinator does not listen: {}", self.logs());
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the coordinator does not listen: {}",
+                self.logs()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -83,7 +89,10 @@ impl Farm {
 
     fn sweep(&self, project: &std::path::Path, arguments: &[&str]) -> Command {
         let mut sweep = command(self.dir.path());
-        sweep.args(["sweep", "--farm", &self.url, "--token", &self.token, "--format", "json"]).args(arguments).arg(project);
+        sweep
+            .args(["sweep", "--farm", &self.url, "--token", &self.token, "--format", "json"])
+            .args(arguments)
+            .arg(project);
         sweep
     }
 
@@ -104,7 +113,8 @@ impl Drop for Farm {
             let _ended = worker.0.wait();
         }
         self.coordinator = None;
-        let drop_database = sqlx::AssertSqlSafe(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+        let drop_database =
+            sqlx::AssertSqlSafe(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             if let Ok(pool) = sqlx::PgPool::connect(&service("FLAKEFARM_TEST_PG_URL")).await {
                 let _left_behind = sqlx::raw_sql(drop_database).execute(&pool).await;
@@ -138,8 +148,13 @@ fn a_farm_of_two_workers_gives_the_verdicts_of_an_embedded_sweep() {
     assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), farm.logs());
     let theirs = report(&output);
     let state = tempfile::tempdir().unwrap();
-    let output =
-        command(state.path()).arg("sweep").args(arguments).args(["--format", "json"]).arg(flaky_shop()).output().unwrap();
+    let output = command(state.path())
+        .arg("sweep")
+        .args(arguments)
+        .args(["--format", "json"])
+        .arg(flaky_shop())
+        .output()
+        .unwrap();
     let ours = report(&output);
     for verdict in ["healthy", "flaky", "broken", "skipped"] {
         assert_eq!(with_verdict(&theirs, verdict), with_verdict(&ours, verdict), "{verdict}");

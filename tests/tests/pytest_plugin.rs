@@ -51,8 +51,7 @@ fn attempt(fixture: &str, python: &Path, request: RunRequest<'_>, limit: Duratio
     copy(&original, &root);
     let plugin = home.path().join("plugin");
     std::fs::create_dir(&plugin).expect("a directory");
-    for (path, content) in pytest::files() {
-        let name = Path::new(&path).strip_prefix(PLUGIN_DIRECTORY).expect("below the plugin's directory");
+    for (name, content) in pytest::files() {
         std::fs::write(plugin.join(name), content).expect("a file");
     }
     let project = LoadedProject::load(&root, None).expect("a project").spec;

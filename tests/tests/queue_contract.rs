@@ -8,9 +8,12 @@ use flakefarm_shared::Class;
 use flakefarm_shared::queue::{Queue, QueueError, REASON_REJECTED, Role};
 use flakefarm_tests::contract::queue as laws;
 use flakefarm_tests::contract::queue::{Ends, PATIENCE, job, next, next_dead, publish_jobs};
+use flakefarm_tests::eventually::eventually;
 use futures::FutureExt as _;
-use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::FieldTable;
+use lapin::options::{
+    BasicPublishOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
@@ -170,6 +173,36 @@ async fn deleted_queue_is_declared_again() {
         channel.queue_delete(farm.name("jobs.bulk").into(), QueueDeleteOptions::default()).await.unwrap();
         publish_jobs(&ends, 1).await;
         next(&mut jobs).await.ack().await.unwrap();
+        close(&ends).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_queue_says_so() {
+    on_rabbitmq(async |farm| {
+        let ends = farm.ends(&farm.address).await;
+        let channel = farm.channel().await;
+        let (queue, exchange) = (farm.name("jobs.bulk"), farm.name("jobs"));
+        channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+        let mut small = FieldTable::default();
+        small.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        small.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        small.insert("x-max-length".into(), AMQPValue::LongLongInt(1));
+        channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::durable(), small).await.unwrap();
+        let options = QueueBindOptions::default();
+        channel
+            .queue_bind(queue.into(), exchange.into(), "bulk".into(), options, FieldTable::default())
+            .await
+            .unwrap();
+        // The broker takes a few more than it was told. A worker publishes, for it would not redeclare.
+        let full =
+            eventually("the queue is full", PATIENCE, async || match ends.worker.publish_job(&job()).await {
+                Err(error) => Ok(error),
+                Ok(()) => Err("published".to_owned()),
+            })
+            .await;
+        assert!(matches!(full, QueueError::Full), "{full:?}");
         close(&ends).await;
     })
     .await;

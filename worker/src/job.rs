@@ -8,8 +8,8 @@ use crate::sandbox::Sandbox;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
 use flakefarm_shared::{
-    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobEnd, JobMessage, JobReport, JobSpec,
-    Listing, Outcome, Refusal, SweepContext, WIRE_VERSION, Work, WorkerId, now_micros,
+    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobEnd, JobMessage,
+    JobReport, JobSpec, Listing, Outcome, Refusal, SweepContext, WIRE_VERSION, Work, WorkerId, now_micros,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -109,21 +109,23 @@ async fn attempt_all(
     let spec: JobSpec = bench.blobs.get_json(&message.spec, "a job spec").await?;
     if spec.v != WIRE_VERSION {
         return Err(Stop::Refused(Refusal {
-            message: format!("job {} is of version {}, this worker reads version {WIRE_VERSION}", spec.id, spec.v),
+            message: format!(
+                "job {} is of version {}, this worker reads version {WIRE_VERSION}",
+                spec.id, spec.v
+            ),
             log: String::new(),
             hint: Some("run coordinator and workers of the same version".to_owned()),
         }));
     }
     let context: SweepContext = bench.blobs.get_json(&spec.context, "a sweep context").await?;
     progress.say("preparing the environment");
-    let image = bench
-        .environments
-        .prepare(&context, &pytest::files(), |step| progress.say(step))
-        .await
-        .map_err(|error| match error {
-            PrepareError::Refused(refusal) => Stop::Refused(refusal),
-            PrepareError::Infra(error) => Stop::Infrastructure(error),
-        })?;
+    let image =
+        bench.environments.prepare(&context, &pytest::files(), |step| progress.say(step)).await.map_err(
+            |error| match error {
+                PrepareError::Refused(refusal) => Stop::Refused(refusal),
+                PrepareError::Infra(error) => Stop::Infrastructure(error),
+            },
+        )?;
     let setting = AttemptSetting {
         sandbox: &bench.sandbox,
         image: &image.image_id,
@@ -145,7 +147,9 @@ async fn attempt_all(
                 let record = run(bench, &setting, &spec, attempt, stop).await?;
                 errors_in_a_row =
                     if attempt::is_infrastructure(&record.end) { errors_in_a_row + 1 } else { 0 };
-                if let (AttemptEnd::Infrastructure(error), INFRASTRUCTURE_ERRORS_IN_A_ROW) = (&record.end, errors_in_a_row) {
+                if let (AttemptEnd::Infrastructure(error), INFRASTRUCTURE_ERRORS_IN_A_ROW) =
+                    (&record.end, errors_in_a_row)
+                {
                     return Err(Stop::Infrastructure(error.clone()));
                 }
                 report.attempts.push(record);
@@ -172,7 +176,9 @@ async fn list(
     if reading.tests.is_empty() {
         let reason = match &reading.end {
             AttemptEnd::NothingRan { reason } => reason.clone(),
-            AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => String::new(),
+            AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {
+                String::new()
+            }
         };
         let mut log = String::new();
         for error in &reading.collection_errors {
@@ -210,7 +216,8 @@ async fn run(
     let counted = Running::enter(&bench.running);
     let started_at = now_micros();
     let begun = Instant::now();
-    let watched = attempt::run(setting, AttemptId { job: spec.id, index: attempt.index }, attempt, stop).await;
+    let watched =
+        attempt::run(setting, AttemptId { job: spec.id, index: attempt.index }, attempt, stop).await;
     let mut record = AttemptRecord {
         index: attempt.index,
         scope: attempt.scope,
@@ -269,13 +276,17 @@ async fn append(bench: &Bench, project: &str, report: &JobReport) -> Result<(), 
             });
         }
     }
-    let chunks: Vec<_> =
-        points.into_iter().flat_map(|(test, points)| codec::chunks(project, test, report.job, &points)).collect();
+    let chunks: Vec<_> = points
+        .into_iter()
+        .flat_map(|(test, points)| codec::chunks(project, test, report.job, &points))
+        .collect();
     let mut pause = Duration::from_millis(200);
     for tried in 1.. {
         let error = match bench.samples.append(&chunks).await {
             Ok(_) => break,
-            Err(error @ (SampleError::Damaged(_) | SampleError::Refused(_))) => return Err(samples_failed(&error)),
+            Err(error @ (SampleError::Damaged(_) | SampleError::Refused(_))) => {
+                return Err(samples_failed(&error));
+            }
             Err(error) => error,
         };
         if tried == APPEND_TRIES {

@@ -19,8 +19,8 @@ mod verdicts;
 
 pub use error::{DbError, FailedAction};
 pub use rows::{
-    HistoryRow, JobRow, JobState, NewJob, NewSweep, Settled, Settlement, SweepRow, SweepState, TokenRow, VerdictRow,
-    WorkerRow,
+    HistoryRow, JobRow, JobState, NewJob, NewSweep, Settled, Settlement, SweepRow, SweepState, TokenRow,
+    VerdictRow, WorkerRow,
 };
 
 /// Runs a reading statement: `read!(db, "read a job", fetch_optional, query)`.
@@ -28,7 +28,9 @@ macro_rules! read {
     ($db:expr, $action:literal, $fetch:ident, $query:expr) => {
         match $db {
             $crate::db::Db::Sqlite(store) => $query.$fetch(&store.readers).await,
-            $crate::db::Db::Postgres(store) => $crate::db::postgres::in_time($query.$fetch(&store.pool)).await,
+            $crate::db::Db::Postgres(store) => {
+                $crate::db::postgres::in_time($query.$fetch(&store.pool)).await
+            }
         }
         .map_err(|source| $crate::db::DbError::from_driver($action, source))
     };
@@ -38,7 +40,9 @@ macro_rules! read {
 macro_rules! change {
     ($db:expr, $action:literal, $query:expr) => {
         match $db {
-            $crate::db::Db::Sqlite(store) => $query.execute(&store.writer).await.map(|done| done.rows_affected()),
+            $crate::db::Db::Sqlite(store) => {
+                $query.execute(&store.writer).await.map(|done| done.rows_affected())
+            }
             $crate::db::Db::Postgres(store) => {
                 let done = $crate::db::postgres::in_time($query.execute(&store.pool)).await;
                 done.map(|done| done.rows_affected())

@@ -21,7 +21,10 @@ pub(super) async fn worker_messages(coordinator: Coordinator, stop: Cancellation
         };
         let Some(delivery) = delivery else { return };
         if let Err(error) = record(&coordinator, delivery).await {
-            warn!(error = crate::chain(&error), "a worker's message could not be recorded; it will come again");
+            warn!(
+                error = crate::chain(&error),
+                "a worker's message could not be recorded; it will come again"
+            );
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
@@ -61,7 +64,12 @@ async fn record(coordinator: &Coordinator, delivery: WorkerDelivery) -> Result<(
     Ok(())
 }
 
-async fn job_ended(coordinator: &Coordinator, job: JobId, end: &JobEnd, worker: &str) -> Result<(), EngineError> {
+async fn job_ended(
+    coordinator: &Coordinator,
+    job: JobId,
+    end: &JobEnd,
+    worker: &str,
+) -> Result<(), EngineError> {
     let now = now_micros();
     let settlement = match end {
         JobEnd::Done { report } => Settlement::Done { report: report.clone() },

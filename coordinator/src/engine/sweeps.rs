@@ -11,6 +11,7 @@ use flakefarm_shared::{
     UnixMicros, WIRE_VERSION, Work, now_micros,
 };
 use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -78,7 +79,10 @@ impl Coordinator {
     /// Takes up an interrupted sweep where it stopped.
     pub async fn resume(&self, sweep: SweepId) -> Result<(), EngineError> {
         self.take_up(sweep);
-        self.db.resume_sweep(sweep).await?;
+        let running = self.db.sweep(sweep).await?.is_some_and(|row| matches!(row.state, SweepState::Running));
+        if !running {
+            self.db.resume_sweep(sweep).await?;
+        }
         // Nobody holds its jobs any more if they were queued in a process that ended.
         let now = now_micros();
         if matches!(self.realm, super::Realm::One(_)) {
@@ -167,18 +171,17 @@ impl Coordinator {
     async fn fold(&self, row: &SweepRow) -> Result<Vec<JobRow>, EngineError> {
         let jobs = self.db.jobs(row.id).await?;
         let mut memory = self.memory.lock().await;
-        if !memory.contains_key(&row.id) {
-            let Some(listing) = self.listing(row).await? else { return Ok(jobs) };
-            let question = question_of(row);
-            let tests: Vec<TestId> = question.select(&listing.tests);
-            let fresh = SweepMemory {
-                ledger: Ledger::new(tests),
-                folded: HashSet::new(),
-                planned: HashSet::new(),
-            };
-            memory.insert(row.id, fresh);
-        }
-        let memory = memory.get_mut(&row.id).expect("inserted above");
+        let memory = match memory.entry(row.id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let Some(listing) = self.listing(row).await? else { return Ok(jobs) };
+                place.insert(SweepMemory {
+                    ledger: Ledger::new(question_of(row).select(&listing.tests)),
+                    folded: HashSet::new(),
+                    planned: HashSet::new(),
+                })
+            }
+        };
         for job in jobs.iter().filter(|job| job.key != LIST_KEY) {
             if memory.planned.insert(job.id) {
                 let spec: JobSpec = self.blobs.get_json(&job.spec, "a job spec").await?;
@@ -331,7 +334,10 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     loop {
         match coordinator.db.unfinished_sweeps().await {
             Ok(rows) => {
-                for row in rows.iter().filter(|row| matches!(row.state, SweepState::Running) && coordinator.works_on(row.id)) {
+                for row in rows
+                    .iter()
+                    .filter(|row| matches!(row.state, SweepState::Running) && coordinator.works_on(row.id))
+                {
                     if let Err(error) = coordinator.advance(row).await {
                         warn!(sweep.id = %row.id, error = crate::chain(&error), "sweep could not advance, will try again");
                     }

@@ -30,7 +30,11 @@ pub const API_HEADER: &str = "flakefarm-api";
 const SNAPSHOT_LIMIT: usize = 512 << 20;
 
 /// Serves until `stop`.
-pub async fn serve(listener: TcpListener, coordinator: Coordinator, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    coordinator: Coordinator,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     info!(http.address = %address, "listening");
     let ending = stop.clone();
@@ -117,7 +121,9 @@ async fn version(request: Request, next: Next) -> Response {
     let mut response = match theirs {
         Some(theirs) if theirs != API_VERSION => Refused::new(
             StatusCode::UPGRADE_REQUIRED,
-            format!("client speaks version {theirs} of the interface, this coordinator version {API_VERSION}"),
+            format!(
+                "client speaks version {theirs} of the interface, this coordinator version {API_VERSION}"
+            ),
         )
         .hint(format!("use flakefarm {} on both sides", env!("CARGO_PKG_VERSION")))
         .into_response(),
@@ -128,7 +134,8 @@ async fn version(request: Request, next: Next) -> Response {
 }
 
 async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    match tokens::authorise(&app.coordinator, request.headers(), request.method(), request.uri().path()).await {
+    match tokens::authorise(&app.coordinator, request.headers(), request.method(), request.uri().path()).await
+    {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     }
@@ -141,15 +148,19 @@ async fn healthz() -> Json<serde_json::Value> {
 async fn readyz(State(app): State<App>) -> Response {
     let database = app.coordinator.db().ping().await.map_err(|error| crate::chain(&error));
     let queue = app.coordinator.queue().depth(Class::Bulk).await.map_err(|error| crate::chain(&error));
-    let status = if database.is_ok() && queue.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status =
+        if database.is_ok() && queue.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = |failed: Option<String>| failed.unwrap_or_else(|| "ok".to_owned());
     (status, Json(json!({ "database": word(database.err()), "queue": word(queue.err()) }))).into_response()
 }
 
 async fn put_snapshot(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
     let content = axum::body::to_bytes(body, SNAPSHOT_LIMIT).await.map_err(|_| {
-        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a snapshot has at most {} MiB", SNAPSHOT_LIMIT >> 20))
-            .hint("leave large files out with .gitignore")
+        Refused::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a snapshot has at most {} MiB", SNAPSHOT_LIMIT >> 20),
+        )
+        .hint("leave large files out with .gitignore")
     })?;
     let digest = Digest::of(&content);
     if let Some(named) = headers.get("flakefarm-digest").and_then(|value| value.to_str().ok())
@@ -162,7 +173,8 @@ async fn put_snapshot(State(app): State<App>, headers: HeaderMap, body: Body) ->
 }
 
 async fn get_blob(State(app): State<App>, Path(digest): Path<String>) -> Result<Response, Refused> {
-    let digest: Digest = digest.parse().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, format!("{error}")))?;
+    let digest: Digest =
+        digest.parse().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, format!("{error}")))?;
     match app.coordinator.blobs().get(&digest).await {
         Ok(content) => Ok(([("content-type", "application/octet-stream")], content).into_response()),
         Err(flakefarm_shared::blobs::BlobError::Missing(_)) => {
@@ -200,8 +212,7 @@ async fn dead(State(app): State<App>) -> Result<Json<serde_json::Value>, Refused
         .map(|job| {
             let reason = match job.state {
                 crate::db::JobState::Settled {
-                    settlement: crate::db::Settlement::Dead { reason },
-                    ..
+                    settlement: crate::db::Settlement::Dead { reason }, ..
                 } => reason,
                 _ => String::new(),
             };

@@ -2,7 +2,7 @@
 
 use super::{App, Refused};
 use crate::db::{SweepRow, SweepState};
-use crate::engine::{EngineError, SubmitError, Submission};
+use crate::engine::{EngineError, Submission, SubmitError};
 use crate::events::Event;
 use crate::report::Report;
 use axum::Json;
@@ -77,7 +77,8 @@ pub(super) async fn events(
     };
     let already_ended = ended.is_some();
     let live = live.filter_map(move |event| event.ok().filter(|event| event.sweep() == id));
-    let stream = async_stream_until_finished(tokio_stream::iter(ended), live, already_ended, app.stop.clone());
+    let stream =
+        async_stream_until_finished(tokio_stream::iter(ended), live, already_ended, app.stop.clone());
     let stream = stream.map(|event| Ok(sse::Event::default().json_data(&event).expect("events serialise")));
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(10))))
 }

@@ -73,7 +73,8 @@ fn random_text(length: usize) -> String {
 /// The kind of a valid token; `None` if it is unknown, expired or revoked.
 pub async fn check_token(db: &Db, token: &str) -> Result<Option<TokenKind>, DbError> {
     let mut parts = token.splitn(4, '_');
-    let (Some("ff"), Some(kind), Some(id), Some(secret)) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some("ff"), Some(kind), Some(id), Some(secret)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Ok(None);
     };
@@ -97,7 +98,8 @@ pub(super) async fn authorise(
     method: &Method,
     path: &str,
 ) -> Result<(), Refused> {
-    let hint = "issue one with `flakefarm token create` where the coordinator runs, and pass it in FLAKEFARM_TOKEN";
+    let hint =
+        "issue one with `flakefarm token create` where the coordinator runs, and pass it in FLAKEFARM_TOKEN";
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -113,7 +115,9 @@ pub(super) async fn authorise(
         TokenKind::Submit
     };
     match check_token(coordinator.db(), token).await? {
-        None => Err(Refused::new(StatusCode::UNAUTHORIZED, "the token is unknown, expired or revoked").hint(hint)),
+        None => {
+            Err(Refused::new(StatusCode::UNAUTHORIZED, "the token is unknown, expired or revoked").hint(hint))
+        }
         Some(kind) if kind < needed => Err(Refused::new(
             StatusCode::FORBIDDEN,
             format!("this needs a token of kind {}, not {}", needed.word(), kind.word()),

@@ -2,17 +2,15 @@
 //! by attempt. Pure: the clock and the ids are in [`SweepMeta`].
 
 use super::model::{
-    AttemptOutcome, Cause, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT,
-    InfrastructureError, Location, Rate, Report, SCHEMA, SignatureCount, Stopped, Sweep, TIMELINE_LIMIT,
-    TestReport, TimelineEntry, Verdict,
+    Cause, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT, InfrastructureError, Location,
+    Rate, Report, SCHEMA, SignatureCount, Stopped, Sweep, TIMELINE_LIMIT, TestReport, Verdict,
 };
 use super::reproduce::{reproduce, reproduce_failure};
 use super::timeline::timeline;
 use crate::plan::ledger::Standing;
 use crate::plan::{Ledger, Observation, Question, QuestionKind, Runs, Seen};
 use crate::score::{self, Assessment};
-use flakefarm_shared::{AttemptEnd, FailureKind, Order, Scope, Selection, TestId, UnixMicros};
-use std::cmp::Reverse;
+use flakefarm_shared::{AttemptEnd, Scope, TestId, UnixMicros};
 use std::collections::{BTreeSet, HashMap};
 use time::OffsetDateTime;
 

@@ -10,8 +10,8 @@ pub mod markdown;
 pub mod model;
 mod reproduce;
 mod svg;
-mod timeline;
 pub mod table;
+mod timeline;
 mod words;
 
 #[cfg(test)]

@@ -144,18 +144,16 @@ pub(crate) fn cost(report: &Report) -> String {
 pub(crate) fn guarantee(report: &Report) -> Option<String> {
     let sweep = &report.sweep;
     let confidence = sweep.confidence?;
-    if report.count(Verdict::Healthy) == 0 {
-        return None;
-    }
-    let rate = match (sweep.runs, sweep.max_flake_rate) {
-        // From n clean runs: the rate at which n passes in a row have probability 1 - confidence.
-        (Some(runs), _) if runs > 0 => 1.0 - (1.0 - confidence).powf(1.0 / f64::from(runs)),
-        (_, Some(rate)) => rate,
-        _ => return None,
-    };
-    let runs = match sweep.runs {
-        Some(runs) => format!(" in {}", count(u64::from(runs), "run")),
-        None => String::new(),
+    let healthy = || report.tests.iter().filter(|test| test.verdict == Verdict::Healthy);
+    let least = healthy().map(|test| test.attempts).min().filter(|least| *least > 0)?;
+    let (rate, runs) = match (sweep.runs, sweep.max_flake_rate) {
+        // What the least of them proves: n passes in a row have probability 1 - confidence at this rate.
+        (Some(_), _) => (
+            1.0 - (1.0 - confidence).powf(1.0 / least as f64),
+            format!(" in at least {}", count(least, "run")),
+        ),
+        (None, Some(rate)) => (rate, String::new()),
+        (None, None) => return None,
     };
     let mut text = format!(
         "a healthy test never failed{runs}; had it flaked {} of the time or more, it would have been seen with \
@@ -164,7 +162,7 @@ pub(crate) fn guarantee(report: &Report) -> Option<String> {
         percent(confidence),
     );
     let mut conditions: Vec<&str> = Vec::new();
-    for test in report.tests.iter().filter(|test| test.verdict == Verdict::Healthy).take(1_000) {
+    for test in healthy().take(1_000) {
         for count in &test.conditions {
             if count.attempts > 0 && !conditions.contains(&count.condition.as_str()) {
                 conditions.push(&count.condition);
@@ -400,6 +398,21 @@ mod tests {
             let out = std::process::Command::new("bash").args(["-c", &script]).output().expect("bash runs");
             assert_eq!(String::from_utf8_lossy(&out.stdout), argument, "{script}");
         }
+    }
+
+    #[test]
+    fn a_fixed_number_of_runs_proves_what_the_least_of_them_proves() {
+        let mut report = crate::report::sample::realistic();
+        report.sweep.runs = Some(20);
+        for test in report.tests.iter_mut().filter(|test| test.verdict == Verdict::Healthy) {
+            test.attempts = 20;
+        }
+        let text = guarantee(&report).expect("there are healthy tests");
+        assert!(
+            text.starts_with("a healthy test never failed in at least 20 runs; had it flaked 14 %"),
+            "{text}"
+        );
+        assert_eq!(guarantee(&crate::report::sample::one_test()), None, "nothing healthy, nothing proved");
     }
 
     #[test]

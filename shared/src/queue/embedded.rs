@@ -19,7 +19,7 @@ use tokio::sync::{Notify, broadcast};
 /// Controls a subscriber may lag behind before it misses some.
 const CONTROL_BACKLOG: usize = 256;
 
-/// A queue in memory. All clones are one queue.
+/// A queue in memory. All clones are one queue, and closed together.
 #[derive(Debug, Clone)]
 pub struct EmbeddedQueue {
     shared: Arc<Shared>,

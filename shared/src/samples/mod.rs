@@ -143,12 +143,23 @@ pub trait SampleStore: std::fmt::Debug + Send + Sync {
     async fn append(&self, chunks: &[Chunk]) -> Result<Vec<Appended>, SampleError>;
 
     /// Points of a test from `from` (inclusive) to `to` (exclusive), oldest first.
-    async fn points(&self, project: &str, test: &TestId, from: UnixMicros, to: UnixMicros)
-    -> Result<Vec<Point>, SampleError>;
+    async fn points(
+        &self,
+        project: &str,
+        test: &TestId,
+        from: UnixMicros,
+        to: UnixMicros,
+    ) -> Result<Vec<Point>, SampleError>;
 
     /// Roll-ups of a test whose span starts from `from` (inclusive) to `to` (exclusive), oldest first.
-    async fn rollups(&self, project: &str, test: &TestId, span: Span, from: UnixMicros, to: UnixMicros)
-    -> Result<Vec<Rollup>, SampleError>;
+    async fn rollups(
+        &self,
+        project: &str,
+        test: &TestId,
+        span: Span,
+        from: UnixMicros,
+        to: UnixMicros,
+    ) -> Result<Vec<Rollup>, SampleError>;
 }
 
 /// A sample store that somebody else chose.

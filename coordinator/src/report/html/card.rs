@@ -66,19 +66,20 @@ fn command(what: &str, text: &str) -> Markup {
 
 fn failure(signature: &SignatureCount, outputs: &BTreeMap<String, String>) -> Markup {
     let message = words::bounded(&words::visible_lines(&signature.message), MESSAGE);
+    let line = short(&words::first_line(&signature.message, &signature.kind));
     let output = signature.output.as_ref().and_then(|digest| outputs.get(digest));
     html! {
         details class="failure" {
             summary {
                 span class="times" { (signature.count) "×" }
-                span class="what" { (short(&words::first_line(&signature.message, &signature.kind))) }
+                span class="what" { (line) }
             }
             p class="quiet small" {
                 (words::visible(&signature.kind))
                 @if let Some(location) = &signature.location { @if location.line > 0 { " at " span class="mono" { (words::visible(&location.path)) ":" (location.line) } } }
                 " · signature " span class="mono" { (words::visible(&signature.signature)) }
             }
-            pre { (message) }
+            @if message.trim() != line { pre { (message) } }
             @if let Some(output) = output {
                 p class="quiet small" { "Captured output of one of them" }
                 pre { (words::bounded(&words::visible_lines(output), OUTPUT)) }

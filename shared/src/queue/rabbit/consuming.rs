@@ -21,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 /// For the broker to take one request.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Between attempts to connect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
 /// What to consume, and how to read it.
 pub(super) struct Source<T> {
     pub(super) queue: SourceQueue,
@@ -166,7 +169,7 @@ async fn keep_consuming<T>(
     outbox: mpsc::Sender<Received<T>>,
     shutdown: CancellationToken,
 ) {
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::up_to(LONGEST_PAUSE);
     loop {
         let opened = tokio::select! {
             biased;

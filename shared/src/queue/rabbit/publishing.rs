@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(20);
 /// For the broker to take or answer one request.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Between attempts to connect: shorter than [`PUBLISH_DEADLINE`], or a message could wait all its time
+/// beside a broker that is back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Requests that wait for the task.
 const BACKLOG: usize = 256;
 /// `delivery_mode` of a message that survives the broker's restart.
@@ -173,7 +176,7 @@ impl Publisher {
 
 /// The task: opens links for ever, and serves requests on them.
 async fn keep_line(broker: Arc<Broker>, line: watch::Sender<Line>, shutdown: CancellationToken) {
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::up_to(LONGEST_PAUSE);
     loop {
         let opened = tokio::select! {
             biased;

@@ -44,7 +44,9 @@ pub(super) fn decide(evidence: &Evidence<'_>, exit: ExitSeen, stderr: &str) -> A
         let by = match exit.timed_out {
             Some(limit) if ran >= limit => FailureKind::Timeout { limit_ms: millis(limit) },
             Some(_) => {
-                return lost(format!("the attempt {died} while `{test}` ran, which had not used it up alone"));
+                return lost(format!(
+                    "the attempt {died} while `{test}` ran, which had not used it up alone"
+                ));
             }
             None if exit.oom => FailureKind::OutOfMemory,
             None => FailureKind::Crash { exit_code: exit.exit_code },
