@@ -118,7 +118,6 @@ def configuration(project, options):
     lines = [
         "[project]",
         f"name = {json.dumps(project['name'])}",
-        'framework = "pytest"',
     ]
     if project.get("test_paths"):
         lines.append(f"tests = {json.dumps(project['test_paths'])}")

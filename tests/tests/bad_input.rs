@@ -1,5 +1,7 @@
 //! Wrong things typed, and broken surroundings: a clear error, a hint, the right exit code.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use flakefarm_tests::harness::{command, project, said};
 
 const TOML: &str = "[environment]\nsetup = [\"python3 -c 'import pytest'\"]\n";

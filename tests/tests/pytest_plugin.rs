@@ -3,7 +3,7 @@
 use flakefarm_shared::{AttemptEnd, Digest, FailureKind, Order, Outcome, Phase, TestId};
 use flakefarm_worker::config::LoadedProject;
 use flakefarm_worker::frameworks::pytest::{
-    self, AttemptReader, AttemptReading, ExitSeen, PLUGIN_DIRECTORY, ReadSample, RunRequest,
+    self, AttemptReader, AttemptReading, ExitSeen, ReadSample, RunRequest,
 };
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;

@@ -296,6 +296,7 @@ mod tests {
         AttemptRecord, AttemptSpec, Failure, InfraError, InfraStage, JobId, JobReport, Outcome, Phase,
         Sample, SweepId, WorkerId,
     };
+    use flakefarm_shared::{FailureKind, Order, Selection};
     use std::num::{NonZeroU16, NonZeroU32};
 
     const VICTIM: &str = "tests/test a.py::test_v[it's]";
