@@ -49,12 +49,16 @@ def main():
     return 70 if any(row["error"] for row in rows) else 0
 
 
+def absolute(path):
+    return pathlib.Path(path).absolute()
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=pathlib.Path, required=True, help="the projects and what is known of them")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--sources", type=pathlib.Path, help="a directory with one checkout per project name")
-    where.add_argument("--mirror", type=pathlib.Path, help="a directory of git directories named owner+name")
+    where.add_argument("--sources", type=absolute, help="a directory with one checkout per project name")
+    where.add_argument("--mirror", type=absolute, help="a directory of git directories named owner+name")
     parser.add_argument("--flakefarm", default="flakefarm", help="the binary")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("target/cases"), help="where results go")
     parser.add_argument("--runs", type=int, help="attempts per test; without it the sweep is adaptive")
