@@ -124,7 +124,7 @@ def configuration(project, options):
         f"name = {json.dumps(project['name'])}",
     ]
     if project.get("test_paths"):
-        lines.append(f"tests = {json.dumps(project['test_paths'])}")
+        lines += ["", "[tests]", f"paths = {json.dumps(project['test_paths'])}"]
     lines += [
         "",
         "[environment]",
