@@ -83,6 +83,16 @@ impl DbError {
         }
     }
 
+    /// Another user of the same SQLite file holds it at this moment.
+    pub(super) fn is_busy(&self) -> bool {
+        match self {
+            Self::Unreachable(FailedAction { source: sqlx::Error::Database(error), .. }) => {
+                sqlite_code(error.as_ref()).is_some_and(|code| matches!(code, 5 | 6))
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn from_migration(error: MigrateError, known: i64) -> Self {
         const ACTION: &str = "bring the schema up to date";
         match error {
@@ -100,9 +110,14 @@ impl DbError {
 fn is_transient(error: &dyn DatabaseError) -> bool {
     let Some(code) = error.code() else { return false };
     // PostgreSQL: connection exceptions, too many connections, shut-down or start-up, deadlock,
-    // statement time-out. SQLite: busy, locked, cannot open (the extended codes are in the upper bytes).
+    // statement time-out. SQLite: busy, locked, cannot open.
     let postgres = code.starts_with("08") && code.len() == 5
         || matches!(code.as_ref(), "53300" | "57P01" | "57P02" | "57P03" | "40P01" | "40001" | "57014");
-    let sqlite = code.len() < 5 && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 14));
-    postgres || sqlite
+    postgres || sqlite_code(error).is_some_and(|code| matches!(code, 5 | 6 | 14))
+}
+
+/// SQLite's primary result code; PostgreSQL's codes have five characters.
+fn sqlite_code(error: &dyn DatabaseError) -> Option<u32> {
+    let code = error.code().filter(|code| code.len() < 5)?;
+    code.parse::<u32>().ok().map(|code| code & 0xff)
 }

@@ -12,9 +12,11 @@ use sqlx::sqlite::{
 };
 use sqlx::{QueryBuilder, Sqlite as Driver};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries to open a file that others are opening or closing.
+const REOPENING: Duration = Duration::from_millis(20);
 /// Longest wait for the one writing connection, behind a bulk insert say.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 const READERS: u32 = 4;
@@ -39,6 +41,20 @@ impl Sqlite {
                 .await
                 .map_err(|error| refuse(format!("its directory cannot be made: {error}")))?;
         }
+        let deadline = Instant::now() + BUSY_TIMEOUT;
+        loop {
+            match Self::open_once(path).await {
+                Err(error) if error.is_busy() && Instant::now() < deadline => {
+                    tokio::time::sleep(REOPENING).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Fails at once if another process is turning the same file to WAL or closing it as its last
+    /// user: there SQLite reports "busy" without waiting.
+    async fn open_once(path: &str) -> Result<Self, DbError> {
         let options =
             SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).foreign_keys(true);
         // NORMAL: a power cut may lose the last transactions, whose work is then done again; a
