@@ -4,6 +4,7 @@ use crate::UnixMicros;
 use crate::ids::{Digest, TestId, WorkerId};
 use crate::job::{Order, Scope};
 use crate::outcome::{FailureKind, Sample};
+use crate::world::{SandboxLevel, World};
 use serde::{Deserialize, Serialize};
 
 /// Everything one attempt left behind.
@@ -15,6 +16,12 @@ pub struct AttemptRecord {
     pub scope: Scope,
     /// In which order.
     pub order: Order,
+    /// What was changed around the tests.
+    #[serde(default)]
+    pub world: World,
+    /// How it was isolated.
+    #[serde(default)]
+    pub level: SandboxLevel,
     /// Who ran it.
     pub worker: WorkerId,
     /// When the sandbox started.

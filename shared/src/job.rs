@@ -5,6 +5,7 @@ use crate::attempt::{AttemptRecord, CollectionError, InfraError};
 use crate::ids::{AttemptId, Digest, JobId, SweepId, TestId};
 use crate::message::Class;
 use crate::project::ProjectSpec;
+use crate::world::{SandboxLevel, World};
 use serde::{Deserialize, Serialize};
 
 /// What all jobs of one sweep share; a blob, named by its digest.
@@ -61,6 +62,19 @@ pub struct AttemptSpec {
     pub tests: Selection,
     /// In which order.
     pub order: Order,
+    /// What is changed around them.
+    #[serde(default)]
+    pub world: World,
+    /// How the attempt is isolated.
+    #[serde(default)]
+    pub level: SandboxLevel,
+}
+
+impl AttemptSpec {
+    /// The first attempt of a job, with nothing changed around the tests, in a container of its own.
+    pub fn plain(scope: Scope, tests: Selection, order: Order) -> Self {
+        Self { index: 0, scope, tests, order, world: World::Plain, level: SandboxLevel::Container }
+    }
 }
 
 /// How much one attempt runs.

@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod project;
 pub mod queue;
 pub mod samples;
+pub mod world;
 
 pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage};
 pub use ids::{AttemptId, Digest, JobId, SweepId, TestId, WorkerId};
@@ -19,6 +20,7 @@ pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection,
 pub use message::{Class, Control, JobEnd, JobMessage, Refusal, WorkerMessage};
 pub use outcome::{Failure, FailureKind, Outcome, Phase, Sample};
 pub use project::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
+pub use world::{SandboxLevel, World};
 
 /// Version of everything that crosses a process edge (messages, specs, reports). A peer that reads
 /// another major version parks the message instead of guessing.

@@ -222,6 +222,8 @@ async fn run(
         index: attempt.index,
         scope: attempt.scope,
         order: attempt.order,
+        world: attempt.world.clone(),
+        level: attempt.level,
         worker: bench.worker.clone(),
         started_at,
         wall_us: micros(begun.elapsed()),

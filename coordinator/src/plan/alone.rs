@@ -77,12 +77,7 @@ impl Alone {
 
 /// One attempt on `test` alone.
 pub(super) fn spec(test: &TestId) -> AttemptSpec {
-    AttemptSpec {
-        index: 0,
-        scope: Scope::Test,
-        tests: Selection::Only(vec![test.clone()]),
-        order: Order::Given,
-    }
+    AttemptSpec::plain(Scope::Test, Selection::Only(vec![test.clone()]), Order::Given)
 }
 
 /// All tests in the order in which the screen takes them: one of each file before a second of any,

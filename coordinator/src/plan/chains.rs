@@ -8,7 +8,7 @@
 
 use super::ledger::{Attempt, Ledger, Standing};
 use super::{PlannedJob, batch, costs::Costs};
-use flakefarm_shared::{AttemptEnd, AttemptSpec, Order, Scope, Selection, TestId};
+use flakefarm_shared::{AttemptEnd, AttemptSpec, Order, Scope, Selection, TestId, World};
 use std::collections::HashMap;
 
 /// Follow-ups of one slot after interruptions, and, apart, after attempts that gave nothing.
@@ -22,11 +22,13 @@ pub(super) struct Slot {
     pub(super) scope: Scope,
     pub(super) order: Order,
     pub(super) tests: Selection,
+    pub(super) world: World,
 }
 
 impl Slot {
-    fn spec(&self) -> AttemptSpec {
-        AttemptSpec { index: 0, scope: self.scope, tests: self.tests.clone(), order: self.order }
+    pub(super) fn spec(&self) -> AttemptSpec {
+        let plain = AttemptSpec::plain(self.scope, self.tests.clone(), self.order);
+        AttemptSpec { world: self.world.clone(), ..plain }
     }
 
     fn covers(&self, ledger: &Ledger) -> Vec<TestId> {
@@ -203,7 +205,7 @@ fn walk<'a>(slot: &Slot, root: Attempt<'a>, ledger: &'a Ledger, mut visit: impl 
             None => {
                 // Until something is missing, it is the slot's own attempt that is tried again.
                 let tests = missing.map_or_else(|| slot.tests.clone(), Selection::Only);
-                let spec = AttemptSpec { index: 0, scope: slot.scope, tests, order: slot.order };
+                let spec = AttemptSpec { tests, ..slot.spec() };
                 return Next::FollowUp(PlannedJob { key, attempts: vec![spec] });
             }
         }

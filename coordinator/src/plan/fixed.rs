@@ -13,7 +13,7 @@ use super::chains::{self, Settled, Slot};
 use super::costs::Costs;
 use super::ledger::{Ledger, Seen, Standing};
 use super::{Estimate, Plan, PlannedJob, Planning, Question, ScopeChoice, batch, derive_seed, file_of};
-use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
+use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId, World};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most tests the screen takes.
@@ -113,7 +113,7 @@ fn slots(question: &Question, selected: &[TestId]) -> (&'static str, Vec<Slot>) 
             } else {
                 Selection::Only(selected.to_vec())
             };
-            let slot = |order| Slot { scope: Scope::Suite, order, tests: tests.clone() };
+            let slot = |order| Slot { scope: Scope::Suite, order, tests: tests.clone(), world: World::Plain };
             let slots = if selected.is_empty() { Vec::new() } else { orders_of(question) };
             ("suite", slots.into_iter().map(slot).collect())
         }
@@ -127,7 +127,8 @@ fn slots(question: &Question, selected: &[TestId]) -> (&'static str, Vec<Slot>) 
                     } else {
                         Order::Shuffled { seed: derive_seed(question.seed, &format!("file:{file}:{run}")) }
                     };
-                    slots.push(Slot { scope: Scope::File, order, tests: Selection::Only(tests.clone()) });
+                    let tests = Selection::Only(tests.clone());
+                    slots.push(Slot { scope: Scope::File, order, tests, world: World::Plain });
                 }
             }
             ("file", slots)
@@ -263,12 +264,7 @@ fn with_file_attempts(
         .into_iter()
         .filter(|(file, _)| chosen.contains(file.as_str()))
         .flat_map(|(_, tests)| {
-            let spec = AttemptSpec {
-                index: 0,
-                scope: Scope::File,
-                tests: Selection::Only(tests),
-                order: Order::Given,
-            };
+            let spec = AttemptSpec::plain(Scope::File, Selection::Only(tests), Order::Given);
             std::iter::repeat_n(spec, FILE_RUNS.min(runs as usize))
         })
         .collect()
@@ -343,7 +339,7 @@ fn repeated_shuffles(
         open.retain(|_, tests| !tests.is_empty());
         let Some(number) = slots.iter().position(|slot| slot.order == order) else { continue };
         let slot = &slots[number];
-        let spec = AttemptSpec { index: 0, scope: slot.scope, tests: slot.tests.clone(), order };
+        let spec = slot.spec();
         jobs.extend((0..REPEATS).map(|repeat| PlannedJob {
             key: format!("repeat/{number:05}/{repeat}"),
             attempts: vec![spec.clone()],

@@ -5,8 +5,8 @@
 
 use flakefarm_shared::attempt::CollectionError;
 use flakefarm_shared::{
-    AttemptEnd, AttemptRecord, AttemptSpec, Digest, Failure, JobReport, Order, Outcome, Scope, Selection,
-    TestId, UnixMicros, WorkerId,
+    AttemptEnd, AttemptRecord, AttemptSpec, Digest, Failure, JobReport, Order, Outcome, SandboxLevel, Scope,
+    Selection, TestId, UnixMicros, WorkerId, World,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -74,6 +74,10 @@ pub struct Observation {
     pub scope: Scope,
     /// In which order.
     pub order: Order,
+    /// What was changed around the tests.
+    pub world: World,
+    /// How the attempt was isolated.
+    pub level: SandboxLevel,
     /// When its sandbox started.
     pub started_at: UnixMicros,
     /// Who ran it.
@@ -310,6 +314,8 @@ impl Ledger {
                     index: record.index,
                     scope: record.scope,
                     order: record.order,
+                    world: record.world.clone(),
+                    level: record.level,
                     started_at: record.started_at,
                     worker: Arc::clone(&worker),
                     concurrency: record.concurrency,

@@ -89,6 +89,8 @@ impl Model {
             index: spec.index,
             scope: spec.scope,
             order: spec.order,
+            world: spec.world.clone(),
+            level: spec.level,
             worker: WorkerId(format!("worker-{}", dice.random_range(0..3))),
             started_at: dice.random_range(0..1_000_000),
             wall_us: 700_000,

@@ -296,7 +296,7 @@ mod tests {
         AttemptRecord, AttemptSpec, Failure, InfraError, InfraStage, JobId, JobReport, Outcome, Phase,
         Sample, SweepId, WorkerId,
     };
-    use flakefarm_shared::{FailureKind, Order, Selection};
+    use flakefarm_shared::{FailureKind, Order, SandboxLevel, Selection, World};
     use std::num::{NonZeroU16, NonZeroU32};
 
     const VICTIM: &str = "tests/test a.py::test_v[it's]";
@@ -362,9 +362,7 @@ mod tests {
             .zip(0..)
             .map(|((order, _), index)| AttemptSpec {
                 index,
-                scope: Scope::Suite,
-                tests: Selection::All,
-                order: *order,
+                ..AttemptSpec::plain(Scope::Suite, Selection::All, *order)
             })
             .collect();
         ledger.note_planned("job", &specs);
@@ -373,6 +371,8 @@ mod tests {
             index,
             scope: Scope::Suite,
             order: *order,
+            world: World::Plain,
+            level: SandboxLevel::Container,
             worker: WorkerId("w".into()),
             started_at: 2_000_000 + i64::from(index),
             wall_us: 500_000,

@@ -277,7 +277,7 @@ mod tests {
     use crate::score::Category;
     use flakefarm_shared::{
         AttemptEnd, AttemptRecord, AttemptSpec, Failure, JobId, JobReport, Order, Outcome, Phase, Sample,
-        Scope, Selection, WIRE_VERSION,
+        SandboxLevel, Scope, Selection, WIRE_VERSION, World,
     };
     use std::num::{NonZeroU16, NonZeroU32};
 
@@ -314,7 +314,7 @@ mod tests {
                     Order::Shuffled { seed } => Order::Shuffled { seed: seed + u64::from(index) },
                     Order::Given | Order::Reversed => *order,
                 };
-                specs.push(AttemptSpec { index, scope: *scope, tests: tests.clone(), order });
+                specs.push(AttemptSpec { index, ..AttemptSpec::plain(*scope, tests.clone(), order) });
                 let kind = match letter {
                     't' => FailureKind::Timeout { limit_ms: 1_000 },
                     _ => FailureKind::Assertion,
@@ -344,6 +344,8 @@ mod tests {
                     index,
                     scope: *scope,
                     order,
+                    world: World::Plain,
+                    level: SandboxLevel::Container,
                     worker: WorkerId(format!("worker-{}", index % 2)),
                     started_at: 0,
                     wall_us: 1_000_000,
