@@ -121,7 +121,7 @@ pub(crate) async fn connect_engine(worker: WorkerId) -> Result<Engine, Complaint
 }
 
 fn unavailable(error: &flakefarm_worker::sandbox::EngineUnavailable) -> Complaint {
-    Complaint::new(Exit::FarmFailed, flakefarm_coordinator::chain(error)).hint(error.hint())
+    Complaint::new(Exit::FarmFailed, flakefarm_shared::chain(error)).hint(error.hint())
 }
 
 /// Puts a worker together.
@@ -136,4 +136,12 @@ pub(crate) fn worker_parts(
     let environments = Environments::new(engine.clone(), blobs.clone());
     let sandbox = Sandbox::Docker(DockerSandbox::new(engine));
     WorkerParts { id, slots, queue, samples, blobs, environments, sandbox }
+}
+
+/// Attempts this machine makes at once unless told otherwise: more than it has cores makes all of
+/// them slower.
+pub(crate) fn slots_of_this_machine() -> NonZeroU16 {
+    let cores = std::thread::available_parallelism()
+        .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
+    NonZeroU16::new(cores).expect("there is at least one core")
 }

@@ -106,13 +106,7 @@ pub enum PrepareError {
 
 impl From<BlobError> for PrepareError {
     fn from(error: BlobError) -> Self {
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        PrepareError::Infra(InfraError { stage: InfraStage::Blobs, message })
+        PrepareError::Infra(InfraError { stage: InfraStage::Blobs, message: flakefarm_shared::chain(&error) })
     }
 }
 

@@ -9,7 +9,8 @@ use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobEnd, JobMessage,
-    JobReport, JobSpec, Listing, Outcome, Refusal, SweepContext, WIRE_VERSION, Work, WorkerId, now_micros,
+    JobReport, JobSpec, Listing, Outcome, Refusal, SweepContext, WIRE_VERSION, Work, WorkerId, chain,
+    now_micros,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -331,15 +332,4 @@ impl Drop for Running<'_> {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

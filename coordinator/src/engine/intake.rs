@@ -22,7 +22,7 @@ pub(super) async fn worker_messages(coordinator: Coordinator, stop: Cancellation
         let Some(delivery) = delivery else { return };
         if let Err(error) = record(&coordinator, delivery).await {
             warn!(
-                error = crate::chain(&error),
+                error = flakefarm_shared::chain(&error),
                 "a worker's message could not be recorded; it will come again"
             );
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -103,7 +103,10 @@ pub(super) async fn dead_jobs(coordinator: Coordinator, stop: CancellationToken)
         };
         let Some(delivery) = delivery else { return };
         if let Err(error) = bury(&coordinator, delivery).await {
-            warn!(error = crate::chain(&error), "a dead job could not be recorded; it will come again");
+            warn!(
+                error = flakefarm_shared::chain(&error),
+                "a dead job could not be recorded; it will come again"
+            );
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }

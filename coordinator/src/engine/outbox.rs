@@ -15,7 +15,7 @@ const WATERMARK: u64 = 500;
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     loop {
         if let Err(error) = publish(&coordinator).await {
-            warn!(error = crate::chain(&error), "jobs wait: could not publish");
+            warn!(error = flakefarm_shared::chain(&error), "jobs wait: could not publish");
         }
         if !next_round(&coordinator.wake_outbox, &stop).await {
             return;
@@ -60,7 +60,7 @@ pub(super) async fn republish_overdue(coordinator: Coordinator, stop: Cancellati
     let pause = coordinator.lease / 10;
     loop {
         if let Err(error) = republish_once(&coordinator).await {
-            warn!(error = crate::chain(&error), "could not look for overdue jobs");
+            warn!(error = flakefarm_shared::chain(&error), "could not look for overdue jobs");
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

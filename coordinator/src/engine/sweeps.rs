@@ -339,11 +339,13 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
                     .filter(|row| matches!(row.state, SweepState::Running) && coordinator.works_on(row.id))
                 {
                     if let Err(error) = coordinator.advance(row).await {
-                        warn!(sweep.id = %row.id, error = crate::chain(&error), "sweep could not advance, will try again");
+                        warn!(sweep.id = %row.id, error = flakefarm_shared::chain(&error), "sweep could not advance, will try again");
                     }
                 }
             }
-            Err(error) => warn!(error = crate::chain(&error), "could not read the sweeps, will try again"),
+            Err(error) => {
+                warn!(error = flakefarm_shared::chain(&error), "could not read the sweeps, will try again")
+            }
         }
         if !next_round(&coordinator.wake, &stop).await {
             return;

@@ -31,14 +31,10 @@ pub(super) async fn submit(
 }
 
 fn row_json(row: &SweepRow) -> Value {
-    let failure = match &row.state {
-        SweepState::Failed(refusal) => Some(refusal),
-        SweepState::Running | SweepState::Answered | SweepState::Interrupted | SweepState::Cancelled => None,
-    };
     json!({
         "id": row.id, "project": row.project, "revision": row.revision, "state": row.state.word(),
         "class": row.class, "seed": row.seed, "created_at": row.created_at, "finished_at": row.finished_at,
-        "failure": failure,
+        "failure": row.state.refusal(),
     })
 }
 

@@ -342,11 +342,6 @@ pub(crate) fn is_missing(error: &Error) -> bool {
 /// An engine's error as ours: `stage` if the engine answered, [`InfraStage::Engine`] if it did not.
 pub(crate) fn infra(stage: InfraStage, what: &str, error: &Error) -> InfraError {
     let answered = matches!(error, Error::DockerResponseServerError { .. } | Error::DockerStreamError { .. });
-    let mut message = format!("{what}: {error}");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
-    InfraError { stage: if answered { stage } else { InfraStage::Engine }, message }
+    let stage = if answered { stage } else { InfraStage::Engine };
+    InfraError { stage, message: format!("{what}: {}", flakefarm_shared::chain(error)) }
 }
