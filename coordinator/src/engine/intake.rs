@@ -1,5 +1,6 @@
 //! From the queue to rows: ends of jobs, signs of life, dead jobs.
 
+use super::trouble::Step;
 use super::{Coordinator, EngineError};
 use crate::db::{Settlement, WorkerRow};
 use crate::events::Event;
@@ -12,6 +13,9 @@ use tracing::{error, info, warn};
 /// A job that met an infrastructure error this often is dead.
 const INFRASTRUCTURE_FAILURES: u32 = 5;
 
+/// Pause before a message that could not be recorded is looked at again.
+const RETRY: Duration = Duration::from_millis(500);
+
 pub(super) async fn worker_messages(coordinator: Coordinator, stop: CancellationToken) {
     let mut messages = coordinator.queue.worker_messages();
     loop {
@@ -20,12 +24,10 @@ pub(super) async fn worker_messages(coordinator: Coordinator, stop: Cancellation
             () = stop.cancelled() => return,
         };
         let Some(delivery) = delivery else { return };
-        if let Err(error) = record(&coordinator, delivery).await {
-            warn!(
-                error = flakefarm_shared::chain(&error),
-                "a worker's message could not be recorded; it will come again"
-            );
-            tokio::time::sleep(Duration::from_millis(500)).await;
+        let recorded = record(&coordinator, delivery).await;
+        coordinator.note(Step::Recording, &recorded);
+        if recorded.is_err() {
+            tokio::time::sleep(RETRY).await; // the message was given back and comes again
         }
     }
 }
@@ -102,12 +104,10 @@ pub(super) async fn dead_jobs(coordinator: Coordinator, stop: CancellationToken)
             () = stop.cancelled() => return,
         };
         let Some(delivery) = delivery else { return };
-        if let Err(error) = bury(&coordinator, delivery).await {
-            warn!(
-                error = flakefarm_shared::chain(&error),
-                "a dead job could not be recorded; it will come again"
-            );
-            tokio::time::sleep(Duration::from_millis(500)).await;
+        let buried = bury(&coordinator, delivery).await;
+        coordinator.note(Step::Burying, &buried);
+        if buried.is_err() {
+            tokio::time::sleep(RETRY).await;
         }
     }
 }

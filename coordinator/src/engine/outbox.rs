@@ -2,6 +2,7 @@
 //! what has had no news for a lease. A crash between publishing and recording it publishes twice,
 //! which everybody downstream bears.
 
+use super::trouble::Step;
 use super::{Coordinator, EngineError, Realm, next_round};
 use flakefarm_shared::queue::QueueError;
 use flakefarm_shared::{Class, JobMessage, WIRE_VERSION, now_micros};
@@ -14,9 +15,8 @@ const WATERMARK: u64 = 500;
 
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     loop {
-        if let Err(error) = publish(&coordinator).await {
-            warn!(error = flakefarm_shared::chain(&error), "jobs wait: could not publish");
-        }
+        let published = publish(&coordinator).await;
+        coordinator.note(Step::Publishing, &published);
         if !next_round(&coordinator.wake_outbox, &stop).await {
             return;
         }

@@ -1,6 +1,7 @@
 //! Sweeps: submit, advance, finish. Advancing reads the recorded jobs, folds new reports into the
 //! ledger, asks the planner, and records what it wants; nothing else decides.
 
+use super::trouble::Step;
 use super::{Coordinator, EngineError, SweepMemory, next_round};
 use crate::db::{JobRow, JobState, NewJob, NewSweep, Settlement, SweepRow, SweepState, VerdictRow};
 use crate::events::Event;
@@ -332,25 +333,26 @@ impl Coordinator {
 
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     loop {
-        match coordinator.db.unfinished_sweeps().await {
-            Ok(rows) => {
-                for row in rows
-                    .iter()
-                    .filter(|row| matches!(row.state, SweepState::Running) && coordinator.works_on(row.id))
-                {
-                    if let Err(error) = coordinator.advance(row).await {
-                        warn!(sweep.id = %row.id, error = flakefarm_shared::chain(&error), "sweep could not advance, will try again");
-                    }
-                }
-            }
-            Err(error) => {
-                warn!(error = flakefarm_shared::chain(&error), "could not read the sweeps, will try again")
-            }
-        }
+        let advanced = advance_all(&coordinator).await;
+        coordinator.note(Step::Planning, &advanced);
         if !next_round(&coordinator.wake, &stop).await {
             return;
         }
     }
+}
+
+/// One step of every running sweep. A sweep that cannot take its step does not hold up the others.
+async fn advance_all(coordinator: &Coordinator) -> Result<(), EngineError> {
+    let rows = coordinator.db.unfinished_sweeps().await?;
+    let ours = |row: &&SweepRow| matches!(row.state, SweepState::Running) && coordinator.works_on(row.id);
+    let mut advanced = Ok(());
+    for row in rows.iter().filter(ours) {
+        if let Err(error) = coordinator.advance(row).await {
+            warn!(sweep.id = %row.id, "sweep could not advance");
+            advanced = Err(error);
+        }
+    }
+    advanced
 }
 
 fn stopped(state: &SweepState) -> Option<Stopped> {

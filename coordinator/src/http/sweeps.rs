@@ -72,7 +72,7 @@ pub(super) async fn events(
         state => Some(Event::Finished { sweep: id, state: state.word().to_owned() }),
     };
     let already_ended = ended.is_some();
-    let live = live.filter_map(move |event| event.ok().filter(|event| event.sweep() == id));
+    let live = live.filter_map(move |event| event.ok().filter(|event| event.concerns(id)));
     let stream =
         async_stream_until_finished(tokio_stream::iter(ended), live, already_ended, app.stop.clone());
     let stream = stream.map(|event| Ok(sse::Event::default().json_data(&event).expect("events serialise")));

@@ -7,6 +7,7 @@ mod docker;
 mod engine;
 mod hosts;
 mod output;
+mod owner;
 
 pub use docker::{DockerSandbox, RunningContainer};
 pub(crate) use engine::{CONTAINER_LABELS, Role, infra, is_missing, label};
@@ -79,8 +80,8 @@ impl Sandbox {
         }
     }
 
-    /// Removes sandboxes of this worker that this process does not know, and anyone's whose time
-    /// has long passed. Returns how many. Call it at start and every minute.
+    /// Removes sandboxes of this worker that this process does not know, those of processes of this
+    /// machine that are gone, and anyone's whose time has long passed. Returns how many. Call it at start and every minute.
     pub async fn reap(&self) -> Result<usize, InfraError> {
         match self {
             Sandbox::Docker(docker) => docker.engine().reap().await,
