@@ -236,6 +236,13 @@ fn a_listing_runs_nothing_and_agrees_with_a_run() {
 }
 
 #[test]
+fn a_list_longer_than_any_line_may_be_is_read_whole() {
+    let listing = attempt("crowd", python(), RunRequest::List, PATIENCE);
+    assert_eq!(listing.tests.len(), 4000);
+    assert_eq!(listing.garbage_lines, 0);
+}
+
+#[test]
 fn selected_tests_run_alone_in_the_order_asked_for() {
     let inner = "tests/test_outcomes.py::TestClass::TestInner::test_method";
     let long = format!("tests/test_outcomes.py::test_parameters[{}]", "l".repeat(2_000));

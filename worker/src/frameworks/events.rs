@@ -30,12 +30,18 @@ pub enum Event {
         /// The error's last lines.
         message: String,
     },
+    /// Selected tests that were not found, or a part of them.
+    Missing {
+        /// Which.
+        tests: Vec<TestId>,
+    },
     /// Collection is over.
     Collected {
-        /// The tests in the order they will run.
+        /// The tests in the order they will run, or a part of them.
         tests: Vec<TestId>,
-        /// Selected tests that were not found.
-        missing: Vec<TestId>,
+        /// Whether another part follows.
+        #[serde(default)]
+        more: bool,
     },
     /// A test starts.
     Start {

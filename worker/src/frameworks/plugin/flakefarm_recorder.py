@@ -215,7 +215,8 @@ class Recorder:
 
     def collected(self, items):
         tests = [self.id_of(item) for item in items]
-        self.channel.send({"e": "collected", "tests": tests, "missing": self.missing})
+        self.channel.send_list({"e": "missing"}, "tests", self.missing)
+        self.channel.send_list({"e": "collected"}, "tests", tests)
 
     def id_of(self, item):
         return self.ids.get(id(item)) or clean(item.nodeid)

@@ -63,6 +63,8 @@ pub struct AttemptReader {
     expected: Option<HashSet<TestId>>,
     version: String,
     listing: bool,
+    /// Parts of what was collected, until the last has come.
+    collecting: Vec<TestId>,
     tests: Option<Vec<TestId>>,
     missing: Vec<TestId>,
     collection_errors: Vec<CollectionError>,
@@ -101,9 +103,12 @@ impl AttemptReader {
                     self.collection_errors.push(CollectionError { path, message });
                 }
             }
-            Event::Collected { tests, missing } => {
-                self.tests = Some(tests);
-                self.missing = missing;
+            Event::Missing { tests } => self.missing.extend(tests),
+            Event::Collected { tests, more } => {
+                self.collecting.extend(tests);
+                if !more {
+                    self.tests = Some(std::mem::take(&mut self.collecting));
+                }
             }
             Event::Start { test, i } => self.running = Some(Running { test, position: i, started: now }),
             Event::End(end) => self.test_ended(end),
