@@ -123,8 +123,10 @@ def configuration(project, options):
         "[project]",
         f"name = {json.dumps(project['name'])}",
     ]
+    # The requirements are what the tests need, not what the project's options report with (coverage, say).
+    lines += ["", "[tests]", 'arguments = ["-o", "addopts="]']
     if project.get("test_paths"):
-        lines += ["", "[tests]", f"paths = {json.dumps(project['test_paths'])}"]
+        lines += [f"paths = {json.dumps(project['test_paths'])}"]
     lines += [
         "",
         "[environment]",

@@ -3,7 +3,7 @@
 
 use crate::attempt::{self, AttemptSetting, Unwatched, Watched};
 use crate::environment::{Environments, PrepareError};
-use crate::frameworks::pytest;
+use crate::frameworks::pytest::{self, AttemptReading};
 use crate::sandbox::Sandbox;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
@@ -175,28 +175,7 @@ async fn list(
         return Err(Stop::Infrastructure(error));
     }
     if reading.tests.is_empty() {
-        let reason = match &reading.end {
-            AttemptEnd::NothingRan { reason } => reason.clone(),
-            AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {
-                String::new()
-            }
-        };
-        let mut log = String::new();
-        for error in &reading.collection_errors {
-            log.push_str(&format!("{}:\n{}\n", error.path, error.message));
-        }
-        if log.is_empty() {
-            log = if reason.is_empty() { stray_output } else { reason };
-        }
-        return Err(Stop::Refused(Refusal {
-            message: if reading.collection_errors.is_empty() {
-                "no tests found".to_owned()
-            } else {
-                "no tests found: collection failed".to_owned()
-            },
-            log,
-            hint: Some("set `paths` under [tests] in flakefarm.toml, or see whether `pytest --collect-only` finds them".to_owned()),
-        }));
+        return Err(Stop::Refused(nothing_listed(&reading, stray_output)));
     }
     Ok(Listing {
         tests: reading.tests,
@@ -205,6 +184,39 @@ async fn list(
         image: setting.image.to_owned(),
         command: pytest::command(setting.project),
     })
+}
+
+/// Why a listing found no test, with what the framework said and what may help.
+fn nothing_listed(reading: &AttemptReading, stray_output: String) -> Refusal {
+    let reason = match &reading.end {
+        AttemptEnd::NothingRan { reason } => reason.as_str(),
+        AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => "",
+    };
+    let mut log = String::new();
+    for error in &reading.collection_errors {
+        log.push_str(&format!("{}:\n{}\n", error.path, error.message));
+    }
+    if log.is_empty() {
+        log = if reason.is_empty() { stray_output } else { reason.to_owned() };
+    }
+    let (message, hint) = if reason.starts_with(pytest::ARGUMENTS_REFUSED) {
+        (
+            "pytest cannot start",
+            "install the plugins that the project's configuration asks for, in a step of `setup` under \
+             [environment] in flakefarm.toml; or do without its options: `flakefarm sweep PATH -- -o addopts=`",
+        )
+    } else if reading.collection_errors.is_empty() {
+        (
+            "no tests found",
+            "set `paths` under [tests] in flakefarm.toml, or see whether `pytest --collect-only` finds them",
+        )
+    } else {
+        (
+            "no tests found: collection failed",
+            "if something is not installed, add it to `setup` under [environment] in flakefarm.toml",
+        )
+    };
+    Refusal { message: message.to_owned(), log, hint: Some(hint.to_owned()) }
 }
 
 async fn run(

@@ -4,6 +4,7 @@
 mod ending;
 pub mod reader;
 
+pub(crate) use ending::ARGUMENTS_REFUSED;
 pub use reader::{AttemptReader, AttemptReading, ExitSeen, ReadSample};
 
 use flakefarm_shared::{Order, ProjectSpec, TestId};
