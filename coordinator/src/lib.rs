@@ -7,6 +7,7 @@ pub mod http;
 pub mod plan;
 pub mod report;
 pub mod score;
+pub mod simulate;
 
 pub use engine::{Coordinator, Submission};
 
