@@ -10,7 +10,9 @@ use crate::progress::Progress;
 use crate::{signals, stores};
 use flakefarm_coordinator::Submission;
 use flakefarm_coordinator::db::SweepRow;
-use flakefarm_coordinator::plan::{Confidence, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
+use flakefarm_coordinator::plan::{
+    Confidence, Guarantee, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
+};
 use flakefarm_coordinator::report::{Report, Verdict};
 use flakefarm_shared::{Class, Digest, Refusal, SweepContext, WIRE_VERSION};
 use flakefarm_worker::config::{LoadedProject, ProjectSource};
@@ -104,12 +106,14 @@ fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Re
     };
     Ok(Question {
         kind: QuestionKind::Detect,
-        runs: fixed.map_or(Runs::ForGuarantee, Runs::Fixed),
+        runs: fixed.map_or(Runs::Adaptive, Runs::Fixed),
         scope,
         order: args.order,
         seed: args.seed.or(defaults.seed).unwrap_or_else(fresh_seed),
         confidence,
         max_flake_rate,
+        guarantee: Guarantee::default(),
+        budget: None,
         workers,
         tests: TestFilter(args.tests.clone()),
     })

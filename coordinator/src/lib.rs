@@ -7,5 +7,6 @@ pub mod http;
 pub mod plan;
 pub mod report;
 pub mod score;
+pub mod simulate;
 
 pub use engine::{Coordinator, Submission};

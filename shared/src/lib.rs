@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod project;
 pub mod queue;
 pub mod samples;
+pub mod source;
 pub mod world;
 
 pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage};
@@ -20,6 +21,7 @@ pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection,
 pub use message::{Class, Control, JobEnd, JobMessage, Refusal, WorkerMessage};
 pub use outcome::{Failure, FailureKind, Outcome, Phase, Sample};
 pub use project::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
+pub use source::{Risk, TestSource};
 pub use world::{SandboxLevel, World};
 
 /// Version of everything that crosses a process edge (messages, specs, reports). A peer that reads

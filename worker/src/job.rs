@@ -183,6 +183,7 @@ async fn list(
         framework_version: reading.framework_version,
         image: setting.image.to_owned(),
         command: pytest::command(setting.project),
+        sources: reading.sources,
     })
 }
 

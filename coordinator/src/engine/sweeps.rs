@@ -5,7 +5,7 @@ use super::trouble::Step;
 use super::{Coordinator, EngineError, SweepMemory, next_round};
 use crate::db::{JobRow, JobState, NewJob, NewSweep, Settlement, SweepRow, SweepState, VerdictRow};
 use crate::events::Event;
-use crate::plan::{self, Ledger, Planning, Question};
+use crate::plan::{self, History, Ledger, Planning, Question};
 use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
 use flakefarm_shared::{
     Class, Control, Digest, JobId, JobReport, JobSpec, Listing, Refusal, SweepContext, SweepId, TestId,
@@ -13,6 +13,7 @@ use flakefarm_shared::{
 };
 use std::collections::HashSet;
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -217,7 +218,9 @@ impl Coordinator {
         let (planned, progress) = {
             let memory = self.memory.lock().await;
             let Some(memory) = memory.get(&row.id) else { return Ok(()) };
-            let planned = plan::plan(&question, &memory.ledger);
+            let elapsed =
+                Duration::from_micros(now_micros().saturating_sub(row.created_at).max(0).unsigned_abs());
+            let planned = plan::plan(&question, &memory.ledger, &History::default(), elapsed);
             let progress = progress(row.id, &memory.ledger, &planned);
             (planned, progress)
         };

@@ -2,7 +2,7 @@
 //! line is never trusted to be whole or ours: whatever is not an event is counted and dropped.
 
 use flakefarm_shared::outcome::Frame;
-use flakefarm_shared::{FailureKind, Phase, TestId};
+use flakefarm_shared::{FailureKind, Phase, TestId, TestSource};
 use serde::Deserialize;
 
 /// One event. Unknown fields are ignored, so that a newer plugin may say more.
@@ -42,6 +42,12 @@ pub enum Event {
         /// Whether another part follows.
         #[serde(default)]
         more: bool,
+    },
+    /// What the sources say of the tests, in the order of collection, or a part of it; only when
+    /// listing.
+    Sources {
+        /// One per test.
+        tests: Vec<TestSource>,
     },
     /// A test starts.
     Start {

@@ -21,6 +21,8 @@ pub fn files() -> Vec<(String, &'static str)> {
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
+        ("flakefarm_risks.py", include_str!("plugin/flakefarm_risks.py")),
+        ("flakefarm_sources.py", include_str!("plugin/flakefarm_sources.py")),
     ]
     .map(|(name, content)| (name.to_owned(), content))
     .to_vec()
