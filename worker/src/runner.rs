@@ -82,6 +82,7 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
             samples: parts.samples,
             environments: parts.environments,
             sandbox: parts.sandbox,
+            slots: parts.slots,
             running: AtomicU16::new(0),
         },
         hands: Mutex::default(),

@@ -7,14 +7,16 @@ mod docker;
 mod engine;
 mod hosts;
 mod output;
+mod seccomp;
 
 pub use docker::{DockerSandbox, RunningContainer};
 pub(crate) use engine::{CONTAINER_LABELS, Role, infra, is_missing, label};
-pub use engine::{ContainerGuard, Engine, EngineFacts, EngineUnavailable};
+pub use engine::{ContainerGuard, Engine, EngineFacts, EngineUnavailable, RuntimeChoice};
 pub use output::BoundedOutput;
 
 use flakefarm_shared::{AttemptId, InfraError, Limits, SweepId, WorkerId};
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 /// A level of isolation.
 #[derive(Debug, Clone)]
@@ -79,6 +81,14 @@ impl Sandbox {
         }
     }
 
+    /// Somebody waits for attempts in `image` within `limits`: has some `count` sandboxes ready for
+    /// them, for a while and within bounds. A hint; levels that start fast enough ignore it.
+    pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16) {
+        match self {
+            Sandbox::Docker(docker) => docker.keep_ready(image, limits, count),
+        }
+    }
+
     /// Removes sandboxes of this worker that this process does not know, and anyone's whose time
     /// has long passed. Returns how many. Call it at start and every minute.
     pub async fn reap(&self) -> Result<usize, InfraError> {
@@ -112,7 +122,7 @@ impl RunningSandbox {
         }
     }
 
-    /// Waits for its end, removes it and says how it ended. Unread lines are dropped.
+    /// Waits for its end, has it removed and says how it ended. Unread lines are dropped.
     pub async fn finish(self) -> Result<SandboxExit, InfraError> {
         match self {
             RunningSandbox::Docker(container) => container.finish().await,
