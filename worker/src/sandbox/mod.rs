@@ -7,12 +7,14 @@ mod docker;
 mod engine;
 mod hosts;
 mod output;
+mod scripted;
 mod seccomp;
 
 pub use docker::{DockerSandbox, RunningContainer};
 pub(crate) use engine::{CONTAINER_LABELS, Role, infra, is_missing, label};
 pub use engine::{ContainerGuard, Engine, EngineFacts, EngineUnavailable, RuntimeChoice};
 pub use output::BoundedOutput;
+pub use scripted::{RunningScript, ScriptedSandbox};
 
 use flakefarm_shared::{AttemptId, InfraError, Limits, SweepId, WorkerId};
 use std::collections::BTreeMap;
@@ -23,6 +25,8 @@ use std::num::NonZeroU16;
 pub enum Sandbox {
     /// A fresh container of a Docker-compatible engine.
     Docker(DockerSandbox),
+    /// Nothing at all: canned answers at once, to measure and test what is around sandboxes.
+    Scripted(ScriptedSandbox),
 }
 
 /// What to run in a fresh sandbox.
@@ -69,6 +73,8 @@ pub struct SandboxExit {
 pub enum RunningSandbox {
     /// A container.
     Docker(Box<RunningContainer>),
+    /// An answer.
+    Scripted(RunningScript),
 }
 
 impl Sandbox {
@@ -78,6 +84,7 @@ impl Sandbox {
             Sandbox::Docker(docker) => {
                 docker.start(request).await.map(|running| RunningSandbox::Docker(Box::new(running)))
             }
+            Sandbox::Scripted(scripted) => scripted.start(&request).map(RunningSandbox::Scripted),
         }
     }
 
@@ -86,6 +93,7 @@ impl Sandbox {
     pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16) {
         match self {
             Sandbox::Docker(docker) => docker.keep_ready(image, limits, count),
+            Sandbox::Scripted(_) => {}
         }
     }
 
@@ -94,6 +102,7 @@ impl Sandbox {
     pub async fn reap(&self) -> Result<usize, InfraError> {
         match self {
             Sandbox::Docker(docker) => docker.engine().reap().await,
+            Sandbox::Scripted(_) => Ok(0),
         }
     }
 
@@ -101,6 +110,7 @@ impl Sandbox {
     pub async fn close(&self) {
         match self {
             Sandbox::Docker(docker) => docker.close().await,
+            Sandbox::Scripted(_) => {}
         }
     }
 }
@@ -112,6 +122,7 @@ impl RunningSandbox {
     pub async fn next_line(&mut self) -> Option<Vec<u8>> {
         match self {
             RunningSandbox::Docker(container) => container.next_line().await,
+            RunningSandbox::Scripted(script) => script.next_line(),
         }
     }
 
@@ -119,6 +130,7 @@ impl RunningSandbox {
     pub async fn kill(&mut self) {
         match self {
             RunningSandbox::Docker(container) => container.kill().await,
+            RunningSandbox::Scripted(script) => script.kill(),
         }
     }
 
@@ -126,6 +138,7 @@ impl RunningSandbox {
     pub async fn finish(self) -> Result<SandboxExit, InfraError> {
         match self {
             RunningSandbox::Docker(container) => container.finish().await,
+            RunningSandbox::Scripted(script) => Ok(script.finish()),
         }
     }
 }
