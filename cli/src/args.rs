@@ -1,5 +1,6 @@
 //! What people type. Layers: flags over environment (`FLAKEFARM_*`) over `flakefarm.toml` over defaults.
 
+use crate::bench::BenchArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flakefarm_coordinator::http::TokenKind;
 use flakefarm_coordinator::plan::{Confidence, Rate, ScopeChoice};
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Show a JSON report again, in another format
     Report(ReportArgs),
+    /// Measure what attempts cost here, at each level of isolation and in other ways
+    Bench(Box<BenchArgs>),
     /// Say what is wrong with this machine or farm
     Doctor(DoctorArgs),
     /// Run a farm's coordinator

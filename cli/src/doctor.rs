@@ -40,8 +40,9 @@ async fn engine() -> Result<String, Complaint> {
     let engine = embedded::connect_engine(WorkerId(format!("doctor-{}", std::process::id()))).await?;
     let facts = engine.check().await?;
     engine.close().await;
-    let runtime = facts.runtime.map(|runtime| format!(", runtime {runtime}")).unwrap_or_default();
-    Ok(format!("version {}, API {}{runtime}", facts.version, facts.api_version))
+    let lean = facts.runtimes.iter().find(|runtime| *runtime == "crun");
+    let runtime = lean.unwrap_or(&facts.default_runtime);
+    Ok(format!("version {}, API {}, runtime {runtime}", facts.version, facts.api_version))
 }
 
 async fn queue(address: Result<&str, Complaint>) -> Result<String, Complaint> {

@@ -2,6 +2,7 @@
 //! coordinator and a worker in this process.
 
 mod args;
+mod bench;
 mod doctor;
 mod embedded;
 mod exit;
@@ -54,6 +55,7 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Sweep(args) => Box::pin(sweep::sweep(*args)).await,
         Command::Init(args) => sweep::init(&args),
         Command::Report(args) => output::rerender(&args).await,
+        Command::Bench(args) => Box::pin(bench::bench(&args)).await,
         Command::Doctor(args) => doctor::doctor(&args).await,
         Command::Coordinator(args) => Box::pin(roles::coordinator(&args)).await,
         Command::Worker(args) => Box::pin(roles::worker(&args)).await,

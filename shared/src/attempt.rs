@@ -26,7 +26,7 @@ pub struct AttemptRecord {
     pub worker: WorkerId,
     /// When the sandbox started.
     pub started_at: UnixMicros,
-    /// From the request to create the sandbox to its removal, in microseconds.
+    /// From the request to create the sandbox to its end, in microseconds.
     pub wall_us: u64,
     /// How many attempts the worker was running at once, this one included: timings taken under
     /// parallel load are noisy.

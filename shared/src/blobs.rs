@@ -3,12 +3,16 @@
 
 use crate::ids::Digest;
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use url::Url;
+
+/// Blobs written at the same time: what a disk can bundle into one flush.
+const AT_ONCE: usize = 32;
 
 /// A blob store. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -125,6 +129,12 @@ impl Blobs {
         let json = serde_json::to_vec(value).expect("wire types serialise");
         let packed = zstd::encode_all(json.as_slice(), 3).expect("compressing memory to memory");
         self.put(packed).await
+    }
+
+    /// Stores many values, several at a time; their names come in the order of the values.
+    pub async fn put_json_all<T: Serialize>(&self, values: &[T]) -> Result<Vec<Digest>, BlobError> {
+        let puts: Vec<_> = values.iter().map(|value| self.put_json(value)).collect();
+        futures::stream::iter(puts).buffered(AT_ONCE).try_collect().await
     }
 
     /// Reads what [`Blobs::put_json`] stored. `what` names the expected type in errors.

@@ -30,6 +30,8 @@ const REPOSITORY_ENV: &str = "flakefarm/env";
 const REPOSITORY_WORK: &str = "flakefarm/work";
 const KIND: &str = "image";
 const IMAGES_KEPT: usize = 20;
+/// A sweep's jobs follow one another; a tag that was moved in between sweeps is to be seen soon.
+const REMEMBERED: Duration = Duration::from_secs(120);
 const SETUP_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// A tar archive is a little larger than its files.
 const UNPACKED_LIMIT: u64 = SIZE_LIMIT + (256 << 20);
@@ -77,13 +79,24 @@ chown -R 1000:1000 /flakefarm/tree
 chmod -R a+rX /flakefarm
 "#;
 
-/// Builds environments, each once. Cloning is cheap.
+/// Where attempts find what they run in. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub struct Environments {
+pub enum Environments {
+    /// Images, built on an engine.
+    Images(Images),
+    /// One that is there already, whatever is asked for: scripted sandboxes need none.
+    Given(PreparedImage),
+}
+
+/// Builds images, each once. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Images {
     engine: Engine,
     blobs: Blobs,
     /// One lock per key in preparation, so that equal requests share one build.
     building: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    /// By the digest of what was asked for.
+    prepared: Arc<Mutex<HashMap<Digest, (PreparedImage, Instant)>>>,
 }
 
 /// An image attempts can run in.
@@ -111,15 +124,57 @@ impl From<BlobError> for PrepareError {
 }
 
 impl Environments {
-    /// Builds on `engine`, with snapshots out of `blobs`.
+    /// Images built on `engine`, with snapshots out of `blobs`.
     pub fn new(engine: Engine, blobs: Blobs) -> Self {
-        Self { engine, blobs, building: Arc::default() }
+        Self::Images(Images { engine, blobs, building: Arc::default(), prepared: Arc::default() })
+    }
+
+    /// What attempts of `context` run in, with `plugin_files` (path, content) in `/flakefarm/plugin`.
+    /// Made if it is not there yet; says in `progress` what takes time. Cancel safe: a container it
+    /// had started is removed.
+    pub async fn prepare(
+        &self,
+        context: &SweepContext,
+        plugin_files: &[(String, &str)],
+        progress: impl Fn(String) + Send + Sync,
+    ) -> Result<PreparedImage, PrepareError> {
+        match self {
+            Environments::Images(images) => images.prepare_once(context, plugin_files, progress).await,
+            Environments::Given(given) => Ok(given.clone()),
+        }
+    }
+}
+
+impl Images {
+    /// As [`Environments::prepare`]; what was prepared a moment ago is looked for by its id alone, so
+    /// that the jobs of a sweep unpack its snapshot once.
+    async fn prepare_once(
+        &self,
+        context: &SweepContext,
+        plugin_files: &[(String, &str)],
+        progress: impl Fn(String) + Send + Sync,
+    ) -> Result<PreparedImage, PrepareError> {
+        let asked = serde_json::to_vec(&(context, plugin_files)).expect("wire types serialise");
+        let asked = Digest::of(&asked);
+        let known = {
+            let mut prepared = self.prepared.lock().expect("no holder panics");
+            prepared.retain(|_, (_, made)| made.elapsed() < REMEMBERED);
+            prepared.get(&asked).map(|(image, _)| image.clone())
+        };
+        if let Some(known) = known
+            && self.engine.docker().inspect_image(&known.image_id).await.is_ok()
+        {
+            return Ok(known);
+        }
+        let image = self.prepare(context, plugin_files, progress).await?;
+        let mut prepared = self.prepared.lock().expect("no holder panics");
+        prepared.insert(asked, (image.clone(), Instant::now()));
+        Ok(image)
     }
 
     /// The image of `context`'s snapshot in its environment, with `plugin_files` (path, content) in
-    /// `/flakefarm/plugin`. Made if it is not there yet; says in `progress` what takes time. Cancel
-    /// safe: a container it had started is removed.
-    pub async fn prepare(
+    /// `/flakefarm/plugin`.
+    async fn prepare(
         &self,
         context: &SweepContext,
         plugin_files: &[(String, &str)],

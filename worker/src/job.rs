@@ -8,11 +8,12 @@ use crate::sandbox::Sandbox;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
 use flakefarm_shared::{
-    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobEnd, JobMessage,
-    JobReport, JobSpec, Listing, Outcome, Refusal, SweepContext, WIRE_VERSION, Work, WorkerId, chain,
-    now_micros,
+    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Class, Digest, InfraError, InfraStage, JobEnd,
+    JobMessage, JobReport, JobSpec, Listing, Outcome, Refusal, SweepContext, WIRE_VERSION, Work, WorkerId,
+    chain, now_micros,
 };
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,8 @@ pub(crate) struct Bench {
     pub(crate) samples: Samples,
     pub(crate) environments: Environments,
     pub(crate) sandbox: Sandbox,
+    /// Attempts that may run at once.
+    pub(crate) slots: NonZeroU16,
     /// Attempts running now, over all jobs.
     pub(crate) running: AtomicU16,
 }
@@ -134,6 +137,9 @@ async fn attempt_all(
         sweep: spec.sweep,
         worker: &bench.worker,
     };
+    if spec.class == Class::Interactive {
+        bench.sandbox.keep_ready(setting.image, &context.project.limits, bench.slots);
+    }
     let mut report = JobReport { v: WIRE_VERSION, job: spec.id, listing: None, attempts: Vec::new() };
     match &spec.work {
         Work::List => {

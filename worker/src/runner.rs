@@ -16,12 +16,14 @@ use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 const BEAT: Duration = Duration::from_secs(10);
+/// Between a sign of life and one that says that jobs have started: short ones need none of their own.
+const SOON: Duration = Duration::from_millis(500);
 const REAP: Duration = Duration::from_secs(60);
 /// Ends are published again this often before the job is given back.
 const PUBLISH_TRIES: u32 = 5;
@@ -68,6 +70,8 @@ struct Worker {
     bench: Bench,
     hands: Mutex<HashMap<JobId, InHand>>,
     cancelled: Mutex<HashSet<SweepId>>,
+    /// A job has started since the last sign of life.
+    job_started: Notify,
 }
 
 /// Works until told to end. When it returns, no sandbox of it is left.
@@ -82,10 +86,12 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
             samples: parts.samples,
             environments: parts.environments,
             sandbox: parts.sandbox,
+            slots: parts.slots,
             running: AtomicU16::new(0),
         },
         hands: Mutex::default(),
         cancelled: Mutex::default(),
+        job_started: Notify::new(),
     });
     info!(worker.id = %worker.bench.worker, worker.slots = slots, "worker starts");
     let side = CancellationToken::new();
@@ -153,7 +159,7 @@ async fn take(worker: &Worker, delivery: JobDelivery, stop: CancellationToken) {
     let in_hand = InHand { sweep, progress: progress.clone(), stop: stop.clone() };
     worker.hands.lock().expect("no panic while holding the lock").insert(job, in_hand);
     info!(job.id = %job, sweep.id = %sweep, job.redeliveries = delivery.redeliveries, "job starts");
-    send_beat(worker, false).await;
+    worker.job_started.notify_one();
     let end = job::work(&worker.bench, &message, &progress, &stop).await;
     worker.hands.lock().expect("no panic while holding the lock").remove(&job);
     let cancelled = worker.cancelled.lock().expect("no panic while holding the lock").contains(&sweep);
@@ -202,8 +208,13 @@ async fn settle(worker: &Worker, delivery: JobDelivery, end: JobEnd) {
 async fn beat(worker: Arc<Worker>, end: CancellationToken, drain: CancellationToken) {
     loop {
         send_beat(&worker, drain.is_cancelled()).await;
+        let news = async {
+            tokio::time::sleep(SOON).await;
+            worker.job_started.notified().await;
+        };
         tokio::select! {
             () = tokio::time::sleep(BEAT) => {}
+            () = news => {}
             () = end.cancelled() => return,
         }
     }

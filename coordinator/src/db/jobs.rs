@@ -45,33 +45,40 @@ impl Db {
         rows.into_iter().map(JobRow::try_from).collect()
     }
 
-    /// Pending jobs of running sweeps that may be published now: interactive ones first, then the
-    /// oldest.
-    pub async fn publishable(&self, now: UnixMicros, limit: u32) -> Result<Vec<JobRow>, DbError> {
-        // 'interactive' sorts after 'bulk'.
+    /// Pending jobs of a class, of running sweeps, that may be published now, the oldest first.
+    pub async fn publishable(
+        &self,
+        class: Class,
+        now: UnixMicros,
+        limit: u32,
+    ) -> Result<Vec<JobRow>, DbError> {
         let query = "SELECT jobs.* FROM jobs JOIN sweeps ON sweeps.id = jobs.sweep
-                     WHERE jobs.state = 'pending' AND jobs.available_at <= $1 AND sweeps.state = 'running'
-                     ORDER BY jobs.class DESC, jobs.created_at, jobs.ordinal, jobs.id LIMIT $2";
+                     WHERE jobs.state = 'pending' AND jobs.class = $1 AND jobs.available_at <= $2
+                       AND sweeps.state = 'running'
+                     ORDER BY jobs.created_at, jobs.ordinal, jobs.id LIMIT $3";
         let rows: Vec<RawJob> = read!(
             self,
             "read publishable jobs",
             fetch_all,
-            sqlx::query_as(query).bind(now).bind(i64::from(limit))
+            sqlx::query_as(query).bind(class.word()).bind(now).bind(i64::from(limit))
         )?;
         rows.into_iter().map(JobRow::try_from).collect()
     }
 
-    /// Records that a job was published for the `publication`th time. Late news of an earlier
-    /// publication, or of a settled job, changes nothing.
-    pub async fn mark_queued(&self, job: JobId, publication: u32, now: UnixMicros) -> Result<(), DbError> {
-        let query = "UPDATE jobs SET state = 'queued', publications = $2, queued_at = $3, last_news = $3, worker = NULL
-                     WHERE id = $1 AND state <> 'settled' AND publications < $2";
-        change!(
-            self,
-            "mark a job queued",
-            sqlx::query(query).bind(job.0).bind(i64::from(publication)).bind(now)
-        )?;
-        Ok(())
+    /// Records that jobs were published, each for the given time. Late news of an earlier publication,
+    /// or of a settled job, changes nothing.
+    pub async fn mark_queued(&self, published: &[(JobId, u32)], now: UnixMicros) -> Result<(), DbError> {
+        if published.is_empty() {
+            return Ok(());
+        }
+        // In the order of ids, which is the order of locks.
+        let mut published = published.to_vec();
+        published.sort();
+        match self {
+            Db::Sqlite(store) => store.mark_queued(&published, now).await,
+            Db::Postgres(store) => postgres::in_time(store.mark_queued(&published, now)).await,
+        }
+        .map_err(|source| DbError::from_driver("mark jobs queued", source))
     }
 
     /// How many jobs of a class are queued, of running sweeps.
@@ -80,6 +87,13 @@ impl Db {
                      WHERE jobs.state = 'queued' AND jobs.class = $1 AND sweeps.state = 'running'";
         let count: i64 =
             read!(self, "count queued jobs", fetch_one, sqlx::query_scalar(query).bind(class.word()))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// How many jobs of a sweep are not settled.
+    pub async fn count_unsettled(&self, sweep: SweepId) -> Result<u64, DbError> {
+        let query = "SELECT COUNT(*) FROM jobs WHERE sweep = $1 AND state <> 'settled'";
+        let count: i64 = read!(self, "count open jobs", fetch_one, sqlx::query_scalar(query).bind(sweep.0))?;
         Ok(count.unsigned_abs())
     }
 
@@ -159,6 +173,30 @@ impl Db {
             0 => Ok(Settled::Already),
             _ => Ok(Settled::First),
         }
+    }
+
+    /// Ends jobs, as [`Db::settle_job`] does; unknown ones are nobody's.
+    pub async fn settle_jobs(
+        &self,
+        settlements: &[(JobId, Settlement)],
+        now: UnixMicros,
+    ) -> Result<(), DbError> {
+        if settlements.is_empty() {
+            return Ok(());
+        }
+        // The first of two ends of one job wins here, too; then in the order of ids.
+        let mut ends: Vec<(JobId, &str, String)> = Vec::with_capacity(settlements.len());
+        for (job, settlement) in settlements {
+            if !ends.iter().any(|(known, _, _)| known == job) {
+                ends.push((*job, settlement.word(), json(settlement)));
+            }
+        }
+        ends.sort();
+        match self {
+            Db::Sqlite(store) => store.settle_jobs(&ends, now).await,
+            Db::Postgres(store) => postgres::in_time(store.settle_jobs(&ends, now)).await,
+        }
+        .map_err(|source| DbError::from_driver("settle jobs", source))
     }
 
     /// Settles all jobs of a sweep that are not settled as cancelled; gives how many.

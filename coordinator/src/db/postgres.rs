@@ -80,6 +80,55 @@ impl Postgres {
         Ok(inserted)
     }
 
+    pub(super) async fn mark_queued(
+        &self,
+        published: &[(JobId, u32)],
+        now: UnixMicros,
+    ) -> Result<(), sqlx::Error> {
+        let (jobs, publications): (Vec<Uuid>, Vec<i64>) =
+            published.iter().map(|(job, publication)| (job.0, i64::from(*publication))).unzip();
+        sqlx::query(
+            "WITH new AS (
+                 SELECT new.id, new.publication FROM UNNEST($1::uuid[], $2::bigint[]) AS new (id, publication)
+                 JOIN jobs ON jobs.id = new.id ORDER BY jobs.id FOR UPDATE OF jobs
+             )
+             UPDATE jobs SET state = 'queued', publications = new.publication, queued_at = $3, last_news = $3,
+                             worker = NULL
+             FROM new
+             WHERE jobs.id = new.id AND jobs.state <> 'settled' AND jobs.publications < new.publication",
+        )
+        .bind(jobs)
+        .bind(publications)
+        .bind(now)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    pub(super) async fn settle_jobs(
+        &self,
+        ends: &[(JobId, &str, String)],
+        now: UnixMicros,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "WITH new AS (
+                 SELECT new.id, new.ending, new.settlement
+                 FROM UNNEST($1::uuid[], $2::text[], $3::text[]) AS new (id, ending, settlement)
+                 JOIN jobs ON jobs.id = new.id ORDER BY jobs.id FOR UPDATE OF jobs
+             )
+             UPDATE jobs SET state = 'settled', ending = new.ending, settlement = new.settlement,
+                             settled_at = $4
+             FROM new WHERE jobs.id = new.id AND jobs.state <> 'settled'",
+        )
+        .bind(ends.iter().map(|(job, _, _)| job.0).collect::<Vec<_>>())
+        .bind(ends.iter().map(|(_, ending, _)| *ending).collect::<Vec<_>>())
+        .bind(ends.iter().map(|(_, _, settlement)| settlement.as_str()).collect::<Vec<_>>())
+        .bind(now)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     pub(super) async fn touch_jobs(
         &self,
         jobs: &[JobId],

@@ -118,6 +118,52 @@ impl Sqlite {
         Ok(inserted)
     }
 
+    pub(super) async fn mark_queued(
+        &self,
+        published: &[(JobId, u32)],
+        now: UnixMicros,
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = self.begin().await?;
+        for published in published.chunks(ROWS_PER_STATEMENT) {
+            let mut update = QueryBuilder::<Driver>::new("WITH new (id, publication) AS (");
+            update.push_values(published, |mut row, (job, publication)| {
+                row.push_bind(job.0).push_bind(i64::from(*publication));
+            });
+            update.push(
+                ") UPDATE jobs SET state = 'queued', publications = new.publication, worker = NULL, queued_at = ",
+            );
+            update.push_bind(now).push(", last_news = ").push_bind(now);
+            update.push(
+                " FROM new WHERE jobs.id = new.id AND jobs.state <> 'settled' \
+                 AND jobs.publications < new.publication",
+            );
+            update.build().execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
+    }
+
+    pub(super) async fn settle_jobs(
+        &self,
+        ends: &[(JobId, &str, String)],
+        now: UnixMicros,
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = self.begin().await?;
+        for ends in ends.chunks(ROWS_PER_STATEMENT) {
+            let mut update = QueryBuilder::<Driver>::new("WITH new (id, ending, settlement) AS (");
+            update.push_values(ends, |mut row, (job, ending, settlement)| {
+                row.push_bind(job.0).push_bind((*ending).to_owned()).push_bind(settlement.clone());
+            });
+            update.push(
+                ") UPDATE jobs SET state = 'settled', ending = new.ending, settlement = new.settlement, \
+                 settled_at = ",
+            );
+            update.push_bind(now);
+            update.push(" FROM new WHERE jobs.id = new.id AND jobs.state <> 'settled'");
+            update.build().execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
+    }
+
     pub(super) async fn touch_jobs(
         &self,
         jobs: &[JobId],

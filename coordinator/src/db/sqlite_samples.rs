@@ -13,8 +13,12 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
+use sqlx::{QueryBuilder, Sqlite};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 const LAYOUT: i64 = 1;
 const SCHEMA: &str = "
@@ -49,6 +53,9 @@ pub struct SqliteSamples {
     readers: SqlitePool,
     retention: Retention,
     clock: Box<dyn Fn() -> UnixMicros + Send + Sync>,
+    /// Whose turn it is to write, for itself and all who wait.
+    turn: tokio::sync::Mutex<()>,
+    waiting: Mutex<VecDeque<Waiting>>,
 }
 
 impl std::fmt::Debug for SqliteSamples {
@@ -89,7 +96,14 @@ impl SqliteSamples {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
         let readers =
             SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(sample_error)?;
-        let samples = Self { writer, readers, retention, clock: Box::new(clock) };
+        let samples = Self {
+            writer,
+            readers,
+            retention,
+            clock: Box::new(clock),
+            turn: tokio::sync::Mutex::default(),
+            waiting: Mutex::default(),
+        };
         samples.purge().await?;
         Ok(samples)
     }
@@ -106,12 +120,112 @@ impl SqliteSamples {
         let now = (self.clock)();
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         delete_expired(&mut transaction, now).await?;
-        let mut appended = Vec::with_capacity(batch.len());
-        for chunk in batch {
-            appended.push(append_chunk(&mut transaction, chunk, &self.retention, now).await?);
-        }
+        let appended = insert_chunks(&mut transaction, batch, expiry(now, self.retention.raw)).await?;
+        let new = batch.iter().zip(&appended).filter(|(_, appended)| **appended == Appended::New);
+        merge_rollups(&mut transaction, new.map(|(chunk, _)| chunk), &self.retention, now).await?;
         transaction.commit().await?;
         Ok(appended)
+    }
+
+    /// Appends together with all who wait at the same time: a transaction costs more than its rows.
+    /// Whoever's turn it is writes for those before it, too. Cancel safe: if the one that writes is
+    /// dropped, the others write for themselves.
+    async fn append_together(&self, chunks: Vec<codec::Prepared>) -> Result<Vec<Appended>, SampleError> {
+        let chunks = Arc::new(chunks);
+        loop {
+            let (reply, mut answer) = oneshot::channel();
+            self.lock_waiting().push_back(Waiting { chunks: chunks.clone(), reply });
+            loop {
+                let _turn = self.turn.lock().await;
+                match answer.try_recv() {
+                    Ok(answer) => return answer.map_err(|failure| failure.as_error()),
+                    // Whoever had taken it up was dropped.
+                    Err(oneshot::error::TryRecvError::Closed) => break,
+                    Err(oneshot::error::TryRecvError::Empty) => {
+                        let taken = self.take_waiting();
+                        self.write_for(taken).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first who wait, as many as fill a transaction.
+    fn take_waiting(&self) -> Vec<Waiting> {
+        let mut waiting = self.lock_waiting();
+        let (mut taken, mut count) = (Vec::new(), 0);
+        while count < BATCH
+            && let Some(next) = waiting.pop_front()
+        {
+            count += next.chunks.len();
+            taken.push(next);
+        }
+        taken
+    }
+
+    async fn write_for(&self, taken: Vec<Waiting>) {
+        let all: Vec<codec::Prepared> =
+            taken.iter().flat_map(|waiting| waiting.chunks.iter().cloned()).collect();
+        let mut appended = Vec::with_capacity(all.len());
+        let mut failure = None;
+        for batch in all.chunks(BATCH) {
+            match self.append_batch(batch).await {
+                Ok(done) => appended.extend(done),
+                Err(error) => {
+                    failure = Some(Failure::of(&sample_error(error)));
+                    break;
+                }
+            }
+        }
+        let mut appended = appended.into_iter();
+        for waiting in taken {
+            let answer: Vec<Appended> = appended.by_ref().take(waiting.chunks.len()).collect();
+            let answer = match &failure {
+                Some(failure) if answer.len() < waiting.chunks.len() => Err(failure.clone()),
+                _ => Ok(answer),
+            };
+            // Whoever waited may have gone away.
+            drop(waiting.reply.send(answer));
+        }
+    }
+
+    fn lock_waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+        self.waiting.lock().expect("no holder panics")
+    }
+}
+
+/// Chunks of one call, and whom to tell.
+struct Waiting {
+    chunks: Arc<Vec<codec::Prepared>>,
+    reply: oneshot::Sender<Result<Vec<Appended>, Failure>>,
+}
+
+/// An error that several callers get.
+#[derive(Debug, Clone)]
+enum Failure {
+    Unreachable(String),
+    Full(String),
+    Damaged(String),
+    Refused(String),
+}
+
+impl Failure {
+    fn of(error: &SampleError) -> Self {
+        match error {
+            SampleError::Unreachable(message) => Failure::Unreachable(message.clone()),
+            SampleError::Full(message) => Failure::Full(message.clone()),
+            SampleError::Damaged(message) => Failure::Damaged(message.clone()),
+            SampleError::Refused(message) => Failure::Refused(message.clone()),
+        }
+    }
+
+    fn as_error(&self) -> SampleError {
+        match self.clone() {
+            Failure::Unreachable(message) => SampleError::Unreachable(message),
+            Failure::Full(message) => SampleError::Full(message),
+            Failure::Damaged(message) => SampleError::Damaged(message),
+            Failure::Refused(message) => SampleError::Refused(message),
+        }
     }
 }
 
@@ -128,11 +242,7 @@ impl SampleStore for SqliteSamples {
 
     async fn append(&self, chunks: &[Chunk]) -> Result<Vec<Appended>, SampleError> {
         let prepared = chunks.iter().map(codec::prepare).collect::<Result<Vec<_>, _>>()?;
-        let mut appended = Vec::with_capacity(prepared.len());
-        for batch in prepared.chunks(BATCH) {
-            appended.extend(self.append_batch(batch).await.map_err(sample_error)?);
-        }
-        Ok(appended)
+        self.append_together(prepared).await
     }
 
     async fn points(
@@ -207,70 +317,83 @@ async fn delete_expired(connection: &mut SqliteConnection, now: UnixMicros) -> R
     Ok(())
 }
 
-async fn append_chunk(
+/// A chunk counts once, within this batch, too.
+async fn insert_chunks(
     connection: &mut SqliteConnection,
-    chunk: &codec::Prepared,
-    retention: &Retention,
-    now: UnixMicros,
-) -> Result<Appended, sqlx::Error> {
-    let series = series_number(chunk.series);
-    let inserted = sqlx::query(
-        "INSERT INTO chunk (series, day, field, points, expires_at) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(series)
-    .bind(chunk.day)
-    .bind(&chunk.field[..])
-    .bind(&chunk.points[..])
-    .bind(expiry(now, retention.raw))
-    .execute(&mut *connection)
-    .await?
-    .rows_affected();
-    if inserted == 0 {
-        return Ok(Appended::Duplicate);
-    }
-    for hour in &chunk.hours {
-        merge_rollup(connection, series, Span::Hour, hour, expiry(now, retention.hourly)).await?;
-    }
-    if let Some(total) = &chunk.total {
-        merge_rollup(connection, series, Span::Day, total, expiry(now, retention.daily)).await?;
-    }
-    Ok(Appended::New)
+    chunks: &[codec::Prepared],
+    expires_at: UnixMicros,
+) -> Result<Vec<Appended>, sqlx::Error> {
+    let mut insert =
+        QueryBuilder::<Sqlite>::new("INSERT INTO chunk (series, day, field, points, expires_at) ");
+    insert.push_values(chunks, |mut row, chunk| {
+        row.push_bind(series_number(chunk.series))
+            .push_bind(chunk.day)
+            .push_bind(chunk.field.to_vec())
+            .push_bind(chunk.points.clone())
+            .push_bind(expires_at);
+    });
+    insert.push(" ON CONFLICT DO NOTHING RETURNING series, day, field");
+    let rows: Vec<(i64, i64, Vec<u8>)> = insert.build_query_as().fetch_all(connection).await?;
+    let mut inserted: HashSet<(i64, i64, Vec<u8>)> = rows.into_iter().collect();
+    let was_new = |chunk: &codec::Prepared| {
+        let key = (series_number(chunk.series), chunk.day, chunk.field.to_vec());
+        if inserted.remove(&key) { Appended::New } else { Appended::Duplicate }
+    };
+    Ok(chunks.iter().map(was_new).collect())
 }
 
-/// Merges into the stored roll-up, which keeps its expiry.
-async fn merge_rollup(
+/// Merges what is new into the stored roll-ups, which keep their expiry.
+async fn merge_rollups(
     connection: &mut SqliteConnection,
-    series: i64,
-    span: Span,
-    part: &Rollup,
-    expires_at: UnixMicros,
+    new: impl Iterator<Item = &codec::Prepared>,
+    retention: &Retention,
+    now: UnixMicros,
 ) -> Result<(), sqlx::Error> {
-    let stored: Option<Vec<u8>> =
-        sqlx::query_scalar("SELECT packed FROM rollup WHERE series = $1 AND span_hours = $2 AND start = $3")
-            .bind(series)
-            .bind(span_hours(span))
-            .bind(part.start)
-            .fetch_optional(&mut *connection)
-            .await?;
-    let merged = match stored {
-        Some(packed) => codec::unpack_rollup(part.start, &packed)
-            .map_err(|damage| sqlx::Error::Decode(Box::new(damage)))?
-            .merge(part),
-        None => *part,
-    };
-    sqlx::query(
-        "INSERT INTO rollup (series, span_hours, start, packed, expires_at) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (series, span_hours, start) DO UPDATE SET packed = excluded.packed",
-    )
-    .bind(series)
-    .bind(span_hours(span))
-    .bind(part.start)
-    .bind(&codec::pack_rollup(&merged)[..])
-    .bind(expires_at)
-    .execute(connection)
-    .await
-    .map(drop)
+    let mut parts: BTreeMap<(i64, i64, UnixMicros), (Rollup, UnixMicros)> = BTreeMap::new();
+    for chunk in new {
+        let series = series_number(chunk.series);
+        let hours = chunk.hours.iter().map(|part| (Span::Hour, retention.hourly, part));
+        let days = chunk.total.iter().map(|part| (Span::Day, retention.daily, part));
+        for (span, keep, part) in hours.chain(days) {
+            parts
+                .entry((series, span_hours(span), part.start))
+                .and_modify(|(merged, _)| *merged = merged.merge(part))
+                .or_insert((*part, expiry(now, keep)));
+        }
+    }
+    let mut parts: Vec<_> = parts.into_iter().collect();
+    for parts in parts.chunks_mut(BATCH) {
+        let mut select = QueryBuilder::<Sqlite>::new(
+            "SELECT series, span_hours, start, packed FROM rollup WHERE (series, span_hours, start) IN (",
+        );
+        select.push_values(parts.iter(), |mut row, ((series, hours, start), _)| {
+            row.push_bind(*series).push_bind(*hours).push_bind(*start);
+        });
+        select.push(")");
+        let stored: Vec<(i64, i64, UnixMicros, Vec<u8>)> =
+            select.build_query_as().fetch_all(&mut *connection).await?;
+        let mut known = HashMap::with_capacity(stored.len());
+        for (series, hours, start, packed) in stored {
+            let rollup = codec::unpack_rollup(start, &packed)
+                .map_err(|damage| sqlx::Error::Decode(Box::new(damage)))?;
+            known.insert((series, hours, start), rollup);
+        }
+        let mut upsert = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO rollup (series, span_hours, start, packed, expires_at) ",
+        );
+        upsert.push_values(parts.iter(), |mut row, (key, (part, expires_at))| {
+            let merged = known.get(key).map_or(*part, |stored| stored.merge(part));
+            let (series, hours, start) = key;
+            row.push_bind(*series)
+                .push_bind(*hours)
+                .push_bind(*start)
+                .push_bind(codec::pack_rollup(&merged).to_vec())
+                .push_bind(*expires_at);
+        });
+        upsert.push(" ON CONFLICT (series, span_hours, start) DO UPDATE SET packed = excluded.packed");
+        upsert.build().execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 fn span_hours(span: Span) -> i64 {
@@ -307,80 +430,4 @@ fn sample_error(error: sqlx::Error) -> SampleError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use flakefarm_shared::ids::JobId;
-    use flakefarm_shared::samples::PointOutcome;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    const DAY: Duration = Duration::from_secs(86_400);
-
-    fn chunk(job: JobId, at: UnixMicros) -> Chunk {
-        let point = Point { at, wall_us: 10, outcome: PointOutcome::Pass, concurrency: 1, worker: 1, run: 1 };
-        Chunk { project: "p".into(), test: "t".into(), job, chunk: 0, points: vec![point] }
-    }
-
-    #[tokio::test]
-    async fn each_layer_expires_at_its_own_time_and_is_deleted() {
-        let directory = tempfile::tempdir().unwrap();
-        let now = Arc::new(AtomicI64::new(codec::day_start(20_000)));
-        let clock = Arc::clone(&now);
-        let retention = Retention { raw: DAY, hourly: DAY * 2, daily: DAY * 3 };
-        let store =
-            SqliteSamples::open_with_clock(&directory.path().join("samples.db"), retention, move || {
-                clock.load(Ordering::SeqCst)
-            })
-            .await
-            .unwrap();
-        let start = codec::day_start(20_000);
-        let chunk = chunk(JobId::new(), start);
-        store.append(std::slice::from_ref(&chunk)).await.unwrap();
-
-        let count = async || {
-            let test = TestId::from("t");
-            let points = store.points("p", &test, 0, i64::MAX).await.unwrap().len();
-            let hours = store.rollups("p", &test, Span::Hour, 0, i64::MAX).await.unwrap().len();
-            let days = store.rollups("p", &test, Span::Day, 0, i64::MAX).await.unwrap().len();
-            (points, hours, days)
-        };
-        let day = i64::try_from(DAY.as_micros()).unwrap();
-        for (passed, expect) in [
-            (day - 1, (1, 1, 1)),
-            (day, (0, 1, 1)),
-            (2 * day - 1, (0, 1, 1)),
-            (2 * day, (0, 0, 1)),
-            (3 * day, (0, 0, 0)),
-        ] {
-            now.store(start + passed, Ordering::SeqCst);
-            assert_eq!(count().await, expect, "after {passed} us");
-        }
-        store.check().await.unwrap();
-        let rows: i64 =
-            sqlx::query_scalar("SELECT (SELECT count(*) FROM chunk) + (SELECT count(*) FROM rollup)")
-                .fetch_one(&store.readers)
-                .await
-                .unwrap();
-        assert_eq!(rows, 0);
-    }
-
-    #[tokio::test]
-    async fn a_file_of_a_newer_layout_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("samples.db");
-        let store = SqliteSamples::open(&path, Retention::default()).await.unwrap();
-        sqlx::raw_sql("PRAGMA user_version = 2").execute(&store.writer).await.unwrap();
-        drop(store);
-        let opened = SqliteSamples::open(&path, Retention::default()).await;
-        assert!(matches!(opened, Err(SampleError::Refused(_))), "{opened:?}");
-    }
-
-    #[tokio::test]
-    async fn a_file_of_something_else_is_damaged() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("samples.db");
-        std::fs::write(&path, [b'x'; 8_192]).unwrap();
-        let opened = SqliteSamples::open(&path, Retention::default()).await;
-        assert!(matches!(opened, Err(SampleError::Damaged(_))), "{opened:?}");
-    }
-}
+mod tests;

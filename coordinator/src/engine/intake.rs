@@ -6,6 +6,8 @@ use crate::db::{Settlement, WorkerRow};
 use crate::events::Event;
 use flakefarm_shared::queue::{DeadDelivery, WorkerDelivery};
 use flakefarm_shared::{JobEnd, JobId, UnixMicros, WorkerMessage, now_micros};
+use futures::FutureExt;
+use std::collections::HashMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -16,6 +18,9 @@ const INFRASTRUCTURE_FAILURES: u32 = 5;
 /// Pause before a message that could not be recorded is looked at again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Messages recorded in one transaction.
+const BATCH: usize = 256;
+
 pub(super) async fn worker_messages(coordinator: Coordinator, stop: CancellationToken) {
     let mut messages = coordinator.queue.worker_messages();
     loop {
@@ -24,71 +29,95 @@ pub(super) async fn worker_messages(coordinator: Coordinator, stop: Cancellation
             () = stop.cancelled() => return,
         };
         let Some(delivery) = delivery else { return };
-        let recorded = record(&coordinator, delivery).await;
+        let mut batch = vec![delivery];
+        // What has come already is recorded with it; nothing is waited for.
+        while batch.len() < BATCH
+            && let Some(Some(delivery)) = messages.next().now_or_never()
+        {
+            batch.push(delivery);
+        }
+        let recorded = record(&coordinator, batch).await;
         coordinator.note(Step::Recording, &recorded);
         if recorded.is_err() {
-            tokio::time::sleep(RETRY).await; // the message was given back and comes again
+            tokio::time::sleep(RETRY).await; // the messages were given back and come again
         }
     }
 }
 
-async fn record(coordinator: &Coordinator, delivery: WorkerDelivery) -> Result<(), EngineError> {
-    // An error drops the delivery, which gives it back to the queue.
-    match &delivery.message {
-        WorkerMessage::JobEnded { job, worker, end, .. } => {
-            job_ended(coordinator, *job, end, &worker.0).await?;
-            coordinator.wake.notify_one();
-            coordinator.wake_outbox.notify_one();
-        }
-        WorkerMessage::Beat { worker, slots, version, jobs, draining, .. } => {
-            let ids: Vec<_> = jobs.iter().map(|progress| progress.job).collect();
-            let now = now_micros();
-            coordinator.db.touch_jobs(&ids, worker, now).await?;
-            coordinator
-                .db
-                .upsert_worker(&WorkerRow {
-                    id: worker.clone(),
-                    version: version.clone(),
-                    slots: *slots,
-                    seen_at: now,
-                    draining: *draining,
-                    jobs: u32::try_from(jobs.len()).unwrap_or(u32::MAX),
-                })
-                .await?;
-            for progress in jobs.iter().filter(|progress| progress.attempts_total == 0) {
-                coordinator
-                    .events
-                    .send(Event::Preparing { sweep: progress.sweep, doing: progress.doing.clone() });
+async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result<(), EngineError> {
+    let mut settlements = Vec::new();
+    // Of a worker's signs of life only the last one says something new.
+    let mut beats = HashMap::new();
+    // An error drops the deliveries, which gives them back to the queue.
+    for delivery in &batch {
+        match &delivery.message {
+            WorkerMessage::JobEnded { job, worker, end, .. } => {
+                if let Some(settlement) = job_ended(coordinator, *job, end, &worker.0).await? {
+                    settlements.push((*job, settlement));
+                }
+            }
+            WorkerMessage::Beat { worker, slots, version, jobs, draining, .. } => {
+                beats.insert(worker, (slots, version, jobs, draining));
             }
         }
     }
-    delivery.ack().await?;
+    let now = now_micros();
+    coordinator.db.settle_jobs(&settlements, now).await?;
+    if batch.len() > beats.len() {
+        coordinator.wake.notify_one();
+        coordinator.wake_outbox.notify_one();
+    }
+    for (worker, (slots, version, jobs, draining)) in beats {
+        let ids: Vec<_> = jobs.iter().map(|progress| progress.job).collect();
+        coordinator.db.touch_jobs(&ids, worker, now).await?;
+        coordinator
+            .db
+            .upsert_worker(&WorkerRow {
+                id: worker.clone(),
+                version: version.clone(),
+                slots: *slots,
+                seen_at: now,
+                draining: *draining,
+                jobs: u32::try_from(jobs.len()).unwrap_or(u32::MAX),
+            })
+            .await?;
+        for progress in jobs.iter().filter(|progress| progress.attempts_total == 0) {
+            coordinator
+                .events
+                .send(Event::Preparing { sweep: progress.sweep, doing: progress.doing.clone() });
+        }
+    }
+    for delivery in batch {
+        delivery.ack().await?;
+    }
     Ok(())
 }
 
+/// What a job's end settles; one that goes back to the queue settles nothing.
 async fn job_ended(
     coordinator: &Coordinator,
     job: JobId,
     end: &JobEnd,
     worker: &str,
-) -> Result<(), EngineError> {
-    let now = now_micros();
+) -> Result<Option<Settlement>, EngineError> {
     let settlement = match end {
         JobEnd::Done { report } => Settlement::Done { report: report.clone() },
         JobEnd::Refused(refusal) => Settlement::Refused(refusal.clone()),
         JobEnd::Cancelled => Settlement::Cancelled,
         JobEnd::Retryable(error) => {
+            // Not before it is recorded as queued: only then can it be taken back.
+            let _recorded = coordinator.sending.lock().await;
             let failures = coordinator.db.job(job).await?.map_or(0, |row| row.infra_failures) + 1;
             warn!(job.id = %job, worker.id = worker, failures, error = %error, "job met an infrastructure error");
             if failures < INFRASTRUCTURE_FAILURES {
-                coordinator.db.requeue_job(job, now + backoff(failures), Some(error.to_string())).await?;
-                return Ok(());
+                let again = now_micros() + backoff(failures);
+                coordinator.db.requeue_job(job, again, Some(error.to_string())).await?;
+                return Ok(None);
             }
             Settlement::Dead { reason: error.to_string() }
         }
     };
-    coordinator.db.settle_job(job, &settlement, now).await?;
-    Ok(())
+    Ok(Some(settlement))
 }
 
 /// 1, 2, 4, 8 seconds, in microseconds.

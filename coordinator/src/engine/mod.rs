@@ -61,6 +61,8 @@ pub struct Coordinator {
     memory: Arc<Mutex<HashMap<SweepId, SweepMemory>>>,
     wake: Arc<Notify>,
     wake_outbox: Arc<Notify>,
+    /// Held from publishing jobs until they are recorded as queued.
+    sending: Arc<Mutex<()>>,
     lease: Duration,
     realm: Realm,
     troubles: trouble::Troubles,
@@ -86,6 +88,7 @@ impl Coordinator {
             memory: Arc::default(),
             wake: Arc::default(),
             wake_outbox: Arc::default(),
+            sending: Arc::default(),
             lease,
             realm: Realm::Farm,
             troubles: trouble::Troubles::default(),
@@ -138,8 +141,12 @@ impl Coordinator {
 
     /// Runs the loops until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
+        tokio::join!(sweeps::run(self.clone(), stop.clone()), self.carry(stop));
+    }
+
+    /// Runs the loops that carry jobs to workers and their ends back, and plans nothing.
+    pub async fn carry(&self, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
-        tasks.spawn(sweeps::run(self.clone(), stop.clone()));
         tasks.spawn(outbox::run(self.clone(), stop.clone()));
         tasks.spawn(outbox::republish_overdue(self.clone(), stop.clone()));
         tasks.spawn(intake::worker_messages(self.clone(), stop.clone()));

@@ -6,12 +6,17 @@ use super::trouble::Step;
 use super::{Coordinator, EngineError, Realm, next_round};
 use flakefarm_shared::queue::QueueError;
 use flakefarm_shared::{Class, JobMessage, WIRE_VERSION, now_micros};
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Jobs on the queue per class: most of a big sweep stays in its rows, so that cancelling and
 /// prioritising are cheap.
 const WATERMARK: u64 = 500;
+/// Fewer free places than this are not worth looking for jobs.
+const LEAST_ROOM: u64 = 50;
+/// Messages on their way to the queue together.
+const AT_ONCE: usize = 100;
 
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     loop {
@@ -24,36 +29,70 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
 }
 
 async fn publish(coordinator: &Coordinator) -> Result<(), EngineError> {
-    let mut room = std::collections::HashMap::new();
     for class in Class::ALL {
-        // An embedded queue is not shared, whatever other processes have recorded as queued.
         let queued = match coordinator.realm {
             Realm::Farm => coordinator.db.count_queued(class).await?,
-            Realm::One(_) => 0,
+            // An embedded queue is not shared, whatever other processes have recorded as queued.
+            Realm::One(_) => coordinator.queue.depth(class).await?.ready,
         };
-        room.insert(class, WATERMARK.saturating_sub(queued));
-    }
-    for job in coordinator.db.publishable(now_micros(), WATERMARK as u32).await? {
-        if !coordinator.works_on(job.sweep) {
-            continue;
+        let room = WATERMARK.saturating_sub(queued);
+        if room >= LEAST_ROOM {
+            publish_class(coordinator, class, u32::try_from(room).unwrap_or(u32::MAX)).await?;
         }
-        let Some(left) = room.get_mut(&job.class).filter(|left| **left > 0) else { continue };
-        *left -= 1;
-        let message = JobMessage {
+    }
+    Ok(())
+}
+
+async fn publish_class(coordinator: &Coordinator, class: Class, room: u32) -> Result<(), EngineError> {
+    let jobs = coordinator.db.publishable(class, now_micros(), room).await?;
+    let messages: Vec<JobMessage> = jobs
+        .into_iter()
+        .filter(|job| coordinator.works_on(job.sweep))
+        .map(|job| JobMessage {
             v: WIRE_VERSION,
             job: job.id,
             sweep: job.sweep,
             class: job.class,
             publication: job.publications + 1,
             spec: job.spec,
-        };
-        match coordinator.queue.publish_job(&message).await {
-            Ok(()) => coordinator.db.mark_queued(job.id, message.publication, now_micros()).await?,
-            Err(QueueError::Full) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        })
+        .collect();
+    for messages in messages.chunks(AT_ONCE) {
+        if let Sent::Full = send(coordinator, messages).await? {
+            return Ok(());
         }
     }
     Ok(())
+}
+
+enum Sent {
+    All,
+    /// The queue takes no more for now.
+    Full,
+}
+
+/// Publishes some jobs without waiting for one confirmation before the next message, then records those
+/// that were confirmed.
+async fn send(coordinator: &Coordinator, messages: &[JobMessage]) -> Result<Sent, EngineError> {
+    // An end that comes meanwhile waits for the record of what it ends.
+    let _sending = coordinator.sending.lock().await;
+    let confirmed = join_all(messages.iter().map(|message| coordinator.queue.publish_job(message))).await;
+    let published: Vec<_> = messages
+        .iter()
+        .zip(&confirmed)
+        .filter(|(_, confirmed)| confirmed.is_ok())
+        .map(|(message, _)| (message.job, message.publication))
+        .collect();
+    coordinator.db.mark_queued(&published, now_micros()).await?;
+    let mut sent = Sent::All;
+    for confirmed in confirmed {
+        match confirmed {
+            Ok(()) => {}
+            Err(QueueError::Full) => sent = Sent::Full,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(sent)
 }
 
 pub(super) async fn republish_overdue(coordinator: Coordinator, stop: CancellationToken) {

@@ -225,10 +225,8 @@ impl Coordinator {
             (planned, progress)
         };
         self.events.send(self.with_slots(progress).await?);
-        let mut new_jobs = Vec::new();
-        for job in planned.jobs {
-            new_jobs.push(self.new_job(row, job.key, Work::Run { attempts: job.attempts }).await?);
-        }
+        let wanted = planned.jobs.into_iter().map(|job| (job.key, Work::Run { attempts: job.attempts }));
+        let new_jobs = self.new_jobs(row, wanted).await?;
         if !new_jobs.is_empty() {
             self.db.insert_jobs(row.id, &new_jobs, now_micros()).await?;
             self.wake_outbox.notify_one();
@@ -240,8 +238,8 @@ impl Coordinator {
 
     async fn advance_listing(&self, row: &SweepRow, jobs: &[JobRow]) -> Result<(), EngineError> {
         let Some(job) = jobs.iter().find(|job| job.key == LIST_KEY) else {
-            let job = self.new_job(row, LIST_KEY.to_owned(), Work::List).await?;
-            self.db.insert_jobs(row.id, &[job], now_micros()).await?;
+            let jobs = self.new_jobs(row, [(LIST_KEY.to_owned(), Work::List)]).await?;
+            self.db.insert_jobs(row.id, &jobs, now_micros()).await?;
             self.wake_outbox.notify_one();
             return Ok(());
         };
@@ -279,22 +277,37 @@ impl Coordinator {
         self.finish(row, SweepState::Failed(refusal)).await
     }
 
-    async fn new_job(&self, row: &SweepRow, key: String, work: Work) -> Result<NewJob, EngineError> {
-        let id = JobId::derive(row.id, &key);
-        let attempts = match &work {
-            Work::List => 0,
-            Work::Run { attempts } => u32::try_from(attempts.len()).expect("a job is bounded"),
-        };
-        let spec = JobSpec {
-            v: WIRE_VERSION,
-            id,
-            sweep: row.id,
-            class: row.class,
-            context: row.context.clone(),
-            work,
-        };
-        let spec = self.blobs.put_json(&spec).await?;
-        Ok(NewJob { id, key, class: row.class, spec, attempts })
+    async fn new_jobs(
+        &self,
+        row: &SweepRow,
+        wanted: impl IntoIterator<Item = (String, Work)>,
+    ) -> Result<Vec<NewJob>, EngineError> {
+        let (keys, specs): (Vec<String>, Vec<JobSpec>) = wanted
+            .into_iter()
+            .map(|(key, work)| {
+                let spec = JobSpec {
+                    v: WIRE_VERSION,
+                    id: JobId::derive(row.id, &key),
+                    sweep: row.id,
+                    class: row.class,
+                    context: row.context.clone(),
+                    work,
+                };
+                (key, spec)
+            })
+            .unzip();
+        let stored = self.blobs.put_json_all(&specs).await?;
+        let jobs = keys.into_iter().zip(&specs).zip(stored).map(|((key, spec), stored)| NewJob {
+            id: spec.id,
+            key,
+            class: spec.class,
+            spec: stored,
+            attempts: match &spec.work {
+                Work::List => 0,
+                Work::Run { attempts } => u32::try_from(attempts.len()).expect("a job is bounded"),
+            },
+        });
+        Ok(jobs.collect())
     }
 
     async fn with_slots(&self, mut event: Event) -> Result<Event, EngineError> {

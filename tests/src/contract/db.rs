@@ -50,7 +50,7 @@ async fn pending_job(db: &Db, sweep: SweepId, key: &str) -> JobId {
 
 async fn queued_job(db: &Db, sweep: SweepId, key: &str) -> JobId {
     let job = pending_job(db, sweep, key).await;
-    db.mark_queued(job, 1, NOW).await.unwrap();
+    db.mark_queued(&[(job, 1)], NOW).await.unwrap();
     job
 }
 
@@ -331,7 +331,7 @@ pub async fn concurrent_writers_all_succeed(url: &str) {
                 db.insert_jobs(sweep, &jobs, NOW).await.unwrap();
                 let mut ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
                 for id in &ids {
-                    db.mark_queued(*id, round + 1, NOW).await.unwrap();
+                    db.mark_queued(&[(*id, round + 1)], NOW).await.unwrap();
                 }
                 ids.reverse();
                 db.touch_jobs(&ids, &name, NOW + i64::from(round)).await.unwrap();

@@ -1,7 +1,7 @@
 //! The image an environment starts from: found, pulled, or built from the project's Dockerfile.
 
 use super::tree::Tree;
-use super::{Environments, PrepareError, key, refused};
+use super::{Images, PrepareError, key, refused};
 use crate::sandbox::{BoundedOutput, infra, is_missing, label};
 use bollard::body_full;
 use bollard::errors::Error;
@@ -14,7 +14,7 @@ const REPOSITORY_BASE: &str = "flakefarm/base";
 const LOG_HALF: usize = 64 << 10;
 const LOG_LINES: usize = 40;
 
-impl Environments {
+impl Images {
     /// The id of the image to start from.
     pub(super) async fn base_image(
         &self,

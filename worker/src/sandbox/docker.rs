@@ -1,94 +1,208 @@
 //! The container level: each attempt is a fresh, hardened container of the prepared image.
 //!
 //! The tree of the project lies read-only in the image and is copied into a memory file system that
-//! only this container sees, so attempts share nothing that they can write to.
+//! only this container sees, so attempts share nothing that they can write to. Most of what a
+//! container costs is the engine's: so nothing is set up that an attempt does not need, and removal
+//! and, for those somebody waits for, the start happen beside the attempts.
 
-use super::engine::{ContainerGuard, Engine, Role, infra, is_missing};
+mod pool;
+mod running;
+
+pub use running::RunningContainer;
+
+use super::engine::{ContainerGuard, Engine, Role, RuntimeChoice, infra};
 use super::hosts::{HOSTNAME, Hosts};
-use super::output::{BoundedOutput, Lines};
-use super::{SandboxExit, SandboxRequest};
-use bollard::container::{AttachContainerResults, LogOutput};
+use super::{SandboxRequest, seccomp};
+use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, ResourcesUlimits};
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
-    StartContainerOptions, WaitContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
+    WaitContainerOptionsBuilder,
 };
 use flakefarm_shared::project::Network;
-use flakefarm_shared::{InfraError, InfraStage};
-use futures::future::pending;
+use flakefarm_shared::{InfraError, InfraStage, Limits};
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
-use std::collections::HashMap;
+use pool::{Pool, Shape};
+use running::Output;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::time::Instant;
+use tokio::io::AsyncWrite;
 
-const LINE_CAP: usize = 1 << 20;
-const ERROR_HALF: usize = 64 << 10;
-/// Beyond the attempt's own limit, before the container is killed from here.
-const LAST_RESORT: Duration = Duration::from_secs(5);
-/// For a killed container to be gone, or for the rest of an ended container's output.
-const SETTLING: Duration = Duration::from_secs(30);
 /// Beyond which a container found by label is nobody's.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
-
-const REMOVED: &str = "a container was removed by somebody else while it ran";
+/// Registered under this name, it is taken by itself: it starts a container in half runc's time.
+const LEAN_RUNTIME: &str = "crun";
 
 /// Copies the tree, then becomes the program. The base image itself (no tree) is fine, too.
 const ENTRY: &str = r#"mkdir -p "$HOME"
 if [ -d /flakefarm/tree ]; then
   cp -a /flakefarm/tree/. /work/ || { echo "flakefarm: the project's tree does not fit into /work" >&2; exit 125; }
 fi
-exec "$@""#;
+"#;
+const RUN: &str = r#"exec "$@""#;
+/// The program comes as a line of quoted words. A closed input means that nobody wants this container
+/// any more. The shell reads byte by byte, so the rest of the input is the program's.
+const AWAIT: &str = r#"IFS= read -r words || exit 0
+eval "exec $words""#;
 
 /// Runs attempts in containers. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct DockerSandbox {
-    engine: Engine,
-    hosts: Arc<Hosts>,
+    launcher: Arc<Launcher>,
+    pool: Arc<Pool>,
 }
 
 impl DockerSandbox {
-    /// Containers on `engine`.
+    /// Containers on `engine`, of the leanest runtime that works there.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, hosts: Arc::default() }
+        Self::with_runtime(engine, RuntimeChoice::Auto)
+    }
+
+    /// Containers on `engine`, of this runtime.
+    pub fn with_runtime(engine: Engine, runtime: RuntimeChoice) -> Self {
+        let launcher = Arc::new(Launcher {
+            engine,
+            hosts: Hosts::default(),
+            runtime,
+            lean_runtime_fails: AtomicBool::new(false),
+        });
+        Self { pool: Arc::new(Pool::new(launcher.clone())), launcher }
     }
 
     /// The engine.
     pub fn engine(&self) -> &Engine {
-        &self.engine
+        &self.launcher.engine
     }
 
     /// See [`super::Sandbox::close`].
     pub async fn close(&self) {
-        self.hosts.forget().await;
-        self.engine.close().await;
+        self.pool.close().await;
+        self.launcher.hosts.forget().await;
+        self.launcher.engine.close().await;
+    }
+
+    /// See [`super::Sandbox::keep_ready`].
+    pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16) {
+        self.pool.wish(Shape { image: image.to_owned(), limits: limits.clone() }, count);
+    }
+
+    /// How many containers are started and wait for an attempt.
+    pub fn ready(&self) -> usize {
+        self.pool.ready()
     }
 
     /// See [`super::Sandbox::start`].
     pub async fn start(&self, request: SandboxRequest) -> Result<RunningContainer, InfraError> {
-        let facts = self
-            .engine
-            .check()
-            .await
-            .map_err(|error| InfraError { stage: InfraStage::Engine, message: error.to_string() })?;
-        let docker = self.engine.docker();
         let timeout = Duration::from_millis(request.limits.attempt_timeout_ms);
+        let shape = Shape { image: request.image.clone(), limits: request.limits.clone() };
+        let engine = self.launcher.engine.clone();
+        if let Some(mut input) = words(&request)
+            && let Some(launched) = self.pool.take(&shape)
+        {
+            input.extend(request.stdin);
+            return Ok(RunningContainer::new(engine, launched, input, timeout));
+        }
         let role = Role::Attempt {
             worker: request.worker.to_string(),
             sweep: request.sweep.to_string(),
             job: request.attempt.job.to_string(),
             attempt: request.attempt.index.to_string(),
         };
-        let labels = self.engine.labels(&role, timeout + EXPIRY_MARGIN);
-        let hosts = match request.limits.network {
-            Network::None => Some(self.hosts.mount(&self.engine, &request.image).await?),
+        let program = Program::Given { argv: &request.argv, variables: &request.variables };
+        let launched = self.launcher.launch(&shape, &role, program, timeout).await?;
+        Ok(RunningContainer::new(engine, launched, request.stdin, timeout))
+    }
+}
+
+/// What a container is to run.
+#[derive(Debug, Clone, Copy)]
+enum Program<'a> {
+    Given {
+        argv: &'a [String],
+        variables: &'a BTreeMap<String, String>,
+    },
+    /// What it will be told on its standard input.
+    Awaited,
+}
+
+/// A container that was started, with both ends of its streams.
+struct Launched {
+    guard: ContainerGuard,
+    output: Output,
+    stdin: Pin<Box<dyn AsyncWrite + Send>>,
+    exit: BoxStream<'static, Result<i64, Error>>,
+}
+
+#[derive(Debug)]
+struct Launcher {
+    engine: Engine,
+    hosts: Hosts,
+    runtime: RuntimeChoice,
+    /// Being registered does not mean that it can start anything on this machine.
+    lean_runtime_fails: AtomicBool,
+}
+
+impl Launcher {
+    async fn launch(
+        &self,
+        shape: &Shape,
+        role: &Role,
+        program: Program<'_>,
+        lifetime: Duration,
+    ) -> Result<Launched, InfraError> {
+        let runtime = self.runtime().await?;
+        match self.launch_with(shape, role, program, lifetime, runtime.clone()).await {
+            Err(error)
+                if self.runtime == RuntimeChoice::Auto
+                    && runtime.is_some()
+                    && error.message.contains("OCI runtime") =>
+            {
+                tracing::warn!("runtime {LEAN_RUNTIME} does not work here, taking the default: {error}");
+                self.lean_runtime_fails.store(true, Ordering::Relaxed);
+                self.launch_with(shape, role, program, lifetime, None).await
+            }
+            result => result,
+        }
+    }
+
+    async fn runtime(&self) -> Result<Option<String>, InfraError> {
+        let facts = self
+            .engine
+            .check()
+            .await
+            .map_err(|error| InfraError { stage: InfraStage::Engine, message: error.to_string() })?;
+        Ok(match &self.runtime {
+            RuntimeChoice::Named(name) => Some(name.clone()),
+            RuntimeChoice::Default => None,
+            RuntimeChoice::Auto => {
+                let registered = facts.runtimes.iter().any(|runtime| runtime == LEAN_RUNTIME);
+                (registered && !self.lean_runtime_fails.load(Ordering::Relaxed))
+                    .then(|| LEAN_RUNTIME.to_owned())
+            }
+        })
+    }
+
+    async fn launch_with(
+        &self,
+        shape: &Shape,
+        role: &Role,
+        program: Program<'_>,
+        lifetime: Duration,
+        runtime: Option<String>,
+    ) -> Result<Launched, InfraError> {
+        let docker = self.engine.docker();
+        let hosts = match shape.limits.network {
+            Network::None => Some(self.hosts.mount(&self.engine, &shape.image).await?),
             Network::Bridge => None,
         };
-        let body = container_body(&request, labels, facts.runtime, hosts);
+        let labels = self.engine.labels(role, lifetime + EXPIRY_MARGIN);
+        let body = container_body(shape, program, labels, runtime, hosts);
         let mut guard = self.engine.guard();
         let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
         let failed = |what: &'static str| move |error: Error| infra(InfraStage::Sandbox, what, &error);
@@ -118,18 +232,7 @@ impl DockerSandbox {
         // gave its containers is not taken for theirs.
         let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
         let exit = docker.wait_container(guard.name(), Some(options)).map(exit_code).boxed();
-        Ok(RunningContainer {
-            engine: self.engine.clone(),
-            guard,
-            output: Some(output),
-            stdin: Some(Stdin { writer: input, bytes: request.stdin, sent: 0 }),
-            exit_stream: exit,
-            lines: Lines::new(LINE_CAP),
-            errors: BoundedOutput::new(ERROR_HALF),
-            exit: None,
-            deadline: Instant::now() + timeout + LAST_RESORT,
-            timed_out: false,
-        })
+        Ok(Launched { guard, output, stdin: input, exit })
     }
 }
 
@@ -142,13 +245,25 @@ fn exit_code(result: Result<bollard::models::ContainerWaitResponse, Error>) -> R
     }
 }
 
+/// The line that tells a waiting container its program, if one line can say it.
+fn words(request: &SandboxRequest) -> Option<Vec<u8>> {
+    let quoted = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
+    let assigned = request.variables.iter().map(|(key, value)| quoted(&format!("{key}={value}")));
+    let env = (!request.variables.is_empty()).then(|| "env".to_owned());
+    let words: Vec<String> =
+        env.into_iter().chain(assigned).chain(request.argv.iter().map(|word| quoted(word))).collect();
+    let line = words.join(" ");
+    (!line.contains('\n')).then(|| format!("{line}\n").into_bytes())
+}
+
 fn container_body(
-    request: &SandboxRequest,
+    shape: &Shape,
+    program: Program<'_>,
     labels: HashMap<String, String>,
     runtime: Option<String>,
     hosts: Option<Mount>,
 ) -> ContainerCreateBody {
-    let limits = &request.limits;
+    let limits = &shape.limits;
     let bytes = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let writable =
         |size: u64, mode: &str| format!("rw,exec,nosuid,nodev,size={size},mode={mode},uid=1000,gid=1000");
@@ -157,12 +272,18 @@ fn container_body(
         ("/tmp".to_owned(), writable(limits.scratch_bytes, "1777")),
         ("/run".to_owned(), writable(16 << 20, "0755")),
     ]);
-    let mut variables = HashMap::from([("HOME", "/tmp/home")]);
-    variables.extend(request.variables.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-    let mut env: Vec<String> = variables.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut environment = HashMap::from([("HOME", "/tmp/home")]);
+    let mut cmd = vec!["-c".to_owned()];
+    match program {
+        Program::Given { argv, variables } => {
+            environment.extend(variables.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+            cmd.extend([format!("{ENTRY}{RUN}"), "sh".to_owned()]);
+            cmd.extend(argv.iter().cloned());
+        }
+        Program::Awaited => cmd.push(format!("{ENTRY}{AWAIT}")),
+    }
+    let mut env: Vec<String> = environment.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     env.sort();
-    let mut cmd = vec!["-c".to_owned(), ENTRY.to_owned(), "sh".to_owned()];
-    cmd.extend(request.argv.iter().cloned());
     let host_config = HostConfig {
         memory: Some(bytes(limits.memory_bytes)),
         memory_swap: Some(bytes(limits.memory_bytes)),
@@ -171,7 +292,7 @@ fn container_body(
         ulimits: Some(vec![ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) }]),
         oom_score_adj: Some(500),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned(), format!("seccomp={}", seccomp::profile())]),
         readonly_rootfs: Some(true),
         tmpfs: Some(tmpfs),
         mounts: hosts.map(|hosts| vec![hosts]),
@@ -189,7 +310,7 @@ fn container_body(
         ..HostConfig::default()
     };
     ContainerCreateBody {
-        image: Some(request.image.clone()),
+        image: Some(shape.image.clone()),
         hostname: Some(HOSTNAME.to_owned()),
         user: Some("1000:1000".to_owned()),
         working_dir: Some("/work".to_owned()),
@@ -201,6 +322,7 @@ fn container_body(
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         open_stdin: Some(true),
+        // A container whose owner was killed loses its input, and ends.
         stdin_once: Some(true),
         // An empty network namespace with loopback, without the price of network `none`.
         network_disabled: Some(match limits.network {
@@ -212,193 +334,34 @@ fn container_body(
     }
 }
 
-type Output = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flakefarm_shared::{AttemptId, JobId, SweepId, WorkerId};
 
-/// A running container of one attempt.
-pub struct RunningContainer {
-    engine: Engine,
-    guard: ContainerGuard,
-    /// `None` once it has ended.
-    output: Option<Output>,
-    /// `None` once it is closed.
-    stdin: Option<Stdin>,
-    exit_stream: BoxStream<'static, Result<i64, Error>>,
-    lines: Lines,
-    errors: BoundedOutput,
-    exit: Option<Result<i64, InfraError>>,
-    deadline: Instant,
-    timed_out: bool,
-}
-
-struct Stdin {
-    writer: Pin<Box<dyn AsyncWrite + Send>>,
-    bytes: Vec<u8>,
-    sent: usize,
-}
-
-impl std::fmt::Debug for RunningContainer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RunningContainer").field("name", &self.guard.name()).finish_non_exhaustive()
-    }
-}
-
-enum Step {
-    Output(Option<Result<LogOutput, Error>>),
-    Fed,
-    Exit(Option<Result<i64, Error>>),
-    Deadline,
-}
-
-impl RunningContainer {
-    /// See [`super::RunningSandbox::next_line`].
-    pub async fn next_line(&mut self) -> Option<Vec<u8>> {
-        loop {
-            if let Some(line) = self.lines.pop() {
-                return Some(line);
-            }
-            self.output.as_ref()?;
-            self.advance().await;
-        }
-    }
-
-    /// See [`super::RunningSandbox::kill`].
-    pub async fn kill(&mut self) {
-        let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
-        match self.engine.docker().kill_container(self.guard.name(), Some(options)).await {
-            // 404 and 409: it has ended already.
-            Ok(()) | Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
-            Err(error) => tracing::warn!("failed to kill container {}: {error}", self.guard.name()),
-        }
-        self.deadline = self.deadline.min(Instant::now() + SETTLING);
-    }
-
-    /// See [`super::RunningSandbox::finish`].
-    pub async fn finish(mut self) -> Result<SandboxExit, InfraError> {
-        while self.exit.is_none() || (self.output.is_some() && !matches!(self.exit, Some(Err(_)))) {
-            self.advance().await;
-            self.lines.clear();
-        }
-        let verdict = self.verdict().await;
-        let Self { guard, errors, timed_out, .. } = self;
-        guard.remove().await;
-        let (exit_code, oom_killed) = verdict?;
-        Ok(SandboxExit { exit_code, oom_killed, timed_out, output: errors, cpu_us: None })
-    }
-
-    /// One step of everything that goes on at once. Cancel safe: each branch is, and what a branch
-    /// yields is taken up before the next await.
-    async fn advance(&mut self) {
-        let Self { output, stdin, exit_stream, exit, deadline, .. } = self;
-        let step = tokio::select! {
-            item = next_output(output) => Step::Output(item),
-            () = feed(stdin) => Step::Fed,
-            item = exit_stream.next(), if exit.is_none() => Step::Exit(item),
-            () = tokio::time::sleep_until(*deadline) => Step::Deadline,
+    fn check(argv: &[&str], variables: &[(&str, &str)], expect: Option<&str>) {
+        let request = SandboxRequest {
+            image: String::new(),
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            stdin: Vec::new(),
+            variables: variables
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            limits: Limits::default(),
+            attempt: AttemptId { job: JobId::new(), index: 0 },
+            sweep: SweepId::new(),
+            worker: WorkerId("w".to_owned()),
         };
-        match step {
-            Step::Output(Some(Ok(LogOutput::StdErr { message }))) => self.errors.push(&message),
-            Step::Output(Some(Ok(LogOutput::StdOut { message }))) => self.lines.push(&message),
-            Step::Output(Some(Ok(LogOutput::Console { .. } | LogOutput::StdIn { .. }))) => {}
-            Step::Output(Some(Err(error))) => {
-                self.output = None;
-                self.exit = Some(Err(infra(InfraStage::Sandbox, "lost the output of a container", &error)));
-            }
-            Step::Output(None) => {
-                self.lines.end();
-                self.output = None;
-            }
-            Step::Fed => {}
-            Step::Exit(Some(Ok(code))) => {
-                self.exit = Some(Ok(code));
-                self.deadline = Instant::now() + SETTLING;
-            }
-            Step::Exit(Some(Err(error))) if is_missing(&error) => {
-                self.exit = Some(Err(lost(REMOVED)));
-                self.deadline = Instant::now();
-            }
-            Step::Exit(Some(Err(error))) => {
-                self.exit = Some(Err(infra(InfraStage::Sandbox, "lost sight of a container", &error)));
-                self.deadline = Instant::now();
-            }
-            Step::Exit(None) => {
-                self.exit = Some(Err(lost("the engine ended the wait for a container")));
-                self.deadline = Instant::now();
-            }
-            Step::Deadline => self.deadline_passed().await,
-        }
+        assert_eq!(words(&request).map(|line| String::from_utf8(line).unwrap()).as_deref(), expect);
     }
 
-    async fn deadline_passed(&mut self) {
-        if self.exit.is_some() {
-            self.output = None;
-        } else if self.timed_out {
-            self.output = None;
-            self.exit = Some(Err(lost("a container did not end after it was killed")));
-        } else {
-            self.kill().await;
-            self.timed_out = true;
-            self.deadline = Instant::now() + SETTLING;
-        }
+    #[test]
+    fn a_program_is_told_in_one_line_or_not_at_all() {
+        check(&["true"], &[], Some("'true'\n"));
+        check(&["echo", "it's $HOME"], &[], Some("'echo' 'it'\\''s $HOME'\n"));
+        check(&["true"], &[("A", "b c")], Some("env 'A=b c' 'true'\n"));
+        check(&["sh", "-c", "a\nb"], &[], None);
+        check(&["true"], &[("A", "b\nc")], None);
     }
-
-    /// The exit code and the memory verdict, from the engine's record of the ended container: one
-    /// that was removed under us, or whose engine is going down, has no record.
-    async fn verdict(&mut self) -> Result<(i64, bool), InfraError> {
-        let waited = match self.exit.take() {
-            Some(exit) => exit?,
-            None => return Err(lost("a container was not waited for")),
-        };
-        // The memory verdict is an event of its own and may come a moment after the exit.
-        for pause_ms in [0, 20, 80] {
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            let found = self.engine.docker().inspect_container(self.guard.name(), None).await;
-            let state = match found {
-                Ok(container) => container.state.unwrap_or_default(),
-                Err(error) if is_missing(&error) => {
-                    return Err(lost(REMOVED));
-                }
-                Err(error) => {
-                    return Err(infra(InfraStage::Sandbox, "failed to inspect a container", &error));
-                }
-            };
-            if state.running.unwrap_or(false) || state.restarting.unwrap_or(false) {
-                return Err(lost("a container was restarted by somebody else"));
-            }
-            if state.exit_code.is_some_and(|code| code != waited) {
-                return Err(lost("the engine reports two exit codes of one container"));
-            }
-            if state.oom_killed.unwrap_or(false) {
-                return Ok((waited, true));
-            }
-            if waited != 137 || self.timed_out {
-                break;
-            }
-        }
-        Ok((waited, false))
-    }
-}
-
-async fn next_output(output: &mut Option<Output>) -> Option<Result<LogOutput, Error>> {
-    match output {
-        Some(stream) => stream.next().await,
-        None => pending().await,
-    }
-}
-
-/// Writes the next piece, then closes. A program that does not read its input is no error.
-async fn feed(stdin: &mut Option<Stdin>) {
-    let Some(Stdin { writer, bytes, sent }) = stdin else { return pending().await };
-    if *sent < bytes.len() {
-        match writer.write(&bytes[*sent..]).await {
-            Ok(written) if written > 0 => *sent += written,
-            Ok(_) | Err(_) => *stdin = None,
-        }
-    } else {
-        let _ = writer.shutdown().await;
-        *stdin = None;
-    }
-}
-
-fn lost(message: &str) -> InfraError {
-    InfraError { stage: InfraStage::Sandbox, message: message.to_owned() }
 }

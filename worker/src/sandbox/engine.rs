@@ -8,10 +8,12 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use flakefarm_shared::{InfraError, InfraStage, WorkerId, now_micros};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -21,6 +23,10 @@ pub(crate) const CONTAINER_LABELS: [&str; 8] =
     ["role", "instance", "worker", "owner", "sweep", "job", "attempt", "expires"];
 const OLDEST_API: (u32, u32) = (1, 41);
 const REMOVAL_TRIES: u32 = 6;
+/// More at once only make the engine slower.
+const REMOVALS_AT_ONCE: usize = 2;
+/// Ended containers that wait for their removal; whoever ends another one waits with them.
+const REMOVALS_WAITING: usize = 16;
 
 /// A connection to a Docker-compatible engine. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -37,6 +43,7 @@ struct Inner {
     known: Mutex<HashSet<String>>,
     leftovers: mpsc::UnboundedSender<Leftover>,
     cleaner: Mutex<Option<JoinHandle<()>>>,
+    removals: Arc<Semaphore>,
     facts: OnceCell<EngineFacts>,
 }
 
@@ -47,8 +54,10 @@ pub struct EngineFacts {
     pub version: String,
     /// The newest API it speaks.
     pub api_version: String,
-    /// The leaner runtime crun, if it is registered.
-    pub runtime: Option<String>,
+    /// The runtimes that are registered, sorted.
+    pub runtimes: Vec<String>,
+    /// The one that is taken unless another is asked for.
+    pub default_runtime: String,
 }
 
 /// No usable engine.
@@ -71,6 +80,16 @@ pub enum EngineUnavailable {
         /// Its newest API.
         found: String,
     },
+    /// It does not know the runtime that was asked for.
+    #[error("the container engine at `{address}` has no runtime `{runtime}`, only {}", .registered.join(", "))]
+    NoRuntime {
+        /// Where.
+        address: String,
+        /// What was asked for.
+        runtime: String,
+        /// What there is.
+        registered: Vec<String>,
+    },
 }
 
 impl EngineUnavailable {
@@ -79,21 +98,59 @@ impl EngineUnavailable {
         match self {
             EngineUnavailable::Silent { .. } => "start it, or point DOCKER_HOST at one",
             EngineUnavailable::TooOld { .. } => "upgrade Docker to 20.10 or newer",
+            EngineUnavailable::NoRuntime { .. } => {
+                "choose one of those, or `auto`; others are registered in the engine's own configuration"
+            }
         }
+    }
+}
+
+/// Which runtime starts the containers of attempts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RuntimeChoice {
+    /// crun if it is registered and works, else the engine's default.
+    #[default]
+    Auto,
+    /// The engine's default.
+    Default,
+    /// This one, by the name it is registered under (`crun`, `runsc`, `kata`).
+    Named(String),
+}
+
+impl std::str::FromStr for RuntimeChoice {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "auto" => RuntimeChoice::Auto,
+            "default" => RuntimeChoice::Default,
+            name => RuntimeChoice::Named(name.to_owned()),
+        })
     }
 }
 
 /// What a container is for.
 #[derive(Debug, Clone)]
 pub(crate) enum Role {
-    Attempt { worker: String, sweep: String, job: String, attempt: String },
+    Attempt {
+        worker: String,
+        sweep: String,
+        job: String,
+        attempt: String,
+    },
+    /// Started ahead, for an attempt to come.
+    Ready,
     Setup,
     Hosts,
 }
 
 #[derive(Debug)]
 enum Leftover {
-    Container { name: String, created: bool },
+    /// The permit, if there is one, bounds how many wait.
+    Container {
+        name: String,
+        created: bool,
+        waiting: Option<OwnedSemaphorePermit>,
+    },
     Close,
 }
 
@@ -131,6 +188,7 @@ impl Engine {
                 known: Mutex::default(),
                 leftovers,
                 cleaner: Mutex::default(),
+                removals: Arc::new(Semaphore::new(REMOVALS_WAITING)),
                 facts: OnceCell::new(),
             }),
         };
@@ -153,9 +211,29 @@ impl Engine {
             return Err(EngineUnavailable::TooOld { address, found: api_version });
         }
         let info = self.inner.docker.info().await.map_err(silent)?;
-        let has_crun = info.runtimes.is_some_and(|runtimes| runtimes.contains_key("crun"));
-        let runtime = has_crun.then(|| "crun".to_owned());
-        Ok(EngineFacts { version: version.version.unwrap_or_default(), api_version, runtime })
+        let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
+        runtimes.sort();
+        Ok(EngineFacts {
+            version: version.version.unwrap_or_default(),
+            api_version,
+            runtimes,
+            default_runtime: info.default_runtime.unwrap_or_default(),
+        })
+    }
+
+    /// Asks whether the engine is there and has the runtime that `choice` names.
+    pub async fn check_runtime(&self, choice: &RuntimeChoice) -> Result<(), EngineUnavailable> {
+        let facts = self.check().await?;
+        match choice {
+            RuntimeChoice::Named(runtime) if !facts.runtimes.contains(runtime) => {
+                Err(EngineUnavailable::NoRuntime {
+                    address: self.inner.address.clone(),
+                    runtime: runtime.clone(),
+                    registered: facts.runtimes,
+                })
+            }
+            RuntimeChoice::Named(_) | RuntimeChoice::Auto | RuntimeChoice::Default => Ok(()),
+        }
     }
 
     pub(crate) fn docker(&self) -> &Docker {
@@ -178,12 +256,15 @@ impl Engine {
                 ("job", job.clone()),
                 ("attempt", attempt.clone()),
             ]),
-            Role::Setup | Role::Hosts => labels.extend([
-                ("role", if matches!(role, Role::Setup) { "setup" } else { "hosts" }.to_owned()),
-                ("worker", self.inner.worker.to_string()),
-            ]),
+            Role::Ready => labels.extend(self.shared_labels("ready")),
+            Role::Setup => labels.extend(self.shared_labels("setup")),
+            Role::Hosts => labels.extend(self.shared_labels("hosts")),
         }
         labels.into_iter().map(|(key, value)| (label(key), value)).collect()
+    }
+
+    fn shared_labels(&self, role: &str) -> [(&'static str, String); 2] {
+        [("role", role.to_owned()), ("worker", self.inner.worker.to_string())]
     }
 
     /// A name for a container about to be created, and its owner.
@@ -272,6 +353,19 @@ impl ContainerGuard {
         self.created = true;
     }
 
+    /// Has the container removed soon, while others go on. Waits only while many are to be removed.
+    pub(crate) async fn remove_soon(mut self) {
+        let waiting = self.engine.inner.removals.clone().acquire_owned().await;
+        self.hand_over(waiting.ok());
+        self.removed = true;
+    }
+
+    fn hand_over(&self, waiting: Option<OwnedSemaphorePermit>) {
+        let leftover = Leftover::Container { name: self.name.clone(), created: self.created, waiting };
+        // After `close` nobody listens: the next start's `reap` finds it by label.
+        let _ = self.engine.inner.leftovers.send(leftover);
+    }
+
     /// Removes the container. If the engine refuses, the clean-up queue keeps trying.
     pub(crate) async fn remove(mut self) {
         match remove(&self.engine.inner.docker, &self.name).await {
@@ -285,24 +379,29 @@ impl Drop for ContainerGuard {
     fn drop(&mut self) {
         self.engine.inner.known.lock().expect("no holder panics").remove(&self.name);
         if !self.removed {
-            let leftover = Leftover::Container { name: self.name.clone(), created: self.created };
-            // After `close` nobody listens: the next start's `reap` finds it by label.
-            let _ = self.engine.inner.leftovers.send(leftover);
+            self.hand_over(None);
         }
     }
 }
 
 async fn clean_up(docker: Docker, mut queue: mpsc::UnboundedReceiver<Leftover>) {
-    while let Some(leftover) = queue.recv().await {
-        match leftover {
-            Leftover::Container { name, created } => remove_stubbornly(&docker, &name, created).await,
-            Leftover::Close => break,
-        }
-    }
-    queue.close();
-    while let Some(leftover) = queue.recv().await {
-        if let Leftover::Container { name, created } = leftover {
-            remove_stubbornly(&docker, &name, created).await;
+    let mut removing = FuturesUnordered::new();
+    let mut more = true;
+    while more || !removing.is_empty() {
+        tokio::select! {
+            leftover = queue.recv(), if more && removing.len() < REMOVALS_AT_ONCE => match leftover {
+                Some(Leftover::Container { name, created, waiting }) => {
+                    let docker = &docker;
+                    removing.push(async move {
+                        remove_stubbornly(docker, &name, created).await;
+                        drop(waiting);
+                    });
+                }
+                // What is in the queue already still comes.
+                Some(Leftover::Close) => queue.close(),
+                None => more = false,
+            },
+            Some(()) = removing.next(), if !removing.is_empty() => {}
         }
     }
 }

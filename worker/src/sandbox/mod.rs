@@ -6,22 +6,37 @@
 mod docker;
 mod engine;
 mod hosts;
+mod nest;
 mod output;
 mod owner;
+mod process;
+mod scripted;
+mod seccomp;
+mod session;
 
 pub use docker::{DockerSandbox, RunningContainer};
 pub(crate) use engine::{CONTAINER_LABELS, Role, infra, is_missing, label};
-pub use engine::{ContainerGuard, Engine, EngineFacts, EngineUnavailable};
+pub use engine::{ContainerGuard, Engine, EngineFacts, EngineUnavailable, RuntimeChoice};
+pub use nest::{LocalSandbox, Preparation, RunningNested};
+pub(crate) use nest::{Place, interpreter};
 pub use output::BoundedOutput;
+pub use process::RunningProcess;
+pub use scripted::{RunningScript, ScriptedSandbox};
+pub use session::{JobSandbox, Started};
 
-use flakefarm_shared::{AttemptId, InfraError, Limits, SweepId, WorkerId};
+use flakefarm_shared::{AttemptId, InfraError, Limits, SandboxLevel, SweepId, WorkerId};
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
-/// A level of isolation.
+/// Where a worker runs attempts, which decides what levels of isolation it offers.
 #[derive(Debug, Clone)]
 pub enum Sandbox {
-    /// A fresh container of a Docker-compatible engine.
+    /// In containers of a Docker-compatible engine, or nested in them.
     Docker(DockerSandbox),
+    /// On this machine, without an engine.
+    Local(LocalSandbox),
+    /// Nothing at all: canned answers at once, to measure and test what is around sandboxes.
+    Scripted(ScriptedSandbox),
 }
 
 /// What to run in a fresh sandbox.
@@ -68,15 +83,59 @@ pub struct SandboxExit {
 pub enum RunningSandbox {
     /// A container.
     Docker(Box<RunningContainer>),
+    /// Namespaces of its own, in a container or on this machine.
+    Nested(Box<RunningNested>),
+    /// A plain process.
+    Process(Box<RunningProcess>),
+    /// An answer.
+    Scripted(RunningScript),
 }
 
 impl Sandbox {
-    /// Creates and starts a fresh sandbox. Cancel safe: what was created is removed.
+    /// Whether attempts may ask for `level`. A farm's worker never runs them on its own machine
+    /// because a submitter wants it.
+    pub fn offers(&self, level: SandboxLevel) -> bool {
+        match (self, level) {
+            (Sandbox::Docker(_), SandboxLevel::Container | SandboxLevel::Nested | SandboxLevel::Forked) => {
+                true
+            }
+            (Sandbox::Docker(_), SandboxLevel::Host | SandboxLevel::Process) => false,
+            (Sandbox::Local(local), level) => local.level() == level,
+            (Sandbox::Scripted(_), _) => true,
+        }
+    }
+
+    /// The level at which an attempt shares nothing with others of its job.
+    pub fn own_level(&self) -> SandboxLevel {
+        match self {
+            Sandbox::Docker(_) | Sandbox::Scripted(_) => SandboxLevel::Container,
+            Sandbox::Local(local) => local.level(),
+        }
+    }
+
+    /// The sandboxes of one job, whatever their levels.
+    pub fn open_job(&self) -> JobSandbox {
+        JobSandbox::new(self.clone())
+    }
+
+    /// Creates and starts a fresh sandbox at [`Sandbox::own_level`]. Cancel safe: what was created is
+    /// removed.
     pub async fn start(&self, request: SandboxRequest) -> Result<RunningSandbox, InfraError> {
         match self {
             Sandbox::Docker(docker) => {
                 docker.start(request).await.map(|running| RunningSandbox::Docker(Box::new(running)))
             }
+            Sandbox::Local(local) => local.start(request).await,
+            Sandbox::Scripted(scripted) => scripted.start(&request).map(RunningSandbox::Scripted),
+        }
+    }
+
+    /// Somebody waits for attempts in `image` within `limits`: has some `count` sandboxes ready for
+    /// them, for a while and within bounds. A hint; levels that start fast enough ignore it.
+    pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16) {
+        match self {
+            Sandbox::Docker(docker) => docker.keep_ready(image, limits, count),
+            Sandbox::Local(_) | Sandbox::Scripted(_) => {}
         }
     }
 
@@ -85,6 +144,8 @@ impl Sandbox {
     pub async fn reap(&self) -> Result<usize, InfraError> {
         match self {
             Sandbox::Docker(docker) => docker.engine().reap().await,
+            // What runs on this machine ends with its worker.
+            Sandbox::Local(_) | Sandbox::Scripted(_) => Ok(0),
         }
     }
 
@@ -92,6 +153,7 @@ impl Sandbox {
     pub async fn close(&self) {
         match self {
             Sandbox::Docker(docker) => docker.close().await,
+            Sandbox::Local(_) | Sandbox::Scripted(_) => {}
         }
     }
 }
@@ -103,6 +165,9 @@ impl RunningSandbox {
     pub async fn next_line(&mut self) -> Option<Vec<u8>> {
         match self {
             RunningSandbox::Docker(container) => container.next_line().await,
+            RunningSandbox::Nested(nested) => nested.next_line().await,
+            RunningSandbox::Process(process) => process.next_line().await,
+            RunningSandbox::Scripted(script) => script.next_line(),
         }
     }
 
@@ -110,13 +175,19 @@ impl RunningSandbox {
     pub async fn kill(&mut self) {
         match self {
             RunningSandbox::Docker(container) => container.kill().await,
+            RunningSandbox::Nested(nested) => nested.kill().await,
+            RunningSandbox::Process(process) => process.kill().await,
+            RunningSandbox::Scripted(script) => script.kill(),
         }
     }
 
-    /// Waits for its end, removes it and says how it ended. Unread lines are dropped.
+    /// Waits for its end, has it removed and says how it ended. Unread lines are dropped.
     pub async fn finish(self) -> Result<SandboxExit, InfraError> {
         match self {
             RunningSandbox::Docker(container) => container.finish().await,
+            RunningSandbox::Nested(nested) => nested.finish().await,
+            RunningSandbox::Process(process) => process.finish().await,
+            RunningSandbox::Scripted(script) => Ok(script.finish()),
         }
     }
 }

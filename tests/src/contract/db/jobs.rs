@@ -27,7 +27,7 @@ pub async fn job_inserted_again_stays_as_it_is(db: &Db) {
     assert!(matches!(refused, Err(DbError::NotFound(_))), "{refused:?}");
 }
 
-/// Interactive before bulk, then the oldest; only what is due, and only of running sweeps.
+/// Of one class, the oldest first; only what is due, and only of running sweeps.
 pub async fn publishable_jobs_are_due_and_urgent_first(db: &Db) {
     let sweep = running_sweep(db).await;
     let interrupted = running_sweep(db).await;
@@ -37,18 +37,20 @@ pub async fn publishable_jobs_are_due_and_urgent_first(db: &Db) {
     db.insert_jobs(sweep, &bulk, NOW).await.unwrap();
     db.insert_jobs(sweep, &[new_job(sweep, "older", Class::Bulk)], NOW - 1).await.unwrap();
     db.insert_jobs(sweep, &[new_job(sweep, "urgent", Class::Interactive)], NOW + 1).await.unwrap();
-    assert_eq!(keys(&db.publishable(NOW + 1, 10).await.unwrap()), ["urgent", "older", "z", "m", "a"]);
-    assert_eq!(keys(&db.publishable(NOW + 1, 2).await.unwrap()), ["urgent", "older"]);
-    assert_eq!(keys(&db.publishable(NOW, 10).await.unwrap()), ["older", "z", "m", "a"]);
-    db.mark_queued(bulk[0].id, 1, NOW).await.unwrap();
-    db.mark_queued(bulk[1].id, 1, NOW).await.unwrap();
+    let publishable = async |class, now, limit| db.publishable(class, now, limit).await.unwrap();
+    assert_eq!(keys(&publishable(Class::Interactive, NOW + 1, 10).await), ["urgent"]);
+    assert_eq!(keys(&publishable(Class::Bulk, NOW + 1, 10).await), ["older", "z", "m", "a"]);
+    assert_eq!(keys(&publishable(Class::Bulk, NOW + 1, 2).await), ["older", "z"]);
+    assert_eq!(keys(&publishable(Class::Interactive, NOW, 10).await), [""; 0]);
+    db.mark_queued(&[(bulk[0].id, 1)], NOW).await.unwrap();
+    db.mark_queued(&[(bulk[1].id, 1)], NOW).await.unwrap();
     db.requeue_job(bulk[1].id, NOW + SECOND, Some("engine down".to_owned())).await.unwrap();
-    assert_eq!(keys(&db.publishable(NOW, 10).await.unwrap()), ["older", "a"]);
-    assert_eq!(keys(&db.publishable(NOW + SECOND, 10).await.unwrap()), ["urgent", "older", "m", "a"]);
+    assert_eq!(keys(&publishable(Class::Bulk, NOW, 10).await), ["older", "a"]);
+    assert_eq!(keys(&publishable(Class::Bulk, NOW + SECOND, 10).await), ["older", "m", "a"]);
     assert_eq!(db.count_queued(Class::Bulk).await.unwrap(), 1);
     assert_eq!(db.count_queued(Class::Interactive).await.unwrap(), 0);
     db.resume_sweep(interrupted).await.unwrap();
-    assert_eq!(keys(&db.publishable(NOW, 1).await.unwrap()), ["stopped"]);
+    assert_eq!(keys(&publishable(Class::Interactive, NOW, 1).await), ["stopped"]);
 }
 
 /// A job is overdue when neither its publication nor a worker's word is younger than the lease.
@@ -92,15 +94,15 @@ pub async fn requeued_job_counts_its_failures(db: &Db) {
     let row = job(db, id).await;
     assert_eq!(row.state, JobState::Pending { available_at: NOW + SECOND });
     assert_eq!((row.infra_failures, row.publications, row.last_error.as_deref()), (1, 1, Some(AWKWARD)));
-    db.mark_queued(id, 1, NOW).await.unwrap();
+    db.mark_queued(&[(id, 1)], NOW).await.unwrap();
     assert!(
         matches!(job(db, id).await.state, JobState::Pending { .. }),
         "late word of an earlier publication"
     );
-    db.mark_queued(id, 2, NOW + SECOND).await.unwrap();
+    db.mark_queued(&[(id, 2)], NOW + SECOND).await.unwrap();
     db.touch_jobs(&[id], &WorkerId("w".to_owned()), NOW + SECOND).await.unwrap();
     db.requeue_job(id, NOW, None).await.unwrap();
-    db.mark_queued(id, 3, NOW + 2 * SECOND).await.unwrap();
+    db.mark_queued(&[(id, 3)], NOW + 2 * SECOND).await.unwrap();
     let row = job(db, id).await;
     assert_eq!((row.infra_failures, row.publications), (1, 3));
     let since = NOW + 2 * SECOND;
@@ -127,7 +129,7 @@ pub async fn first_settlement_wins(db: &Db) {
         let n = first[0].0;
         let expect =
             JobState::Settled { settlement: Settlement::Dead { reason: n.to_string() }, at: NOW + n };
-        db.mark_queued(id, 9, NOW).await.unwrap();
+        db.mark_queued(&[(id, 9)], NOW).await.unwrap();
         db.requeue_job(id, NOW, Some("late".to_owned())).await.unwrap();
         db.touch_jobs(&[id], &WorkerId("late".to_owned()), NOW).await.unwrap();
         db.cancel_jobs(sweep, NOW).await.unwrap();

@@ -1,0 +1,207 @@
+//! Zygotes: prepared interpreters, one for each hash seed, that fork attempts. Each lives in a cell of
+//! its own, keeps what importing and collecting has left there, and forks into fresh cells when asked.
+//! A zygote runs the project's code, so it is believed in nothing but its own attempts.
+
+use crate::Wire;
+use crate::cell::Kind;
+use crate::serve::{self, NotRun, World};
+use crate::sys::{self, Interest};
+use flakefarm_nest::{Ask, Attempt, Birth, Fork};
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+const COMPLAINT: usize = 2000;
+/// Processes of a zygote itself, beside those of the attempt that it forks.
+const OWN_PROCESSES: u32 = 16;
+
+/// The zygotes of one nest, by hash seed.
+#[derive(Debug, Default)]
+pub(crate) struct Zygotes {
+    all: Vec<Option<Zygote>>,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Zygote {
+    first: i32,
+    control: UnixStream,
+    /// What it has said, not yet a whole line.
+    said: Vec<u8>,
+    killed: bool,
+}
+
+impl Zygotes {
+    /// Forks an attempt from the zygote whose turn it is. Returns that turn.
+    pub(crate) fn fork(
+        &mut self,
+        wire: &mut Wire,
+        world: &World,
+        attempt: &Attempt,
+        fork: &Fork,
+        inside: [BorrowedFd<'_>; 3],
+    ) -> Result<usize, NotRun> {
+        if fork.hash_seeds.is_empty() {
+            return Err(NotRun::Failed("no hash seed for an interpreter".to_owned()));
+        }
+        self.all.resize_with(fork.hash_seeds.len(), || None);
+        let turn = self.next % self.all.len();
+        self.next += 1;
+        if self.all[turn].is_none() {
+            self.all[turn] = Some(prepare(wire, world, attempt, fork, fork.hash_seeds[turn])?);
+        }
+        let zygote = self.all[turn].as_ref().expect("it was just put there");
+        sys::send_descriptors(zygote.control.as_fd(), inside)
+            .map_err(|error| NotRun::NotForked(format!("the prepared interpreter has gone: {error}")))?;
+        Ok(turn)
+    }
+
+    /// Readable when the attempt has ended.
+    pub(crate) fn control(&self, turn: usize) -> BorrowedFd<'_> {
+        self.all[turn].as_ref().expect("it runs an attempt").control.as_fd()
+    }
+
+    /// Ends the attempt and its zygote with it.
+    pub(crate) fn kill(&mut self, turn: usize) {
+        if let Some(zygote) = &mut self.all[turn] {
+            zygote.killed = true;
+            sys::kill(zygote.first);
+        }
+    }
+
+    /// Exit code and CPU time of the attempt that has ended.
+    pub(crate) fn ended(&mut self, turn: usize) -> Result<(i32, u64), NotRun> {
+        let zygote = self.all[turn].as_mut().expect("it runs an attempt");
+        let said = zygote.line()?;
+        if let Some(said) = &said {
+            if let Some(why) = said.strip_prefix("failed ") {
+                return Err(NotRun::Failed(why.to_owned()));
+            }
+            if let Some(ended) = said.strip_prefix("ended ").and_then(parse_end) {
+                return Ok(ended);
+            }
+        }
+        let zygote = self.all[turn].take().expect("it runs an attempt");
+        let (was_killed, code) = (zygote.killed, zygote.bury());
+        // Whoever ended the zygote ended its attempt.
+        if was_killed { Ok((137, 0)) } else { Ok((code, 0)) }
+    }
+}
+
+fn parse_end(text: &str) -> Option<(i32, u64)> {
+    let (code, cpu_us) = text.split_once(' ')?;
+    Some((code.parse().ok()?, cpu_us.parse().ok()?))
+}
+
+impl Zygote {
+    /// The next line that it says; `None` if it has gone.
+    fn line(&mut self) -> io::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.said.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.said.drain(..=end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line[..end]).into_owned()));
+            }
+            let mut piece = [0; 1024];
+            match self.control.read(&mut piece) {
+                Ok(0) => return Ok(None),
+                Ok(length) => self.said.extend(&piece[..length]),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Ends it and says how it had ended.
+    fn bury(self) -> i32 {
+        sys::kill(self.first);
+        sys::wait(self.first).map_or(137, |waited| waited.exit_code)
+    }
+}
+
+/// Starts an interpreter and waits until it is ready to fork.
+fn prepare(
+    wire: &mut Wire,
+    world: &World,
+    attempt: &Attempt,
+    fork: &Fork,
+    hash_seed: u32,
+) -> Result<Zygote, NotRun> {
+    let (stdin, mut to_stdin) = io::pipe()?;
+    let (from_output, output) = io::pipe()?;
+    let (control, theirs) = UnixStream::pair()?;
+    let mut plan = world.plan(Kind::Zygote, attempt);
+    plan.pids = plan.pids.saturating_add(OWN_PROCESSES);
+    let program = serve::program(&fork.argv, &serve::variables(attempt, Some(hash_seed)))?;
+    let inside = [stdin.as_raw_fd(), output.as_raw_fd(), output.as_raw_fd()];
+    let first = serve::start(&plan, &program, inside, Some(theirs.as_raw_fd()))?;
+    drop((stdin, output, theirs));
+    let mut zygote = Zygote { first, control, said: Vec::new(), killed: false };
+    let cell = world.plan(Kind::Forked, attempt);
+    let birth =
+        Birth { clone: libc::SYS_clone, flags: cell.flags() | libc::SIGCHLD as u64, steps: cell.steps() };
+    let mut line = serde_json::to_vec(&birth).expect("plain data serialises");
+    line.push(b'\n');
+    // Small: the pipe takes the one, the socket the other, whether it reads them or not.
+    let told = to_stdin.write_all(fork.input.as_bytes()).and_then(|()| zygote.control.write_all(&line));
+    drop(to_stdin);
+    let heard = match told {
+        Ok(()) => listen(wire, &mut zygote, from_output),
+        Err(error) => Ok(Err(format!("it did not read what it was told: {error}"))),
+    };
+    match heard {
+        Ok(Ok(())) => Ok(zygote),
+        Ok(Err(why)) => {
+            zygote.bury();
+            Err(NotRun::NotForked(why))
+        }
+        Err(not_run) => {
+            zygote.bury();
+            Err(not_run)
+        }
+    }
+}
+
+/// Waits for the word of a new zygote. The inner error is why it will not do.
+fn listen(wire: &mut Wire, zygote: &mut Zygote, output: PipeReader) -> Result<Result<(), String>, NotRun> {
+    let mut output = Some(output);
+    let mut complaint = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let ready = sys::poll(
+            [
+                Some((wire.input.as_fd(), Interest::Readable)),
+                Some((zygote.control.as_fd(), Interest::Readable)),
+                output.as_ref().map(|pipe| (pipe.as_fd(), Interest::Readable)),
+            ],
+            -1,
+        )?;
+        let [asked, spoke, wrote] = ready;
+        if wrote && let Some(pipe) = &mut output {
+            match pipe.read(&mut piece)? {
+                0 => output = None,
+                length => complaint.extend(&piece[..length]),
+            }
+            complaint.drain(..complaint.len().saturating_sub(COMPLAINT));
+        }
+        if asked {
+            match Ask::read(&mut wire.input)? {
+                Some(Ask::Kill) => return Ok(Err("it was ended while it prepared itself".to_owned())),
+                Some(Ask::SetUp(_) | Ask::Input(_) | Ask::Start(_)) => {
+                    return Err(NotRun::Failed("it was asked for a second attempt at once".to_owned()));
+                }
+                None => return Err(NotRun::Abandoned),
+            }
+        }
+        if spoke {
+            return Ok(match zygote.line()? {
+                Some(line) if line == "ready" => Ok(()),
+                Some(line) => Err(line.strip_prefix("refused ").unwrap_or(&line).to_owned()),
+                None => {
+                    let said = String::from_utf8_lossy(&complaint).trim().to_owned();
+                    let last = said.lines().last().unwrap_or("without a word");
+                    Err(format!("the interpreter ended while it prepared itself: {last}"))
+                }
+            });
+        }
+    }
+}

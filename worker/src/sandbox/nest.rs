@@ -1,0 +1,195 @@
+//! The nested, forked and host levels: a nest (the static program of the crate `flakefarm-nest`) runs
+//! attempts one after the other, each in namespaces of its own. In a container of its own per job it
+//! is the nested level, on this machine the host level; the wire between is the same.
+
+mod container;
+mod host;
+mod running;
+
+pub(crate) use container::{Outer, Use};
+pub use host::LocalSandbox;
+pub(crate) use host::{Place, interpreter};
+pub use running::RunningNested;
+pub(crate) use running::{Asked, GiveBack, Idle};
+
+use super::SandboxRequest;
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use flakefarm_nest::{Ask, Attempt, Fork, SetUp, Tell, Tellings};
+use flakefarm_shared::{InfraError, InfraStage};
+use futures::{Stream, StreamExt};
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The program, static, for the machine that this one was built for. Empty where there are no
+/// namespaces.
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/flakefarm-nest"));
+/// For a nest to set its world up.
+const OPENING: Duration = Duration::from_secs(60);
+/// Pieces of an attempt's input: the nest reads one at once.
+const PIECE: usize = 1 << 20;
+/// What a nest says beside the wire, kept for the error that follows.
+const ASIDE: usize = 4096;
+/// Interpreters that take turns in one nest, by hash seed. Where the seed is set by the project, it is
+/// the same in all.
+const HASH_SEEDS: [u32; 3] = [1, 20_011, 4_000_037];
+
+/// How to prepare an interpreter that attempts are forked from.
+#[derive(Debug, Clone)]
+pub struct Preparation {
+    /// The program that collects and then waits to be asked.
+    pub argv: Vec<String>,
+    /// Its standard input.
+    pub input: String,
+}
+
+/// What carries the wire.
+enum Carrier {
+    Container {
+        // Declared first, dropped first: the end of the streams tells the engine nothing new.
+        output: Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>,
+        input: Pin<Box<dyn AsyncWrite + Send>>,
+        outer: Outer,
+    },
+    Host {
+        output: Pin<Box<dyn AsyncRead + Send>>,
+        input: Pin<Box<dyn AsyncWrite + Send>>,
+        process: host::NestProcess,
+    },
+}
+
+/// A nest that is set up. Dropped, it goes with everything in it.
+pub(crate) struct Nest {
+    carrier: Carrier,
+    tellings: Tellings,
+    aside: Vec<u8>,
+    piece: Vec<u8>,
+}
+
+impl std::fmt::Debug for Nest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nest").finish_non_exhaustive()
+    }
+}
+
+/// Why no attempt was started.
+#[derive(Debug)]
+pub(crate) enum NotStarted {
+    /// This level cannot be had here; a stricter one may.
+    Unsupported(String),
+    /// Something of ours failed.
+    Infrastructure(InfraError),
+}
+
+impl From<InfraError> for NotStarted {
+    fn from(error: InfraError) -> Self {
+        NotStarted::Infrastructure(error)
+    }
+}
+
+impl Nest {
+    fn over(carrier: Carrier) -> Self {
+        Self { carrier, tellings: Tellings::default(), aside: Vec::new(), piece: vec![0; 64 << 10] }
+    }
+
+    /// Has the nest set its world up.
+    async fn set_up(&mut self, set_up: SetUp) -> Result<(), NotStarted> {
+        self.ask(&Ask::SetUp(set_up)).await?;
+        let told = tokio::time::timeout(OPENING, self.hear()).await;
+        match told {
+            Ok(Ok(Tell::Ready)) => Ok(()),
+            Ok(Ok(Tell::Failed(why))) => Err(NotStarted::Unsupported(why)),
+            Ok(Ok(told)) => Err(unexpected(&told).into()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(lost("a nest did not set itself up in time").into()),
+        }
+    }
+
+    /// Asks for an attempt. What follows is heard from [`Nest::hear`].
+    async fn start(
+        &mut self,
+        request: &SandboxRequest,
+        fork: Option<&Preparation>,
+    ) -> Result<(), InfraError> {
+        for piece in request.stdin.chunks(PIECE) {
+            self.ask(&Ask::Input(piece.to_vec())).await?;
+        }
+        let attempt = Attempt {
+            argv: request.argv.clone(),
+            variables: request.variables.clone(),
+            scratch_bytes: request.limits.scratch_bytes,
+            pids: request.limits.pids,
+            memory_bytes: request.limits.memory_bytes,
+            fork: fork.map(|preparation| Fork {
+                argv: preparation.argv.clone(),
+                input: preparation.input.clone(),
+                hash_seeds: HASH_SEEDS.to_vec(),
+            }),
+        };
+        self.ask(&Ask::Start(Box::new(attempt))).await
+    }
+
+    async fn ask(&mut self, ask: &Ask) -> Result<(), InfraError> {
+        let (Carrier::Container { input, .. } | Carrier::Host { input, .. }) = &mut self.carrier;
+        let sent = async {
+            input.write_all(&ask.to_frame()).await?;
+            input.flush().await
+        };
+        sent.await.map_err(|error| lost(&format!("lost a nest while asking it: {error}")))
+    }
+
+    /// What it tells next. Cancel safe.
+    async fn hear(&mut self) -> Result<Tell, InfraError> {
+        loop {
+            if let Some(tell) = self.tellings.pop().map_err(|error| self.gone(&error.to_string()))? {
+                return Ok(tell);
+            }
+            match &mut self.carrier {
+                Carrier::Container { output, .. } => match output.next().await {
+                    Some(Ok(LogOutput::StdOut { message })) => self.tellings.push(&message),
+                    Some(Ok(LogOutput::StdErr { message })) => {
+                        let room = ASIDE.saturating_sub(self.aside.len());
+                        self.aside.extend_from_slice(&message[..room.min(message.len())]);
+                    }
+                    Some(Ok(LogOutput::Console { .. } | LogOutput::StdIn { .. })) => {}
+                    Some(Err(error)) => return Err(self.gone(&error.to_string())),
+                    None => return Err(self.gone("its container has ended")),
+                },
+                Carrier::Host { output, .. } => match output.read(&mut self.piece).await {
+                    Ok(0) => return Err(self.gone("it has ended")),
+                    Ok(length) => self.tellings.push(&self.piece[..length]),
+                    Err(error) => return Err(self.gone(&error.to_string())),
+                },
+            }
+        }
+    }
+
+    fn gone(&self, why: &str) -> InfraError {
+        let aside = String::from_utf8_lossy(&self.aside);
+        let aside = aside.trim();
+        lost(&format!("lost a nest: {why}{}{aside}", if aside.is_empty() { "" } else { ": " }))
+    }
+
+    /// Takes it down with everything in it.
+    pub(crate) async fn close(self) {
+        match self.carrier {
+            Carrier::Container { output, input, outer } => {
+                drop((output, input));
+                outer.remove().await;
+            }
+            Carrier::Host { output, input, process } => {
+                drop((output, input));
+                process.end().await;
+            }
+        }
+    }
+}
+
+fn unexpected(told: &Tell) -> InfraError {
+    lost(&format!("a nest told {told:?} where it should not"))
+}
+
+fn lost(message: &str) -> InfraError {
+    InfraError { stage: InfraStage::Sandbox, message: message.to_owned() }
+}

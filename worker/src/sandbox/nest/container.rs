@@ -1,0 +1,182 @@
+//! The outer wall of the nested level: one hardened container per job, in which the nest runs as an
+//! ordinary user without capabilities. The engine's filter of system calls opens exactly the five
+//! that making namespaces takes; the nest closes them again for every attempt.
+
+use super::{Carrier, Nest, NotStarted, PROGRAM};
+use crate::sandbox::engine::{ContainerGuard, Engine, Role, infra};
+use crate::sandbox::hosts::HOSTNAME;
+use crate::sandbox::{SandboxRequest, seccomp};
+use bollard::body_full;
+use bollard::container::AttachContainerResults;
+use bollard::errors::Error;
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
+};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
+    UploadToContainerOptionsBuilder,
+};
+use flakefarm_nest::{Ground, SetUp};
+use flakefarm_shared::project::Network;
+use flakefarm_shared::{InfraError, InfraStage};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+const DIRECTORY: &str = "/flakefarm/nest";
+const NAME: &str = "nest";
+/// What the nest needs and Docker's profile refuses.
+const OPENED: [&str; 5] = ["clone", "mount", "pivot_root", "sethostname", "umount2"];
+/// A job may take long; beyond this a nest found by label is nobody's.
+const LIFETIME: Duration = Duration::from_secs(6 * 3600);
+/// For the nest itself, beside the attempt's limit.
+const OWN_MEMORY: u64 = 8 << 20;
+/// For prepared interpreters, which share most of it with what is forked from them.
+const ZYGOTES_MEMORY: u64 = 512 << 20;
+/// Processes of the nest and of a cell that are not the attempt's.
+const OWN_PIDS: i64 = 8;
+const ZYGOTES_PIDS: i64 = 64;
+
+static PROFILE: LazyLock<String> = LazyLock::new(|| seccomp::compiled(&OPENED));
+
+/// Owns the container of a nest.
+#[derive(Debug)]
+pub(crate) struct Outer {
+    guard: ContainerGuard,
+}
+
+impl Outer {
+    pub(super) async fn remove(self) {
+        self.guard.remove_soon().await;
+    }
+}
+
+/// What one nest serves: attempts that differ in it need another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Attempts that start their program.
+    Starting,
+    /// Attempts forked from prepared interpreters, which need room of their own.
+    Forking,
+}
+
+impl Nest {
+    /// Opens a nest in a container of `request`'s image and limits. Cancel safe.
+    pub(crate) async fn in_container(
+        engine: &Engine,
+        request: &SandboxRequest,
+        used_for: Use,
+    ) -> Result<Self, NotStarted> {
+        if PROGRAM.is_empty() {
+            return Err(NotStarted::Unsupported("this flakefarm was not built on Linux".to_owned()));
+        }
+        let docker = engine.docker();
+        let failed = |what: &'static str| move |error: Error| infra(InfraStage::Sandbox, what, &error);
+        let mut guard = engine.guard();
+        let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
+        docker
+            .create_container(Some(options), body(engine, request, used_for))
+            .await
+            .map_err(failed("failed to create a container"))?;
+        guard.created();
+        upload(engine, guard.name()).await?;
+        let options = AttachContainerOptionsBuilder::default()
+            .stdin(true)
+            .stdout(true)
+            .stderr(true)
+            .stream(true)
+            .build();
+        let AttachContainerResults { output, input } = docker
+            .attach_container(guard.name(), Some(options))
+            .await
+            .map_err(failed("failed to attach to a container"))?;
+        docker
+            .start_container(guard.name(), None::<StartContainerOptions>)
+            .await
+            .map_err(failed("failed to start a container"))?;
+        let mut nest = Nest::over(Carrier::Container { output, input, outer: Outer { guard } });
+        let shared_network = request.limits.network == Network::Bridge;
+        nest.set_up(SetUp { ground: Ground::Container, shared_network }).await?;
+        Ok(nest)
+    }
+}
+
+/// The program goes into a volume: the container's own root is read-only from the start.
+async fn upload(engine: &Engine, container: &str) -> Result<(), InfraError> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_size(PROGRAM.len() as u64);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, NAME, PROGRAM).expect("writing to memory, a relative name");
+    let archive = archive.into_inner().expect("writing to memory");
+    let options = UploadToContainerOptionsBuilder::default().path(DIRECTORY).build();
+    engine
+        .docker()
+        .upload_to_container(container, Some(options), body_full(archive.into()))
+        .await
+        .map_err(|error| infra(InfraStage::Sandbox, "failed to put the nest into a container", &error))
+}
+
+fn body(engine: &Engine, request: &SandboxRequest, used_for: Use) -> ContainerCreateBody {
+    let limits = &request.limits;
+    let bytes = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let (memory, pids) = match used_for {
+        Use::Starting => (OWN_MEMORY, OWN_PIDS),
+        Use::Forking => (OWN_MEMORY + ZYGOTES_MEMORY, OWN_PIDS + ZYGOTES_PIDS),
+    };
+    let memory = bytes(limits.memory_bytes.saturating_add(memory));
+    let role = Role::Attempt {
+        worker: request.worker.to_string(),
+        sweep: request.sweep.to_string(),
+        job: request.attempt.job.to_string(),
+        attempt: "all".to_owned(),
+    };
+    let program =
+        Mount { target: Some(DIRECTORY.to_owned()), typ: Some(MountType::VOLUME), ..Mount::default() };
+    let host_config = HostConfig {
+        memory: Some(memory),
+        memory_swap: Some(memory),
+        nano_cpus: Some(bytes(limits.cpu_millis.saturating_mul(1_000_000))),
+        pids_limit: Some(i64::from(limits.pids) + pids),
+        ulimits: Some(vec![ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) }]),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec![
+            "no-new-privileges".to_owned(),
+            // Docker's AppArmor profile, where there is one, refuses every mount.
+            "apparmor=unconfined".to_owned(),
+            format!("seccomp={}", *PROFILE),
+        ]),
+        // A fresh /proc can be mounted only while this one is whole. Attempts get theirs masked again.
+        masked_paths: Some(Vec::new()),
+        readonly_paths: Some(Vec::new()),
+        readonly_rootfs: Some(true),
+        mounts: Some(vec![program]),
+        ipc_mode: Some("private".to_owned()),
+        shm_size: Some(1 << 20),
+        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+        network_mode: match limits.network {
+            Network::None => None,
+            Network::Bridge => Some("bridge".to_owned()),
+        },
+        ..HostConfig::default()
+    };
+    ContainerCreateBody {
+        image: Some(request.image.clone()),
+        hostname: Some(HOSTNAME.to_owned()),
+        user: Some("1000:1000".to_owned()),
+        working_dir: Some("/".to_owned()),
+        entrypoint: Some(vec![format!("{DIRECTORY}/{NAME}")]),
+        cmd: Some(Vec::new()),
+        labels: Some(engine.labels(&role, LIFETIME)),
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        open_stdin: Some(true),
+        stdin_once: Some(true),
+        network_disabled: Some(match limits.network {
+            Network::None => true,
+            Network::Bridge => false,
+        }),
+        host_config: Some(host_config),
+        ..ContainerCreateBody::default()
+    }
+}

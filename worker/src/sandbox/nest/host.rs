@@ -1,0 +1,196 @@
+//! Attempts on this machine, without a container engine: in a nest of user namespaces (level host) or
+//! as plain processes (level process, see [`super::super::process`]).
+
+use super::{Asked, Carrier, GiveBack, Nest, NotStarted, PROGRAM, RunningNested};
+use crate::sandbox::{RunningProcess, RunningSandbox, SandboxRequest};
+use flakefarm_nest::{Bind, Ground, SetUp};
+use flakefarm_shared::project::Network;
+use flakefarm_shared::{InfraError, InfraStage, SandboxLevel};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use tempfile::TempPath;
+
+/// What the description of a prepared place is called.
+const DESCRIPTION: &str = "place.json";
+/// Passed on to attempts from this process's own environment: the rest may hold secrets.
+const KEPT_VARIABLES: [&str; 4] = ["LANG", "LC_ALL", "LC_CTYPE", "TZ"];
+
+/// Runs attempts on this machine. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct LocalSandbox {
+    level: SandboxLevel,
+    /// The nest, where a program can be started from.
+    program: Arc<TempPath>,
+}
+
+/// Where attempts on this machine find their project: a directory with the project's tree, the plugin
+/// and this description.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// The directories that programs are looked for in first.
+    pub(crate) path: Vec<String>,
+    /// What the interpreter needs of places that attempts do not see otherwise.
+    pub(crate) needs: Vec<String>,
+}
+
+impl Place {
+    pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
+        std::fs::write(directory.join(DESCRIPTION), serde_json::to_vec(self).expect("plain data serialises"))
+    }
+
+    pub(crate) fn read(directory: &Path) -> Result<Self, InfraError> {
+        let read = std::fs::read(directory.join(DESCRIPTION))
+            .and_then(|text| serde_json::from_slice(&text).map_err(io::Error::other));
+        // As an engine says it of an image.
+        read.map_err(|error| failed(&format!("No such image: {}: {error}", directory.display())))
+    }
+
+    /// PATH of an attempt.
+    pub(crate) fn search_path(&self) -> String {
+        let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        self.path.iter().map(String::as_str).chain([system]).collect::<Vec<_>>().join(":")
+    }
+}
+
+/// Where an interpreter is and what it needs.
+pub(crate) fn interpreter(python: &str) -> Result<Place, String> {
+    const QUESTION: &str = "import json, os, sys; print(json.dumps([os.path.dirname(sys.executable), \
+        sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.path.realpath(sys.executable))]))";
+    let asked = Command::new(python).args(["-c", QUESTION]).stdin(Stdio::null()).output();
+    let answer = asked.map_err(|error| error.to_string())?;
+    if !answer.status.success() {
+        return Err(String::from_utf8_lossy(&answer.stderr).trim().to_owned());
+    }
+    let mut found: Vec<String> =
+        serde_json::from_slice(&answer.stdout).map_err(|error| format!("it answered nonsense: {error}"))?;
+    let path = vec![found.remove(0)];
+    found.sort();
+    found.dedup();
+    Ok(Place { path, needs: found })
+}
+
+impl LocalSandbox {
+    /// Attempts at `level`, which is host or process.
+    pub fn new(level: SandboxLevel) -> Result<Self, InfraError> {
+        let written = || {
+            let mut file = tempfile::Builder::new().prefix("flakefarm-nest-").tempfile()?;
+            io::Write::write_all(&mut file, PROGRAM)?;
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755))?;
+            Ok::<_, io::Error>(file.into_temp_path())
+        };
+        let program = written().map_err(|error| failed(&format!("failed to write the nest: {error}")))?;
+        Ok(Self { level, program: Arc::new(program) })
+    }
+
+    /// The level of its attempts.
+    pub fn level(&self) -> SandboxLevel {
+        self.level
+    }
+
+    /// Whether this machine lets an ordinary user make the namespaces that the level takes.
+    pub async fn check(&self) -> Result<(), String> {
+        if self.level == SandboxLevel::Process {
+            return Ok(());
+        }
+        match self.open(Vec::new(), Network::None).await {
+            Ok(nest) => {
+                nest.close().await;
+                Ok(())
+            }
+            Err(NotStarted::Unsupported(why)) => Err(why),
+            Err(NotStarted::Infrastructure(error)) => Err(error.message),
+        }
+    }
+
+    /// See [`crate::sandbox::Sandbox::start`].
+    pub(crate) async fn start(&self, request: SandboxRequest) -> Result<RunningSandbox, InfraError> {
+        if self.level == SandboxLevel::Process {
+            return Ok(RunningSandbox::Process(Box::new(RunningProcess::start(request)?)));
+        }
+        let nest = self.open_nest(&request).await.map_err(|error| match error {
+            NotStarted::Unsupported(why) => failed(&why),
+            NotStarted::Infrastructure(error) => error,
+        })?;
+        match RunningNested::start(nest, GiveBack::nowhere(), &request, None).await? {
+            Asked::Runs(running) => Ok(RunningSandbox::Nested(running)),
+            Asked::NotForked(_, why) => Err(failed(&why)),
+        }
+    }
+
+    /// Opens a nest for attempts in `request`'s place. Cancel safe.
+    pub(crate) async fn open_nest(&self, request: &SandboxRequest) -> Result<Nest, NotStarted> {
+        let directory = Path::new(&request.image);
+        let place = Place::read(directory)?;
+        let own = |name: &str| Bind {
+            source: directory.join(name).display().to_string(),
+            target: format!("/flakefarm/{name}"),
+        };
+        let needs = place.needs.iter().filter(|path| hidden(path));
+        let needs = needs.map(|path| Bind { source: path.clone(), target: path.clone() });
+        let binds = [own("tree"), own("plugin")].into_iter().chain(needs).collect();
+        self.open(binds, request.limits.network).await
+    }
+
+    async fn open(&self, binds: Vec<Bind>, network: Network) -> Result<Nest, NotStarted> {
+        if PROGRAM.is_empty() {
+            return Err(NotStarted::Unsupported("namespaces are Linux's".to_owned()));
+        }
+        let program: &Path = &self.program;
+        let mut command = tokio::process::Command::new(program);
+        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var(name).ok()?))));
+        command.current_dir("/").kill_on_drop(true);
+        let spawned = command.spawn();
+        let mut child = spawned.map_err(|error| failed(&format!("failed to start the nest: {error}")))?;
+        let streams = child.stdin.take().zip(child.stdout.take());
+        let (input, output) = streams.expect("both are piped");
+        let process = NestProcess { child };
+        let mut nest =
+            Nest::over(Carrier::Host { output: Box::pin(output), input: Box::pin(input), process });
+        let shared_network = network == Network::Bridge;
+        nest.set_up(SetUp { ground: Ground::Host { binds }, shared_network }).await?;
+        Ok(nest)
+    }
+}
+
+/// Whether attempts would not see a path unless it is bound: its beginning is left empty for them.
+fn hidden(path: &str) -> bool {
+    let empty = ["home", "root", "boot", "tmp", "run", "mnt", "media", "work"];
+    let first = PathBuf::from(path).components().nth(1).map(|part| part.as_os_str().to_owned());
+    first.is_some_and(|first| empty.iter().any(|name| first == *name))
+}
+
+/// Owns the nest's first process; with it, all of it ends.
+#[derive(Debug)]
+pub(crate) struct NestProcess {
+    child: tokio::process::Child,
+}
+
+impl NestProcess {
+    pub(super) async fn end(mut self) {
+        if let Err(error) = self.child.kill().await {
+            tracing::warn!("failed to end a nest: {error}");
+        }
+    }
+}
+
+fn failed(message: &str) -> InfraError {
+    InfraError { stage: InfraStage::Sandbox, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_left_empty_must_be_bound() {
+        assert!(hidden("/root/.pyenv/versions/3.11"));
+        assert!(hidden("/home/me/venv"));
+        assert!(!hidden("/usr"));
+        assert!(!hidden("/opt/python"));
+    }
+}

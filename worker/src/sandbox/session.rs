@@ -1,0 +1,177 @@
+//! The sandboxes of one job. Attempts of the nested levels share an outer wall, which lives as long as
+//! the job; where a level cannot be had, the next stricter one takes its place and says why.
+
+use super::nest::{Asked, GiveBack, Idle, Nest, NotStarted, Preparation, RunningNested, Use};
+use super::{DockerSandbox, LocalSandbox, RunningSandbox, Sandbox, SandboxRequest};
+use flakefarm_shared::{InfraError, InfraStage, Limits, SandboxLevel};
+use std::sync::{Arc, Mutex};
+
+/// Starts the attempts of one job. Dropped, it hands what it keeps to the clean-up of its level.
+#[derive(Debug)]
+pub struct JobSandbox {
+    sandbox: Sandbox,
+    idle: Idle<Key>,
+    not_forked: Mutex<Option<String>>,
+    not_nested: Mutex<Option<String>>,
+}
+
+/// What an attempt needs of a nest that it did not open itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    image: String,
+    limits: Limits,
+    used_for: Use,
+}
+
+/// A sandbox that was started.
+#[derive(Debug)]
+pub struct Started {
+    /// It.
+    pub running: RunningSandbox,
+    /// Its level.
+    pub level: SandboxLevel,
+    /// Why its level is a stricter one than was asked for.
+    pub instead: Option<String>,
+}
+
+impl JobSandbox {
+    pub(super) fn new(sandbox: Sandbox) -> Self {
+        Self { sandbox, idle: Arc::default(), not_forked: Mutex::default(), not_nested: Mutex::default() }
+    }
+
+    /// The level at which there is nothing to share: what lists tests, say, is started at.
+    pub fn own_level(&self) -> SandboxLevel {
+        self.sandbox.own_level()
+    }
+
+    /// Creates and starts a fresh sandbox. `preparation` says how to prepare interpreters for the
+    /// forked level; without it, attempts are nested. Cancel safe: what was created is removed.
+    pub async fn start(
+        &self,
+        request: SandboxRequest,
+        level: SandboxLevel,
+        preparation: Option<&Preparation>,
+    ) -> Result<Started, InfraError> {
+        if !self.sandbox.offers(level) {
+            return Err(failed(&format!("this worker does not offer the sandbox level {level}")));
+        }
+        match (&self.sandbox, level) {
+            (Sandbox::Docker(docker), SandboxLevel::Nested | SandboxLevel::Forked) => {
+                let preparation = preparation.filter(|_| level == SandboxLevel::Forked);
+                self.start_nested(docker, request, preparation).await
+            }
+            (Sandbox::Local(local), SandboxLevel::Host) => {
+                let running = self.start_on_host(local, &request).await?;
+                Ok(Started { running, level, instead: None })
+            }
+            (Sandbox::Docker(_) | Sandbox::Local(_) | Sandbox::Scripted(_), _) => {
+                Ok(Started { running: self.sandbox.start(request).await?, level, instead: None })
+            }
+        }
+    }
+
+    async fn start_nested(
+        &self,
+        docker: &DockerSandbox,
+        request: SandboxRequest,
+        preparation: Option<&Preparation>,
+    ) -> Result<Started, InfraError> {
+        let refusal = |why: &Mutex<Option<String>>| why.lock().expect("no holder panics").clone();
+        if let Some(preparation) = preparation
+            && refusal(&self.not_nested).is_none()
+            && refusal(&self.not_forked).is_none()
+        {
+            let why = match self.in_nest(docker, &request, Some(preparation)).await? {
+                Ok(running) => {
+                    return Ok(Started { running, level: SandboxLevel::Forked, instead: None });
+                }
+                Err(why) => why,
+            };
+            tracing::warn!(job.id = %request.attempt.job, "attempts are not forked: {why}");
+            *self.not_forked.lock().expect("no holder panics") = Some(why);
+        }
+        let not_forked = preparation.and_then(|_| refusal(&self.not_forked));
+        if refusal(&self.not_nested).is_none() {
+            match self.in_nest(docker, &request, None).await? {
+                Ok(running) => {
+                    return Ok(Started { running, level: SandboxLevel::Nested, instead: not_forked });
+                }
+                Err(why) => {
+                    tracing::warn!(job.id = %request.attempt.job, "attempts are not nested: {why}");
+                    *self.not_nested.lock().expect("no holder panics") = Some(why);
+                }
+            }
+        }
+        let instead = refusal(&self.not_nested);
+        let running = self.sandbox.start(request).await?;
+        Ok(Started { running, level: SandboxLevel::Container, instead })
+    }
+
+    /// Starts it in a nest. The inner error is why that cannot be done here.
+    async fn in_nest(
+        &self,
+        docker: &DockerSandbox,
+        request: &SandboxRequest,
+        preparation: Option<&Preparation>,
+    ) -> Result<Result<RunningSandbox, String>, InfraError> {
+        let used_for = if preparation.is_some() { Use::Forking } else { Use::Starting };
+        let key = Key { image: request.image.clone(), limits: request.limits.clone(), used_for };
+        let nest = match self.take_idle(&key) {
+            Some(nest) => nest,
+            None => match Nest::in_container(docker.engine(), request, used_for).await {
+                Ok(nest) => nest,
+                Err(NotStarted::Unsupported(why)) => return Ok(Err(why)),
+                Err(NotStarted::Infrastructure(error)) => return Err(error),
+            },
+        };
+        let give_back = GiveBack::to(&self.idle, key);
+        match RunningNested::start(nest, give_back, request, preparation).await? {
+            Asked::Runs(running) => Ok(Ok(RunningSandbox::Nested(running))),
+            Asked::NotForked(nest, why) => {
+                nest.close().await;
+                Ok(Err(why))
+            }
+        }
+    }
+
+    async fn start_on_host(
+        &self,
+        local: &LocalSandbox,
+        request: &SandboxRequest,
+    ) -> Result<RunningSandbox, InfraError> {
+        let (image, limits) = (request.image.clone(), request.limits.clone());
+        let key = Key { image, limits, used_for: Use::Starting };
+        let nest = match self.take_idle(&key) {
+            Some(nest) => nest,
+            None => local.open_nest(request).await.map_err(|error| match error {
+                NotStarted::Unsupported(why) => failed(&why),
+                NotStarted::Infrastructure(error) => error,
+            })?,
+        };
+        match RunningNested::start(nest, GiveBack::to(&self.idle, key), request, None).await? {
+            Asked::Runs(running) => Ok(RunningSandbox::Nested(running)),
+            Asked::NotForked(nest, why) => {
+                nest.close().await;
+                Err(failed(&why))
+            }
+        }
+    }
+
+    fn take_idle(&self, key: &Key) -> Option<Nest> {
+        let mut idle = self.idle.lock().expect("no holder panics");
+        let place = idle.iter().position(|(of, _)| of == key)?;
+        Some(idle.swap_remove(place).1)
+    }
+
+    /// Removes what the job's attempts shared. Call it when the last of them has ended.
+    pub async fn close(self) {
+        let idle = std::mem::take(&mut *self.idle.lock().expect("no holder panics"));
+        for (_, nest) in idle {
+            nest.close().await;
+        }
+    }
+}
+
+fn failed(message: &str) -> InfraError {
+    InfraError { stage: InfraStage::Sandbox, message: message.to_owned() }
+}
