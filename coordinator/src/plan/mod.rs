@@ -11,11 +11,13 @@ mod chains;
 mod costs;
 pub mod fixed;
 pub mod ledger;
+pub mod level;
 pub mod question;
 #[cfg(test)]
 mod simulation;
 
 pub use ledger::{Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Tally};
+pub use level::{SandboxChoice, UnknownSandbox};
 pub use question::{Confidence, Question, QuestionError, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
 
 use flakefarm_shared::AttemptSpec;
@@ -24,9 +26,10 @@ use serde::{Deserialize, Serialize};
 /// What to run next. Every planner has this signature; which one answers is the question's choice
 /// of [`Runs`].
 pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
-    match (question.kind, question.runs) {
+    let planned = match (question.kind, question.runs) {
         (QuestionKind::Detect, Runs::Fixed(_) | Runs::ForGuarantee) => fixed::plan(question, ledger),
-    }
+    };
+    level::assign(question, ledger, planned)
 }
 
 /// What to do next.

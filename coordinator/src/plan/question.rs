@@ -2,6 +2,7 @@
 //! choose. Everything here is valid by construction: what cannot be promised is refused with what
 //! can be.
 
+use super::level::SandboxChoice;
 use crate::score::interval::clean_runs_needed;
 use flakefarm_shared::{Order, TestId};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct Question {
     pub workers: NonZeroU16,
     /// Which tests; everything the framework lists if empty.
     pub tests: TestFilter,
+    /// How attempts are isolated.
+    #[serde(default)]
+    pub sandbox: SandboxChoice,
 }
 
 impl Question {
@@ -321,6 +325,7 @@ mod tests {
             max_flake_rate: Rate::DEFAULT,
             workers: NonZeroU16::new(4).unwrap(),
             tests: TestFilter(vec!["a*".into()]),
+            sandbox: SandboxChoice::Auto,
         };
         assert_eq!(question.runs_per_test(), 59);
         let text = serde_json::to_string(&question).unwrap();

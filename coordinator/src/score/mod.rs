@@ -6,9 +6,11 @@ pub mod category;
 pub(crate) mod documented;
 pub mod durations;
 pub mod interval;
+mod level;
 pub mod verdict;
 
 pub use category::{Category, Finding};
 pub use durations::DurationSummary;
 pub use interval::RateEstimate;
+pub use level::qualify;
 pub use verdict::{Assessment, SignatureCount, Verdict, assess};

@@ -292,6 +292,7 @@ mod tests {
             max_flake_rate: Rate::DEFAULT,
             workers: NonZeroU16::MIN,
             tests: TestFilter::default(),
+            sandbox: SandboxChoice::Container,
         }
     }
 
@@ -350,6 +351,8 @@ mod tests {
                     started_at: 0,
                     wall_us: 1_000_000,
                     concurrency: 1,
+                    stolen_us: 0,
+                    instead: None,
                     end: AttemptEnd::Completed,
                     samples: vec![sample],
                     output: None,
