@@ -16,6 +16,7 @@ use flakefarm_shared::{
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -35,6 +36,8 @@ pub(crate) struct Bench {
     pub(crate) sandbox: Sandbox,
     /// Attempts that may run at once.
     pub(crate) slots: NonZeroU16,
+    /// By its digest.
+    pub(crate) last_context: Mutex<Option<(Digest, Arc<SweepContext>)>>,
     /// Attempts running now, over all jobs.
     pub(crate) running: AtomicU16,
 }
@@ -44,7 +47,7 @@ pub(crate) struct Bench {
 pub(crate) struct Progress {
     pub(crate) done: AtomicU32,
     pub(crate) total: AtomicU32,
-    pub(crate) doing: std::sync::Mutex<String>,
+    pub(crate) doing: Mutex<String>,
 }
 
 impl Progress {
@@ -122,7 +125,7 @@ async fn attempt_all(
             hint: Some("run coordinator and workers of the same version".to_owned()),
         }));
     }
-    let context: SweepContext = bench.blobs.get_json(&spec.context, "a sweep context").await?;
+    let context = context(bench, &spec.context).await?;
     progress.say("preparing the environment");
     let image =
         bench.environments.prepare(&context, &pytest::files(), |step| progress.say(step)).await.map_err(
@@ -173,6 +176,18 @@ async fn attempt_all(
     }
     sandbox.close().await;
     Ok(report)
+}
+
+/// What a sweep's jobs share; of the last sweep it is at hand.
+async fn context(bench: &Bench, digest: &Digest) -> Result<Arc<SweepContext>, Stop> {
+    let last = bench.last_context.lock().expect("no panic while holding the lock").clone();
+    if let Some((_, context)) = last.filter(|(known, _)| known == digest) {
+        return Ok(context);
+    }
+    let context: Arc<SweepContext> = Arc::new(bench.blobs.get_json(digest, "a sweep context").await?);
+    let last = Some((digest.clone(), context.clone()));
+    *bench.last_context.lock().expect("no panic while holding the lock") = last;
+    Ok(context)
 }
 
 /// The levels that a job asks for.
