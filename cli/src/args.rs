@@ -3,7 +3,7 @@
 use crate::bench::BenchArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flakefarm_coordinator::http::TokenKind;
-use flakefarm_coordinator::plan::{Confidence, Rate, ScopeChoice};
+use flakefarm_coordinator::plan::{Confidence, Rate, SandboxChoice, ScopeChoice};
 use flakefarm_shared::Order;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
@@ -65,6 +65,10 @@ pub(crate) struct SweepArgs {
     /// What one attempt runs: test, file, suite, or auto
     #[arg(long, value_name = "SCOPE", env = "FLAKEFARM_SCOPE", value_parser = parse_scope)]
     pub(crate) scope: Option<ScopeChoice>,
+    /// How attempts are isolated: container, nested, forked, forked-only, host, process, or auto
+    /// [default: container]
+    #[arg(long, value_name = "LEVEL", env = "FLAKEFARM_SANDBOX")]
+    pub(crate) sandbox: Option<SandboxChoice>,
     /// Only this order: given, reversed, or shuffled:SEED
     #[arg(long, value_name = "ORDER", value_parser = parse_order)]
     pub(crate) order: Option<Order>,
@@ -78,7 +82,7 @@ pub(crate) struct SweepArgs {
     #[arg(long)]
     pub(crate) interactive: bool,
     /// Go on with the last interrupted sweep of this project
-    #[arg(long, conflicts_with_all = ["runs", "max_flake_rate", "seed", "tests", "scope", "order", "farm"])]
+    #[arg(long, conflicts_with_all = ["runs", "max_flake_rate", "seed", "tests", "scope", "order", "sandbox", "farm"])]
     pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,

@@ -4,15 +4,17 @@
 use crate::exit::{Complaint, Exit};
 use crate::progress::Progress;
 use crate::stores;
-use flakefarm_coordinator::db::{SweepRow, SweepState};
+use flakefarm_coordinator::db::{Db, SweepRow, SweepState};
 use flakefarm_coordinator::events::Event;
+use flakefarm_coordinator::plan::SandboxChoice;
 use flakefarm_coordinator::report::Report;
 use flakefarm_coordinator::{Coordinator, Submission, engine};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::queue::{Queue, Role};
-use flakefarm_shared::{SweepId, WorkerId};
-use flakefarm_worker::sandbox::{DockerSandbox, Engine, Sandbox};
-use flakefarm_worker::{Ending, WorkerParts, environment::Environments};
+use flakefarm_shared::{SandboxLevel, SweepId, WorkerId};
+use flakefarm_worker::environment::{Environments, LocalPlaces};
+use flakefarm_worker::sandbox::{DockerSandbox, Engine, LocalSandbox, Sandbox};
+use flakefarm_worker::{Ending, WorkerParts};
 use std::num::NonZeroU16;
 use std::path::Path;
 use std::time::Duration;
@@ -39,16 +41,27 @@ pub(crate) enum Task<'a> {
 }
 
 impl Embedded {
-    pub(crate) async fn open(state: &Path, slots: NonZeroU16) -> Result<Self, Complaint> {
+    pub(crate) async fn open(
+        state: &Path,
+        slots: NonZeroU16,
+        sandbox: SandboxChoice,
+    ) -> Result<Self, Complaint> {
         let id = WorkerId(format!("embedded-{}", std::process::id()));
-        let engine = connect_engine(id.clone()).await?;
+        let ground = Ground::of(sandbox, &id).await?;
         let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
-        let db = stores::open_database(&format!("sqlite:{}", state.join("farm.db").display())).await?;
+        let db = open_database(state).await?;
         let samples =
             stores::open_samples(&format!("embedded:{}", state.join("samples.db").display())).await?;
         let queue = stores::open_queue("embedded:", Role::Coordinator)?;
         let coordinator = Coordinator::embedded(db, queue.clone(), blobs.clone(), engine::DEFAULT_LEASE);
-        let worker = worker_parts(id, slots, queue, samples, blobs.clone(), engine);
+        let worker = match ground {
+            Ground::Engine(engine) => worker_parts(id, slots, queue, samples, blobs.clone(), engine),
+            Ground::Machine(sandbox) => {
+                let places = LocalPlaces::new(state.join("places"), blobs.clone());
+                let (environments, sandbox) = (Environments::Local(places), Sandbox::Local(sandbox));
+                WorkerParts { id, slots, queue, samples, blobs: blobs.clone(), environments, sandbox }
+            }
+        };
         Ok(Self { coordinator, blobs, worker })
     }
 
@@ -136,6 +149,40 @@ async fn watch(
             | Event::Progress { .. } => {}
         }
     }
+}
+
+/// What attempts run on.
+enum Ground {
+    Engine(Engine),
+    Machine(LocalSandbox),
+}
+
+impl Ground {
+    async fn of(sandbox: SandboxChoice, worker: &WorkerId) -> Result<Self, Complaint> {
+        let level = match sandbox {
+            SandboxChoice::Container
+            | SandboxChoice::Nested
+            | SandboxChoice::Forked
+            | SandboxChoice::ForkedOnly
+            | SandboxChoice::Auto => return Ok(Ground::Engine(connect_engine(worker.clone()).await?)),
+            SandboxChoice::Host => SandboxLevel::Host,
+            SandboxChoice::Process => SandboxLevel::Process,
+        };
+        let local = LocalSandbox::new(level).map_err(|error| Complaint::farm(error.to_string()))?;
+        local.check().await.map_err(|why| {
+            Complaint::farm(format!("this machine cannot isolate attempts without a container engine: {why}"))
+                .hint(
+                    "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+                     kernel.apparmor_restrict_unprivileged_userns), or start Docker and leave --sandbox out",
+                )
+        })?;
+        Ok(Ground::Machine(local))
+    }
+}
+
+/// The embedded farm's database.
+pub(crate) async fn open_database(state: &Path) -> Result<Db, Complaint> {
+    stores::open_database(&format!("sqlite:{}", state.join("farm.db").display())).await
 }
 
 async fn row(coordinator: &Coordinator, sweep: SweepId) -> Result<SweepRow, Complaint> {

@@ -11,7 +11,7 @@ use crate::{signals, stores};
 use flakefarm_coordinator::Submission;
 use flakefarm_coordinator::db::SweepRow;
 use flakefarm_coordinator::plan::{
-    Confidence, Guarantee, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
+    Confidence, Guarantee, Question, QuestionKind, Rate, Runs, SandboxChoice, ScopeChoice, TestFilter,
 };
 use flakefarm_coordinator::report::{Report, Verdict};
 use flakefarm_shared::{Class, Digest, Refusal, SweepContext, WIRE_VERSION};
@@ -116,6 +116,7 @@ fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Re
         budget: None,
         workers,
         tests: TestFilter(args.tests.clone()),
+        sandbox: args.sandbox.unwrap_or_default(),
     })
 }
 
@@ -172,10 +173,16 @@ async fn here(
     let slots = slots(args, Some(&loaded));
     let question = question(args, &loaded, slots)?;
     let state = stores::state_dir(args.state.as_deref())?;
-    let embedded = Embedded::open(&state, slots).await?;
+    let embedded = Embedded::open(&state, slots, question.sandbox).await?;
     let archive = archive(root, progress).await?;
     let snapshot = embedded.blobs.put(archive.bytes).await?;
     progress.note(&announcement(&loaded, &question));
+    if question.sandbox == SandboxChoice::Process {
+        progress.note(
+            "warning: --sandbox process isolates nothing: tests run as you, on this machine, with all that \
+             you may read and write",
+        );
+    }
     let submission = submission(loaded, question, snapshot, archive.revision, args, root);
     let outputs = Outputs::Blobs(embedded.blobs.clone());
     let (row, report) = embedded.run(Task::Submit(&submission), progress, stop).await?;
@@ -189,9 +196,8 @@ async fn resume(
     stop: CancellationToken,
 ) -> Result<Ended, Complaint> {
     let state = stores::state_dir(args.state.as_deref())?;
-    let embedded = Embedded::open(&state, slots(args, None)).await?;
     let source = root.display().to_string();
-    let db = embedded.coordinator.db();
+    let db = embedded::open_database(&state).await?;
     let row = match db.last_interrupted(&source).await? {
         Some(row) => Some(row),
         // A process that was killed could not record that it was interrupted.
@@ -201,6 +207,9 @@ async fn resume(
         return Err(Complaint::usage(format!("there is no interrupted sweep of {source}"))
             .hint("start one without --resume"));
     };
+    let question: Question = serde_json::from_str(&row.question)?;
+    drop(db);
+    let embedded = Embedded::open(&state, slots(args, None), question.sandbox).await?;
     progress.note(&format!("resuming sweep {} (seed {})", row.id, row.seed));
     let outputs = Outputs::Blobs(embedded.blobs.clone());
     let (row, report) = embedded.run(Task::Resume(&row), progress, stop).await?;

@@ -188,6 +188,16 @@ impl Plan<'_> {
     }
 }
 
+/// What a cell's first process does when it only waits: the attempt, which has its user, must neither
+/// look into it nor find anything open there.
+pub(crate) fn first_steps() -> Vec<Step> {
+    let mut list = List::default();
+    let everything = vec![number(0), number(u64::from(u32::MAX)), number(0)];
+    list.call("close what is open", libc::SYS_close_range, everything);
+    list.prctl("hide itself", libc::PR_SET_DUMPABLE, 0);
+    list.0
+}
+
 const FRESH: u64 = libc::MS_NOSUID | libc::MS_NODEV;
 
 #[derive(Debug, Default)]

@@ -157,6 +157,10 @@ pub struct Birth {
     pub flags: u64,
     /// What the child does first.
     pub steps: Vec<Step>,
+    /// What it does once it has forked the attempt and only waits for its end.
+    pub first_steps: Vec<Step>,
+    /// Variables that are the zygote's own and no attempt's.
+    pub unset: Vec<String>,
 }
 
 mod as_base64 {

@@ -12,6 +12,7 @@ use std::ffi::CString;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+pub(crate) const HASH_SEED: &str = "PYTHONHASHSEED";
 const PIECE: usize = 64 << 10;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -241,7 +242,7 @@ pub(crate) fn variables(attempt: &Attempt, hash_seed: Option<u32>) -> BTreeMap<S
     all.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
     all.insert("HOME".to_owned(), HOME.to_owned());
     if let Some(seed) = hash_seed {
-        all.insert("PYTHONHASHSEED".to_owned(), seed.to_string());
+        all.entry(HASH_SEED.to_owned()).or_insert_with(|| seed.to_string());
     }
     all.extend(attempt.variables.clone());
     all

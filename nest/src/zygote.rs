@@ -3,8 +3,8 @@
 //! A zygote runs the project's code, so it is believed in nothing but its own attempts.
 
 use crate::Wire;
-use crate::cell::Kind;
-use crate::serve::{self, NotRun, World};
+use crate::cell::{self, Kind};
+use crate::serve::{self, HASH_SEED, NotRun, World};
 use crate::sys::{self, Interest};
 use flakefarm_nest::{Ask, Attempt, Birth, Fork};
 use std::io::{self, PipeReader, Read, Write};
@@ -136,9 +136,15 @@ fn prepare(
     let first = serve::start(&plan, &program, inside, Some(theirs.as_raw_fd()))?;
     drop((stdin, output, theirs));
     let mut zygote = Zygote { first, control, said: Vec::new(), killed: false };
-    let cell = world.plan(Kind::Forked, attempt);
-    let birth =
-        Birth { clone: libc::SYS_clone, flags: cell.flags() | libc::SIGCHLD as u64, steps: cell.steps() };
+    let forked = world.plan(Kind::Forked, attempt);
+    let ours = !attempt.variables.contains_key(HASH_SEED) && std::env::var_os(HASH_SEED).is_none();
+    let birth = Birth {
+        clone: libc::SYS_clone,
+        flags: forked.flags() | libc::SIGCHLD as u64,
+        steps: forked.steps(),
+        first_steps: cell::first_steps(),
+        unset: if ours { vec![HASH_SEED.to_owned()] } else { Vec::new() },
+    };
     let mut line = serde_json::to_vec(&birth).expect("plain data serialises");
     line.push(b'\n');
     // Small: the pipe takes the one, the socket the other, whether it reads them or not.

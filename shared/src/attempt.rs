@@ -31,6 +31,13 @@ pub struct AttemptRecord {
     /// How many attempts the worker was running at once, this one included: timings taken under
     /// parallel load are noisy.
     pub concurrency: u16,
+    /// CPU time in microseconds that the machine's own host withheld while the attempt ran, over all
+    /// cores; 0 where that is not told. Timings taken meanwhile are noisy.
+    #[serde(default)]
+    pub stolen_us: u64,
+    /// Why `level` is a stricter one than was asked for, if it is.
+    #[serde(default)]
+    pub instead: Option<String>,
     /// How it ended.
     pub end: AttemptEnd,
     /// One per test that finished or was charged with the ending. A selected test without a sample

@@ -1,9 +1,10 @@
 //! One attempt: a fresh sandbox, the framework's events as they happen, deadlines, and the record.
 
 use crate::frameworks::pytest::{self, AttemptReader, AttemptReading, ExitSeen, RunRequest};
-use crate::sandbox::{Sandbox, SandboxRequest};
+use crate::sandbox::{JobSandbox, Preparation, SandboxRequest, Started};
 use flakefarm_shared::{
-    AttemptEnd, AttemptId, AttemptSpec, InfraError, Limits, ProjectSpec, Selection, SweepId, WorkerId,
+    AttemptEnd, AttemptId, AttemptSpec, InfraError, Limits, ProjectSpec, SandboxLevel, Selection, SweepId,
+    WorkerId,
 };
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ const COLLECTION_GRACE: u32 = 3;
 /// Everything about an attempt that does not change within a job.
 #[derive(Debug)]
 pub(crate) struct AttemptSetting<'a> {
-    pub(crate) sandbox: &'a Sandbox,
+    pub(crate) sandbox: &'a JobSandbox,
     pub(crate) image: &'a str,
     pub(crate) project: &'a ProjectSpec,
     pub(crate) sweep: SweepId,
@@ -27,6 +28,10 @@ pub(crate) struct Watched {
     pub(crate) reading: AttemptReading,
     /// What the sandbox wrote beside its results; head and tail.
     pub(crate) stray_output: String,
+    /// How it was isolated.
+    pub(crate) level: SandboxLevel,
+    /// Why its level is a stricter one than was asked for.
+    pub(crate) instead: Option<String>,
 }
 
 /// Why a watch ended without a reading.
@@ -50,7 +55,7 @@ pub(crate) async fn list(
     attempt: AttemptId,
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
-    watch(setting, attempt, RunRequest::List, None, stop).await
+    watch(setting, attempt, RunRequest::List, setting.sandbox.own_level(), stop).await
 }
 
 /// Runs one attempt in a fresh sandbox.
@@ -64,31 +69,38 @@ pub(crate) async fn run(
         Selection::All => None,
         Selection::Only(tests) => Some(tests.as_slice()),
     };
-    watch(setting, attempt, RunRequest::Run { tests: expected, order: spec.order }, expected, stop).await
+    watch(setting, attempt, RunRequest::Run { tests: expected, order: spec.order }, spec.level, stop).await
 }
 
 async fn watch(
     setting: &AttemptSetting<'_>,
     attempt: AttemptId,
     request: RunRequest<'_>,
-    expected: Option<&[flakefarm_shared::TestId]>,
+    level: SandboxLevel,
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
     let limits = &setting.project.limits;
+    let expected = match request {
+        RunRequest::List => None,
+        RunRequest::Run { tests, .. } => tests,
+    };
     let mut reader = AttemptReader::new(expected);
-    let mut running = setting
-        .sandbox
-        .start(SandboxRequest {
-            image: setting.image.to_owned(),
-            argv: pytest::argv(setting.project),
-            stdin: pytest::request(setting.project, &request),
-            variables: setting.project.variables.clone(),
-            limits: limits.clone(),
-            attempt,
-            sweep: setting.sweep,
-            worker: setting.worker.clone(),
-        })
-        .await?;
+    let sandbox_request = SandboxRequest {
+        image: setting.image.to_owned(),
+        argv: pytest::argv(setting.project),
+        stdin: pytest::request(setting.project, &request),
+        variables: setting.project.variables.clone(),
+        limits: limits.clone(),
+        attempt,
+        sweep: setting.sweep,
+        worker: setting.worker.clone(),
+    };
+    let preparation = (level == SandboxLevel::Forked).then(|| Preparation {
+        argv: pytest::fork_server(setting.project),
+        input: pytest::fork_server_request(setting.project),
+    });
+    let Started { mut running, level, instead } =
+        setting.sandbox.start(sandbox_request, level, preparation.as_ref()).await?;
     let begun = Instant::now();
     let mut exceeded = None;
     loop {
@@ -118,7 +130,7 @@ async fn watch(
     let exit = running.finish().await?;
     let stray_output = exit.output.to_text();
     let seen = ExitSeen { exit_code: exit.exit_code, oom: exit.oom_killed, timed_out: exceeded };
-    Ok(Watched { reading: reader.conclude(seen, &stray_output), stray_output })
+    Ok(Watched { reading: reader.conclude(seen, &stray_output), stray_output, level, instead })
 }
 
 /// The nearest deadline and the limit it stands for: a test's own, collection's, or the attempt's.

@@ -5,8 +5,11 @@
 //! if what it depends on changes; a new snapshot costs one small layer.
 
 mod base;
+mod local;
 mod tree;
 mod workshop;
+
+pub use local::LocalPlaces;
 
 use crate::sandbox::{Engine, infra, is_missing, label};
 use crate::snapshot::SIZE_LIMIT;
@@ -84,6 +87,8 @@ chmod -R a+rX /flakefarm
 pub enum Environments {
     /// Images, built on an engine.
     Images(Images),
+    /// Directories of this machine.
+    Local(LocalPlaces),
     /// One that is there already, whatever is asked for: scripted sandboxes need none.
     Given(PreparedImage),
 }
@@ -102,7 +107,7 @@ pub struct Images {
 /// An image attempts can run in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreparedImage {
-    /// Its id.
+    /// Its id; of a directory of this machine, its path.
     pub image_id: String,
 }
 
@@ -140,6 +145,7 @@ impl Environments {
     ) -> Result<PreparedImage, PrepareError> {
         match self {
             Environments::Images(images) => images.prepare_once(context, plugin_files, progress).await,
+            Environments::Local(places) => places.prepare(context, plugin_files, progress).await,
             Environments::Given(given) => Ok(given.clone()),
         }
     }

@@ -4,17 +4,19 @@
 use crate::attempt::{self, AttemptSetting, Unwatched, Watched};
 use crate::environment::{Environments, PrepareError};
 use crate::frameworks::pytest::{self, AttemptReading};
+use crate::machine;
 use crate::sandbox::Sandbox;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Class, Digest, InfraError, InfraStage, JobEnd,
-    JobMessage, JobReport, JobSpec, Listing, Outcome, Refusal, SweepContext, WIRE_VERSION, Work, WorkerId,
-    chain, now_micros,
+    JobMessage, JobReport, JobSpec, Listing, Outcome, Refusal, SandboxLevel, SweepContext, WIRE_VERSION,
+    Work, WorkerId, chain, now_micros,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -34,6 +36,8 @@ pub(crate) struct Bench {
     pub(crate) sandbox: Sandbox,
     /// Attempts that may run at once.
     pub(crate) slots: NonZeroU16,
+    /// By its digest.
+    pub(crate) last_context: Mutex<Option<(Digest, Arc<SweepContext>)>>,
     /// Attempts running now, over all jobs.
     pub(crate) running: AtomicU16,
 }
@@ -43,7 +47,7 @@ pub(crate) struct Bench {
 pub(crate) struct Progress {
     pub(crate) done: AtomicU32,
     pub(crate) total: AtomicU32,
-    pub(crate) doing: std::sync::Mutex<String>,
+    pub(crate) doing: Mutex<String>,
 }
 
 impl Progress {
@@ -121,7 +125,7 @@ async fn attempt_all(
             hint: Some("run coordinator and workers of the same version".to_owned()),
         }));
     }
-    let context: SweepContext = bench.blobs.get_json(&spec.context, "a sweep context").await?;
+    let context = context(bench, &spec.context).await?;
     progress.say("preparing the environment");
     let image =
         bench.environments.prepare(&context, &pytest::files(), |step| progress.say(step)).await.map_err(
@@ -130,14 +134,19 @@ async fn attempt_all(
                 PrepareError::Infra(error) => Stop::Infrastructure(error),
             },
         )?;
+    let sandbox = bench.sandbox.open_job();
     let setting = AttemptSetting {
-        sandbox: &bench.sandbox,
+        sandbox: &sandbox,
         image: &image.image_id,
         project: &context.project,
         sweep: spec.sweep,
         worker: &bench.worker,
     };
-    if spec.class == Class::Interactive {
+    let levels = levels(&spec.work, sandbox.own_level());
+    if let Some(level) = levels.iter().find(|level| !bench.sandbox.offers(**level)) {
+        return Err(Stop::Refused(not_offered(*level)));
+    }
+    if spec.class == Class::Interactive && levels.contains(&SandboxLevel::Container) {
         bench.sandbox.keep_ready(setting.image, &context.project.limits, bench.slots);
     }
     let mut report = JobReport { v: WIRE_VERSION, job: spec.id, listing: None, attempts: Vec::new() };
@@ -165,7 +174,44 @@ async fn attempt_all(
             append(bench, &context.project.name, &report).await?;
         }
     }
+    sandbox.close().await;
     Ok(report)
+}
+
+/// What a sweep's jobs share; of the last sweep it is at hand.
+async fn context(bench: &Bench, digest: &Digest) -> Result<Arc<SweepContext>, Stop> {
+    let last = bench.last_context.lock().expect("no panic while holding the lock").clone();
+    if let Some((_, context)) = last.filter(|(known, _)| known == digest) {
+        return Ok(context);
+    }
+    let context: Arc<SweepContext> = Arc::new(bench.blobs.get_json(digest, "a sweep context").await?);
+    let last = Some((digest.clone(), context.clone()));
+    *bench.last_context.lock().expect("no panic while holding the lock") = last;
+    Ok(context)
+}
+
+/// The levels that a job asks for.
+fn levels(work: &Work, own: SandboxLevel) -> BTreeSet<SandboxLevel> {
+    match work {
+        Work::List => BTreeSet::from([own]),
+        Work::Run { attempts } => attempts.iter().map(|attempt| attempt.level).collect(),
+    }
+}
+
+fn not_offered(level: SandboxLevel) -> Refusal {
+    Refusal {
+        message: format!("the worker does not offer the sandbox level `{level}`"),
+        log: String::new(),
+        hint: Some(match level {
+            SandboxLevel::Container | SandboxLevel::Nested | SandboxLevel::Forked => {
+                "it runs without a container engine: ask for the level it was started with".to_owned()
+            }
+            SandboxLevel::Host | SandboxLevel::Process => {
+                "on a farm attempts run in containers: ask for `container`, `nested`, `forked` or `auto`"
+                    .to_owned()
+            }
+        }),
+    }
 }
 
 async fn list(
@@ -176,7 +222,7 @@ async fn list(
 ) -> Result<Listing, Stop> {
     let attempt = AttemptId { job: spec.id, index: 0 };
     let _counted = Running::enter(&bench.running);
-    let Watched { reading, stray_output } = attempt::list(setting, attempt, stop).await?;
+    let Watched { reading, stray_output, .. } = attempt::list(setting, attempt, stop).await?;
     if let AttemptEnd::Infrastructure(error) = reading.end {
         return Err(Stop::Infrastructure(error));
     }
@@ -236,6 +282,7 @@ async fn run(
     let counted = Running::enter(&bench.running);
     let started_at = now_micros();
     let begun = Instant::now();
+    let stolen_before = machine::stolen_us();
     let watched =
         attempt::run(setting, AttemptId { job: spec.id, index: attempt.index }, attempt, stop).await;
     let mut record = AttemptRecord {
@@ -248,13 +295,15 @@ async fn run(
         started_at,
         wall_us: micros(begun.elapsed()),
         concurrency: counted.peak,
+        stolen_us: machine::stolen_us().saturating_sub(stolen_before),
+        instead: None,
         end: AttemptEnd::Completed,
         samples: Vec::new(),
         output: None,
         collection_errors: Vec::new(),
     };
     drop(counted);
-    let Watched { reading, stray_output } = match watched {
+    let Watched { reading, stray_output, level, instead } = match watched {
         Ok(watched) => watched,
         Err(Unwatched::Stopped) => return Err(Stop::Asked),
         Err(Unwatched::Infrastructure(error)) => {
@@ -263,6 +312,8 @@ async fn run(
             return Ok(record);
         }
     };
+    record.level = level;
+    record.instead = instead;
     record.end = reading.end;
     record.collection_errors = reading.collection_errors;
     for read in reading.samples {

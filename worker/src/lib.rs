@@ -6,6 +6,7 @@ pub mod config;
 pub mod environment;
 pub mod frameworks;
 mod job;
+mod machine;
 mod runner;
 pub mod sandbox;
 pub mod snapshot;

@@ -87,6 +87,7 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
             environments: parts.environments,
             sandbox: parts.sandbox,
             slots: parts.slots,
+            last_context: Mutex::default(),
             running: AtomicU16::new(0),
         },
         hands: Mutex::default(),

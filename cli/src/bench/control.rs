@@ -2,19 +2,22 @@
 //! time. Coordinator and workers have threads of their own, so that their CPU time can be told apart.
 
 use super::meter;
+use super::report::rounded;
 use crate::exit::Complaint;
 use crate::stores;
 use flakefarm_coordinator::db::{Db, NewJob, NewSweep, SweepState};
 use flakefarm_coordinator::events::Event;
-use flakefarm_coordinator::plan::{Confidence, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
+use flakefarm_coordinator::plan::{
+    Confidence, Guarantee, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
+};
 use flakefarm_coordinator::{Coordinator, Submission, engine};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::project::Framework;
 use flakefarm_shared::queue::{Queue, Role};
 use flakefarm_shared::samples::Samples;
 use flakefarm_shared::{
-    AttemptSpec, Class, EnvironmentSpec, ImageSource, JobId, JobSpec, Limits, Order, ProjectSpec, Scope,
-    Selection, SweepContext, SweepId, TestId, WIRE_VERSION, Work, WorkerId, now_micros,
+    AttemptSpec, Class, EnvironmentSpec, ImageSource, JobId, JobSpec, Limits, Listing, Order, ProjectSpec,
+    Scope, Selection, SweepContext, SweepId, TestId, WIRE_VERSION, Work, WorkerId, now_micros,
 };
 use flakefarm_worker::environment::{Environments, PreparedImage};
 use flakefarm_worker::sandbox::{Sandbox, ScriptedSandbox};
@@ -35,6 +38,9 @@ const SLOTS: NonZeroU16 = NonZeroU16::new(16).expect("not zero");
 const COORDINATOR_THREADS: [&str; 2] = ["coordinator", "sqlx-sqlite"];
 /// Beyond which a run is given up.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Attempts of a job in the measurement of what waits.
+const JOB_ATTEMPTS: u32 = 50;
 
 /// Where the stores are.
 #[derive(Debug, Clone, Serialize)]
@@ -93,6 +99,20 @@ struct Farm {
     state: tempfile::TempDir,
 }
 
+impl ControlResult {
+    pub(crate) fn cells(&self) -> Vec<String> {
+        let bytes = self.bytes_per_queued_attempt;
+        vec![
+            self.stores.clone(),
+            self.workers.to_string(),
+            rounded(self.jobs_per_second),
+            rounded(self.samples_per_second),
+            format!("{:.2}", self.coordinator_cpu_per_1000_attempts),
+            bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes:.0}")),
+        ]
+    }
+}
+
 /// Measures jobs, samples, CPU and memory with so many workers.
 pub(crate) async fn measure(
     addresses: &Addresses,
@@ -102,14 +122,11 @@ pub(crate) async fn measure(
     let farm = Farm::open(addresses, size.tests).await?;
     let jobs = farm.carry(workers, size.jobs).await?;
     farm.close().await;
-    let farm = Farm::open(addresses, size.tests).await?;
-    let samples_per_second = farm.sweep(workers, size.suite_attempts).await?;
-    farm.close().await;
+    let samples_per_second = samples_per_second(addresses, workers, size).await?;
     // What waits, waits in the same memory however many workers there are.
     let bytes_per_queued_attempt = if workers == 1 {
-        let tests = NonZeroU32::new(size.queued.div_ceil(QUEUED_RUNS).max(1)).expect("not zero");
-        let farm = Farm::open(addresses, tests).await?;
-        let bytes = farm.queued_bytes(tests).await?;
+        let farm = Farm::open(addresses, size.tests).await?;
+        let bytes = farm.queued_bytes(size.queued).await?;
         farm.close().await;
         Some(bytes)
     } else {
@@ -125,8 +142,29 @@ pub(crate) async fn measure(
     })
 }
 
-/// Runs of each test in the memory measurement.
-const QUEUED_RUNS: u32 = 50;
+/// Jobs of one attempt, from their specs to settled rows.
+pub(crate) async fn jobs_per_second(
+    addresses: &Addresses,
+    workers: u16,
+    size: Size,
+) -> Result<f64, Complaint> {
+    let farm = Farm::open(addresses, size.tests).await?;
+    let carried = farm.carry(workers, size.jobs).await?;
+    farm.close().await;
+    Ok(carried.per_second)
+}
+
+/// Samples of a whole sweep, from its submission to its report.
+pub(crate) async fn samples_per_second(
+    addresses: &Addresses,
+    workers: u16,
+    size: Size,
+) -> Result<f64, Complaint> {
+    let farm = Farm::open(addresses, size.tests).await?;
+    let per_second = farm.sweep(workers, size.suite_attempts).await?;
+    farm.close().await;
+    Ok(per_second)
+}
 
 struct Carried {
     per_second: f64,
@@ -199,7 +237,7 @@ impl Farm {
         let cpu = meter::thread_seconds(&COORDINATOR_THREADS);
         let begun = Instant::now();
         let carrying = self.coordinating.spawn(async move {
-            let sweep = record(&db, &blobs, &context, jobs).await?;
+            let sweep = record(&db, &blobs, &context, String::new(), jobs, 1).await?;
             coordinator.resume(sweep).await?;
             let end = CancellationToken::new();
             let loops = tokio::spawn({
@@ -264,49 +302,44 @@ impl Farm {
         Ok(samples as f64 / seconds)
     }
 
-    /// Plans a sweep of single tests that nobody runs.
-    async fn queued_bytes(&self, tests: NonZeroU32) -> Result<f64, Complaint> {
-        let runs = NonZeroU32::new(QUEUED_RUNS).expect("not zero");
-        let submission = self.submission(ScopeChoice::Test, runs).await?;
-        // The list job is done by a worker that then ends.
-        let ending = Ending::default();
-        let listing = self.worker(0, &ending).await?;
-        let coordinator = self.coordinator.clone();
+    /// Jobs that nobody runs: recorded, published as far as the queue takes them, and known to the
+    /// planner's ledger. Gives bytes per attempt.
+    async fn queued_bytes(&self, attempts: u32) -> Result<f64, Complaint> {
+        let context = self.context();
+        let submission = self.submission(ScopeChoice::Test, NonZeroU32::MIN).await?;
+        let (coordinator, db, blobs) = (self.coordinator.clone(), self.db.clone(), self.blobs.clone());
+        let tests = self.tests.get();
         let measuring = self.coordinating.spawn(async move {
-            let mut events = coordinator.subscribe();
-            let sweep = coordinator.submit(&submission).await?;
+            let question = serde_json::to_string(&submission.question)?;
+            let jobs = attempts.div_ceil(JOB_ATTEMPTS);
+            let sweep = record(&db, &blobs, &context, question, jobs, JOB_ATTEMPTS).await?;
+            let listing = Listing {
+                tests: (0..tests).map(test).collect(),
+                collection_errors: Vec::new(),
+                framework_version: String::new(),
+                image: String::new(),
+                command: String::new(),
+                sources: Vec::new(),
+            };
+            db.set_listing(sweep, &blobs.put_json(&listing).await?).await?;
+            coordinator.resume(sweep).await?;
+            let before = meter::resident_bytes();
             let end = CancellationToken::new();
             let loops = tokio::spawn({
                 let (coordinator, end) = (coordinator.clone(), end.clone());
-                async move { coordinator.run(end).await }
+                async move { coordinator.carry(end).await }
             });
-            let mut before = meter::resident_bytes();
-            let mut ending = Some((ending, listing));
-            let attempts = u64::from(tests.get()) * u64::from(QUEUED_RUNS);
-            loop {
-                match tokio::time::timeout(PATIENCE, events.recv()).await? {
-                    Ok(Event::Listed { .. }) => {
-                        before = meter::resident_bytes();
-                        if let Some((ending, listing)) = ending.take() {
-                            ending.drain.cancel();
-                            listing.await?;
-                        }
-                    }
-                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(error) => return Err(Complaint::of(&error)),
-                }
-                let planned: u64 =
-                    coordinator.db().jobs(sweep).await?.iter().map(|job| u64::from(job.attempts)).sum();
-                if planned > attempts / 2 || ending.is_none() && planned > 0 {
-                    // The outbox fills the queue meanwhile.
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    let bytes = meter::resident_bytes().saturating_sub(before);
-                    coordinator.stop_sweep(sweep, SweepState::Cancelled).await?;
-                    end.cancel();
-                    loops.await?;
-                    return Ok(bytes as f64 / planned as f64);
-                }
+            // Reporting takes every planned attempt into the ledger.
+            let report = coordinator.report(sweep).await?;
+            while coordinator.queue().depth(Class::Bulk).await?.ready < u64::from(jobs.min(400)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            let bytes = meter::resident_bytes().saturating_sub(before);
+            drop(report);
+            db.finish_sweep(sweep, &SweepState::Cancelled, now_micros(), None).await?;
+            end.cancel();
+            loops.await?;
+            Ok::<f64, Complaint>(bytes as f64 / f64::from(jobs * JOB_ATTEMPTS))
         });
         measuring.await?
     }
@@ -326,8 +359,11 @@ impl Farm {
             seed: 1,
             confidence: Confidence::DEFAULT,
             max_flake_rate: Rate::DEFAULT,
+            guarantee: Guarantee::default(),
+            budget: None,
             workers: SLOTS,
             tests: TestFilter(Vec::new()),
+            sandbox: flakefarm_coordinator::plan::SandboxChoice::Container,
         };
         Ok(Submission {
             context: SweepContext { v: WIRE_VERSION, project: project(), snapshot, revision: None },
@@ -358,8 +394,15 @@ async fn open_stores(addresses: Addresses, state: std::path::PathBuf) -> Result<
     Ok(Stores { db, blobs, queue, samples })
 }
 
-/// A running sweep with so many pending jobs of one attempt.
-async fn record(db: &Db, blobs: &Blobs, context: &SweepContext, jobs: u32) -> Result<SweepId, Complaint> {
+/// A running sweep with so many pending jobs of so many attempts.
+async fn record(
+    db: &Db,
+    blobs: &Blobs,
+    context: &SweepContext,
+    question: String,
+    jobs: u32,
+    attempts: u32,
+) -> Result<SweepId, Complaint> {
     let context = blobs.put_json(context).await?;
     let id = SweepId::new();
     let now = now_micros();
@@ -367,7 +410,7 @@ async fn record(db: &Db, blobs: &Blobs, context: &SweepContext, jobs: u32) -> Re
         id,
         project: "bench".to_owned(),
         revision: None,
-        question: String::new(),
+        question,
         context: context.clone(),
         class: Class::Bulk,
         seed: 1,
@@ -378,28 +421,41 @@ async fn record(db: &Db, blobs: &Blobs, context: &SweepContext, jobs: u32) -> Re
     let (mut keys, mut specs) = (Vec::new(), Vec::new());
     for number in 0..jobs {
         let key = format!("{number}");
-        let job = JobId::derive(id, &key);
-        let test = TestId(format!("tests/test_000.py::test_{:06}", number % 100));
-        let attempt = AttemptSpec::plain(Scope::Test, Selection::Only(vec![test]), Order::Given);
+        let attempts = (0..attempts)
+            .map(|index| AttemptSpec {
+                index,
+                ..AttemptSpec::plain(
+                    Scope::Test,
+                    Selection::Only(vec![test((number + index) % 100)]),
+                    Order::Given,
+                )
+            })
+            .collect();
         let spec = JobSpec {
             v: WIRE_VERSION,
-            id: job,
+            id: JobId::derive(id, &key),
             sweep: id,
             class: Class::Bulk,
             context: context.clone(),
-            work: Work::Run { attempts: vec![attempt] },
+            work: Work::Run { attempts },
         };
-        keys.push((job, key));
+        keys.push(key);
         specs.push(spec);
     }
-    let digests = blobs.put_json_all(&specs).await?;
+    let stored = blobs.put_json_all(&specs).await?;
     let new_jobs: Vec<NewJob> = keys
         .into_iter()
-        .zip(digests)
-        .map(|((id, key), spec)| NewJob { id, key, class: Class::Bulk, spec, attempts: 1 })
+        .zip(&specs)
+        .zip(stored)
+        .map(|((key, spec), stored)| NewJob { id: spec.id, key, class: Class::Bulk, spec: stored, attempts })
         .collect();
     db.insert_jobs(id, &new_jobs, now).await?;
     Ok(id)
+}
+
+/// As the scripted sandbox names them.
+fn test(number: u32) -> TestId {
+    TestId(ScriptedSandbox::test_name(number))
 }
 
 async fn end_workers(ending: &Ending, working: Vec<JoinHandle<()>>) -> Result<(), Complaint> {

@@ -1,65 +1,320 @@
 //! `flakefarm bench`: what attempts cost at each level of isolation and in other people's ways, and
 //! whether everything around them keeps up. In one run, in interleaved rounds, on one machine.
 
+mod compare;
 mod control;
+mod growth;
 mod meter;
+mod payload;
+mod plot;
+mod report;
 mod stats;
+mod ways;
+mod whole;
 
 use crate::args::StoreArgs;
 use crate::exit::{Complaint, Exit};
-use crate::output;
-use clap::Args;
+use crate::{embedded, output};
+use clap::{Args, ValueEnum};
+use compare::Effort;
 use control::{Addresses, Size};
-use std::num::NonZeroU32;
+use flakefarm_shared::WorkerId;
+use flakefarm_worker::sandbox::{DockerSandbox, Engine, RuntimeChoice};
+use growth::{Growth, Idle};
+use meter::Cpu;
+use payload::Payload;
+use report::{BenchReport, Machine, PoolLatency, SCHEMA, Style};
+use stats::quantile_of;
+use std::io::IsTerminal;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use ways::{Stage, Way};
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Measure planner, queue, workers and stores around attempts that take no time; with --database,
+    /// Only planner, queue, workers and stores, around attempts that take no time; with --database,
     /// --queue and --samples on those services, too
     #[arg(long)]
     pub(crate) control_plane: bool,
-    /// Two minutes instead of twenty
+    /// Two minutes instead of twenty: fewer and shorter rounds, no whole sweep
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Also a real project's suite
+    #[arg(long, value_name = "PATH")]
+    pub(crate) project: Option<PathBuf>,
+    /// Also how costs grow with images, containers, attempts and tests; slow, needs 3 GB
+    #[arg(long)]
+    pub(crate) growth: bool,
+    /// Attempts at once [default: the number of cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<NonZeroU16>,
+    /// Rounds of each way [default: 5, with --quick 2]
+    #[arg(long, value_name = "N")]
+    pub(crate) rounds: Option<NonZeroU32>,
+    /// Container runtime: auto, default, or a name that the engine knows (crun, runsc, kata)
+    #[arg(long, value_name = "NAME", env = "FLAKEFARM_RUNTIME", default_value = "auto")]
+    pub(crate) runtime: RuntimeChoice,
+    /// Interpreter with pytest on this machine, for bare processes
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    pub(crate) python: String,
+    /// Levels of isolation for the whole sweep
+    #[arg(long, value_name = "LEVEL", value_delimiter = ',', default_value = "container,auto")]
+    pub(crate) sweeps: Vec<String>,
+    /// Count the CPU time of this cgroup, which holds the engine and this program, not the machine's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cpu_cgroup: Option<PathBuf>,
+    /// How the results are written
+    #[arg(long, value_enum, default_value_t = BenchFormat::Human)]
+    pub(crate) format: BenchFormat,
+    /// Also write bench.json, bench.md and pictures here
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) stores: StoreArgs,
 }
 
-pub(crate) async fn bench(args: &BenchArgs) -> Result<Exit, Complaint> {
-    if args.control_plane {
-        return control_plane(args).await;
-    }
-    Ok(Exit::Clean)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchFormat {
+    /// Tables for people
+    Human,
+    /// The versioned JSON document
+    Json,
+    /// Markdown tables
+    Markdown,
 }
 
-async fn control_plane(args: &BenchArgs) -> Result<Exit, Complaint> {
-    let count = |n: u32| NonZeroU32::new(n).expect("not zero");
-    let size = if args.quick {
-        Size { jobs: 2_000, suite_attempts: count(60), tests: count(500), queued: 50_000 }
-    } else {
-        Size { jobs: 10_000, suite_attempts: count(200), tests: count(1_000), queued: 500_000 }
+pub(crate) async fn bench(args: &BenchArgs) -> Result<Exit, Complaint> {
+    let stores = all_stores(&args.stores)?;
+    let engine = if args.control_plane { None } else { Some(connect(args).await?) };
+    let mut report = BenchReport {
+        schema: SCHEMA,
+        machine: machine(args, engine.as_ref()).await?,
+        rows: Vec::new(),
+        unavailable: Vec::new(),
+        pool: None,
+        sweeps: Vec::new(),
+        control_plane: Vec::new(),
+        growth: Vec::new(),
     };
-    let mut stores = vec![Addresses {
-        name: "embedded".to_owned(),
-        database: "embedded:".to_owned(),
-        queue: "embedded:".to_owned(),
-        samples: "embedded:".to_owned(),
-    }];
-    if let (Some(database), Some(queue), Some(samples)) =
-        (&args.stores.database, &args.stores.queue, &args.stores.samples)
-    {
-        stores.push(Addresses {
-            name: "RabbitMQ + Redis + PostgreSQL".to_owned(),
-            database: database.clone(),
-            queue: queue.clone(),
-            samples: samples.clone(),
-        });
+    if let Some(engine) = &engine {
+        attempts(args, engine, &mut report).await?;
     }
     for addresses in &stores {
         for workers in [1, 8] {
-            let result = control::measure(addresses, workers, size).await?;
-            output::print(&format!("{result:?}\n"))?;
+            say(&format!("control plane: {}, {workers} workers", addresses.name));
+            report.control_plane.push(control::measure(addresses, workers, control_size(args)).await?);
         }
     }
+    if args.growth {
+        say("growth with attempts and tests");
+        let most_tests = if args.quick { 10_000 } else { 100_000 };
+        report.growth.extend(growth::scripted(&stores[0], most_tests).await?);
+    }
+    write(args, &report)?;
     Ok(Exit::Clean)
+}
+
+/// Progress, for people who wait.
+fn say(doing: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("{doing}");
+    } else {
+        tracing::info!("{doing}");
+    }
+}
+
+async fn connect(args: &BenchArgs) -> Result<(Engine, WorkerId), Complaint> {
+    let worker = WorkerId(format!("bench-{}", std::process::id()));
+    let engine = embedded::connect_engine(worker.clone()).await?;
+    let checked = engine.check_runtime(&args.runtime).await;
+    checked.map_err(|error| Complaint::usage(error.to_string()).hint(error.hint()))?;
+    Ok((engine, worker))
+}
+
+fn effort(args: &BenchArgs) -> Effort {
+    let (rounds, slot) = if args.quick { (2, 1_500) } else { (5, 5_000) };
+    Effort {
+        rounds: args.rounds.map_or(rounds, NonZeroU32::get),
+        slot: Duration::from_millis(slot),
+        lanes: args.workers.unwrap_or_else(cores),
+    }
+}
+
+fn cores() -> NonZeroU16 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN)
+}
+
+fn control_size(args: &BenchArgs) -> Size {
+    let count = |n: u32| NonZeroU32::new(n).expect("not zero");
+    if args.quick {
+        Size { jobs: 2_000, suite_attempts: count(100), tests: count(500), queued: 100_000 }
+    } else {
+        Size { jobs: 10_000, suite_attempts: count(500), tests: count(1_000), queued: 500_000 }
+    }
+}
+
+/// The embedded stores and, if addresses are given, those.
+fn all_stores(given: &StoreArgs) -> Result<Vec<Addresses>, Complaint> {
+    let embedded = "embedded:".to_owned();
+    let mut stores = vec![Addresses {
+        name: "embedded".to_owned(),
+        database: embedded.clone(),
+        queue: embedded.clone(),
+        samples: embedded,
+    }];
+    match (&given.database, &given.queue, &given.samples) {
+        (None, None, None) => {}
+        (Some(database), Some(queue), Some(samples)) => stores.push(Addresses {
+            name: "RabbitMQ, Redis, PostgreSQL".to_owned(),
+            database: database.clone(),
+            queue: queue.clone(),
+            samples: samples.clone(),
+        }),
+        _ => {
+            return Err(Complaint::usage("--database, --queue and --samples belong together")
+                .hint("give all three, or none for the embedded stores alone"));
+        }
+    }
+    Ok(stores)
+}
+
+async fn machine(args: &BenchArgs, engine: Option<&(Engine, WorkerId)>) -> Result<Machine, Complaint> {
+    let busy = Cpu::Machine.seconds();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let background_cores = Cpu::Machine.seconds() - busy;
+    let (version, runtime) = match engine {
+        Some((engine, _)) => {
+            let facts = engine.check().await?;
+            let lean = facts.runtimes.iter().any(|runtime| runtime == "crun");
+            let runtime = match &args.runtime {
+                RuntimeChoice::Named(name) => name.clone(),
+                RuntimeChoice::Auto if lean => "crun".to_owned(),
+                RuntimeChoice::Auto | RuntimeChoice::Default => facts.default_runtime,
+            };
+            (facts.version, runtime)
+        }
+        None => ("not used".to_owned(), "none".to_owned()),
+    };
+    let effort = effort(args);
+    Ok(Machine {
+        cores: usize::from(cores().get()),
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        engine: version,
+        runtime,
+        flakefarm: env!("CARGO_PKG_VERSION"),
+        build: if cfg!(debug_assertions) { "debug build" } else { "release build" },
+        attempts_at_once: effort.lanes.get(),
+        rounds: effort.rounds,
+        cpu_of: cpu(args)?.word(),
+        background_cores,
+    })
+}
+
+fn cpu(args: &BenchArgs) -> Result<Cpu, Complaint> {
+    args.cpu_cgroup.as_deref().map_or(Ok(Cpu::Machine), Cpu::group)
+}
+
+/// Every way on every payload, the pool, whole sweeps, and growth of containers.
+async fn attempts(
+    args: &BenchArgs,
+    (engine, worker): &(Engine, WorkerId),
+    report: &mut BenchReport,
+) -> Result<(), Complaint> {
+    let (effort, cpu) = (effort(args), cpu(args)?);
+    let state = tempfile::Builder::new().prefix("flakefarm-bench-").tempdir()?;
+    let sandbox = DockerSandbox::with_runtime(engine.clone(), args.runtime.clone());
+    let suite = Payload::suite()?;
+    let mut payloads = vec![Payload::nothing()?, Payload::trivial()?];
+    if !args.quick {
+        payloads.push(Payload::suite()?);
+    }
+    payloads.extend(args.project.as_deref().map(Payload::project));
+    for payload in &payloads {
+        say(&format!("{}: preparing", payload.name));
+        let stage =
+            Stage::set(payload, engine, &sandbox, state.path(), &args.python, worker.clone(), None).await?;
+        let (rows, unavailable) =
+            compare::compare(&stage, payload.name, &Way::all(), effort, &cpu, say).await;
+        report.rows.extend(rows);
+        report.unavailable.extend(unavailable);
+        if report.pool.is_none() {
+            say("containers kept ready");
+            let latencies = ways::pool_latencies(&stage, &sandbox, if args.quick { 8 } else { 30 }).await;
+            report.pool = pool_latency(&latencies);
+            if args.growth {
+                report.growth.extend(container_growth(&stage, engine, &sandbox, args, state.path()).await?);
+            }
+        }
+        stage.strike().await;
+    }
+    let single = report.rows.iter().find(|row| row.way == Way::DockerRun && row.payload == "one test");
+    let single = single.map(|row| row.per_second.median);
+    if let Some(loop_per_second) = single.filter(|_| !args.quick) {
+        for level in &args.sweeps {
+            say(&format!("a whole sweep, --sandbox {level}"));
+            report
+                .sweeps
+                .push(whole::sweep(&suite.root, &state.path().join("sweep"), level, loop_per_second).await?);
+        }
+    }
+    sandbox.close().await;
+    Ok(())
+}
+
+fn pool_latency(seconds: &[f64]) -> Option<PoolLatency> {
+    Some(PoolLatency {
+        attempts: seconds.len(),
+        p50_ms: quantile_of(seconds, 0.5)? * 1e3,
+        p99_ms: quantile_of(seconds, 0.99)? * 1e3,
+    })
+}
+
+async fn container_growth(
+    stage: &Stage<'_>,
+    engine: &Engine,
+    sandbox: &DockerSandbox,
+    args: &BenchArgs,
+    state: &Path,
+) -> Result<Vec<Growth>, Complaint> {
+    let mut points = Vec::new();
+    let mut point = |with, of: &str, value| {
+        points.push(Growth { with, of: of.to_owned(), value, unit: "ms per container" });
+    };
+    let payload = Payload::nothing()?;
+    let base = growth::base_image(&payload.root)?;
+    let mut idle = Idle::none();
+    for count in [0, 100, 500] {
+        say(&format!("growth: {count} containers that lie about"));
+        idle.create(&base, count).await?;
+        point("containers there", &count.to_string(), growth::container_ms(stage).await?);
+    }
+    idle.remove().await?;
+    point("image size", "as it is", growth::container_ms(stage).await?);
+    say("growth: an image with 2 GB more");
+    let larger = growth::larger_image(&base, 2_000).await?;
+    let worker = WorkerId(format!("bench-{}", std::process::id()));
+    let large = Stage::set(&payload, engine, sandbox, state, &args.python, worker, Some(&larger)).await?;
+    point("image size", "2 GB more", growth::container_ms(&large).await?);
+    large.strike().await;
+    growth::forget_image(&larger).await?;
+    Ok(points)
+}
+
+fn write(args: &BenchArgs, report: &BenchReport) -> Result<(), Complaint> {
+    let json = serde_json::to_string_pretty(report).expect("plain data serialises") + "\n";
+    if let Some(directory) = &args.output {
+        std::fs::create_dir_all(directory)?;
+        std::fs::write(directory.join("bench.json"), &json)?;
+        std::fs::write(directory.join("bench.md"), report.text(Style::Markdown))?;
+        for (name, picture) in plot::plots(report) {
+            std::fs::write(directory.join(name), picture)?;
+        }
+    }
+    output::print(&match args.format {
+        BenchFormat::Human => report.text(Style::Plain),
+        BenchFormat::Json => json,
+        BenchFormat::Markdown => report.text(Style::Markdown),
+    })
 }

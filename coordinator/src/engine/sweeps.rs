@@ -11,12 +11,14 @@ use flakefarm_shared::{
     Class, Control, Digest, JobId, JobReport, JobSpec, Listing, Refusal, SweepContext, SweepId, TestId,
     UnixMicros, WIRE_VERSION, Work, now_micros,
 };
-use std::collections::HashSet;
 use std::collections::hash_map::Entry;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+/// Between two rounds of planning, however long the first took.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LIST_KEY: &str = "list";
 /// A worker silent for this long is not counted in estimates.
 const WORKER_SILENCE_MICROS: i64 = 45_000_000;
@@ -156,7 +158,7 @@ impl Coordinator {
             framework: listing.as_ref().map(|listing| listing.framework_version.clone()),
             image: listing.as_ref().map(|listing| listing.image.clone()),
             command: listing.as_ref().map(|listing| listing.command.clone()),
-            sandbox: Some("container".to_owned()),
+            sandbox: Some(question.sandbox.word().to_owned()),
             root: None,
             collection_errors: listing
                 .map(|listing| listing.collection_errors)
@@ -184,22 +186,33 @@ impl Coordinator {
                 })
             }
         };
-        for job in jobs.iter().filter(|job| job.key != LIST_KEY) {
-            if memory.planned.insert(job.id) {
-                let spec: JobSpec = self.blobs.get_json(&job.spec, "a job spec").await?;
-                if let Work::Run { attempts } = &spec.work {
-                    memory.ledger.note_planned(&job.key, attempts);
-                }
+        let unplanned: Vec<&JobRow> =
+            jobs.iter().filter(|job| job.key != LIST_KEY && !memory.planned.contains(&job.id)).collect();
+        let specs: Vec<Digest> = unplanned.iter().map(|job| job.spec.clone()).collect();
+        let specs: Vec<Option<JobSpec>> = self.blobs.get_json_all(&specs, "a job spec").await?;
+        for (job, spec) in unplanned.into_iter().zip(specs) {
+            memory.planned.insert(job.id);
+            // Without its spec a job can only be lost, which its worker will say.
+            if let Some(Work::Run { attempts }) = spec.map(|spec| spec.work) {
+                memory.ledger.note_planned(&job.key, &attempts);
             }
+        }
+        let unread = jobs.iter().filter(|job| job.key != LIST_KEY && !memory.folded.contains(&job.id));
+        let unread: Vec<(JobId, Digest)> = unread.filter_map(|job| Some((job.id, report_of(job)?))).collect();
+        let digests: Vec<Digest> = unread.iter().map(|(_, report)| report.clone()).collect();
+        let reports: Vec<Option<JobReport>> = self.blobs.get_json_all(&digests, "a job report").await?;
+        let mut reports: HashMap<JobId, Option<JobReport>> =
+            unread.into_iter().map(|(job, _)| job).zip(reports).collect();
+        for job in jobs.iter().filter(|job| job.key != LIST_KEY) {
             let JobState::Settled { settlement, .. } = &job.state else { continue };
             if !memory.folded.insert(job.id) {
                 continue;
             }
             match settlement {
-                Settlement::Done { report } => {
-                    let report: JobReport = self.blobs.get_json(report, "a job report").await?;
-                    memory.ledger.note_report(&job.key, &report);
-                }
+                Settlement::Done { .. } => match reports.remove(&job.id).flatten() {
+                    Some(report) => memory.ledger.note_report(&job.key, &report),
+                    None => memory.ledger.note_lost(&job.key, "its report was lost"),
+                },
                 Settlement::Refused(refusal) => memory.ledger.note_lost(&job.key, &refusal.message),
                 Settlement::Dead { reason } => memory.ledger.note_lost(&job.key, reason),
                 Settlement::Cancelled => memory.ledger.note_lost(&job.key, "cancelled"),
@@ -349,8 +362,11 @@ impl Coordinator {
 
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     loop {
+        let begun = Instant::now();
         let advanced = advance_all(&coordinator).await;
         coordinator.note(Step::Planning, &advanced);
+        // Ends come faster than a large sweep is planned: at most half of the time goes into planning.
+        tokio::time::sleep(begun.elapsed().min(LONGEST_PAUSE)).await;
         if !next_round(&coordinator.wake, &stop).await {
             return;
         }
@@ -369,6 +385,13 @@ async fn advance_all(coordinator: &Coordinator) -> Result<(), EngineError> {
         }
     }
     advanced
+}
+
+fn report_of(job: &JobRow) -> Option<Digest> {
+    match &job.state {
+        JobState::Settled { settlement: Settlement::Done { report }, .. } => Some(report.clone()),
+        JobState::Settled { .. } | JobState::Queued { .. } | JobState::Pending { .. } => None,
+    }
 }
 
 fn stopped(state: &SweepState) -> Option<Stopped> {

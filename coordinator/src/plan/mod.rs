@@ -13,6 +13,7 @@ mod costs;
 pub mod fixed;
 pub mod history;
 pub mod ledger;
+pub mod level;
 pub mod question;
 #[cfg(test)]
 mod simulation;
@@ -20,6 +21,7 @@ mod simulation;
 pub use budget::Budget;
 pub use history::{Flaked, History, PastRun, Record, RunCounts, TestHistory};
 pub use ledger::{Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Tally};
+pub use level::{SandboxChoice, UnknownSandbox};
 pub use question::{
     Confidence, Guarantee, Question, QuestionError, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
 };
@@ -31,9 +33,10 @@ use std::time::Duration;
 /// What to run next. `history` is what was known when the sweep was submitted and stays the same for
 /// all of it; `elapsed` is the time since then, which matters only to a budget on the clock.
 pub fn plan(question: &Question, ledger: &Ledger, _history: &History, _elapsed: Duration) -> Plan {
-    match (question.kind, question.runs) {
+    let planned = match (question.kind, question.runs) {
         (QuestionKind::Detect, Runs::Fixed(_) | Runs::Adaptive) => fixed::plan(question, ledger),
-    }
+    };
+    level::assign(question, ledger, planned)
 }
 
 /// What to do next.

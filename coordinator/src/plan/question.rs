@@ -3,6 +3,7 @@
 //! can be.
 
 use super::budget::Budget;
+use super::level::SandboxChoice;
 use crate::score::interval::clean_runs_needed;
 use flakefarm_shared::{Order, TestId};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ pub struct Question {
     pub workers: NonZeroU16,
     /// Which tests; everything the framework lists if empty.
     pub tests: TestFilter,
+    /// How attempts are isolated.
+    #[serde(default)]
+    pub sandbox: SandboxChoice,
 }
 
 impl Question {
@@ -379,6 +383,7 @@ mod tests {
             budget: None,
             workers: NonZeroU16::new(4).unwrap(),
             tests: TestFilter(vec!["a*".into()]),
+            sandbox: SandboxChoice::Auto,
         };
         assert_eq!(question.runs_per_test(), 59);
         let text = serde_json::to_string(&question).unwrap();

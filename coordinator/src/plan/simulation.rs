@@ -96,6 +96,8 @@ impl Model {
             started_at: dice.random_range(0..1_000_000),
             wall_us: 700_000,
             concurrency: 2,
+            stolen_us: 0,
+            instead: None,
             end: AttemptEnd::Completed,
             samples: Vec::new(),
             output: None,
@@ -191,6 +193,7 @@ fn question(scope: ScopeChoice, runs: u32) -> Question {
         budget: None,
         workers: NonZeroU16::new(4).unwrap(),
         tests: TestFilter::default(),
+        sandbox: SandboxChoice::Container,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Makes a report of a sweep's memory: every test assessed, ranked and, unless healthy, told attempt
 //! by attempt. Pure: the clock and the ids are in [`SweepMeta`].
 
+use super::isolation;
 use super::model::{
     Cause, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT, InfrastructureError, Location,
     Rate, Report, SCHEMA, SignatureCount, Stopped, Sweep, TIMELINE_LIMIT, TestReport, Verdict,
@@ -57,7 +58,11 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger) -> Report {
         .tests()
         .iter()
         .chain(ledger.unlisted_tests())
-        .map(|test| (test, score::assess(question, ledger, test)))
+        .map(|test| {
+            let mut assessment = score::assess(question, ledger, test);
+            score::qualify(question.sandbox, ledger.observations(test), &mut assessment);
+            (test, assessment)
+        })
         .collect();
     let unwell = assessed.iter().filter(|(_, assessment)| is_told(assessment)).count();
     let limit = (TIMELINE_TOTAL / unwell.max(1)).clamp(TIMELINE_LEAST, TIMELINE_LIMIT);
@@ -96,7 +101,7 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger) -> Report {
         command: meta.command,
         workers: surroundings.workers.into_iter().collect(),
         collection_errors: collection_errors(meta.collection_errors, ledger),
-        notes: notes(meta.notes, ledger),
+        notes: notes(meta.notes, question, ledger),
         infrastructure: surroundings.infrastructure,
     };
     Report { schema: SCHEMA.to_owned(), sweep, tests }
@@ -183,7 +188,8 @@ fn collection_errors(mut known: Vec<CollectionError>, ledger: &Ledger) -> Vec<Co
 }
 
 /// The caller's notes, then what the ledger knows that would otherwise stay silent.
-fn notes(mut notes: Vec<String>, ledger: &Ledger) -> Vec<String> {
+fn notes(mut notes: Vec<String>, question: &Question, ledger: &Ledger) -> Vec<String> {
+    notes.extend(isolation::notes(question.sandbox, ledger));
     notes.extend(
         ledger.nothing_ran().into_iter().map(|reason| format!("nothing ran in an attempt: {reason}")),
     );
@@ -315,6 +321,7 @@ mod tests {
             budget: None,
             workers: NonZeroU16::new(1).expect("one"),
             tests: TestFilter(tests.iter().map(|&test| test.to_owned()).collect()),
+            sandbox: crate::plan::SandboxChoice::Container,
         }
     }
 
@@ -379,6 +386,8 @@ mod tests {
             started_at: 2_000_000 + i64::from(index),
             wall_us: 500_000,
             concurrency: 1,
+            stolen_us: 0,
+            instead: None,
             end: match failed {
                 Some(_) => AttemptEnd::Completed,
                 None => AttemptEnd::Infrastructure(InfraError {

@@ -5,6 +5,7 @@
 pub mod build;
 pub mod github;
 pub mod html;
+mod isolation;
 pub mod junit;
 pub mod markdown;
 pub mod model;

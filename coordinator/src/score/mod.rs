@@ -7,10 +7,12 @@ pub mod compare;
 pub(crate) mod documented;
 pub mod durations;
 pub mod interval;
+mod level;
 pub mod verdict;
 
 pub use category::{Category, Finding};
 pub use compare::{Comparison, Counts, Decision, Difference, Direction};
 pub use durations::DurationSummary;
 pub use interval::RateEstimate;
+pub use level::qualify;
 pub use verdict::{Assessment, SignatureCount, Verdict, assess};

@@ -294,6 +294,7 @@ mod tests {
             budget: None,
             workers: NonZeroU16::MIN,
             tests: TestFilter::default(),
+            sandbox: crate::plan::SandboxChoice::Container,
         }
     }
 
@@ -352,6 +353,8 @@ mod tests {
                     started_at: 0,
                     wall_us: 1_000_000,
                     concurrency: 1,
+                    stolen_us: 0,
+                    instead: None,
                     end: AttemptEnd::Completed,
                     samples: vec![sample],
                     output: None,

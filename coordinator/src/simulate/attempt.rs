@@ -59,6 +59,8 @@ impl<'a> Runs<'a> {
             started_at: 0,
             wall_us: 0,
             concurrency: 1,
+            stolen_us: 0,
+            instead: None,
             end: AttemptEnd::Completed,
             samples: Vec::new(),
             output: None,

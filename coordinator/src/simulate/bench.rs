@@ -6,8 +6,8 @@ use super::population::Population;
 use super::splitmix;
 use super::strategies::{Rerun, Reruns};
 use crate::plan::{
-    Confidence, Guarantee, History, Ledger, PastRun, Plan, Question, QuestionKind, Rate, Runs, ScopeChoice,
-    TestFilter,
+    Confidence, Guarantee, History, Ledger, PastRun, Plan, Question, QuestionKind, Rate, Runs, SandboxChoice,
+    ScopeChoice, TestFilter,
 };
 use flakefarm_shared::UnixMicros;
 use serde::{Deserialize, Serialize};
@@ -133,6 +133,7 @@ impl Settings {
             budget: None,
             workers: self.workers,
             tests: TestFilter::default(),
+            sandbox: SandboxChoice::Container,
         }
     }
 

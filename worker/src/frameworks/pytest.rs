@@ -19,6 +19,7 @@ pub fn files() -> Vec<(String, &'static str)> {
         ("run.py", include_str!("plugin/run.py")),
         ("flakefarm_channel.py", include_str!("plugin/flakefarm_channel.py")),
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
+        ("flakefarm_forks.py", include_str!("plugin/flakefarm_forks.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
         ("flakefarm_risks.py", include_str!("plugin/flakefarm_risks.py")),
@@ -32,6 +33,20 @@ pub fn files() -> Vec<(String, &'static str)> {
 /// [`request`].
 pub fn argv(project: &ProjectSpec) -> Vec<String> {
     vec![project.environment.python.clone(), format!("{PLUGIN_DIRECTORY}/run.py")]
+}
+
+/// The program that collects everything, then forks an attempt whenever it is asked to. Its stdin is a
+/// [`fork_server_request`], that of each attempt a [`request`].
+pub fn fork_server(project: &ProjectSpec) -> Vec<String> {
+    let mut argv = argv(project);
+    argv.push("--fork-server".to_owned());
+    argv
+}
+
+/// What a [`fork_server`] prepares itself for.
+pub fn fork_server_request(project: &ProjectSpec) -> String {
+    let everything = request(project, &RunRequest::Run { tests: None, order: Order::Given });
+    String::from_utf8(everything).expect("JSON is UTF-8")
 }
 
 /// The command that runs the same by hand, without the test ids.

@@ -27,8 +27,12 @@ struct Asked {
 impl ScriptedSandbox {
     /// A project of `tests` tests in files of a hundred.
     pub fn new(tests: NonZeroU32) -> Self {
-        let name = |n: u32| format!("tests/test_{:03}.py::test_{n:06}", n / 100);
-        Self { tests: (0..tests.get()).map(name).collect() }
+        Self { tests: (0..tests.get()).map(Self::test_name).collect() }
+    }
+
+    /// The id of its test of this number, from 0.
+    pub fn test_name(number: u32) -> String {
+        format!("tests/test_{:03}.py::test_{number:06}", number / 100)
     }
 
     pub(super) fn start(&self, request: &SandboxRequest) -> Result<RunningScript, InfraError> {

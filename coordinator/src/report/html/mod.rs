@@ -78,7 +78,7 @@ fn header(report: &Report) -> Markup {
                 @if let Some(unproved) = words::unproved(report) { dt { "Open" } dd { (unproved) } }
                 dt { "Seed" } dd { code { (sweep.seed) } }
                 @if let Some(framework) = &sweep.framework {
-                    dt { "Ran in" } dd { (words::visible(framework)) @if let Some(image) = &sweep.image { ", image " code { (words::visible(image)) } } @if let Some(sandbox) = &sweep.sandbox { ", one " (words::visible(sandbox)) " per attempt" } }
+                    dt { "Ran in" } dd { (words::visible(framework)) @if let Some(image) = &sweep.image { ", image " code { (words::visible(image)) } } @if let Some(sandbox) = &sweep.sandbox { ", attempts isolated by " code { (words::visible(sandbox)) } } }
                 }
                 @if !sweep.workers.is_empty() { dt { "Workers" } dd { (words::visible(&sweep.workers.join(", "))) } }
                 @for note in &sweep.notes { dt { "Note" } dd { (words::visible(note)) } }

@@ -232,6 +232,22 @@ class Recorder:
         tests = [{"fingerprint": fingerprint, "risks": risks} for fingerprint, risks in found]
         self.channel.send_list({"e": "sources"}, "tests", tests)
 
+    def adopt(self, channel, request, events, session):
+        """In an attempt forked after collection: tells what was heard until then over `channel`, and
+        goes on with the selection and order of `request`."""
+        self.channel = channel
+        for event in events:
+            if event["e"] != "collected":
+                channel.send(event)
+        selected = request["tests"]
+        self.selected = None if selected is None else set(selected)
+        self.order = request["order"]
+        left_out = self.select_and_order(session.items)
+        if left_out:
+            session.config.hook.pytest_deselected(items=left_out)
+        session.testscollected = len(session.items)
+        self.collected(session.items)
+
     def id_of(self, item):
         return self.ids.get(id(item)) or clean(item.nodeid)
 

@@ -1,4 +1,5 @@
 """Entry point of one attempt: read a request from stdin, run pytest in this process, write results.
+With `--fork-server` it collects and then forks attempts (see flakefarm_forks).
 
 The results channel is whatever stdout was when this program started. From then on stdout is
 stderr, so nothing but result lines ever reaches the channel. This file must stay cheap to import:
@@ -16,7 +17,14 @@ def main():
     from flakefarm_channel import Channel
 
     request_text = _read_everything(0)
-    channel = Channel.take_over_stdout()
+    server = None
+    if sys.argv[1:] == ["--fork-server"]:
+        from flakefarm_forks import ForkServer, Held
+
+        channel = Held()
+        server = ForkServer(channel)
+    else:
+        channel = Channel.take_over_stdout()
     root = os.getcwd()
 
     import json
@@ -41,14 +49,19 @@ def main():
     sys.path.remove(here)
     arguments = arguments_for(request, root, os.environ)
     sys.argv = [os.path.join(os.path.dirname(pytest.__file__), "__main__.py")] + arguments
-    code = _run(pytest, arguments, recorder_for(pytest, channel, request, root))
-    channel.send({"e": "finish", "exit": code})
+    recorder = recorder_for(pytest, channel, request, root)
+    plugins = [recorder]
+    if server is not None:
+        server.recorder = recorder
+        plugins.append(server.plugin(pytest))
+    code = _run(pytest, arguments, plugins)
+    recorder.channel.send({"e": "finish", "exit": code})
     return code
 
 
-def _run(pytest, arguments, recorder):
+def _run(pytest, arguments, plugins):
     try:
-        return int(pytest.main(arguments, plugins=[recorder]))
+        return int(pytest.main(arguments, plugins=plugins))
     except BaseException:  # a plugin or conftest may raise anything, SystemExit included
         import traceback
 

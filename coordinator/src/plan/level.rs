@@ -1,0 +1,225 @@
+//! How planned attempts are isolated: a pure function of the question's choice, the ledger and the
+//! attempt, applied after planning. What to run is decided without it.
+//!
+//! Where a choice allows attempts that are forked from prepared interpreters, these only screen: what
+//! they find is looked at again in containers of their own.
+
+use super::{Ledger, Observation, Plan, Question, Seen, derive_seed};
+use flakefarm_shared::{AttemptSpec, SandboxLevel, Scope, Selection, TestId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+/// One in so many attempts on the suite is looked at in a container, while some test has failed where
+/// that might be the prepared interpreter's doing.
+const CONFIRMING: u64 = 4;
+/// The same before any test has failed, if the choice is left to us: nothing rests on one level alone.
+const ASSURING: u64 = 8;
+
+/// The level of isolation, as users choose it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxChoice {
+    /// A container of its own for each attempt.
+    #[default]
+    Container,
+    /// Namespaces of its own in one container per job.
+    Nested,
+    /// Forked from prepared interpreters; what fails is looked at again in containers.
+    Forked,
+    /// Forked, and what fails is believed.
+    ForkedOnly,
+    /// Namespaces of its own on the machine.
+    Host,
+    /// No isolation.
+    Process,
+    /// The cheapest that is sound: forked where that is possible, with some attempts in containers
+    /// from the start, and what fails looked at again there.
+    Auto,
+}
+
+impl SandboxChoice {
+    /// All choices, in the order help texts list them.
+    pub const ALL: [SandboxChoice; 7] = [
+        SandboxChoice::Container,
+        SandboxChoice::Nested,
+        SandboxChoice::Forked,
+        SandboxChoice::ForkedOnly,
+        SandboxChoice::Host,
+        SandboxChoice::Process,
+        SandboxChoice::Auto,
+    ];
+
+    /// The stable word used on the command line and in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            SandboxChoice::Container => "container",
+            SandboxChoice::Nested => "nested",
+            SandboxChoice::Forked => "forked",
+            SandboxChoice::ForkedOnly => "forked-only",
+            SandboxChoice::Host => "host",
+            SandboxChoice::Process => "process",
+            SandboxChoice::Auto => "auto",
+        }
+    }
+
+    /// Whether a failure that was seen only where attempts are forked proves nothing yet.
+    pub fn confirms(self) -> bool {
+        match self {
+            SandboxChoice::Forked | SandboxChoice::Auto => true,
+            SandboxChoice::Container
+            | SandboxChoice::Nested
+            | SandboxChoice::ForkedOnly
+            | SandboxChoice::Host
+            | SandboxChoice::Process => false,
+        }
+    }
+}
+
+impl fmt::Display for SandboxChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Not a choice of isolation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a sandbox: choose `container`, `nested`, `forked`, `forked-only`, `host`, `process` or `auto`"
+)]
+pub struct UnknownSandbox(pub String);
+
+impl FromStr for SandboxChoice {
+    type Err = UnknownSandbox;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = SandboxChoice::ALL.into_iter().find(|choice| choice.word() == text);
+        found.ok_or_else(|| UnknownSandbox(text.to_owned()))
+    }
+}
+
+/// Gives every planned attempt its level.
+pub(super) fn assign(question: &Question, ledger: &Ledger, mut plan: Plan) -> Plan {
+    let suspects = if question.sandbox.confirms() { suspects(ledger) } else { BTreeSet::new() };
+    for job in &mut plan.jobs {
+        for attempt in &mut job.attempts {
+            attempt.level = level(question, &suspects, &job.key, attempt);
+        }
+    }
+    plan
+}
+
+fn level(
+    question: &Question,
+    suspects: &BTreeSet<&TestId>,
+    key: &str,
+    attempt: &AttemptSpec,
+) -> SandboxLevel {
+    let one_in =
+        |share: u64| derive_seed(question.seed, &format!("level:{key}:{}", attempt.index)) % share == 0;
+    match question.sandbox {
+        SandboxChoice::Container => SandboxLevel::Container,
+        SandboxChoice::Nested => SandboxLevel::Nested,
+        SandboxChoice::ForkedOnly => SandboxLevel::Forked,
+        SandboxChoice::Host => SandboxLevel::Host,
+        SandboxChoice::Process => SandboxLevel::Process,
+        SandboxChoice::Forked | SandboxChoice::Auto => {
+            let again = match (&attempt.scope, &attempt.tests) {
+                (Scope::Test | Scope::File, Selection::Only(tests)) => {
+                    tests.iter().any(|test| suspects.contains(test))
+                }
+                // A test that depends on its neighbours fails among them or not at all.
+                (Scope::Suite, _) | (_, Selection::All) => !suspects.is_empty() && one_in(CONFIRMING),
+            };
+            let anyway = question.sandbox == SandboxChoice::Auto && one_in(ASSURING);
+            if again || anyway { SandboxLevel::Container } else { SandboxLevel::Forked }
+        }
+    }
+}
+
+/// Tests that have failed.
+fn suspects(ledger: &Ledger) -> BTreeSet<&TestId> {
+    let failed = |observation: &Observation| matches!(observation.seen, Seen::Fail(_));
+    let all = ledger.tests().iter().chain(ledger.unlisted_tests());
+    all.filter(|test| ledger.observations(test).iter().any(failed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{
+        Confidence, Estimate, Guarantee, PlannedJob, Planning, QuestionKind, Rate, Runs, ScopeChoice,
+        TestFilter,
+    };
+    use flakefarm_shared::Order;
+    use std::num::NonZeroU16;
+
+    fn question(sandbox: SandboxChoice) -> Question {
+        Question {
+            kind: QuestionKind::Detect,
+            runs: Runs::Adaptive,
+            scope: ScopeChoice::Auto,
+            order: None,
+            seed: 1,
+            confidence: Confidence::DEFAULT,
+            max_flake_rate: Rate::DEFAULT,
+            guarantee: Guarantee::default(),
+            budget: None,
+            workers: NonZeroU16::MIN,
+            tests: TestFilter::default(),
+            sandbox,
+        }
+    }
+
+    fn alone(test: &str) -> AttemptSpec {
+        AttemptSpec::plain(Scope::Test, Selection::Only(vec![TestId::from(test)]), Order::Given)
+    }
+
+    #[test]
+    fn what_has_failed_is_looked_at_again_in_a_container() {
+        let failed = TestId::from("t.py::failed");
+        let suspects = BTreeSet::from([&failed]);
+        #[track_caller]
+        fn check(sandbox: SandboxChoice, suspects: &BTreeSet<&TestId>, test: &str, expect: SandboxLevel) {
+            assert_eq!(
+                level(&question(sandbox), suspects, "alone/0", &alone(test)),
+                expect,
+                "{sandbox} {test}"
+            );
+        }
+        check(SandboxChoice::Forked, &suspects, "t.py::failed", SandboxLevel::Container);
+        check(SandboxChoice::Forked, &suspects, "t.py::other", SandboxLevel::Forked);
+        check(SandboxChoice::ForkedOnly, &suspects, "t.py::failed", SandboxLevel::Forked);
+        check(SandboxChoice::Auto, &suspects, "t.py::failed", SandboxLevel::Container);
+        check(SandboxChoice::Nested, &suspects, "t.py::failed", SandboxLevel::Nested);
+    }
+
+    #[test]
+    fn some_runs_of_the_suite_look_again_once_a_test_has_failed() {
+        let suite: Vec<AttemptSpec> = (0..400)
+            .map(|index| AttemptSpec {
+                index,
+                ..AttemptSpec::plain(Scope::Suite, Selection::All, Order::Given)
+            })
+            .collect();
+        let failed = TestId::from("t.py::failed");
+        let in_containers = |sandbox, suspects: &BTreeSet<&TestId>| {
+            let question = question(sandbox);
+            let levels = suite.iter().map(|attempt| level(&question, suspects, "suite/0", attempt));
+            levels.filter(|level| *level == SandboxLevel::Container).count()
+        };
+        assert_eq!(in_containers(SandboxChoice::Forked, &BTreeSet::new()), 0);
+        let some = in_containers(SandboxChoice::Forked, &BTreeSet::from([&failed]));
+        assert!((60..140).contains(&some), "{some} of 400");
+        let some = in_containers(SandboxChoice::Auto, &BTreeSet::new());
+        assert!((25..80).contains(&some), "{some} of 400");
+    }
+
+    #[test]
+    fn every_planned_attempt_gets_the_level_that_was_chosen() {
+        let job = PlannedJob { key: "alone/0".to_owned(), attempts: vec![alone("a"), alone("b")] };
+        let plan = Plan { jobs: vec![job], remaining: Estimate::default(), state: Planning::Working };
+        let assigned = assign(&question(SandboxChoice::Nested), &Ledger::new(Vec::new()), plan);
+        assert!(assigned.jobs[0].attempts.iter().all(|attempt| attempt.level == SandboxLevel::Nested));
+    }
+}
