@@ -165,7 +165,7 @@ impl Coordinator {
                 .collect(),
             notes: Vec::new(),
         };
-        Ok(report::build(meta, &question, ledger))
+        Ok(report::build(meta, &question, ledger, &History::default()))
     }
 
     /// Brings the sweep's memory up to what is recorded; rebuilds it after a restart.

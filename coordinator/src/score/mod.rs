@@ -7,10 +7,15 @@ pub mod compare;
 pub(crate) mod documented;
 pub mod durations;
 pub mod interval;
+pub mod prior;
+pub mod ranking;
+mod reasons;
 pub mod verdict;
 
 pub use category::{Category, Finding};
 pub use compare::{Comparison, Counts, Decision, Difference, Direction};
 pub use durations::DurationSummary;
 pub use interval::RateEstimate;
-pub use verdict::{Assessment, SignatureCount, Verdict, assess};
+pub use prior::FailureRates;
+pub use ranking::SignatureCount;
+pub use verdict::{Assessment, Verdict, assess};
