@@ -2,14 +2,17 @@
 //! planner's own view, for scorer and report.
 
 use super::beliefs::Beliefs;
-use super::costs::Costs;
+use super::costs::{Costs, Known};
 use super::history::{History, Record};
 use super::ledger::{Ledger, Observation, Seen, TestTally};
 use super::needs::{Answer, Futile, Needs, record_of};
-use super::{Guarantee, Question, Runs};
+use super::{Budget, Guarantee, Question, QuestionError, Runs, ScopeChoice, file_of};
 use crate::score::FailureRates;
 use flakefarm_shared::{Scope, TestId};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::num::NonZeroU64;
+use std::time::Duration;
 
 /// How it stands with each test, and with the suite.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,6 +138,47 @@ pub fn answers(question: &Question, ledger: &Ledger, history: &History) -> Answe
         suite.fixed_seconds = Some(f64::from(suite.fixed_runs) * (costs.overhead(Scope::Suite) + tests));
     }
     Answers { tests, suite }
+}
+
+/// Refuses a budget of which it is known beforehand that it does not pay for one run of every test that
+/// needs any, with one that does. What was never measured is not known.
+pub fn affords_one_round(
+    question: &Question,
+    tests: &[TestId],
+    history: &History,
+) -> Result<(), QuestionError> {
+    let Some(budget) = question.budget else { return Ok(()) };
+    let ledger = Ledger::new(tests.to_vec());
+    let costs = Costs::learn(&ledger, history);
+    let beliefs = Beliefs::form(question, &ledger, history);
+    let needs = Needs::find(question, &ledger, history, &beliefs, &costs, &Futile::read(&ledger));
+    let needing = || (0..tests.len()).filter(|place| needs.runs[*place] > 0);
+    let files: HashSet<&str> = needing().map(|place| file_of(&tests[place])).collect();
+    let (attempts, scope) = match question.scope {
+        ScopeChoice::Test => (needing().count(), Scope::Test),
+        ScopeChoice::File => (files.len(), Scope::File),
+        ScopeChoice::Suite | ScopeChoice::Auto => (1.min(needing().count()), Scope::Suite),
+    };
+    let in_tests: f64 = needing().map(|place| costs.seconds_at(place)).sum();
+    // Rounded up to what a person would type.
+    let seconds = |workers: f64| {
+        let seconds = (costs.overhead(scope) * attempts as f64 + in_tests) / workers;
+        Duration::from_secs(seconds.ceil().max(1.0) as u64)
+    };
+    let at_once = (attempts.max(1) as f64).min(f64::from(question.workers.get()));
+    let known = costs.known() == Known::Before;
+    let least = match budget {
+        Budget::Attempts(number) if number.get() < attempts as u64 => {
+            NonZeroU64::new(attempts as u64).map(Budget::Attempts)
+        }
+        Budget::Container(time) if known && time < seconds(1.0) => Some(Budget::Container(seconds(1.0))),
+        Budget::Clock(time) if known && time < seconds(at_once) => Some(Budget::Clock(seconds(at_once))),
+        Budget::Attempts(_) | Budget::Container(_) | Budget::Clock(_) => None,
+    };
+    match least {
+        None => Ok(()),
+        Some(least) => Err(QuestionError::TooSmall { budget, least }),
+    }
 }
 
 fn unlisted_answer(question: &Question, observations: &[Observation]) -> TestAnswer {

@@ -24,7 +24,7 @@ mod repeats;
 mod simulation;
 mod slots;
 
-pub use answers::{Answers, SuiteNumbers, TestAnswer, answers};
+pub use answers::{Answers, SuiteNumbers, TestAnswer, affords_one_round, answers};
 pub use budget::Budget;
 pub use history::{Flaked, History, PastRun, Record, RunCounts, TestHistory};
 pub use ledger::{Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Tally};
