@@ -3,7 +3,9 @@
 use crate::bench::BenchArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flakefarm_coordinator::http::TokenKind;
-use flakefarm_coordinator::plan::{Confidence, Rate, SandboxChoice, ScopeChoice};
+use flakefarm_coordinator::plan::{
+    Budget, Confidence, Guarantee, QuestionError, Rate, SandboxChoice, ScopeChoice,
+};
 use flakefarm_shared::Order;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
@@ -26,6 +28,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Measure what attempts cost here, at each level of isolation and in other ways
     Bench(Box<BenchArgs>),
+    /// Measure planner and scorer on suites whose truth is known
+    Simulate(SimulateArgs),
     /// Say what is wrong with this machine or farm
     Doctor(DoctorArgs),
     /// Run a farm's coordinator
@@ -53,6 +57,13 @@ pub(crate) struct SweepArgs {
     /// How sure verdicts are to be [default: 95%]
     #[arg(long, value_name = "P", env = "FLAKEFARM_CONFIDENCE", value_parser = parse_confidence)]
     pub(crate) confidence: Option<Confidence>,
+    /// Of what the confidence speaks: each test, or the suite as a whole, which takes far fewer runs
+    /// [default: test]
+    #[arg(long, value_name = "test|suite", env = "FLAKEFARM_GUARANTEE", value_parser = parse_guarantee, conflicts_with = "runs")]
+    pub(crate) guarantee: Option<Guarantee>,
+    /// What the sweep may cost: 10m (on the clock), container:2h (container time) or attempts:500
+    #[arg(long, value_name = "BUDGET", env = "FLAKEFARM_BUDGET", value_parser = parse_budget, conflicts_with = "runs")]
+    pub(crate) budget: Option<Budget>,
     /// Attempts at once [default: the number of cores]
     #[arg(long, value_name = "N", env = "FLAKEFARM_WORKERS")]
     pub(crate) workers: Option<NonZeroU16>,
@@ -82,7 +93,7 @@ pub(crate) struct SweepArgs {
     #[arg(long)]
     pub(crate) interactive: bool,
     /// Go on with the last interrupted sweep of this project
-    #[arg(long, conflicts_with_all = ["runs", "max_flake_rate", "seed", "tests", "scope", "order", "sandbox", "farm"])]
+    #[arg(long, conflicts_with_all = ["runs", "max_flake_rate", "confidence", "guarantee", "budget", "seed", "tests", "scope", "order", "sandbox", "farm"])]
     pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -145,6 +156,57 @@ pub(crate) struct InitArgs {
     /// Replace an existing file
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// Tests of the suite
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) tests: usize,
+    /// Where all randomness comes from: a seed names a simulation
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// First sweeps, each of another suite, that are added up [default: 40,000 tests' worth, at most 40]
+    #[arg(long, value_name = "N")]
+    pub(crate) sweeps: Option<NonZeroU32>,
+    /// Nights of history
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub(crate) nights: u32,
+    /// Share of the tests that change before each night
+    #[arg(long, value_name = "P", default_value = "5%", value_parser = parse_share)]
+    pub(crate) changed: f64,
+    /// Share of attempts that end with an infrastructure error, where the farm has errors
+    #[arg(long, value_name = "P", default_value = "5%", value_parser = parse_share)]
+    pub(crate) infrastructure_errors: f64,
+    /// Of each test, or of the suite [default: both]
+    #[arg(long, value_name = "test|suite", value_parser = parse_guarantee)]
+    pub(crate) guarantee: Option<Guarantee>,
+    /// Find every test that flakes at this rate or above [default: 5%]
+    #[arg(long, value_name = "P", value_parser = parse_rate)]
+    pub(crate) max_flake_rate: Option<Rate>,
+    /// How sure verdicts are to be [default: 95%]
+    #[arg(long, value_name = "P", value_parser = parse_confidence)]
+    pub(crate) confidence: Option<Confidence>,
+    /// Jobs at once [default: by the number of tests]
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<NonZeroU16>,
+    /// Only how long planning takes, and how much memory
+    #[arg(long)]
+    pub(crate) plan_only: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = SimulationFormat::Human)]
+    pub(crate) format: SimulationFormat,
+    /// Write pictures (SVG) into this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SimulationFormat {
+    /// Tables for people
+    Human,
+    /// All numbers
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -259,6 +321,14 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
 
 fn parse_confidence(text: &str) -> Result<Confidence, String> {
     Confidence::new(parse_share(text)?).map_err(|error| error.to_string())
+}
+
+fn parse_guarantee(text: &str) -> Result<Guarantee, String> {
+    text.parse::<Guarantee>().map_err(|error| error.to_string())
+}
+
+fn parse_budget(text: &str) -> Result<Budget, String> {
+    text.parse().map_err(|error: QuestionError| error.to_string())
 }
 
 fn parse_scope(text: &str) -> Result<ScopeChoice, String> {

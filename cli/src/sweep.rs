@@ -87,11 +87,19 @@ fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Re
         (None, Some(confidence)) => Confidence::new(confidence).map_err(wrong)?,
         (None, None) => Confidence::DEFAULT,
     };
-    let fixed = args.runs.or(if args.max_flake_rate.is_some() {
-        None
-    } else {
-        defaults.runs.and_then(NonZeroU32::new)
-    });
+    let guarantee = match (args.guarantee, &defaults.guarantee) {
+        (Some(guarantee), _) => guarantee,
+        (None, Some(word)) => word.parse().map_err(wrong)?,
+        (None, None) => Guarantee::default(),
+    };
+    // An option that only an adaptive sweep has goes before a fixed number in the file.
+    let adaptive = args.max_flake_rate.is_some() || args.guarantee.is_some() || args.budget.is_some();
+    let fixed = args.runs.or(if adaptive { None } else { defaults.runs.and_then(NonZeroU32::new) });
+    let budget = match (args.budget, &defaults.budget) {
+        (Some(budget), _) => Some(budget),
+        (None, Some(text)) if fixed.is_none() => Some(text.parse().map_err(wrong)?),
+        (None, _) => None,
+    };
     let scope = match (args.scope, &defaults.scope) {
         (Some(scope), _) => scope,
         (None, Some(word)) => {
@@ -112,8 +120,8 @@ fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Re
         seed: args.seed.or(defaults.seed).unwrap_or_else(fresh_seed),
         confidence,
         max_flake_rate,
-        guarantee: Guarantee::default(),
-        budget: None,
+        guarantee,
+        budget,
         workers,
         tests: TestFilter(args.tests.clone()),
         sandbox: args.sandbox.unwrap_or_default(),

@@ -63,6 +63,10 @@ pub struct SweepDefaults {
     pub max_flake_rate: Option<f64>,
     /// Confidence of verdicts, between 0 and 1.
     pub confidence: Option<f64>,
+    /// Of what the confidence speaks: `test` or `suite`.
+    pub guarantee: Option<String>,
+    /// What a sweep may cost: `10m`, `container:2h`, `attempts:500`.
+    pub budget: Option<String>,
     /// Seed of every random choice.
     pub seed: Option<u64>,
     /// `test`, `file`, `suite` or `auto`.

@@ -11,12 +11,20 @@ struct Step {
     postgres: &'static str,
 }
 
-const STEPS: &[Step] = &[Step {
-    version: 1,
-    name: "first",
-    sqlite: include_str!("../../migrations/sqlite/0001_first.sql"),
-    postgres: include_str!("../../migrations/postgres/0001_first.sql"),
-}];
+const STEPS: &[Step] = &[
+    Step {
+        version: 1,
+        name: "first",
+        sqlite: include_str!("../../migrations/sqlite/0001_first.sql"),
+        postgres: include_str!("../../migrations/postgres/0001_first.sql"),
+    },
+    Step {
+        version: 2,
+        name: "fingerprints",
+        sqlite: include_str!("../../migrations/sqlite/0002_fingerprints.sql"),
+        postgres: include_str!("../../migrations/postgres/0002_fingerprints.sql"),
+    },
+];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.
 pub(super) async fn run(migrator: &Migrator, connection: &mut impl Migrate) -> Result<(), DbError> {

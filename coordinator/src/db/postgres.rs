@@ -181,14 +181,16 @@ impl Postgres {
             let of = |number: fn(&VerdictRow) -> f64| verdicts.iter().map(number).collect::<Vec<_>>();
             sqlx::query(
                 "INSERT INTO verdicts (sweep, subject, project, test, verdict, attempts, failures,
-                                       estimate, lower, upper, score, p50_ms, finished_at)
+                                       estimate, lower, upper, score, p50_ms, finished_at, fingerprint)
                  SELECT $1, new.* FROM UNNEST(
                      $2::bytea[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
-                     $8::float8[], $9::float8[], $10::float8[], $11::float8[], $12::float8[], $13::bigint[]) AS new
+                     $8::float8[], $9::float8[], $10::float8[], $11::float8[], $12::float8[], $13::bigint[],
+                     $14::text[]) AS new
                  ON CONFLICT (sweep, subject) DO UPDATE SET verdict = excluded.verdict,
                      attempts = excluded.attempts, failures = excluded.failures, estimate = excluded.estimate,
                      lower = excluded.lower, upper = excluded.upper, score = excluded.score,
-                     p50_ms = excluded.p50_ms, finished_at = excluded.finished_at",
+                     p50_ms = excluded.p50_ms, finished_at = excluded.finished_at,
+                     fingerprint = excluded.fingerprint",
             )
             .bind(sweep.0)
             .bind(subjects)
@@ -203,6 +205,12 @@ impl Postgres {
             .bind(of(|verdict| verdict.score))
             .bind(of(|verdict| verdict.p50_ms))
             .bind(verdicts.iter().map(|verdict| verdict.finished_at).collect::<Vec<_>>())
+            .bind(
+                verdicts
+                    .iter()
+                    .map(|verdict| verdict.fingerprint.as_ref().map(|digest| digest.as_str().to_owned()))
+                    .collect::<Vec<_>>(),
+            )
             .execute(&mut *transaction)
             .await?;
         }

@@ -4,6 +4,7 @@ use super::error::DbError;
 use super::rows::{
     HistoryRow, JobRow, JobState, Settlement, SweepRow, SweepState, TokenRow, VerdictRow, WorkerRow,
 };
+use crate::plan::PastRun;
 use flakefarm_shared::{Class, Digest, JobId, SweepId, TestId, WorkerId};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -170,6 +171,7 @@ pub(super) struct RawVerdict {
     score: f64,
     p50_ms: f64,
     finished_at: i64,
+    fingerprint: Option<String>,
 }
 
 impl TryFrom<RawVerdict> for HistoryRow {
@@ -191,7 +193,33 @@ impl TryFrom<RawVerdict> for HistoryRow {
                 score: raw.score,
                 p50_ms: raw.p50_ms,
                 finished_at: raw.finished_at,
+                fingerprint: raw.fingerprint.map(|text| digest("fingerprint", &text)).transpose()?,
             },
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+pub(super) struct RawRun {
+    test: String,
+    fingerprint: Option<String>,
+    attempts: i64,
+    failures: i64,
+    p50_ms: f64,
+    finished_at: i64,
+}
+
+impl TryFrom<RawRun> for PastRun {
+    type Error = DbError;
+
+    fn try_from(raw: RawRun) -> Result<Self, DbError> {
+        Ok(Self {
+            test: TestId(raw.test),
+            fingerprint: raw.fingerprint.map(|text| digest("fingerprint", &text)).transpose()?,
+            attempts: count("attempts", raw.attempts)?,
+            failures: count("failures", raw.failures)?,
+            seconds: raw.p50_ms / 1e3,
+            finished_at: raw.finished_at,
         })
     }
 }

@@ -236,6 +236,8 @@ pub struct VerdictRow {
     pub p50_ms: f64,
     /// When the sweep ended.
     pub finished_at: UnixMicros,
+    /// Over the test and all it is known to touch; none if nobody looked.
+    pub fingerprint: Option<Digest>,
 }
 
 /// One entry of a test's history.

@@ -193,7 +193,7 @@ impl Sqlite {
         for verdicts in verdicts.chunks(ROWS_PER_STATEMENT) {
             let mut insert = QueryBuilder::<Driver>::new(
                 "INSERT INTO verdicts (sweep, subject, project, test, verdict, attempts, failures, \
-                 estimate, lower, upper, score, p50_ms, finished_at) ",
+                 estimate, lower, upper, score, p50_ms, finished_at, fingerprint) ",
             );
             insert.push_values(verdicts, |mut row, verdict| {
                 let (project, test) = (clean(&verdict.project), clean(verdict.test.as_str()));
@@ -209,13 +209,15 @@ impl Sqlite {
                     .push_bind(verdict.upper)
                     .push_bind(verdict.score)
                     .push_bind(verdict.p50_ms)
-                    .push_bind(verdict.finished_at);
+                    .push_bind(verdict.finished_at)
+                    .push_bind(verdict.fingerprint.as_ref().map(|digest| digest.as_str().to_owned()));
             });
             insert.push(
                 " ON CONFLICT (sweep, subject) DO UPDATE SET verdict = excluded.verdict, \
                  attempts = excluded.attempts, failures = excluded.failures, estimate = excluded.estimate, \
                  lower = excluded.lower, upper = excluded.upper, score = excluded.score, \
-                 p50_ms = excluded.p50_ms, finished_at = excluded.finished_at",
+                 p50_ms = excluded.p50_ms, finished_at = excluded.finished_at, \
+                 fingerprint = excluded.fingerprint",
             );
             insert.build().execute(&mut *transaction).await?;
         }

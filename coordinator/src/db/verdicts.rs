@@ -1,10 +1,12 @@
 //! Verdicts: what sweeps found of tests, and so the history of each test.
 
-use super::raw::{RawVerdict, clean, subject};
+use super::raw::{RawRun, RawVerdict, clean, subject};
 use super::rows::{HistoryRow, VerdictRow};
 use super::{Db, DbError, postgres, read};
-use flakefarm_shared::{SweepId, TestId};
+use crate::plan::PastRun;
+use flakefarm_shared::{SweepId, TestId, UnixMicros};
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 impl Db {
     /// Records what a sweep found, all or nothing. Recording a test again replaces its verdict; of
@@ -40,6 +42,36 @@ impl Db {
         // Here, not in SQL: databases differ in how they sort text.
         verdicts.sort_by(|a, b| a.test.cmp(&b.test));
         Ok(verdicts)
+    }
+
+    /// What the last `sweeps` sweeps of a project recorded that ended before `before`, of the tests that
+    /// ran.
+    pub async fn past_runs(
+        &self,
+        project: &str,
+        before: UnixMicros,
+        sweeps: u32,
+    ) -> Result<Vec<PastRun>, DbError> {
+        let query = "SELECT id FROM sweeps WHERE project = $1 AND finished_at < $2
+                     ORDER BY created_at DESC, id DESC LIMIT $3";
+        let ids: Vec<Uuid> = read!(
+            self,
+            "read a project's sweeps",
+            fetch_all,
+            sqlx::query_scalar(query).bind(clean(project)).bind(before).bind(i64::from(sweeps))
+        )?;
+        let mut runs = Vec::new();
+        // A sweep at a time: the rows of all of them at once would be held twice.
+        for sweep in ids {
+            let query = "SELECT test, fingerprint, attempts, failures, p50_ms, finished_at FROM verdicts
+                         WHERE sweep = $1 AND attempts > 0";
+            let rows: Vec<RawRun> =
+                read!(self, "read a project's past runs", fetch_all, sqlx::query_as(query).bind(sweep))?;
+            for row in rows {
+                runs.push(PastRun::try_from(row)?);
+            }
+        }
+        Ok(runs)
     }
 
     /// What was found of one test of a project, newest first.

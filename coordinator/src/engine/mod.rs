@@ -10,7 +10,7 @@ pub use sweeps::{Submission, SubmitError};
 
 use crate::db::{Db, DbError};
 use crate::events::{Event, Events};
-use crate::plan::Ledger;
+use crate::plan::{History, Ledger};
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::queue::{Queue, QueueError};
 use flakefarm_shared::{JobId, SweepId};
@@ -47,6 +47,7 @@ pub enum EngineError {
 #[derive(Debug)]
 struct SweepMemory {
     ledger: Ledger,
+    history: History,
     folded: HashSet<JobId>,
     planned: HashSet<JobId>,
 }

@@ -9,7 +9,7 @@ use crate::plan::{self, History, Ledger, Planning, Question};
 use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
 use flakefarm_shared::{
     Class, Control, Digest, JobId, JobReport, JobSpec, Listing, Refusal, SweepContext, SweepId, TestId,
-    UnixMicros, WIRE_VERSION, Work, now_micros,
+    TestSource, UnixMicros, WIRE_VERSION, Work, now_micros,
 };
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -20,6 +20,8 @@ use tracing::{info, warn};
 /// Between two rounds of planning, however long the first took.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LIST_KEY: &str = "list";
+/// Earlier sweeps of a project that count as its history.
+const PAST_SWEEPS: u32 = 90;
 /// A worker silent for this long is not counted in estimates.
 const WORKER_SILENCE_MICROS: i64 = 45_000_000;
 
@@ -116,7 +118,7 @@ impl Coordinator {
             self.db.cancel_jobs(sweep, now_micros()).await?;
         }
         self.fold(&row).await?;
-        self.finish(&row, state).await?;
+        self.finish(&row, state, Spent::Enough).await?;
         self.report(sweep).await
     }
 
@@ -129,7 +131,7 @@ impl Coordinator {
             return Ok(self.blobs.get_json(report, "a report").await?);
         }
         self.fold(&row).await?;
-        self.build_report(&row, &row.state).await
+        self.build_report(&row, &row.state, Spent::Enough).await
     }
 
     async fn listing(&self, row: &SweepRow) -> Result<Option<Listing>, EngineError> {
@@ -139,12 +141,45 @@ impl Coordinator {
         }
     }
 
-    async fn build_report(&self, row: &SweepRow, state: &SweepState) -> Result<Report, EngineError> {
+    /// What was known of the tests when the sweep was submitted; the same however often it is asked.
+    async fn history(&self, row: &SweepRow, listing: &Listing) -> Result<History, EngineError> {
+        let past = self.db.past_runs(&row.project, row.created_at, PAST_SWEEPS).await?;
+        let fingerprints = self.fingerprints(row, listing).await?;
+        let of = |(test, source): (&TestId, &TestSource)| TestSource {
+            fingerprint: fingerprints[test].clone(),
+            risks: source.risks.clone(),
+        };
+        let sources: Vec<TestSource> = listing.tests.iter().zip(&listing.sources).map(of).collect();
+        Ok(History::new(&listing.tests, &sources, past, row.created_at))
+    }
+
+    /// What each test touches: its sources, and all that the attempts on it have in common.
+    async fn fingerprints(
+        &self,
+        row: &SweepRow,
+        listing: &Listing,
+    ) -> Result<HashMap<TestId, Digest>, EngineError> {
+        let context: SweepContext = self.blobs.get_json(&row.context, "a sweep's context").await?;
+        let common = serde_json::to_string(&context.project).expect("a project serialises");
+        let common = Digest::of(format!("{common}\n{}", listing.framework_version).as_bytes());
+        let of = |(test, source): (&TestId, &TestSource)| {
+            (test.clone(), Digest::of(format!("{common} {}", source.fingerprint).as_bytes()))
+        };
+        Ok(listing.tests.iter().zip(&listing.sources).map(of).collect())
+    }
+
+    async fn build_report(
+        &self,
+        row: &SweepRow,
+        state: &SweepState,
+        spent: Spent,
+    ) -> Result<Report, EngineError> {
         let question = question_of(row);
         let listing = self.listing(row).await?;
         let memory = self.memory.lock().await;
-        let empty = Ledger::new(Vec::new());
-        let ledger = memory.get(&row.id).map_or(&empty, |memory| &memory.ledger);
+        let nothing = (Ledger::new(Vec::new()), History::default());
+        let (ledger, history) =
+            memory.get(&row.id).map_or((&nothing.0, &nothing.1), |memory| (&memory.ledger, &memory.history));
         let meta = SweepMeta {
             id: row.id.to_string(),
             project: row.project.clone(),
@@ -154,7 +189,7 @@ impl Coordinator {
                 SweepState::Running => None,
                 _ => Some(row.finished_at.unwrap_or_else(now_micros)),
             },
-            stopped: stopped(state),
+            stopped: stopped(state, spent),
             framework: listing.as_ref().map(|listing| listing.framework_version.clone()),
             image: listing.as_ref().map(|listing| listing.image.clone()),
             command: listing.as_ref().map(|listing| listing.command.clone()),
@@ -168,7 +203,7 @@ impl Coordinator {
                 .collect(),
             notes: Vec::new(),
         };
-        Ok(report::build(meta, &question, ledger))
+        Ok(report::build(meta, &question, ledger, history))
     }
 
     /// Brings the sweep's memory up to what is recorded; rebuilds it after a restart.
@@ -179,8 +214,10 @@ impl Coordinator {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let Some(listing) = self.listing(row).await? else { return Ok(jobs) };
+                let history = self.history(row, &listing).await?;
                 place.insert(SweepMemory {
                     ledger: Ledger::new(question_of(row).select(&listing.tests)),
+                    history,
                     folded: HashSet::new(),
                     planned: HashSet::new(),
                 })
@@ -233,7 +270,7 @@ impl Coordinator {
             let Some(memory) = memory.get(&row.id) else { return Ok(()) };
             let elapsed =
                 Duration::from_micros(now_micros().saturating_sub(row.created_at).max(0).unsigned_abs());
-            let planned = plan::plan(&question, &memory.ledger, &History::default(), elapsed);
+            let planned = plan::plan(&question, &memory.ledger, &memory.history, elapsed);
             let progress = progress(row.id, &memory.ledger, &planned);
             (planned, progress)
         };
@@ -243,8 +280,20 @@ impl Coordinator {
         if !new_jobs.is_empty() {
             self.db.insert_jobs(row.id, &new_jobs, now_micros()).await?;
             self.wake_outbox.notify_one();
-        } else if matches!(planned.state, Planning::Complete) {
-            self.finish(row, SweepState::Answered).await?;
+            return Ok(());
+        }
+        let spent = if planned.limited { Spent::Everything } else { Spent::Enough };
+        match planned.state {
+            Planning::Working => {}
+            Planning::Complete => self.finish(row, SweepState::Answered, spent).await?,
+            Planning::Overdue => {
+                // Once the sweep has ended, nobody hands its jobs out; workers are only told sooner.
+                self.finish(row, SweepState::Answered, spent).await?;
+                if let Err(error) = self.queue.broadcast(&Control::Cancel { sweep: row.id }).await {
+                    warn!(sweep.id = %row.id, error = %error, "workers were not told; they find out by themselves");
+                }
+                self.db.cancel_jobs(row.id, now_micros()).await?;
+            }
         }
         Ok(())
     }
@@ -261,9 +310,20 @@ impl Coordinator {
             Settlement::Done { report } => {
                 let report: JobReport = self.blobs.get_json(report, "a job report").await?;
                 let listing = report.listing.expect("a list job reports a listing");
-                let selected = question_of(row).select(&listing.tests).len();
+                let question = question_of(row);
+                let selected = question.select(&listing.tests);
                 let digest = self.blobs.put_json(&listing).await?;
                 self.db.set_listing(row.id, &digest).await?;
+                let history = self.history(row, &listing).await?;
+                if let Err(error) = plan::affords_one_round(&question, &selected, &history) {
+                    let refusal = Refusal {
+                        message: error.to_string(),
+                        log: String::new(),
+                        hint: Some("raise --budget, or select fewer tests with --tests".to_owned()),
+                    };
+                    return self.finish(row, SweepState::Failed(refusal), Spent::Enough).await;
+                }
+                let selected = selected.len();
                 if selected > 0 {
                     self.events.send(Event::Listed {
                         sweep: row.id,
@@ -287,7 +347,7 @@ impl Coordinator {
             },
             Settlement::Cancelled => return Ok(()),
         };
-        self.finish(row, SweepState::Failed(refusal)).await
+        self.finish(row, SweepState::Failed(refusal), Spent::Enough).await
     }
 
     async fn new_jobs(
@@ -338,10 +398,14 @@ impl Coordinator {
         Ok(event)
     }
 
-    async fn finish(&self, row: &SweepRow, state: SweepState) -> Result<(), EngineError> {
-        let report = self.build_report(row, &state).await?;
+    async fn finish(&self, row: &SweepRow, state: SweepState, spent: Spent) -> Result<(), EngineError> {
+        let report = self.build_report(row, &state, spent).await?;
         let finished_at = now_micros();
-        let verdicts = verdict_rows(&report, finished_at);
+        let fingerprints = match self.listing(row).await? {
+            Some(listing) => self.fingerprints(row, &listing).await?,
+            None => HashMap::new(),
+        };
+        let verdicts = verdict_rows(&report, &fingerprints, finished_at);
         self.db.record_verdicts(row.id, &verdicts).await?;
         // An interrupted sweep has no final report: it may go on.
         let digest = match &state {
@@ -394,16 +458,28 @@ fn report_of(job: &JobRow) -> Option<Digest> {
     }
 }
 
-fn stopped(state: &SweepState) -> Option<Stopped> {
+/// Whether the budget left something unanswered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spent {
+    Enough,
+    Everything,
+}
+
+fn stopped(state: &SweepState, spent: Spent) -> Option<Stopped> {
     match state {
         SweepState::Running => None,
+        SweepState::Answered if spent == Spent::Everything => Some(Stopped::Budget),
         SweepState::Answered | SweepState::Failed(_) => Some(Stopped::Answered),
         SweepState::Interrupted | SweepState::Cancelled => Some(Stopped::Cancelled),
     }
 }
 
 /// What history remembers of a report.
-fn verdict_rows(report: &Report, finished_at: UnixMicros) -> Vec<VerdictRow> {
+fn verdict_rows(
+    report: &Report,
+    fingerprints: &HashMap<TestId, Digest>,
+    finished_at: UnixMicros,
+) -> Vec<VerdictRow> {
     let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     let row = |test: &TestReport| VerdictRow {
         project: report.sweep.project.clone(),
@@ -417,6 +493,7 @@ fn verdict_rows(report: &Report, finished_at: UnixMicros) -> Vec<VerdictRow> {
         score: test.score,
         p50_ms: test.duration_ms.as_ref().map_or(0.0, |durations| durations.p50),
         finished_at,
+        fingerprint: fingerprints.get(&TestId(test.id.clone())).cloned(),
     };
     report.tests.iter().map(row).collect()
 }

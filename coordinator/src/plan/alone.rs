@@ -1,8 +1,8 @@
 //! Attempts on one test alone: how many of them were made, and which are still wanted.
 
-use super::ledger::{Ledger, Standing};
+use super::ledger::Ledger;
 use super::{derive_seed, file_of};
-use flakefarm_shared::{AttemptEnd, AttemptSpec, Order, Scope, Selection, TestId};
+use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Attempts on one test that gave no sample of it, beyond those that did, after which it is given up.
@@ -10,64 +10,46 @@ const IN_VAIN: u32 = 4;
 /// Attempts in which nothing ran, with none that gave a sample, after which no test is tried alone.
 const NOTHING_EVER_RAN: u32 = 8;
 
-/// How attempts on tests alone went, by place in the ledger.
+/// Tests that are run alone.
 pub(super) struct Alone {
-    made: Vec<Made>,
     /// Tests that the screen has chosen.
     pub(super) screened: BTreeSet<usize>,
     nothing_runs: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Made {
-    outstanding: u32,
-    gave_a_sample: u32,
-    in_vain: u32,
-}
-
 impl Alone {
     pub(super) fn read(ledger: &Ledger) -> Self {
-        let mut made = vec![Made::default(); ledger.tests().len()];
-        let mut screened = BTreeSet::new();
-        let (mut nothing, mut something) = (0_u32, 0_u32);
-        for attempt in ledger.each_attempt() {
-            let Some(spec) = attempt.spec.filter(|spec| spec.scope == Scope::Test) else { continue };
-            let Selection::Only(tests) = &spec.tests else { continue };
-            let Some((test, place)) = tests.first().and_then(|test| Some((test, ledger.place(test)?))) else {
-                continue;
-            };
-            if attempt.key.starts_with("screen/") {
-                screened.insert(place);
-            }
-            match attempt.standing {
-                Standing::Outstanding => made[place].outstanding += 1,
-                Standing::Lost => made[place].in_vain += 1,
-                Standing::Ended(record) => {
-                    if ledger.has_sample(test, attempt.key, attempt.index) {
-                        made[place].gave_a_sample += 1;
-                        something += 1;
-                    } else {
-                        made[place].in_vain += 1;
-                        nothing += u32::from(matches!(record.end, AttemptEnd::NothingRan { .. }));
-                    }
-                }
-            }
-        }
-        Self { made, screened, nothing_runs: something == 0 && nothing >= NOTHING_EVER_RAN }
+        let tallies = || (0..ledger.tests().len()).map(|place| ledger.tally_of(place));
+        let nothing_runs = tallies().all(|tally| tally.alone == 0)
+            && tallies().map(|tally| tally.alone_in_vain).sum::<u32>() >= NOTHING_EVER_RAN
+            && ledger.nothing_ran_alone() >= NOTHING_EVER_RAN;
+        let screened = ledger
+            .keys_of("screen/")
+            .flat_map(|key| ledger.attempts_of(key))
+            .filter_map(|attempt| match &attempt.spec?.tests {
+                Selection::Only(tests) => ledger.place(tests.first()?),
+                Selection::All => None,
+            })
+            .collect();
+        Self { screened, nothing_runs }
+    }
+
+    /// Whether runs alone of the test at `place` are given up: too many were in vain.
+    pub(super) fn given_up(&self, place: usize, ledger: &Ledger) -> bool {
+        let tally = ledger.tally_of(place);
+        self.nothing_runs || tally.alone_in_vain >= IN_VAIN + tally.alone
     }
 
     /// Attempts that are missing for every test to have as many as `targets` says, one of each test
     /// before a second of any.
     pub(super) fn wanted(&self, targets: &[u32], ledger: &Ledger) -> Vec<AttemptSpec> {
-        if self.nothing_runs {
-            return Vec::new();
-        }
         let mut rounds: Vec<(u32, usize)> = Vec::new();
-        for (place, (made, target)) in self.made.iter().zip(targets).enumerate() {
-            if made.in_vain >= IN_VAIN + made.gave_a_sample {
+        for (place, target) in targets.iter().enumerate().filter(|(_, target)| **target > 0) {
+            if self.given_up(place, ledger) {
                 continue;
             }
-            let have = made.outstanding + made.gave_a_sample;
+            let tally = ledger.tally_of(place);
+            let have = tally.alone_under_way + tally.alone;
             rounds.extend((have..*target).map(|round| (round, place)));
         }
         rounds.sort_unstable();

@@ -1,7 +1,7 @@
 //! How wanted attempts are packed into jobs: about half a minute each, never two minutes of what
 //! is foreseen, and no worker left idle for the sake of packing.
 
-use super::{PlannedJob, costs::Costs};
+use super::PlannedJob;
 use flakefarm_shared::AttemptSpec;
 
 /// Seconds a job is to take.
@@ -9,20 +9,28 @@ const JOB_SECONDS: f64 = 30.0;
 /// Most attempts of one job, however short.
 const JOB_ATTEMPTS: usize = 100;
 
+/// An attempt to be planned.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) spec: AttemptSpec,
+    /// What it is foreseen to take; none if nothing like it was measured.
+    pub(super) seconds: Option<f64>,
+}
+
+/// Seconds that each of the jobs is to take that make up `total` seconds of work.
+pub(super) fn job_seconds(total: f64, workers: usize) -> f64 {
+    JOB_SECONDS.min(total / workers as f64)
+}
+
 /// Packs `wanted`, in order, into jobs named by `name` after the place of their first attempt.
 /// What was never measured travels alone.
-pub(super) fn pack(
-    wanted: Vec<AttemptSpec>,
-    costs: &Costs<'_>,
-    workers: usize,
-    name: impl Fn(usize) -> String,
-) -> Vec<PlannedJob> {
-    let total: f64 = wanted.iter().filter_map(|spec| costs.of(spec)).sum();
-    let target = JOB_SECONDS.min(total / workers as f64);
+pub(super) fn pack(wanted: Vec<Wanted>, workers: usize, name: impl Fn(usize) -> String) -> Vec<PlannedJob> {
+    let total: f64 = wanted.iter().filter_map(|wanted| wanted.seconds).sum();
+    let target = job_seconds(total, workers);
     let mut jobs: Vec<PlannedJob> = Vec::new();
     let mut filled = f64::INFINITY;
-    for (place, mut spec) in wanted.into_iter().enumerate() {
-        let cost = costs.of(&spec).unwrap_or(f64::INFINITY);
+    for (place, Wanted { mut spec, seconds }) in wanted.into_iter().enumerate() {
+        let cost = seconds.unwrap_or(f64::INFINITY);
         match jobs.last_mut() {
             Some(job) if filled + cost <= target && job.attempts.len() < JOB_ATTEMPTS => {
                 spec.index = index(job.attempts.len());

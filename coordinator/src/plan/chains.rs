@@ -7,7 +7,7 @@
 //! its follow-ups are `retry/suite/00007.1/1` and so on.
 
 use super::ledger::{Attempt, Ledger, Standing};
-use super::{PlannedJob, batch, costs::Costs};
+use super::{PlannedJob, batch};
 use flakefarm_shared::{AttemptEnd, AttemptSpec, Order, Scope, Selection, TestId, World};
 use std::collections::HashMap;
 
@@ -40,16 +40,17 @@ impl Slot {
 }
 
 /// Where the slots stand.
-pub(super) struct Chains {
+pub(super) struct Chains<'a> {
     /// Follow-ups to be planned now.
     pub(super) follow_ups: Vec<PlannedJob>,
     /// Attempts for slots that were not planned yet; the first of them has this number.
     pub(super) first_free: usize,
     pub(super) wanted: Vec<AttemptSpec>,
-    /// Runs each test can no longer get from its slots, by place in the ledger.
-    pub(super) short: Vec<u32>,
     /// Whether every slot is settled.
     pub(super) settled: Settled,
+    /// What each attempt's chain is, and which chains have come to their end.
+    members: HashMap<(&'a str, u32), usize>,
+    ended: Vec<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,76 +60,72 @@ pub(super) enum Settled {
 }
 
 /// Reads off the ledger where the slots named `family/...` stand.
-pub(super) fn follow(family: &str, slots: &[Slot], ledger: &Ledger) -> Chains {
+pub(super) fn follow<'a>(family: &str, slots: &[Slot], ledger: &'a Ledger) -> Chains<'a> {
     let roots = roots(family, ledger);
     let nothing_runs = nothing_runs(family, ledger);
     let mut chains = Chains {
         follow_ups: Vec::new(),
         first_free: roots.len(),
         wanted: Vec::new(),
-        short: Vec::new(),
         settled: Settled::All,
+        members: HashMap::new(),
+        ended: vec![false; slots.len()],
     };
-    // What each attempt's chain is, and which chains have come to their end.
-    let mut members: HashMap<(&str, u32), usize> = HashMap::new();
-    let mut ended = vec![false; slots.len()];
     for (number, (slot, root)) in slots.iter().zip(&roots).enumerate() {
         match walk(slot, *root, ledger, |attempt| {
-            members.insert((attempt.key, attempt.index), number);
+            chains.members.insert((attempt.key, attempt.index), number);
         }) {
             Next::UnderWay => {}
-            Next::Settled => ended[number] = true,
-            Next::FollowUp(_) if nothing_runs => ended[number] = true,
+            Next::Settled => chains.ended[number] = true,
+            Next::FollowUp(_) if nothing_runs => chains.ended[number] = true,
             Next::FollowUp(job) => chains.follow_ups.push(job),
         }
     }
     for (number, slot) in slots.iter().enumerate().skip(roots.len()) {
         if nothing_runs {
-            ended[number] = true;
+            chains.ended[number] = true;
         } else {
             chains.wanted.push(slot.spec());
         }
     }
-    if ended.iter().any(|ended| !ended) {
+    if chains.ended.iter().any(|ended| !ended) {
         chains.settled = Settled::NotAll;
     }
-    chains.short = shortfall(slots, &ended, &members, ledger);
     chains
 }
 
-/// For each test, the slots that came to their end without a word of it.
-fn shortfall(
-    slots: &[Slot],
-    ended: &[bool],
-    members: &HashMap<(&str, u32), usize>,
-    ledger: &Ledger,
-) -> Vec<u32> {
-    let mut short = vec![0_u32; ledger.tests().len()];
-    for (slot, _) in slots.iter().zip(ended).filter(|(_, ended)| **ended) {
-        match &slot.tests {
-            Selection::All => short.iter_mut().for_each(|count| *count += 1),
-            Selection::Only(tests) => {
-                for place in tests.iter().filter_map(|test| ledger.place(test)) {
-                    short[place] += 1;
+impl Chains<'_> {
+    /// For each test, by place in the ledger, the slots that came to their end without a word of it.
+    pub(super) fn short(&self, slots: &[Slot], ledger: &Ledger) -> Vec<u32> {
+        let mut short = vec![0_u32; ledger.tests().len()];
+        for (slot, _) in slots.iter().zip(&self.ended).filter(|(_, ended)| **ended) {
+            match &slot.tests {
+                Selection::All => short.iter_mut().for_each(|count| *count += 1),
+                Selection::Only(tests) => {
+                    for place in tests.iter().filter_map(|test| ledger.place(test)) {
+                        short[place] += 1;
+                    }
                 }
             }
         }
-    }
-    for (place, test) in ledger.tests().iter().enumerate() {
-        if short[place] == 0 {
-            continue;
+        for (place, test) in ledger.tests().iter().enumerate() {
+            if short[place] == 0 {
+                continue;
+            }
+            let mut heard: Vec<usize> = ledger
+                .observations(test)
+                .iter()
+                .filter_map(|observation| {
+                    self.members.get(&(observation.key.as_ref(), observation.index)).copied()
+                })
+                .filter(|number| self.ended[*number])
+                .collect();
+            heard.sort_unstable();
+            heard.dedup();
+            short[place] = short[place].saturating_sub(batch::index(heard.len()));
         }
-        let mut heard: Vec<usize> = ledger
-            .observations(test)
-            .iter()
-            .filter_map(|observation| members.get(&(observation.key.as_ref(), observation.index)).copied())
-            .filter(|number| ended[*number])
-            .collect();
-        heard.sort_unstable();
-        heard.dedup();
-        short[place] = short[place].saturating_sub(batch::index(heard.len()));
+        short
     }
-    short
 }
 
 /// Attempts that fill slots, by slot number.
@@ -211,11 +208,4 @@ fn walk<'a>(slot: &Slot, root: Attempt<'a>, ledger: &'a Ledger, mut visit: impl 
         }
     }
     Next::Settled
-}
-
-/// Packs the attempts of free slots into jobs.
-pub(super) fn pack_free(family: &str, chains: &Chains, costs: &Costs<'_>, workers: usize) -> Vec<PlannedJob> {
-    batch::pack(chains.wanted.clone(), costs, workers, |place| {
-        format!("{family}/{:05}", chains.first_free + place)
-    })
 }

@@ -1,59 +1,88 @@
-//! What attempts cost, learnt from those that ended. Costs shape jobs and budgets; they never
-//! decide what a sweep means.
+//! What attempts cost, learnt from those that ended and, before any did, from earlier sweeps. Costs
+//! shape jobs and budgets; they never decide what a sweep means.
 
-use super::{Ledger, Observation};
+use super::history::History;
+use super::ledger::Ledger;
 use flakefarm_shared::{AttemptSpec, Scope, Selection, TestId};
-use std::collections::HashMap;
 
 /// Shortest start of a sandbox that is believed, in seconds.
 const LEAST_OVERHEAD: f64 = 0.05;
+/// What the start of a sandbox is taken to cost as long as none was measured.
+const GUESSED_OVERHEAD: f64 = 1.5;
 
 /// Expected container seconds.
 pub(super) struct Costs<'a> {
-    tests: HashMap<&'a TestId, f64>,
-    /// Mean over tests, for those never seen.
-    any_test: f64,
+    ledger: &'a Ledger,
+    /// By place; the mean over tests for those never seen.
+    tests: Vec<f64>,
     /// Seconds of an attempt that are not its tests'; none before anything was measured.
     overhead: [Option<f64>; 3],
     suite: Option<f64>,
+    known: Known,
+}
+
+/// Whether durations of tests are known at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Nothing,
+    /// From earlier sweeps only.
+    Before,
+    Measured,
 }
 
 impl<'a> Costs<'a> {
-    pub(super) fn learn(ledger: &'a Ledger) -> Self {
-        let mut tests = HashMap::new();
-        let mut in_tests = [0.0; 3];
-        for test in ledger.tests() {
-            let observations = ledger.observations(test);
-            if observations.is_empty() {
-                continue;
-            }
-            let seconds = |observation: &Observation| observation.wall_us as f64 / 1e6;
-            for observation in observations {
-                in_tests[place(observation.scope)] += seconds(observation);
-            }
-            let total: f64 = observations.iter().map(seconds).sum();
-            tests.insert(test, total / observations.len() as f64);
-        }
-        // Summed in listing order: a sum over a hash map would differ from run to run.
-        let sum: f64 = ledger.tests().iter().filter_map(|test| tests.get(test)).sum();
-        let any_test = if tests.is_empty() { 0.0 } else { sum / tests.len() as f64 };
-        let measured = [Scope::Test, Scope::File, Scope::Suite].map(|scope| ledger.attempt_seconds(scope));
+    pub(super) fn learn(ledger: &'a Ledger, history: &History) -> Self {
+        let now: Vec<Option<f64>> =
+            (0..ledger.tests().len()).map(|place| ledger.tally_of(place).mean_seconds()).collect();
+        let measured = now.iter().any(Option::is_some);
+        let seconds: Vec<Option<f64>> = if history.is_empty() {
+            now
+        } else {
+            let before = |test: &TestId| history.of(test).and_then(|known| known.seconds);
+            now.into_iter().zip(ledger.tests()).map(|(now, test)| now.or_else(|| before(test))).collect()
+        };
+        let (sum, count) =
+            seconds.iter().flatten().fold((0.0, 0_u32), |(sum, count), seconds| (sum + seconds, count + 1));
+        let any_test = if count == 0 { 0.0 } else { sum / f64::from(count) };
         let own = |scope: Scope| {
-            let (seconds, count) = measured[place(scope)];
-            (count > 0).then(|| ((seconds - in_tests[place(scope)]) / count as f64).max(LEAST_OVERHEAD))
+            let (seconds, count) = ledger.attempt_seconds(scope);
+            (count > 0)
+                .then(|| ((seconds - ledger.seconds_in_tests(scope)) / count as f64).max(LEAST_OVERHEAD))
         };
         let (test, file, suite) = (own(Scope::Test), own(Scope::File), own(Scope::Suite));
         Self {
-            tests,
-            any_test,
+            ledger,
+            tests: seconds.into_iter().map(|seconds| seconds.unwrap_or(any_test)).collect(),
             overhead: [test.or(file).or(suite), file.or(suite).or(test), suite.or(file).or(test)],
             suite: ledger.mean_attempt_seconds(Scope::Suite),
+            known: if measured {
+                Known::Measured
+            } else if count > 0 {
+                Known::Before
+            } else {
+                Known::Nothing
+            },
         }
+    }
+
+    /// Where durations come from.
+    pub(super) fn known(&self) -> Known {
+        self.known
     }
 
     /// What an attempt on the whole suite costs, if one was measured.
     pub(super) fn suite(&self) -> Option<f64> {
         self.suite
+    }
+
+    /// Seconds of the test at `place`; 0 if nothing was ever measured.
+    pub(super) fn seconds_at(&self, place: usize) -> f64 {
+        self.tests[place]
+    }
+
+    /// Seconds of an attempt that are not its tests'; a guess before one was measured.
+    pub(super) fn overhead(&self, scope: Scope) -> f64 {
+        self.overhead[place(scope)].unwrap_or(GUESSED_OVERHEAD)
     }
 
     /// What running `test` alone costs.
@@ -73,7 +102,7 @@ impl<'a> Costs<'a> {
     }
 
     fn seconds_of(&self, test: &TestId) -> f64 {
-        self.tests.get(test).copied().unwrap_or(self.any_test)
+        self.ledger.place(test).map_or(0.0, |place| self.tests[place])
     }
 }
 

@@ -9,11 +9,15 @@
 //! by counting calls: planning is a level-triggered step like every other loop here.
 
 use super::alone::{self, Alone};
+use super::batch::Wanted;
 use super::chains::{self, Settled, Slot};
 use super::costs::Costs;
+use super::history::History;
 use super::ledger::{Ledger, Seen, Standing};
-use super::{Estimate, Plan, PlannedJob, Planning, Question, ScopeChoice, batch, derive_seed, file_of};
-use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId, World};
+use super::repeats;
+use super::slots::{self, by_file};
+use super::{Estimate, Plan, PlannedJob, Planning, Question, ScopeChoice, batch, file_of};
+use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most tests the screen takes.
@@ -37,15 +41,15 @@ const JOBS_UNDER_WAY: usize = 256;
 
 /// What to run next, for a fixed number of runs per test.
 pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
-    let costs = Costs::learn(ledger);
+    let costs = Costs::learn(ledger, &History::default());
     let alone = Alone::read(ledger);
     let runs = question.runs_per_test();
     let workers = usize::from(question.workers.get());
     let selected = question.select(ledger.tests());
 
-    let (family, slots) = slots(question, &selected);
+    let (family, slots) = slots::first_phase(question, &History::default(), &selected);
     let chains = chains::follow(family, &slots, ledger);
-    let mut targets = chains.short.clone();
+    let mut targets = chains.short(&slots, ledger);
     let mut with_file = Vec::new();
     let mut screen = Vec::new();
     match question.scope {
@@ -69,13 +73,13 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
 
     let mut jobs = chains.follow_ups.clone();
     let numbered = |family: &'static str| {
-        let first = ledger.keys().filter(|key| key.starts_with(family)).count();
+        let first = ledger.keys_of(family).count();
         move |place: usize| format!("{family}{:05}", first + place)
     };
     // Names within a family go by the number of jobs known, so each family is packed once a plan.
     let named = |family: &'static str, wanted: Vec<AttemptSpec>| {
         let name = numbered(family);
-        let packed = batch::pack(wanted, &costs, workers, |_| String::new());
+        let packed = batch::pack(priced(wanted, &costs), workers, |_| String::new());
         packed
             .into_iter()
             .enumerate()
@@ -85,107 +89,24 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
     jobs.extend(named("with-file/", with_file));
     jobs.extend(named("screen/", screen));
     let pressing = jobs.len();
-    let patient =
-        interleave(chains::pack_free(family, &chains, &costs, workers), named("alone/", alone_wanted));
+    let patient = interleave(
+        batch::pack(priced(chains.wanted.clone(), &costs), workers, |place| {
+            format!("{family}/{:05}", chains.first_free + place)
+        }),
+        named("alone/", alone_wanted),
+    );
     jobs.extend(patient);
 
     let nothing_else = jobs.is_empty() && ledger.outstanding().next().is_none();
     if nothing_else && chains.settled == Settled::All && question.scope == ScopeChoice::Auto {
-        jobs.extend(repeated_shuffles(question, &slots, &selected, ledger));
+        jobs.extend(repeated_shuffles(question, &slots, ledger));
     }
 
     let remaining = estimate(&jobs, &costs, ledger);
     let outstanding = ledger.outstanding().count();
     let state = if jobs.is_empty() && outstanding == 0 { Planning::Complete } else { Planning::Working };
     let jobs = hold_back(jobs, pressing, outstanding, workers, &costs);
-    Plan { jobs, remaining, state }
-}
-
-/// The attempts on many tests that a question asks for, in the order they are made, and the family
-/// their jobs are named by.
-fn slots(question: &Question, selected: &[TestId]) -> (&'static str, Vec<Slot>) {
-    let runs = question.runs_per_test();
-    match question.scope {
-        ScopeChoice::Test => ("none", Vec::new()),
-        ScopeChoice::Suite | ScopeChoice::Auto => {
-            let tests = if question.tests.is_everything() {
-                Selection::All
-            } else {
-                Selection::Only(selected.to_vec())
-            };
-            let slot = |order| Slot { scope: Scope::Suite, order, tests: tests.clone(), world: World::Plain };
-            let slots = if selected.is_empty() { Vec::new() } else { orders_of(question) };
-            ("suite", slots.into_iter().map(slot).collect())
-        }
-        ScopeChoice::File => {
-            let files = by_file(selected);
-            let mut slots = Vec::new();
-            for run in 0..runs {
-                for (file, tests) in &files {
-                    let order = if run % 2 == 0 {
-                        Order::Given
-                    } else {
-                        Order::Shuffled { seed: derive_seed(question.seed, &format!("file:{file}:{run}")) }
-                    };
-                    let tests = Selection::Only(tests.clone());
-                    slots.push(Slot { scope: Scope::File, order, tests, world: World::Plain });
-                }
-            }
-            ("file", slots)
-        }
-    }
-}
-
-/// Orders of the attempts on the suite: the one that was asked for, or the mix.
-fn orders_of(question: &Question) -> Vec<Order> {
-    let runs = question.runs_per_test();
-    match question.order {
-        Some(order) => (0..runs).map(|_| order).collect(),
-        None => suite_orders(runs, question.seed),
-    }
-}
-
-/// Orders of `runs` attempts on the suite: a third as given, at least two; two reversed, one below
-/// six runs; the rest shuffled; one of each before any is repeated.
-fn suite_orders(runs: u32, seed: u64) -> Vec<Order> {
-    let reversed = match runs {
-        0 | 1 => 0,
-        2..6 => 1,
-        6.. => 2,
-    };
-    let given = if runs <= 2 { runs - reversed } else { runs.div_ceil(3).max(2).min(runs - reversed) };
-    let mut left = [given, reversed, runs - given - reversed];
-    let mut orders = Vec::new();
-    let turns = [0, 1, 2].into_iter().chain([0, 2, 1, 2].into_iter().cycle());
-    for turn in turns {
-        if left == [0, 0, 0] {
-            break;
-        }
-        if left[turn] == 0 {
-            continue;
-        }
-        left[turn] -= 1;
-        orders.push(match turn {
-            0 => Order::Given,
-            1 => Order::Reversed,
-            _ => Order::Shuffled { seed: derive_seed(seed, &format!("shuffle:{}", orders.len())) },
-        });
-    }
-    orders
-}
-
-fn by_file(tests: &[TestId]) -> Vec<(String, Vec<TestId>)> {
-    let mut files: Vec<(String, Vec<TestId>)> = Vec::new();
-    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-    for test in tests {
-        let file = file_of(test);
-        let place = *places.entry(file).or_insert_with(|| {
-            files.push((file.to_owned(), Vec::new()));
-            files.len() - 1
-        });
-        files[place].1.push(test.clone());
-    }
-    files
+    Plan { jobs, remaining, state, limited: false }
 }
 
 /// Tests that failed somewhere.
@@ -280,7 +201,7 @@ fn screen_choice(
     ledger: &Ledger,
 ) -> Vec<AttemptSpec> {
     let Some(suite) = costs.suite() else { return Vec::new() };
-    if selected.len() < 2 || ledger.keys().any(|key| key.starts_with("screen/")) {
+    if selected.len() < 2 || ledger.keys_of("screen/").next().is_some() {
         return Vec::new();
     }
     let budget = (f64::from(question.runs_per_test()) * suite).max(SCREEN_SECONDS);
@@ -298,45 +219,15 @@ fn screen_choice(
 
 /// Failing shuffles again, twice: a test that fails again fails for the order, one that passes
 /// fails by chance. The shuffles that say most of tests not yet seen to do both under one treatment.
-fn repeated_shuffles(
-    question: &Question,
-    slots: &[Slot],
-    selected: &[TestId],
-    ledger: &Ledger,
-) -> Vec<PlannedJob> {
+fn repeated_shuffles(question: &Question, slots: &[Slot], ledger: &Ledger) -> Vec<PlannedJob> {
     let most = (question.runs_per_test() / 10).clamp(1, REPEATED_SHUFFLES) as usize;
-    if question.runs_per_test() < 5 || ledger.keys().any(|key| key.starts_with("repeat/")) {
+    if question.runs_per_test() < 5 || ledger.keys_of("repeat/").next().is_some() {
         return Vec::new();
     }
-    let suspects = Suspects::find(selected, ledger);
-    let mut open: BTreeMap<Order, BTreeSet<&TestId>> = BTreeMap::new();
-    for test in suspects.varying {
-        let observations = ledger.observations(test);
-        let varies_alone = [true, false].into_iter().all(|failed| {
-            let same =
-                |o: &super::Observation| o.scope == Scope::Test && matches!(o.seen, Seen::Fail(_)) == failed;
-            observations.iter().any(same)
-        });
-        if varies_alone {
-            continue;
-        }
-        for observation in
-            observations.iter().filter(|o| o.scope == Scope::Suite && matches!(o.seen, Seen::Fail(_)))
-        {
-            if let Order::Shuffled { .. } = observation.order {
-                open.entry(observation.order).or_default().insert(test);
-            }
-        }
-    }
+    let mut open = repeats::failing_shuffles(ledger);
     let mut jobs = Vec::new();
     for _ in 0..most {
-        // The last of the largest; ties go by the order's seed.
-        let Some(order) = open.iter().max_by_key(|(_, tests)| tests.len()).map(|(order, _)| *order) else {
-            break;
-        };
-        let answered = open.remove(&order).unwrap_or_default();
-        open.values_mut().for_each(|tests| tests.retain(|test| !answered.contains(test)));
-        open.retain(|_, tests| !tests.is_empty());
+        let Some(order) = repeats::take_most_telling(&mut open) else { break };
         let Some(number) = slots.iter().position(|slot| slot.order == order) else { continue };
         let slot = &slots[number];
         let spec = slot.spec();
@@ -346,6 +237,10 @@ fn repeated_shuffles(
         }));
     }
     jobs
+}
+
+fn priced(specs: Vec<AttemptSpec>, costs: &Costs<'_>) -> Vec<Wanted> {
+    specs.into_iter().map(|spec| Wanted { seconds: costs.of(&spec), spec }).collect()
 }
 
 fn interleave(one: Vec<PlannedJob>, other: Vec<PlannedJob>) -> Vec<PlannedJob> {
@@ -401,35 +296,4 @@ fn hold_back(
         }
     }
     now
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn suite_orders_are_as_documented() {
-        for row in crate::score::documented::rows("Which runs") {
-            let letters: String = suite_orders(row[0].parse().unwrap(), 1)
-                .iter()
-                .map(|order| match order {
-                    Order::Given => 'G',
-                    Order::Reversed => 'R',
-                    Order::Shuffled { .. } => 'S',
-                })
-                .collect();
-            assert_eq!(letters, row[1]);
-        }
-        assert_eq!(suite_orders(59, 1).len(), 59);
-    }
-
-    #[test]
-    fn shuffles_differ_and_follow_the_seed() {
-        let seeds = |seed| -> BTreeSet<Order> {
-            suite_orders(59, seed).into_iter().filter(|o| matches!(o, Order::Shuffled { .. })).collect()
-        };
-        assert_eq!(seeds(1).len(), 37);
-        assert_eq!(seeds(1), seeds(1));
-        assert!(seeds(1).is_disjoint(&seeds(2)));
-    }
 }

@@ -1,171 +1,24 @@
 //! What a sweep has asked for and what it was told: the only memory of planner and scorer.
 //!
 //! Notes may arrive late, twice and in any order; the ledger that results is the same. It never
-//! decides anything and never reads a clock.
+//! decides anything and never reads a clock. What planning asks of every test at every turn is
+//! counted as notes come in ([`TestTally`]), so that a round over a large suite looks at tests and
+//! not at all they ever did.
 
-use flakefarm_shared::attempt::CollectionError;
+mod counting;
+mod observation;
+mod reading;
+
+pub use counting::TestTally;
+pub use observation::{AttemptFacts, Condition, ConditionCount, Observation, Seen, SeenFailure};
+pub use reading::{Attempt, Standing, Tally};
+
+use counting::{Counted, Coverage};
 use flakefarm_shared::{
-    AttemptEnd, AttemptRecord, AttemptSpec, Digest, Failure, JobReport, Order, Outcome, SandboxLevel, Scope,
-    Selection, TestId, UnixMicros, WorkerId, World,
+    AttemptEnd, AttemptRecord, AttemptSpec, Digest, JobReport, Outcome, TestId, UnixMicros,
 };
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fmt;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-
-/// How the world of one observation differed from the others: by what else ran, and in which order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Condition {
-    /// The suite, as collected.
-    Given,
-    /// The suite, last test first.
-    Reversed,
-    /// The suite, shuffled.
-    Shuffled,
-    /// The test alone.
-    Alone,
-    /// Its file alone.
-    File,
-}
-
-impl Condition {
-    /// All conditions, in the order reports list them.
-    pub const ALL: [Condition; 5] =
-        [Condition::Given, Condition::Reversed, Condition::Shuffled, Condition::Alone, Condition::File];
-
-    /// The condition of an attempt.
-    pub fn of(scope: Scope, order: Order) -> Self {
-        match (scope, order) {
-            (Scope::Test, Order::Given | Order::Reversed | Order::Shuffled { .. }) => Condition::Alone,
-            (Scope::File, Order::Given | Order::Reversed | Order::Shuffled { .. }) => Condition::File,
-            (Scope::Suite, Order::Given) => Condition::Given,
-            (Scope::Suite, Order::Reversed) => Condition::Reversed,
-            (Scope::Suite, Order::Shuffled { .. }) => Condition::Shuffled,
-        }
-    }
-
-    /// The stable words used in reports.
-    pub fn words(self) -> &'static str {
-        match self {
-            Condition::Given => "given order",
-            Condition::Reversed => "reversed",
-            Condition::Shuffled => "shuffled",
-            Condition::Alone => "alone",
-            Condition::File => "file alone",
-        }
-    }
-}
-
-impl fmt::Display for Condition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.words())
-    }
-}
-
-/// What one attempt said of one test.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observation {
-    /// The planner's name of the job.
-    pub key: Arc<str>,
-    /// The attempt's place in it.
-    pub index: u32,
-    /// What the attempt ran.
-    pub scope: Scope,
-    /// In which order.
-    pub order: Order,
-    /// What was changed around the tests.
-    pub world: World,
-    /// How the attempt was isolated.
-    pub level: SandboxLevel,
-    /// When its sandbox started.
-    pub started_at: UnixMicros,
-    /// Who ran it.
-    pub worker: Arc<WorkerId>,
-    /// Attempts that ran at once on that worker, this one included.
-    pub concurrency: u16,
-    /// What the test did.
-    pub seen: Seen,
-    /// Wall-clock time in microseconds.
-    pub wall_us: u64,
-    /// CPU time in microseconds.
-    pub cpu_us: u64,
-    /// The test's place in the attempt's order, from 0.
-    pub position: u32,
-}
-
-impl Observation {
-    /// Its condition.
-    pub fn condition(&self) -> Condition {
-        Condition::of(self.scope, self.order)
-    }
-}
-
-/// What a test did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
-    /// It passed.
-    Pass,
-    /// It failed. Boxed: failures are large and rare.
-    Fail(Box<SeenFailure>),
-    /// It was skipped.
-    Skip,
-}
-
-/// A failure and what was printed during it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenFailure {
-    /// The failure.
-    pub failure: Failure,
-    /// Captured output, as a blob.
-    pub output: Option<Digest>,
-}
-
-/// Attempts and failures of one test under one condition; skips are neither.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConditionCount {
-    /// The condition.
-    pub condition: Condition,
-    /// Passes and failures.
-    pub attempts: u32,
-    /// Failures.
-    pub failures: u32,
-}
-
-/// How many tests were seen to do what so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// Passed and failed.
-    pub both: usize,
-    /// Only failed.
-    pub only_failed: usize,
-    /// Only passed.
-    pub only_passed: usize,
-}
-
-/// What became of one planned attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing<'a> {
-    /// Nothing was heard of it yet.
-    Outstanding,
-    /// It is known that nothing will be heard of it: its job is lost, or reported without it.
-    Lost,
-    /// It ended.
-    Ended(&'a AttemptRecord),
-}
-
-/// One attempt that was planned or heard of.
-#[derive(Debug, Clone, Copy)]
-pub struct Attempt<'a> {
-    /// The planner's name of its job.
-    pub key: &'a str,
-    /// Its place in the job.
-    pub index: u32,
-    /// What was asked for; none if it was heard of before its plan.
-    pub spec: Option<&'a AttemptSpec>,
-    /// What became of it.
-    pub standing: Standing<'a>,
-}
 
 /// The memory of a sweep.
 #[derive(Debug, Clone)]
@@ -173,13 +26,22 @@ pub struct Ledger {
     tests: Vec<TestId>,
     places: HashMap<TestId, usize>,
     jobs: BTreeMap<Arc<str>, JobEntry>,
-    /// Per test, sorted by (key, index). Tests that were not listed are here too.
-    observations: BTreeMap<TestId, Vec<Observation>>,
+    /// Of listed tests by place, each sorted by (key, index).
+    listed: Vec<Vec<Observation>>,
+    /// Of tests that ran although they were not listed (generated at run time, say).
+    unlisted: BTreeMap<TestId, Vec<Observation>>,
+    tallies: Vec<TestTally>,
+    /// Attempts on everything that are under way.
+    all_under_way: u32,
+    /// Time in tests, by scope, in microseconds.
+    in_tests_us: [u64; 3],
 }
 
 #[derive(Debug, Clone, Default)]
 struct JobEntry {
     planned: Option<Vec<AttemptSpec>>,
+    coverage: Vec<Coverage>,
+    counted: Vec<Counted>,
     /// Without their samples, which are kept per test.
     records: BTreeMap<u32, AttemptRecord>,
     ranks: BTreeMap<u32, Rank>,
@@ -221,7 +83,11 @@ impl Ledger {
             tests: Vec::new(),
             places: HashMap::new(),
             jobs: BTreeMap::new(),
-            observations: BTreeMap::new(),
+            listed: Vec::new(),
+            unlisted: BTreeMap::new(),
+            tallies: Vec::new(),
+            all_under_way: 0,
+            in_tests_us: [0; 3],
         };
         for test in tests {
             if !ledger.places.contains_key(&test) {
@@ -229,6 +95,8 @@ impl Ledger {
                 ledger.tests.push(test);
             }
         }
+        ledger.listed = vec![Vec::new(); ledger.tests.len()];
+        ledger.tallies = vec![TestTally::default(); ledger.tests.len()];
         ledger
     }
 
@@ -242,9 +110,9 @@ impl Ledger {
         self.places.get(test).copied()
     }
 
-    /// Tests that ran although they were not listed (generated at run time, say).
+    /// Tests that ran although they were not listed.
     pub fn unlisted_tests(&self) -> impl Iterator<Item = &TestId> {
-        self.observations.keys().filter(|test| !self.places.contains_key(*test))
+        self.unlisted.keys()
     }
 
     /// Notes that the job `key` was planned. A second note of the same key changes nothing.
@@ -252,6 +120,9 @@ impl Ledger {
         let entry = self.jobs.entry(Arc::from(key)).or_default();
         if entry.planned.is_none() {
             entry.planned = Some(attempts.to_vec());
+            entry.coverage = attempts.iter().map(|spec| Coverage::of(spec, &self.places)).collect();
+            entry.counted = vec![Counted::Nothing; attempts.len()];
+            self.count_again(key);
         }
     }
 
@@ -259,16 +130,18 @@ impl Ledger {
     /// with an outcome stands before an infrastructure error, then the earlier one: a rule that does
     /// not depend on which came first.
     pub fn note_report(&mut self, key: &str, report: &JobReport) {
-        let key: Arc<str> = Arc::from(key);
-        self.jobs.entry(Arc::clone(&key)).or_default().reported = Reported::Yes;
+        let name: Arc<str> = Arc::from(key);
+        self.jobs.entry(Arc::clone(&name)).or_default().reported = Reported::Yes;
         for record in &report.attempts {
-            let entry = self.jobs.entry(Arc::clone(&key)).or_default();
+            let entry = self.jobs.entry(Arc::clone(&name)).or_default();
             let rank = Rank::of(record);
             if entry.ranks.get(&record.index).is_none_or(|known| rank < *known) {
                 entry.ranks.insert(record.index, rank);
-                self.replace(&key, record);
+                self.forget_count(key, record.index);
+                self.replace(&name, record);
             }
         }
+        self.count_again(key);
     }
 
     /// Notes that nothing will be heard of the job `key`, and why. A report of it that arrives all
@@ -279,24 +152,46 @@ impl Ledger {
             Some(known) if known.as_str() <= reason => {}
             Some(_) | None => entry.lost = Some(reason.to_owned()),
         }
+        self.count_again(key);
     }
 
     fn replace(&mut self, key: &Arc<str>, record: &AttemptRecord) {
         let at =
             |observation: &Observation| observation.key.cmp(key).then(observation.index.cmp(&record.index));
-        let known = self.jobs.get(key).is_some_and(|entry| entry.records.contains_key(&record.index));
-        if known {
-            for observations in self.observations.values_mut() {
-                if let Ok(place) = observations.binary_search_by(at) {
-                    observations.remove(place);
+        let known = self.jobs.get_mut(key).and_then(|entry| entry.records.remove(&record.index));
+        if let Some(known) = known {
+            self.count_interruption(&known, counting::Change::Less);
+            for place in 0..self.listed.len() {
+                if let Ok(found) = self.listed[place].binary_search_by(at) {
+                    let old = self.listed[place].remove(found);
+                    self.count_seen(place, &old, counting::Change::Less);
                 }
             }
-            self.observations.retain(|_, observations| !observations.is_empty());
+            for observations in self.unlisted.values_mut() {
+                if let Ok(found) = observations.binary_search_by(at) {
+                    observations.remove(found);
+                }
+            }
+            self.unlisted.retain(|_, observations| !observations.is_empty());
         }
-        let worker = Arc::new(record.worker.clone());
+        let facts = Arc::new(AttemptFacts {
+            key: Arc::clone(key),
+            index: record.index,
+            scope: record.scope,
+            order: record.order,
+            world: record.world.clone(),
+            level: record.level,
+            started_at: record.started_at,
+            worker: record.worker.clone(),
+            concurrency: record.concurrency,
+        });
         for sample in &record.samples {
-            let observations = self.observations.entry(sample.test.clone()).or_default();
-            let Err(place) = observations.binary_search_by(at) else {
+            let listed = self.places.get(&sample.test).copied();
+            let observations = match listed {
+                Some(place) => &mut self.listed[place],
+                None => self.unlisted.entry(sample.test.clone()).or_default(),
+            };
+            let Err(found) = observations.binary_search_by(at) else {
                 continue; // a worker that reports a test twice in one attempt is heard once
             };
             let seen = match &sample.outcome {
@@ -307,244 +202,20 @@ impl Ledger {
                     output: sample.output.clone(),
                 })),
             };
-            observations.insert(
-                place,
-                Observation {
-                    key: Arc::clone(key),
-                    index: record.index,
-                    scope: record.scope,
-                    order: record.order,
-                    world: record.world.clone(),
-                    level: record.level,
-                    started_at: record.started_at,
-                    worker: Arc::clone(&worker),
-                    concurrency: record.concurrency,
-                    seen,
-                    wall_us: sample.wall_us,
-                    cpu_us: sample.cpu_us,
-                    position: sample.position,
-                },
-            );
+            let observation = Observation {
+                attempt: Arc::clone(&facts),
+                seen,
+                wall_us: sample.wall_us,
+                cpu_us: sample.cpu_us,
+                position: sample.position,
+            };
+            observations.insert(found, observation.clone());
+            if let Some(place) = listed {
+                self.count_seen(place, &observation, counting::Change::More);
+            }
         }
         let light = AttemptRecord { samples: Vec::new(), ..record.clone() };
+        self.count_interruption(&light, counting::Change::More);
         self.jobs.entry(Arc::clone(key)).or_default().records.insert(record.index, light);
-    }
-
-    /// What was seen of `test`, sorted by job key and attempt index.
-    pub fn observations(&self, test: &TestId) -> &[Observation] {
-        self.observations.get(test).map_or(&[], Vec::as_slice)
-    }
-
-    /// Attempts and failures of `test` by condition, conditions without attempts left out.
-    pub fn counts(&self, test: &TestId) -> Vec<ConditionCount> {
-        let observations = self.observations(test);
-        Condition::ALL
-            .into_iter()
-            .map(|condition| {
-                let (mut attempts, mut failures) = (0, 0);
-                for observation in observations.iter().filter(|o| o.condition() == condition) {
-                    match observation.seen {
-                        Seen::Pass => attempts += 1,
-                        Seen::Fail(_) => {
-                            attempts += 1;
-                            failures += 1;
-                        }
-                        Seen::Skip => {}
-                    }
-                }
-                ConditionCount { condition, attempts, failures }
-            })
-            .filter(|count| count.attempts > 0)
-            .collect()
-    }
-
-    /// Whether a job of that name was planned or heard of.
-    pub fn knows(&self, key: &str) -> bool {
-        self.jobs.contains_key(key)
-    }
-
-    /// Names of all jobs, sorted.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.jobs.keys().map(AsRef::as_ref)
-    }
-
-    /// Jobs that were planned and of which nothing was heard, sorted.
-    pub fn outstanding(&self) -> impl Iterator<Item = &str> {
-        self.jobs
-            .iter()
-            .filter(|(_, entry)| entry.reported == Reported::NotYet && entry.lost.is_none())
-            .map(|(key, _)| key.as_ref())
-    }
-
-    /// The attempts of one job, by index.
-    pub fn attempts_of<'a>(&'a self, key: &str) -> Vec<Attempt<'a>> {
-        self.jobs.get_key_value(key).map_or_else(Vec::new, |(key, entry)| entry.attempts(key).collect())
-    }
-
-    /// One attempt, if it was planned or heard of.
-    pub fn attempt(&self, key: &str, index: u32) -> Option<Attempt<'_>> {
-        let (key, entry) = self.jobs.get_key_value(key)?;
-        entry.attempts(key).find(|attempt| attempt.index == index)
-    }
-
-    /// Every attempt that was planned or heard of, sorted by job key and index.
-    pub fn each_attempt(&self) -> impl Iterator<Item = Attempt<'_>> {
-        self.jobs.iter().flat_map(|(key, entry)| entry.attempts(key))
-    }
-
-    /// What was asked for in the attempt of an observation, if its plan is known. Two observations
-    /// of one scope, order and selection saw the same treatment.
-    pub fn spec_of(&self, observation: &Observation) -> Option<&AttemptSpec> {
-        let planned = self.jobs.get(&observation.key)?.planned.as_ref()?;
-        planned.iter().find(|spec| spec.index == observation.index)
-    }
-
-    /// Whether the attempt `index` of job `key` said anything of `test`.
-    pub fn has_sample(&self, test: &TestId, key: &str, index: u32) -> bool {
-        self.observations(test)
-            .binary_search_by(|o| o.key.as_ref().cmp(key).then(o.index.cmp(&index)))
-            .is_ok()
-    }
-
-    /// Attempts that ended, infrastructure errors not counted.
-    pub fn attempts(&self) -> u64 {
-        let ended = self.records().filter(|record| !matches!(record.end, AttemptEnd::Infrastructure(_)));
-        ended.count() as u64
-    }
-
-    /// How many tests were seen to pass, to fail, or both.
-    pub fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
-        for observations in self.observations.values() {
-            let passed = observations.iter().any(|o| matches!(o.seen, Seen::Pass));
-            let failed = observations.iter().any(|o| matches!(o.seen, Seen::Fail(_)));
-            match (passed, failed) {
-                (true, true) => tally.both += 1,
-                (true, false) => tally.only_passed += 1,
-                (false, true) => tally.only_failed += 1,
-                (false, false) => {}
-            }
-        }
-        tally
-    }
-
-    /// Samples recorded.
-    pub fn samples_total(&self) -> u64 {
-        self.observations.values().map(|observations| observations.len() as u64).sum()
-    }
-
-    /// Infrastructure errors: attempts that ended with one, and lost jobs.
-    pub fn infrastructure_errors(&self) -> u64 {
-        let attempts = self.records().filter(|record| matches!(record.end, AttemptEnd::Infrastructure(_)));
-        (attempts.count() + self.lost_jobs().count()) as u64
-    }
-
-    /// Jobs that are lost, with the reason.
-    pub fn lost_jobs(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.jobs
-            .iter()
-            .filter(|(_, entry)| entry.reported == Reported::NotYet)
-            .filter_map(|(key, entry)| Some((key.as_ref(), entry.lost.as_deref()?)))
-    }
-
-    /// Time spent in containers, in seconds.
-    pub fn container_seconds(&self) -> f64 {
-        let micros: u64 = self.records().map(|record| record.wall_us).sum();
-        micros as f64 / 1e6
-    }
-
-    /// Mean duration in seconds of attempts of `scope` that ran to their end or were interrupted;
-    /// none if there is none.
-    pub fn mean_attempt_seconds(&self, scope: Scope) -> Option<f64> {
-        let (seconds, count) = self.attempt_seconds(scope);
-        (count > 0).then(|| seconds / count as f64)
-    }
-
-    /// Seconds spent in attempts of `scope` that ran to their end or were interrupted, and how many
-    /// there are.
-    pub fn attempt_seconds(&self, scope: Scope) -> (f64, u64) {
-        let (mut micros, mut count) = (0_u64, 0_u64);
-        for record in self.records().filter(|record| record.scope == scope) {
-            match record.end {
-                AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => {
-                    micros += record.wall_us;
-                    count += 1;
-                }
-                AttemptEnd::NothingRan { .. } | AttemptEnd::Infrastructure(_) => {}
-            }
-        }
-        (micros as f64 / 1e6, count)
-    }
-
-    /// Tests an attempt was to run and said nothing of, in listing order. Missing data: neither
-    /// passes nor failures. Empty for attempts that have not ended.
-    pub fn missing(&self, key: &str, index: u32) -> Vec<TestId> {
-        let Some(Attempt { spec: Some(spec), standing: Standing::Ended(_), .. }) = self.attempt(key, index)
-        else {
-            return Vec::new();
-        };
-        let selected = match &spec.tests {
-            Selection::All => &self.tests,
-            Selection::Only(tests) => tests,
-        };
-        selected.iter().filter(|test| !self.has_sample(test, key, index)).cloned().collect()
-    }
-
-    /// Files that could not be collected in some attempt, by path, each with one of its errors.
-    pub fn collection_errors(&self) -> Vec<CollectionError> {
-        let mut errors: BTreeMap<&str, &str> = BTreeMap::new();
-        for error in self.records().flat_map(|record| &record.collection_errors) {
-            let message = errors.entry(&error.path).or_insert(&error.message);
-            *message = (*message).min(&error.message);
-        }
-        let own = |(path, message): (&str, &str)| CollectionError {
-            path: path.to_owned(),
-            message: message.to_owned(),
-        };
-        errors.into_iter().map(own).collect()
-    }
-
-    /// Why nothing ran in attempts in which something should have, each reason once.
-    pub fn nothing_ran(&self) -> BTreeSet<&str> {
-        self.records()
-            .filter_map(|record| match &record.end {
-                AttemptEnd::NothingRan { reason } => Some(reason.as_str()),
-                AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {
-                    None
-                }
-            })
-            .collect()
-    }
-
-    /// Workers that ran something.
-    pub fn workers(&self) -> HashSet<&WorkerId> {
-        self.records().map(|record| &record.worker).collect()
-    }
-
-    fn records(&self) -> impl Iterator<Item = &AttemptRecord> {
-        self.jobs.values().flat_map(|entry| entry.records.values())
-    }
-}
-
-impl JobEntry {
-    fn attempts<'a>(&'a self, key: &'a str) -> impl Iterator<Item = Attempt<'a>> {
-        let planned = self.planned.iter().flatten();
-        let ahead_of_plan = self
-            .records
-            .keys()
-            .copied()
-            .filter(move |index| !self.planned.iter().flatten().any(|spec| spec.index == *index));
-        planned
-            .map(|spec| (spec.index, Some(spec)))
-            .chain(ahead_of_plan.map(|index| (index, None)))
-            .map(move |(index, spec)| Attempt { key, index, spec, standing: self.standing(index) })
-    }
-
-    fn standing(&self, index: u32) -> Standing<'_> {
-        match self.records.get(&index) {
-            Some(record) => Standing::Ended(record),
-            None if self.reported == Reported::Yes || self.lost.is_some() => Standing::Lost,
-            None => Standing::Outstanding,
-        }
     }
 }

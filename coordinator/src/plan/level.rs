@@ -218,7 +218,12 @@ mod tests {
     #[test]
     fn every_planned_attempt_gets_the_level_that_was_chosen() {
         let job = PlannedJob { key: "alone/0".to_owned(), attempts: vec![alone("a"), alone("b")] };
-        let plan = Plan { jobs: vec![job], remaining: Estimate::default(), state: Planning::Working };
+        let plan = Plan {
+            jobs: vec![job],
+            remaining: Estimate::default(),
+            state: Planning::Working,
+            limited: false,
+        };
         let assigned = assign(&question(SandboxChoice::Nested), &Ledger::new(Vec::new()), plan);
         assert!(assigned.jobs[0].attempts.iter().all(|attempt| attempt.level == SandboxLevel::Nested));
     }

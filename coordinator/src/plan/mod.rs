@@ -5,23 +5,32 @@
 //! in the ledger, publishes them, and stops at [`Planning::Complete`]. Planning twice from the same
 //! ledger gives the same jobs under the same names.
 
+mod adaptive;
 mod alone;
+pub mod answers;
 mod batch;
+mod beliefs;
 pub mod budget;
 mod chains;
 mod costs;
 pub mod fixed;
+mod funds;
 pub mod history;
 pub mod ledger;
 pub mod level;
+mod needs;
 pub mod question;
+mod repeats;
 #[cfg(test)]
 mod simulation;
+mod slots;
 
+pub use answers::{Answers, SuiteNumbers, TestAnswer, affords_one_round, answers};
 pub use budget::Budget;
 pub use history::{Flaked, History, PastRun, Record, RunCounts, TestHistory};
 pub use ledger::{Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Tally};
 pub use level::{SandboxChoice, UnknownSandbox};
+pub use needs::Answer;
 pub use question::{
     Confidence, Guarantee, Question, QuestionError, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
 };
@@ -32,9 +41,12 @@ use std::time::Duration;
 
 /// What to run next. `history` is what was known when the sweep was submitted and stays the same for
 /// all of it; `elapsed` is the time since then, which matters only to a budget on the clock.
-pub fn plan(question: &Question, ledger: &Ledger, _history: &History, _elapsed: Duration) -> Plan {
+/// What to run next. `history` is what was known when the sweep was submitted and stays the same for
+/// all of it; `elapsed` is the time since then, which matters only to a budget on the clock.
+pub fn plan(question: &Question, ledger: &Ledger, history: &History, elapsed: Duration) -> Plan {
     let planned = match (question.kind, question.runs) {
-        (QuestionKind::Detect, Runs::Fixed(_) | Runs::Adaptive) => fixed::plan(question, ledger),
+        (QuestionKind::Detect, Runs::Fixed(_)) => fixed::plan(question, ledger),
+        (QuestionKind::Detect, Runs::Adaptive) => adaptive::plan(question, ledger, history, elapsed),
     };
     level::assign(question, ledger, planned)
 }
@@ -48,6 +60,8 @@ pub struct Plan {
     pub remaining: Estimate,
     /// Whether the question is answered as well as it will be.
     pub state: Planning,
+    /// Whether the budget leaves something unplanned that the answer would take.
+    pub limited: bool,
 }
 
 /// A job to be published.
@@ -76,6 +90,9 @@ pub enum Planning {
     Working,
     /// Nothing is under way and nothing more is wanted.
     Complete,
+    /// The time on the clock is over and nothing more is wanted, but something is still under way: it
+    /// may be given up.
+    Overdue,
 }
 
 /// The file of a test: its id up to the first `::`.

@@ -193,6 +193,14 @@ pub enum QuestionError {
          attempts (attempts:500)"
     )]
     Budget(String),
+    /// It does not pay for a first look.
+    #[error("a budget of {budget} does not pay for one run of every test: that takes {least}")]
+    TooSmall {
+        /// What was offered.
+        budget: Budget,
+        /// What would do.
+        least: Budget,
+    },
     /// Nothing can be done with it.
     #[error("a budget of {0} buys nothing: choose at least 1 second, or 1 attempt")]
     NoBudget(String),

@@ -1,183 +1,84 @@
-//! Plans carried out against a model project whose truth is known, by a model farm that loses,
-//! repeats and reorders: nothing is lost, everything ends, nobody is accused falsely.
+//! Plans carried out against suites whose truth is known, by a farm that loses, repeats and
+//! reorders: nothing is lost, everything ends, nobody is accused falsely. Suite and farm are those of
+//! [`crate::simulate`]; here they are bent until something would break.
+
+mod adaptive;
 
 use super::*;
 use crate::score::{Assessment, Category, Verdict, assess};
-use flakefarm_shared::{
-    AttemptEnd, AttemptRecord, Failure, FailureKind, InfraError, InfraStage, JobId, JobReport, Order,
-    Outcome, Phase, Sample, Scope, Selection, SweepId, TestId, WIRE_VERSION, WorkerId,
-};
+use crate::simulate::attempt::{Mishap, Runs as Luck};
+use crate::simulate::farm::{Farm, Weather};
+use crate::simulate::population::{Nature, Population, TestModel};
+use flakefarm_shared::{AttemptRecord, JobId, JobReport, Scope, SweepId, TestId, WIRE_VERSION, WorkerId};
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU16, NonZeroU32};
-use std::time::Duration;
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Nature {
+/// The planner promises to bear three failures in a row.
+const STORM: Weather =
+    Weather { infrastructure: 0.15, lost: 0.1, nothing_ran: 0.05, twice: 0.1, late: 600.0, in_a_row: 3 };
+/// Nothing goes wrong, but reports arrive in any order.
+const CALM: Weather = Weather { twice: 0.1, late: 600.0, ..Weather::CALM };
+
+/// A test that others are told of by name.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
     Steady,
     Broken,
     Skips,
     Flakes(f64),
-    /// Fails once the named test has run.
     VictimOf(&'static str),
-    /// Fails unless the named test has run.
     Needs(&'static str),
-    CrashesAlways,
-    CrashesSometimes(f64),
+    Crashes(f64),
     HangsInSuites,
-    /// Listed, but never says anything.
     Silent,
 }
 
-/// How often the farm fails by itself.
-#[derive(Debug, Clone, Copy)]
-struct Weather {
-    infrastructure: f64,
-    lost: f64,
-    nothing_ran: f64,
-    /// Failures in a row that one test or slot meets at most; the planner promises to bear three.
-    in_a_row: u32,
-}
-
-const CALM: Weather = Weather { infrastructure: 0.0, lost: 0.0, nothing_ran: 0.0, in_a_row: 0 };
-const STORM: Weather = Weather { infrastructure: 0.15, lost: 0.1, nothing_ran: 0.05, in_a_row: 3 };
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Mishap {
-    Infrastructure,
-    NothingRan,
-}
-
-impl Weather {
-    fn strikes(&self, dice: &mut ChaCha8Rng) -> Option<Mishap> {
-        if dice.random_bool(self.infrastructure) {
-            Some(Mishap::Infrastructure)
-        } else if dice.random_bool(self.nothing_ran) {
-            Some(Mishap::NothingRan)
-        } else {
-            None
-        }
-    }
-}
-
 struct Model {
-    tests: Vec<(TestId, Nature)>,
+    population: Population,
     weather: Weather,
 }
 
 impl Model {
-    fn new(named: &[(&str, Nature)], steady: usize, weather: Weather) -> Self {
-        let mut tests: Vec<_> = (0..steady)
-            .map(|n| (TestId(format!("tests/test_{}.py::test_steady_{n}", n % 4)), Nature::Steady))
+    fn new(named: &[(&str, Kind)], steady: usize, weather: Weather) -> Self {
+        let mut tests: Vec<(TestId, Kind)> = (0..steady)
+            .map(|n| (TestId(format!("tests/test_{}.py::test_steady_{n}", n % 4)), Kind::Steady))
             .collect();
         // Spread over the suite rather than gathered at its end.
-        for (n, (name, nature)) in named.iter().enumerate() {
+        for (n, (name, kind)) in named.iter().enumerate() {
             let place = (n * 7 + 3).min(tests.len());
-            tests.insert(place, (TestId::from(*name), *nature));
+            tests.insert(place, (TestId::from(*name), *kind));
         }
-        Self { tests, weather }
+        let place = |name: &str| tests.iter().position(|(test, _)| test.as_str() == name).unwrap();
+        let nature = |kind: &Kind| match kind {
+            Kind::Steady => Nature::Steady,
+            Kind::Broken => Nature::Broken,
+            Kind::Skips => Nature::Skips,
+            Kind::Flakes(rate) => Nature::Flakes(*rate),
+            Kind::VictimOf(polluter) => Nature::VictimOf(vec![place(polluter)]),
+            Kind::Needs(setter) => Nature::Needs(vec![place(setter)]),
+            Kind::Crashes(rate) => Nature::Crashes(*rate),
+            Kind::HangsInSuites => Nature::HangsInSuites,
+            Kind::Silent => Nature::Silent,
+        };
+        let model = |(id, kind): &(TestId, Kind)| TestModel {
+            id: id.clone(),
+            nature: nature(kind),
+            seconds: 0.01,
+            version: 0,
+            risks: Vec::new(),
+        };
+        Self { population: Population::of(tests.iter().map(model).collect()), weather }
+    }
+
+    fn tests(&self) -> &[TestModel] {
+        &self.population.tests
     }
 
     fn ids(&self) -> Vec<TestId> {
-        self.tests.iter().map(|(test, _)| test.clone()).collect()
+        self.population.ids()
     }
-
-    fn run(&self, spec: &AttemptSpec, mishap: Option<Mishap>, dice: &mut ChaCha8Rng) -> AttemptRecord {
-        let mut record = AttemptRecord {
-            index: spec.index,
-            scope: spec.scope,
-            order: spec.order,
-            world: spec.world.clone(),
-            level: spec.level,
-            worker: WorkerId(format!("worker-{}", dice.random_range(0..3))),
-            started_at: dice.random_range(0..1_000_000),
-            wall_us: 700_000,
-            concurrency: 2,
-            stolen_us: 0,
-            instead: None,
-            end: AttemptEnd::Completed,
-            samples: Vec::new(),
-            output: None,
-            collection_errors: Vec::new(),
-        };
-        if mishap == Some(Mishap::Infrastructure) {
-            record.end = AttemptEnd::Infrastructure(InfraError {
-                stage: InfraStage::Sandbox,
-                message: "no space left".into(),
-            });
-            return record;
-        }
-        let selected = |test: &TestId| match &spec.tests {
-            Selection::All => true,
-            Selection::Only(tests) => tests.contains(test),
-        };
-        let mut order: Vec<&(TestId, Nature)> =
-            self.tests.iter().filter(|(test, _)| selected(test)).collect();
-        order.retain(|(_, nature)| *nature != Nature::Silent);
-        if order.is_empty() || mishap == Some(Mishap::NothingRan) {
-            record.end = AttemptEnd::NothingRan { reason: "no tests ran".into() };
-            return record;
-        }
-        match spec.order {
-            Order::Given => {}
-            Order::Reversed => order.reverse(),
-            Order::Shuffled { seed } => {
-                order.sort_by_key(|(test, _)| Sha256::digest(format!("{seed}:{test}")).to_vec());
-            }
-        }
-        let mut ran: BTreeSet<&str> = BTreeSet::new();
-        for (position, (test, nature)) in order.into_iter().enumerate() {
-            let pass = |ok: bool| if ok { Outcome::Pass } else { failed(FailureKind::Assertion) };
-            let ends = |kind: FailureKind| (failed(kind.clone()), Some(kind));
-            let crash = FailureKind::Crash { exit_code: 139 };
-            let (outcome, end) = match nature {
-                Nature::Steady => (Outcome::Pass, None),
-                Nature::Broken => (failed(FailureKind::Exception), None),
-                Nature::Skips => (Outcome::Skip { reason: "not here".into() }, None),
-                Nature::Flakes(rate) => (pass(!dice.random_bool(*rate)), None),
-                Nature::VictimOf(polluter) => (pass(!ran.contains(polluter)), None),
-                Nature::Needs(setter) => (pass(ran.contains(setter)), None),
-                Nature::CrashesAlways => ends(crash),
-                Nature::CrashesSometimes(rate) if dice.random_bool(*rate) => ends(crash),
-                Nature::CrashesSometimes(_) => (Outcome::Pass, None),
-                Nature::HangsInSuites if spec.scope == Scope::Suite => {
-                    ends(FailureKind::Timeout { limit_ms: 60_000 })
-                }
-                Nature::HangsInSuites => (Outcome::Pass, None),
-                Nature::Silent => unreachable!("filtered above"),
-            };
-            record.wall_us += 10_000;
-            record.samples.push(Sample {
-                test: test.clone(),
-                outcome,
-                wall_us: 10_000,
-                cpu_us: 9_000,
-                position: u32::try_from(position).unwrap(),
-                output: None,
-                warnings: Vec::new(),
-            });
-            ran.insert(test.as_str());
-            if let Some(by) = end {
-                record.end = AttemptEnd::Interrupted { by, running: test.clone() };
-                break;
-            }
-        }
-        record
-    }
-}
-
-fn failed(kind: FailureKind) -> Outcome {
-    Outcome::Fail(Failure {
-        signature: format!("{}0000", kind.word()),
-        kind,
-        phase: Phase::Call,
-        exceptions: vec!["builtins.AssertionError".into()],
-        message: "assert 1 == 2".into(),
-        frames: Vec::new(),
-    })
 }
 
 fn question(scope: ScopeChoice, runs: u32) -> Question {
@@ -203,70 +104,37 @@ fn next(question: &Question, ledger: &Ledger) -> Plan {
 
 /// Plans and runs to the end: jobs end in any order, some are reported twice, some never.
 fn carry_out(model: &Model, question: &Question, chaos: u64) -> Ledger {
-    let mut dice = ChaCha8Rng::seed_from_u64(chaos);
-    let mut ledger = Ledger::new(model.ids());
-    let mut under_way: Vec<PlannedJob> = Vec::new();
-    let bound = 40 * u64::from(question.runs_per_test()) * (model.tests.len() as u64 + 2) + 1_000;
+    carry_out_knowing(model, question, &History::default(), chaos)
+}
+
+fn carry_out_knowing(model: &Model, question: &Question, history: &History, chaos: u64) -> Ledger {
+    let tests = model.tests().len() as u64;
+    let bound = 40 * u64::from(question.runs_per_test()) * (tests + 2) + 1_000;
     let mut attempts = 0;
-    let mut spoiled: BTreeMap<String, u32> = BTreeMap::new();
-    let empty = "attempts in which nothing ran".to_owned();
-    loop {
-        let now = next(question, &ledger);
-        assert_eq!(now, next(question, &ledger), "planning is a function of its arguments");
+    let mut checked = |question: &Question, ledger: &Ledger, history: &History, elapsed: Duration| {
+        let now = plan(question, ledger, history, elapsed);
+        assert_eq!(now, plan(question, ledger, history, elapsed), "planning is a function of its arguments");
         if now.state == Planning::Complete {
-            assert!(under_way.is_empty() && now.jobs.is_empty());
-            return ledger;
+            assert!(now.jobs.is_empty() && ledger.outstanding().next().is_none());
         }
-        for job in now.jobs {
+        for job in &now.jobs {
             assert!(!ledger.knows(&job.key), "{} was planned twice", job.key);
             assert!(!job.attempts.is_empty());
             assert!(job.attempts.iter().enumerate().all(|(place, spec)| spec.index as usize == place));
-            ledger.note_planned(&job.key, &job.attempts);
             attempts += job.attempts.len() as u64;
-            under_way.push(job);
         }
         assert!(attempts < bound, "planned {attempts} attempts and no end");
-        assert!(!under_way.is_empty(), "working, but on nothing");
-        let job = under_way.swap_remove(dice.random_range(0..under_way.len()));
-        let weather = model.weather;
-        let labels: Vec<String> = job.attempts.iter().map(|spec| label(&job.key, spec)).collect();
-        let spared = |spoiled: &BTreeMap<String, u32>, label: &String| {
-            spoiled.get(label).is_some_and(|times| *times >= weather.in_a_row)
-        };
-        if dice.random_bool(weather.lost) && !labels.iter().any(|label| spared(&spoiled, label)) {
-            labels.into_iter().for_each(|label| *spoiled.entry(label).or_default() += 1);
-            ledger.note_lost(&job.key, "its worker was lost four times");
-            continue;
-        }
-        let mut records = Vec::new();
-        for (spec, label) in job.attempts.iter().zip(labels) {
-            let mut mishap = weather.strikes(&mut dice);
-            if spared(&spoiled, &label) || (mishap == Some(Mishap::NothingRan) && spared(&spoiled, &empty)) {
-                mishap = None;
-            }
-            if mishap == Some(Mishap::NothingRan) {
-                *spoiled.entry(empty.clone()).or_default() += 1;
-            }
-            *spoiled.entry(label).or_default() += u32::from(mishap.is_some());
-            records.push(model.run(spec, mishap, &mut dice));
-        }
-        let report = report(&job.key, records);
-        ledger.note_report(&job.key, &report);
-        if dice.random_bool(0.1) {
-            ledger.note_report(&job.key, &report);
-        }
-    }
-}
-
-/// What the planner tries again: a test alone, or the slot at the root of a chain.
-fn label(key: &str, spec: &AttemptSpec) -> String {
-    match (spec.scope, &spec.tests) {
-        (Scope::Test, Selection::Only(tests)) => tests[0].0.clone(),
-        _ => match key.strip_prefix("retry/") {
-            Some(rest) => rest.rsplit_once('/').unwrap().0.to_owned(),
-            None => format!("{key}.{}", spec.index),
-        },
-    }
+        now
+    };
+    let farm = Farm {
+        population: &model.population,
+        weather: model.weather,
+        workers: 64,
+        gather: 1,
+        seed: chaos,
+        starts_at: 0,
+    };
+    farm.carry_out(question, history, &mut checked).expect("the planner goes on").ledger
 }
 
 fn report(key: &str, attempts: Vec<AttemptRecord>) -> JobReport {
@@ -275,36 +143,38 @@ fn report(key: &str, attempts: Vec<AttemptRecord>) -> JobReport {
 }
 
 fn judge(question: &Question, ledger: &Ledger, test: &str) -> Assessment {
-    assess(question, ledger, &TestId::from(test))
+    assess(question, ledger, &answers(question, ledger, &History::default()), &TestId::from(test))
 }
 
-fn zoo() -> Vec<(&'static str, Nature)> {
+fn zoo() -> Vec<(&'static str, Kind)> {
     vec![
-        ("tests/test_0.py::test_polluter", Nature::Steady),
-        ("tests/test_1.py::test_victim", Nature::VictimOf("tests/test_0.py::test_polluter")),
-        ("tests/test_0.py::test_setter", Nature::Steady),
-        ("tests/test_2.py::test_brittle", Nature::Needs("tests/test_0.py::test_setter")),
-        ("tests/test_3.py::test_random", Nature::Flakes(0.3)),
-        ("tests/test_3.py::test_broken", Nature::Broken),
-        ("tests/test_2.py::test_skips", Nature::Skips),
+        ("tests/test_0.py::test_polluter", Kind::Steady),
+        ("tests/test_1.py::test_victim", Kind::VictimOf("tests/test_0.py::test_polluter")),
+        ("tests/test_0.py::test_setter", Kind::Steady),
+        ("tests/test_2.py::test_brittle", Kind::Needs("tests/test_0.py::test_setter")),
+        ("tests/test_3.py::test_random", Kind::Flakes(0.3)),
+        ("tests/test_3.py::test_broken", Kind::Broken),
+        ("tests/test_2.py::test_skips", Kind::Skips),
     ]
 }
 
 #[track_caller]
 fn nobody_is_accused_falsely(model: &Model, question: &Question, ledger: &Ledger) {
     let runs = question.runs_per_test();
-    for (test, nature) in &model.tests {
-        let found = assess(question, ledger, test);
+    let answers = answers(question, ledger, &History::default());
+    for TestModel { id: test, nature, .. } in model.tests() {
+        let found = assess(question, ledger, &answers, test);
         let text = &found.stopped_because;
         let allowed: &[Verdict] = match nature {
             Nature::Steady => &[Verdict::Healthy],
             Nature::Skips => &[Verdict::Skipped],
             Nature::Silent => &[Verdict::Inconclusive],
-            Nature::Broken | Nature::CrashesAlways => &[Verdict::Broken],
+            Nature::Broken => &[Verdict::Broken],
+            Nature::Crashes(rate) if *rate >= 1.0 => &[Verdict::Broken],
             Nature::Flakes(_)
             | Nature::VictimOf(_)
             | Nature::Needs(_)
-            | Nature::CrashesSometimes(_)
+            | Nature::Crashes(_)
             | Nature::HangsInSuites => &[Verdict::Flaky, Verdict::Healthy, Verdict::Broken],
         };
         assert!(allowed.contains(&found.verdict), "{test} {nature:?}: {:?} {text}", found.verdict);
@@ -344,8 +214,8 @@ fn auto_tells_the_kinds_of_flakiness_apart() {
 fn brittle_test_that_passes_in_every_order_is_found_by_the_screen() {
     // The setter's name sorts nowhere in particular; make all others set as well.
     let mut named = zoo();
-    named.retain(|(_, nature)| *nature == Nature::Steady);
-    named.push(("tests/test_2.py::test_brittle", Nature::Needs("tests/test_0.py::test_setter")));
+    named.retain(|(_, kind)| matches!(kind, Kind::Steady));
+    named.push(("tests/test_2.py::test_brittle", Kind::Needs("tests/test_0.py::test_setter")));
     let model = Model::new(&named, 10, CALM);
     let question = question(ScopeChoice::Auto, 12);
     let ledger = carry_out(&model, &question, 1);
@@ -356,10 +226,10 @@ fn brittle_test_that_passes_in_every_order_is_found_by_the_screen() {
 #[test]
 fn crashes_and_hangs_cost_nobody_else_a_run() {
     let mut named = zoo();
-    named.push(("tests/test_0.py::test_segfaults", Nature::CrashesAlways));
-    named.push(("tests/test_1.py::test_sometimes_segfaults", Nature::CrashesSometimes(0.3)));
-    named.push(("tests/test_2.py::test_hangs", Nature::HangsInSuites));
-    named.push(("tests/test_3.py::test_silent", Nature::Silent));
+    named.push(("tests/test_0.py::test_segfaults", Kind::Crashes(1.0)));
+    named.push(("tests/test_1.py::test_sometimes_segfaults", Kind::Crashes(0.3)));
+    named.push(("tests/test_2.py::test_hangs", Kind::HangsInSuites));
+    named.push(("tests/test_3.py::test_silent", Kind::Silent));
     let model = Model::new(&named, 20, CALM);
     for scope in ScopeChoice::ALL {
         let question = question(scope, 10);
@@ -403,7 +273,7 @@ fn a_selection_runs_nothing_else() {
     for scope in ScopeChoice::ALL {
         let question = Question { tests: TestFilter(vec!["test_1.py".into()]), ..question(scope, 6) };
         let ledger = carry_out(&model, &question, 1);
-        for (test, _) in &model.tests {
+        for TestModel { id: test, .. } in model.tests() {
             let wanted = test.as_str().contains("test_1.py");
             assert_eq!(!ledger.observations(test).is_empty(), wanted, "{test}");
         }
@@ -426,14 +296,16 @@ fn first_jobs_are_single_and_later_ones_are_batched() {
         ledger.note_planned(&job.key, &job.attempts);
     }
     let job = &first.jobs[0];
-    let records = job.attempts.iter().map(|spec| model.run(spec, None, &mut dice)).collect();
+    let (worker, mut luck) = (WorkerId("worker".into()), Luck::new(&model.population, 1));
+    let records = job.attempts.iter().map(|spec| luck.make(spec, &worker, None, &mut dice)).collect();
     ledger.note_report(&job.key, &report(&job.key, records));
     let second = next(&question, &ledger);
     let sizes: Vec<usize> = second.jobs.iter().map(|job| job.attempts.len()).collect();
     assert_eq!(sizes.iter().sum::<usize>(), 51);
     assert!((4..=6).contains(&sizes.len()), "{sizes:?}");
     assert_eq!(second.remaining.attempts, 58);
-    assert!((second.remaining.container_seconds - 58.0 * 0.8).abs() < 0.1, "{:?}", second.remaining);
+    let each = ledger.mean_attempt_seconds(Scope::Suite).unwrap();
+    assert!((second.remaining.container_seconds - 58.0 * each).abs() < 0.1, "{:?}", second.remaining);
 }
 
 #[test]
@@ -452,11 +324,10 @@ fn chance_is_seldom_taken_for_order() {
     let names: Vec<String> = (0..40).map(|n| format!("tests/test_{}.py::test_random_{n}", n % 5)).collect();
     let (mut flaky, mut by_order, mut by_chance) = (0, 0, 0);
     for seed in 0..5 {
-        let mut model = Model::new(&[], 10, CALM);
-        for (n, name) in names.iter().enumerate() {
-            let rate = [0.02, 0.05, 0.1, 0.2, 0.5][n % 5];
-            model.tests.push((TestId(name.clone()), Nature::Flakes(rate)));
-        }
+        let rate = |n: usize| [0.02, 0.05, 0.1, 0.2, 0.5][n % 5];
+        let named: Vec<(&str, Kind)> =
+            names.iter().enumerate().map(|(n, name)| (name.as_str(), Kind::Flakes(rate(n)))).collect();
+        let model = Model::new(&named, 10, CALM);
         let question = Question { seed, ..question(ScopeChoice::Auto, 30) };
         let ledger = carry_out(&model, &question, seed);
         nobody_is_accused_falsely(&model, &question, &ledger);
@@ -482,8 +353,8 @@ proptest! {
     #[test]
     fn nothing_is_lost_in_a_storm(chaos: u64, runs in 1_u32..12, scope in 0..4_usize, crash in 0.0..1.0_f64) {
         let mut named = zoo();
-        named.push(("tests/test_1.py::test_segfaults", Nature::CrashesSometimes(crash)));
-        named.push(("tests/test_2.py::test_hangs", Nature::HangsInSuites));
+        named.push(("tests/test_1.py::test_segfaults", Kind::Crashes(crash)));
+        named.push(("tests/test_2.py::test_hangs", Kind::HangsInSuites));
         let model = Model::new(&named, 12, STORM);
         let question = Question { seed: chaos, ..question(ScopeChoice::ALL[scope], runs) };
         let ledger = carry_out(&model, &question, chaos);
@@ -494,45 +365,54 @@ proptest! {
     fn order_of_arrival_does_not_matter(chaos: u64, cut in 0.0..1.0_f64) {
         let model = Model::new(&zoo(), 6, STORM);
         let question = question(ScopeChoice::Auto, 6);
-        // Part of a sweep, noted as it came ...
-        let full = carry_out(&model, &question, chaos);
-        let mut dice = ChaCha8Rng::seed_from_u64(chaos);
-        let mut notes: Vec<Note> = Vec::new();
-        for key in full.keys() {
-            let specs: Vec<AttemptSpec> = full.attempts_of(key).iter().filter_map(|a| a.spec.cloned()).collect();
-            notes.push(Note::Planned(key.to_owned(), specs.clone()));
-            if dice.random_bool(cut) {
-                for _ in 0..dice.random_range(1..3) {
-                    let mut records = Vec::new();
-                    for spec in &specs {
-                        let mishap = STORM.strikes(&mut dice);
-                        records.push(model.run(spec, mishap, &mut dice));
-                    }
-                    notes.push(Note::Report(key.to_owned(), report(key, records)));
-                }
-            }
-            if dice.random_bool(0.1) {
-                notes.push(Note::Lost(key.to_owned(), format!("reason {}", dice.random_range(0..3))));
-            }
-        }
-        let one = noted(&model, &notes);
-        // ... and in another order, with repetitions.
-        let again = notes.clone();
-        notes.extend(again);
-        for place in (1..notes.len()).rev() {
-            notes.swap(place, dice.random_range(0..=place));
-        }
-        let other = noted(&model, &notes);
+        let (one, other) = noted_twice(&model, &question, chaos, cut);
         prop_assert_eq!(next(&question, &one), next(&question, &other));
-        for (test, _) in &model.tests {
+        for TestModel { id: test, .. } in model.tests() {
             prop_assert_eq!(one.observations(test), other.observations(test));
-            prop_assert_eq!(assess(&question, &one, test), assess(&question, &other, test));
+            prop_assert_eq!(judge(&question, &one, test.as_str()), judge(&question, &other, test.as_str()));
         }
         prop_assert_eq!(one.attempts(), other.attempts());
         prop_assert_eq!(one.infrastructure_errors(), other.infrastructure_errors());
         prop_assert_eq!(one.collection_errors(), other.collection_errors());
         prop_assert_eq!(one.container_seconds(), other.container_seconds());
     }
+}
+
+/// Part of a sweep, noted as it came, and in another order with repetitions.
+fn noted_twice(model: &Model, question: &Question, chaos: u64, cut: f64) -> (Ledger, Ledger) {
+    let full = carry_out(model, question, chaos);
+    let mut dice = ChaCha8Rng::seed_from_u64(chaos);
+    let mut luck = Luck::new(&model.population, chaos);
+    let mut notes: Vec<Note> = Vec::new();
+    for key in full.keys() {
+        let specs: Vec<AttemptSpec> = full.attempts_of(key).iter().filter_map(|a| a.spec.cloned()).collect();
+        notes.push(Note::Planned(key.to_owned(), specs.clone()));
+        if dice.random_bool(cut) {
+            for _ in 0..dice.random_range(1..3) {
+                let mut records = Vec::new();
+                for spec in &specs {
+                    let mishap = [None, None, None, Some(Mishap::Infrastructure), Some(Mishap::NothingRan)]
+                        [dice.random_range(0..5)];
+                    let worker = WorkerId(format!("worker-{}", dice.random_range(0..3)));
+                    let mut record = luck.make(spec, &worker, mishap, &mut dice);
+                    record.started_at = dice.random_range(0..1_000_000);
+                    records.push(record);
+                }
+                notes.push(Note::Report(key.to_owned(), report(key, records)));
+            }
+        }
+        if dice.random_bool(0.1) {
+            notes.push(Note::Lost(key.to_owned(), format!("reason {}", dice.random_range(0..3))));
+        }
+    }
+    let one = noted(model, &notes);
+    let again = notes.clone();
+    notes.extend(again);
+    for place in (1..notes.len()).rev() {
+        notes.swap(place, dice.random_range(0..=place));
+    }
+    let other = noted(model, &notes);
+    (one, other)
 }
 
 #[derive(Debug, Clone)]

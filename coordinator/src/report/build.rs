@@ -9,7 +9,7 @@ use super::model::{
 use super::reproduce::{reproduce, reproduce_failure};
 use super::timeline::timeline;
 use crate::plan::ledger::Standing;
-use crate::plan::{Ledger, Observation, Question, QuestionKind, Runs, Seen};
+use crate::plan::{History, Ledger, Observation, Question, QuestionKind, Runs, Seen, answers};
 use crate::score::{self, Assessment};
 use flakefarm_shared::{AttemptEnd, Scope, TestId, UnixMicros};
 use std::collections::{BTreeSet, HashMap};
@@ -52,14 +52,15 @@ pub struct SweepMeta {
 }
 
 /// The report of a sweep. Calling it while the sweep runs gives a preliminary one.
-pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger) -> Report {
+pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &History) -> Report {
     let surroundings = Surroundings::of(ledger);
+    let answers = answers(question, ledger, history);
     let assessed: Vec<(&TestId, Assessment)> = ledger
         .tests()
         .iter()
         .chain(ledger.unlisted_tests())
         .map(|test| {
-            let mut assessment = score::assess(question, ledger, test);
+            let mut assessment = score::assess(question, ledger, &answers, test);
             score::qualify(question.sandbox, ledger.observations(test), &mut assessment);
             (test, assessment)
         })
@@ -295,169 +296,4 @@ pub(super) fn round(value: f64, digits: i32) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::{Confidence, Guarantee, ScopeChoice, TestFilter};
-    use flakefarm_shared::{
-        AttemptRecord, AttemptSpec, Failure, InfraError, InfraStage, JobId, JobReport, Outcome, Phase,
-        Sample, SweepId, WorkerId,
-    };
-    use flakefarm_shared::{FailureKind, Order, SandboxLevel, Selection, World};
-    use std::num::{NonZeroU16, NonZeroU32};
-
-    const VICTIM: &str = "tests/test a.py::test_v[it's]";
-    const STEADY: &str = "tests/test_b.py::test_s";
-
-    fn question(tests: &[&str]) -> Question {
-        Question {
-            kind: QuestionKind::Detect,
-            runs: Runs::Fixed(NonZeroU32::new(4).expect("four")),
-            scope: ScopeChoice::Suite,
-            order: None,
-            seed: 7,
-            confidence: Confidence::DEFAULT,
-            max_flake_rate: crate::plan::Rate::DEFAULT,
-            guarantee: Guarantee::default(),
-            budget: None,
-            workers: NonZeroU16::new(1).expect("one"),
-            tests: TestFilter(tests.iter().map(|&test| test.to_owned()).collect()),
-            sandbox: crate::plan::SandboxChoice::Container,
-        }
-    }
-
-    fn meta() -> SweepMeta {
-        SweepMeta {
-            id: "s".into(),
-            project: "p".into(),
-            revision: None,
-            started_at: 1_000_000,
-            finished_at: Some(9_000_000),
-            stopped: Some(Stopped::Answered),
-            framework: None,
-            image: None,
-            command: None,
-            sandbox: None,
-            root: Some("my project".into()),
-            collection_errors: Vec::new(),
-            notes: Vec::new(),
-        }
-    }
-
-    fn sample(test: &str, position: u32, fails: bool) -> Sample {
-        let failure = Failure {
-            kind: FailureKind::Assertion,
-            phase: Phase::Call,
-            exceptions: vec!["builtins.AssertionError".into()],
-            message: "no".into(),
-            frames: Vec::new(),
-            signature: "0123456789abcdef".into(),
-        };
-        Sample {
-            test: TestId::from(test),
-            outcome: if fails { Outcome::Fail(failure) } else { Outcome::Pass },
-            wall_us: 1_500,
-            cpu_us: 1_000,
-            position,
-            output: None,
-            warnings: Vec::new(),
-        }
-    }
-
-    /// A ledger of suite attempts, each an order and whether the victim failed; none: infrastructure.
-    fn ledger(attempts: &[(Order, Option<bool>)]) -> Ledger {
-        let mut ledger = Ledger::new(vec![TestId::from(VICTIM), TestId::from(STEADY)]);
-        let specs: Vec<AttemptSpec> = attempts
-            .iter()
-            .zip(0..)
-            .map(|((order, _), index)| AttemptSpec {
-                index,
-                ..AttemptSpec::plain(Scope::Suite, Selection::All, *order)
-            })
-            .collect();
-        ledger.note_planned("job", &specs);
-        let sweep: SweepId = "0195925b-3f00-7c41-9d5e-6a1b2c3d4e5f".parse().expect("an id");
-        let records = attempts.iter().zip(0..).map(|((order, failed), index)| AttemptRecord {
-            index,
-            scope: Scope::Suite,
-            order: *order,
-            world: World::Plain,
-            level: SandboxLevel::Container,
-            worker: WorkerId("w".into()),
-            started_at: 2_000_000 + i64::from(index),
-            wall_us: 500_000,
-            concurrency: 1,
-            stolen_us: 0,
-            instead: None,
-            end: match failed {
-                Some(_) => AttemptEnd::Completed,
-                None => AttemptEnd::Infrastructure(InfraError {
-                    stage: InfraStage::Engine,
-                    message: "gone".into(),
-                }),
-            },
-            samples: failed
-                .map_or_else(Vec::new, |failed| vec![sample(VICTIM, 1, failed), sample(STEADY, 0, false)]),
-            output: None,
-            collection_errors: Vec::new(),
-        });
-        let report =
-            JobReport { v: 1, job: JobId::derive(sweep, "job"), listing: None, attempts: records.collect() };
-        ledger.note_report("job", &report);
-        ledger
-    }
-
-    #[test]
-    fn an_order_dependent_failure_is_repeated_among_its_neighbours() {
-        let ledger = ledger(&[
-            (Order::Given, Some(false)),
-            (Order::Shuffled { seed: 41 }, Some(true)),
-            (Order::Given, Some(false)),
-            (Order::Given, None),
-        ]);
-        let report = build(meta(), &question(&[]), &ledger);
-        let victim = report.tests.iter().find(|test| test.id == VICTIM).expect("it was listed");
-        assert_eq!(victim.reproduce, "flakefarm sweep 'my project' --scope suite --runs 3 --seed 7");
-        assert_eq!(
-            victim.reproduce_failure.as_deref(),
-            Some("flakefarm sweep 'my project' --scope suite --order shuffled:41 --runs 1")
-        );
-        assert_eq!(victim.timeline.len(), 3);
-        let report = build(meta(), &question(&["tests/*", "-x it's"]), &ledger);
-        let victim = report.tests.iter().find(|test| test.id == VICTIM).expect("it was listed");
-        assert_eq!(
-            victim.reproduce,
-            r"flakefarm sweep 'my project' --tests 'tests/*' --tests='-x it'\''s' --scope suite --runs 3 --seed 7"
-        );
-    }
-
-    #[test]
-    fn infrastructure_errors_are_listed_and_charged_to_no_test() {
-        let report =
-            build(meta(), &question(&[]), &ledger(&[(Order::Given, Some(false)), (Order::Given, None)]));
-        assert_eq!(
-            (report.sweep.attempts, report.sweep.samples, report.sweep.infrastructure_errors),
-            (1, 2, 1)
-        );
-        assert_eq!(report.sweep.infrastructure.len(), 1);
-        assert!(report.tests.iter().all(|test| test.attempts == 1 && test.failures == 0));
-        assert_eq!(report.sweep.scope.as_deref(), Some("suite"));
-    }
-
-    #[test]
-    fn a_long_timeline_keeps_every_rare_failure_and_both_ends() {
-        let attempts: Vec<_> = (0..2_000).map(|i| (Order::Given, Some(i % 100 == 50))).collect();
-        let report = build(meta(), &question(&[]), &ledger(&attempts));
-        let victim = report.tests.iter().find(|test| test.id == VICTIM).expect("it was listed");
-        assert_eq!(victim.timeline.len(), TIMELINE_LIMIT);
-        assert_eq!(victim.timeline.iter().filter(|entry| entry.outcome.is_failure()).count(), 20);
-        assert!(victim.timeline.is_sorted_by_key(|entry| entry.at));
-    }
-
-    #[test]
-    fn a_time_beyond_all_calendars_still_makes_a_report() {
-        for at in [i64::MIN, i64::MAX] {
-            let report = build(SweepMeta { started_at: at, ..meta() }, &question(&[]), &ledger(&[]));
-            serde_json::to_string(&report).expect("every date can be written");
-        }
-    }
-}
+mod tests;

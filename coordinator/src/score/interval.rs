@@ -27,10 +27,22 @@ pub fn clean_runs_needed(rate: Rate, confidence: Confidence) -> u32 {
     if runs >= f64::from(u32::MAX) { u32::MAX } else { runs as u32 }
 }
 
+/// Clean runs after which a fix is proved, with `confidence`, for a test that failed at `before` or more:
+/// the smallest m with (1 - before)^m <= 1 - confidence. `before` is the lower end of the old rate's
+/// interval, so that the proof holds for every rate that the old counts leave open; none if that is 0:
+/// then no number of clean runs shows a difference.
+pub fn clean_runs_for_fix(before: &RateEstimate, confidence: Confidence) -> Option<u32> {
+    if before.lower >= 1.0 {
+        return Some(1);
+    }
+    Rate::new(before.lower).ok().map(|lower| clean_runs_needed(lower, confidence))
+}
+
 /// The rate below which a test fails, with `confidence`, that passed all of `runs` runs:
 /// 1 - (1 - confidence)^(1/runs). 1 after no run.
-pub fn upper_bound_after_clean_runs(runs: u32, confidence: Confidence) -> f64 {
-    if runs == 0 { 1.0 } else { -(confidence.risk().ln() / f64::from(runs)).exp_m1() }
+pub fn upper_bound_after_clean_runs(runs: impl Into<f64>, confidence: Confidence) -> f64 {
+    let runs = runs.into();
+    if runs <= 0.0 { 1.0 } else { -(confidence.risk().ln() / runs).exp_m1() }
 }
 
 /// The failure rates that `failures` in `attempts` do not rule out, however the number of attempts

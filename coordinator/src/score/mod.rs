@@ -8,6 +8,9 @@ pub(crate) mod documented;
 pub mod durations;
 pub mod interval;
 mod level;
+pub mod prior;
+pub mod ranking;
+mod reasons;
 pub mod verdict;
 
 pub use category::{Category, Finding};
@@ -15,4 +18,6 @@ pub use compare::{Comparison, Counts, Decision, Difference, Direction};
 pub use durations::DurationSummary;
 pub use interval::RateEstimate;
 pub use level::qualify;
-pub use verdict::{Assessment, SignatureCount, Verdict, assess};
+pub use prior::FailureRates;
+pub use ranking::SignatureCount;
+pub use verdict::{Assessment, Verdict, assess};

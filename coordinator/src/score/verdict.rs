@@ -1,12 +1,13 @@
 //! What is known of one test, and why we stopped.
 
-use crate::plan::{ConditionCount, Ledger, Observation, Question, Seen, file_of};
+use crate::plan::{Answers, ConditionCount, Ledger, Question, Record};
 use crate::score::category::{Finding, categorise};
 use crate::score::durations::{DurationSummary, summarise};
-use crate::score::interval::{RateEstimate, rate_interval, upper_bound_after_clean_runs};
-use flakefarm_shared::{Digest, FailureKind, TestId, WorkerId};
+use crate::score::interval::{RateEstimate, rate_interval};
+use crate::score::ranking::{SignatureCount, score, signatures};
+use crate::score::reasons::{Case, Outcomes};
+use flakefarm_shared::TestId;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,21 +41,6 @@ impl Verdict {
     }
 }
 
-/// Failures that look alike.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignatureCount {
-    /// What they have in common.
-    pub signature: String,
-    /// How they failed.
-    pub kind: FailureKind,
-    /// How many.
-    pub count: u32,
-    /// The message of the first of them.
-    pub message: String,
-    /// The output of the first of them that has one.
-    pub output: Option<Digest>,
-}
-
 /// What is known of one test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assessment {
@@ -80,432 +66,44 @@ pub struct Assessment {
     pub signatures: Vec<SignatureCount>,
     /// What it depends on, if that shows.
     pub category: Option<Finding>,
+    /// What earlier sweeps saw of it, if the verdict rests on that too.
+    pub older: Option<Record>,
+    /// Of a test that never failed: the probability that it flakes at the question's rate or above.
+    pub risk: Option<f64>,
 }
 
-/// What the ledger proves about `test`.
-pub fn assess(question: &Question, ledger: &Ledger, test: &TestId) -> Assessment {
+/// What the ledger proves about `test`. `answers` are those of the same question and ledger.
+pub fn assess(question: &Question, ledger: &Ledger, answers: &Answers, test: &TestId) -> Assessment {
     let observations = ledger.observations(test);
-    let count = |wanted: fn(&Seen) -> bool| {
-        u32::try_from(observations.iter().filter(|o| wanted(&o.seen)).count()).expect("counted in 32 bits")
-    };
-    let passes = count(|seen| matches!(seen, Seen::Pass));
-    let failures = count(|seen| matches!(seen, Seen::Fail(_)));
-    let skips = count(|seen| matches!(seen, Seen::Skip));
-    let attempts = passes + failures;
+    let counts = Outcomes::of(observations);
+    let answer = answers.of(question, ledger, test);
     let conditions = ledger.counts(test);
     let durations = summarise(observations);
     let signatures = signatures(observations);
-    let runs = question.runs_per_test();
-    let sure = percent_down(question.confidence.get());
-    let (verdict, stopped_because) = match (passes, failures) {
-        (0, 0) if skips > 0 => (Verdict::Skipped, format!("skipped every time ({skips})")),
-        (0, 0) => (Verdict::Inconclusive, why_never_ran(ledger, test)),
-        (1.., 1..) => (Verdict::Flaky, why_flaky(observations, passes, failures)),
-        (passes, 0) => {
-            let bound = percent_up(upper_bound_after_clean_runs(passes, question.confidence));
-            let clean = format!("{} ({})", times(passes, "clean run", "clean runs"), words(&conditions));
-            if passes >= runs {
-                let text = format!(
-                    "{clean}: were it to flake {bound} of the time or more, we would have seen it with {sure} \
-                     probability"
-                );
-                (Verdict::Healthy, text)
-            } else {
-                let text =
-                    format!("{clean} of {runs} wanted: if it flakes, less than {bound} of the time ({sure})");
-                (Verdict::Inconclusive, text)
-            }
-        }
-        (0, failures) => {
-            let bound = percent_up(upper_bound_after_clean_runs(failures, question.confidence));
-            let failed = format!("failed {failures} of {failures} ({})", words(&conditions));
-            let needed = runs.min(question.runs_for_guarantee());
-            if failures >= needed {
-                let text = format!(
-                    "{failed}: were it to pass {bound} of the time or more, we would have seen it with {sure} \
-                     probability"
-                );
-                (Verdict::Broken, text)
-            } else {
-                let text = format!(
-                    "{failed}, {needed} are needed: if it passes, less than {bound} of the time ({sure})"
-                );
-                (Verdict::Inconclusive, text)
-            }
-        }
+    let case = Case { question, ledger, test, observations, counts, answer, conditions: &conditions };
+    let (verdict, stopped_because) = match (counts.passes, counts.failures) {
+        (1.., 1..) => (Verdict::Flaky, case.why_flaky()),
+        (0, failures @ 1..) => case.always_failed(failures),
+        (0, 0) if counts.skips > 0 => case.always_skipped(),
+        (_, 0) => case.never_failed(),
     };
+    let attempts = counts.passes + counts.failures;
     Assessment {
         verdict,
         attempts,
-        failures,
-        skips,
-        rate: rate_interval(failures, attempts, question.confidence),
-        score: score(failures, attempts, durations.as_ref(), &signatures),
+        failures: counts.failures,
+        skips: counts.skips,
+        rate: rate_interval(counts.failures, attempts, question.confidence),
+        score: score(counts.failures, attempts, durations.as_ref(), &signatures),
         durations,
         stopped_because,
+        older: answer.record,
+        risk: (counts.failures == 0 && verdict != Verdict::Skipped).then_some(answer.risk),
+        category: if verdict == Verdict::Flaky { categorise(ledger, test) } else { None },
         conditions,
         signatures,
-        category: if verdict == Verdict::Flaky { categorise(ledger, test) } else { None },
     }
-}
-
-/// 0.5 · 2 min(p, 1-p) + 0.3 · timing instability + 0.2 · failure diversity.
-fn score(
-    failures: u32,
-    attempts: u32,
-    durations: Option<&DurationSummary>,
-    signatures: &[SignatureCount],
-) -> f64 {
-    let undecided = if attempts == 0 {
-        0.0
-    } else {
-        let p = f64::from(failures) / f64::from(attempts);
-        2.0 * p.min(1.0 - p)
-    };
-    let instability = durations.map_or(0.0, |durations| durations.instability);
-    0.5 * undecided + 0.3 * instability + 0.2 * diversity(signatures)
-}
-
-/// Entropy of the signatures over the most it could be, ln(failures): 0 if all look alike, 1 if no
-/// two do.
-fn diversity(signatures: &[SignatureCount]) -> f64 {
-    let failures: f64 = signatures.iter().map(|s| f64::from(s.count)).sum();
-    if failures < 2.0 {
-        return 0.0;
-    }
-    let share = |s: &SignatureCount| f64::from(s.count) / failures;
-    let entropy: f64 = -signatures.iter().map(|s| share(s) * share(s).ln()).sum::<f64>();
-    (entropy / failures.ln()).clamp(0.0, 1.0)
-}
-
-fn signatures(observations: &[Observation]) -> Vec<SignatureCount> {
-    let mut found: BTreeMap<&str, SignatureCount> = BTreeMap::new();
-    for observation in observations {
-        let Seen::Fail(seen) = &observation.seen else { continue };
-        let entry = found.entry(&seen.failure.signature).or_insert_with(|| SignatureCount {
-            signature: seen.failure.signature.clone(),
-            kind: seen.failure.kind.clone(),
-            count: 0,
-            message: seen.failure.message.clone(),
-            output: None,
-        });
-        entry.count += 1;
-        entry.output = entry.output.take().or_else(|| seen.output.clone());
-    }
-    let mut signatures: Vec<SignatureCount> = found.into_values().collect();
-    signatures.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.signature.cmp(&b.signature)));
-    signatures
-}
-
-fn why_flaky(observations: &[Observation], passes: u32, failures: u32) -> String {
-    let workers = |wanted: fn(&Seen) -> bool| -> BTreeSet<&WorkerId> {
-        observations.iter().filter(|o| wanted(&o.seen)).map(|o| o.worker.as_ref()).collect()
-    };
-    let failing = workers(|seen| matches!(seen, Seen::Fail(_)));
-    let every = workers(|seen| !matches!(seen, Seen::Skip));
-    let confirmed = if failing.len() > 1 {
-        format!(", seen to fail on {} workers", failing.len())
-    } else if failures > 1 {
-        String::new()
-    } else if every.len() > 1 {
-        ", one failure on one worker".to_owned()
-    } else {
-        ", one failure".to_owned()
-    };
-    format!(
-        "witnessed: {} and {} on one snapshot{confirmed}",
-        times(passes, "pass", "passes"),
-        times(failures, "failure", "failures")
-    )
-}
-
-fn why_never_ran(ledger: &Ledger, test: &TestId) -> String {
-    let file = file_of(test);
-    if let Some(error) = ledger.collection_errors().into_iter().find(|error| error.path == file) {
-        let last = error.message.lines().last().unwrap_or_default();
-        return format!("never ran: {file} could not be collected: {last}");
-    }
-    if let Some(reason) = ledger.nothing_ran().into_iter().next() {
-        return format!("never ran: {}", reason.lines().last().unwrap_or_default());
-    }
-    if let Some((_, reason)) = ledger.lost_jobs().next() {
-        return format!("never ran: the farm lost its jobs: {reason}");
-    }
-    match ledger.infrastructure_errors() {
-        0 => "never ran: no attempt said anything of it".to_owned(),
-        errors => format!(
-            "never ran: the farm failed ({})",
-            times(errors, "infrastructure error", "infrastructure errors")
-        ),
-    }
-}
-
-fn words(conditions: &[ConditionCount]) -> String {
-    let words: Vec<String> =
-        conditions.iter().map(|count| format!("{} {}", count.attempts, count.condition)).collect();
-    words.join(", ")
-}
-
-fn times(count: impl Into<u64>, one: &str, more: &str) -> String {
-    let count = count.into();
-    if count == 1 { format!("1 {one}") } else { format!("{count} {more}") }
-}
-
-/// With one decimal below ten per cent, and never less than the value.
-fn percent_up(value: f64) -> String {
-    percent(value, f64::ceil)
-}
-
-/// As [`percent_up`], never more than the value.
-fn percent_down(value: f64) -> String {
-    percent(value, f64::floor)
-}
-
-fn percent(value: f64, round: fn(f64) -> f64) -> String {
-    let percent = value * 100.0;
-    // Whole steps but for rounding are left alone.
-    let step = if (0.1..=99.9).contains(&percent) { 10.0 } else { 1e4 };
-    let near = (percent * step).round();
-    let steps = if (near - percent * step).abs() < 1e-6 { near } else { round(percent * step) };
-    format!("{} %", steps / step)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::{Confidence, Guarantee, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
-    use crate::score::Category;
-    use flakefarm_shared::{
-        AttemptEnd, AttemptRecord, AttemptSpec, Failure, JobId, JobReport, Order, Outcome, Phase, Sample,
-        SandboxLevel, Scope, Selection, WIRE_VERSION, World,
-    };
-    use std::num::{NonZeroU16, NonZeroU32};
-
-    fn question(runs: Option<u32>) -> Question {
-        Question {
-            kind: QuestionKind::Detect,
-            runs: runs.map_or(Runs::Adaptive, |runs| Runs::Fixed(NonZeroU32::new(runs).unwrap())),
-            scope: ScopeChoice::Auto,
-            order: None,
-            seed: 1,
-            confidence: Confidence::DEFAULT,
-            max_flake_rate: Rate::DEFAULT,
-            guarantee: Guarantee::default(),
-            budget: None,
-            workers: NonZeroU16::MIN,
-            tests: TestFilter::default(),
-            sandbox: crate::plan::SandboxChoice::Container,
-        }
-    }
-
-    /// One line per condition, a letter per attempt: `p`ass, `s`kip, anything else a failure of that
-    /// signature (`t`: a time-out).
-    fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
-        let test = TestId::from("tests/test_a.py::test_a");
-        let mut ledger = Ledger::new(vec![test.clone(), TestId::from("tests/test_b.py::test_b")]);
-        for (line, (scope, order, letters)) in lines.iter().enumerate() {
-            let key = format!("line/{line}");
-            let tests = match scope {
-                Scope::Suite => Selection::All,
-                Scope::File | Scope::Test => Selection::Only(vec![test.clone()]),
-            };
-            let mut specs = Vec::new();
-            let mut attempts = Vec::new();
-            for (index, letter) in (0..).zip(letters.chars()) {
-                // Shuffles of one line differ, unlike those that a digit repeats.
-                let order = match order {
-                    Order::Shuffled { seed } => Order::Shuffled { seed: seed + u64::from(index) },
-                    Order::Given | Order::Reversed => *order,
-                };
-                specs.push(AttemptSpec { index, ..AttemptSpec::plain(*scope, tests.clone(), order) });
-                let kind = match letter {
-                    't' => FailureKind::Timeout { limit_ms: 1_000 },
-                    _ => FailureKind::Assertion,
-                };
-                let outcome = match letter {
-                    'p' => Outcome::Pass,
-                    's' => Outcome::Skip { reason: "no".into() },
-                    other => Outcome::Fail(Failure {
-                        kind,
-                        phase: Phase::Call,
-                        exceptions: Vec::new(),
-                        message: format!("message {other}"),
-                        frames: Vec::new(),
-                        signature: other.to_string(),
-                    }),
-                };
-                let sample = Sample {
-                    test: test.clone(),
-                    output: outcome.is_failure().then(|| Digest::of(letter.to_string().as_bytes())),
-                    outcome,
-                    wall_us: 10_000,
-                    cpu_us: 10_000,
-                    position: 0,
-                    warnings: Vec::new(),
-                };
-                attempts.push(AttemptRecord {
-                    index,
-                    scope: *scope,
-                    order,
-                    world: World::Plain,
-                    level: SandboxLevel::Container,
-                    worker: WorkerId(format!("worker-{}", index % 2)),
-                    started_at: 0,
-                    wall_us: 1_000_000,
-                    concurrency: 1,
-                    stolen_us: 0,
-                    instead: None,
-                    end: AttemptEnd::Completed,
-                    samples: vec![sample],
-                    output: None,
-                    collection_errors: Vec::new(),
-                });
-            }
-            ledger.note_planned(&key, &specs);
-            let job = JobId(uuid::Uuid::nil());
-            ledger.note_report(&key, &JobReport { v: WIRE_VERSION, job, listing: None, attempts });
-        }
-        ledger
-    }
-
-    const GIVEN: (Scope, Order) = (Scope::Suite, Order::Given);
-    const REVERSED: (Scope, Order) = (Scope::Suite, Order::Reversed);
-    const SHUFFLED: (Scope, Order) = (Scope::Suite, Order::Shuffled { seed: 1_000 });
-    const ALONE: (Scope, Order) = (Scope::Test, Order::Given);
-
-    fn judged(runs: Option<u32>, lines: &[((Scope, Order), &str)]) -> Assessment {
-        let lines: Vec<_> =
-            lines.iter().map(|((scope, order), letters)| (*scope, *order, *letters)).collect();
-        assess(&question(runs), &ledger(&lines), &TestId::from("tests/test_a.py::test_a"))
-    }
-
-    #[test]
-    fn verdicts_follow_the_counts() {
-        #[track_caller]
-        fn check(runs: Option<u32>, letters: &str, expect: Verdict) {
-            let found = judged(runs, &[(GIVEN, letters)]);
-            assert_eq!(found.verdict, expect, "{letters}: {found:#?}");
-        }
-        check(Some(10), "pppppppppp", Verdict::Healthy);
-        check(Some(10), "ppppppppp", Verdict::Inconclusive);
-        check(Some(10), "pppppppppf", Verdict::Flaky);
-        check(Some(10), "pt", Verdict::Flaky);
-        check(Some(10), "ffffffffff", Verdict::Broken);
-        check(Some(10), "fffffffff", Verdict::Inconclusive);
-        check(Some(3), "ttt", Verdict::Broken);
-        check(Some(3), "sss", Verdict::Skipped);
-        check(Some(3), "sssp", Verdict::Inconclusive);
-        check(Some(3), "sfsff", Verdict::Broken);
-        check(Some(3), "sfp", Verdict::Flaky);
-        check(Some(3), "", Verdict::Inconclusive);
-        check(None, &"p".repeat(59), Verdict::Healthy);
-        check(None, &"p".repeat(58), Verdict::Inconclusive);
-        // A thousand runs were asked for; 59 failures say it all the same.
-        check(Some(1_000), &"f".repeat(59), Verdict::Broken);
-        check(Some(1_000), &"f".repeat(58), Verdict::Inconclusive);
-    }
-
-    #[test]
-    fn texts_say_what_is_proved_and_where() {
-        #[track_caller]
-        fn check(runs: Option<u32>, lines: &[((Scope, Order), &str)], expect: &str) {
-            assert_eq!(judged(runs, lines).stopped_because, expect);
-        }
-        check(
-            Some(5),
-            &[(GIVEN, "ppp"), (REVERSED, "p"), (ALONE, "p")],
-            "5 clean runs (3 given order, 1 reversed, 1 alone): were it to flake 45.1 % of the time or more, we \
-             would have seen it with 95 % probability",
-        );
-        check(
-            Some(30),
-            &[(GIVEN, "pppppppppp")],
-            "10 clean runs (10 given order) of 30 wanted: if it flakes, less than 25.9 % of the time (95 %)",
-        );
-        check(
-            None,
-            &[(GIVEN, &"p".repeat(59))],
-            "59 clean runs (59 given order): were it to flake 5 % of the time or more, we would have seen it \
-             with 95 % probability",
-        );
-        check(
-            Some(2),
-            &[(GIVEN, "f"), (ALONE, "f")],
-            "failed 2 of 2 (1 given order, 1 alone): were it to pass 77.7 % of the time or more, we would have \
-             seen it with 95 % probability",
-        );
-        check(
-            Some(9),
-            &[(GIVEN, "f")],
-            "failed 1 of 1 (1 given order), 9 are needed: if it passes, less than 95 % of the time (95 %)",
-        );
-        check(Some(9), &[(GIVEN, "pfpf")], "witnessed: 2 passes and 2 failures on one snapshot");
-        check(
-            Some(9),
-            &[(GIVEN, "pff")],
-            "witnessed: 1 pass and 2 failures on one snapshot, seen to fail on 2 workers",
-        );
-        check(Some(9), &[(GIVEN, "ss")], "skipped every time (2)");
-        check(Some(9), &[], "never ran: no attempt said anything of it");
-    }
-
-    #[test]
-    fn categories_need_evidence() {
-        #[track_caller]
-        fn check(lines: &[((Scope, Order), &str)], expect: Option<Category>) {
-            let found = judged(Some(10), lines);
-            assert_eq!(found.category.as_ref().map(|finding| finding.category), expect, "{found:#?}");
-        }
-        check(&[(GIVEN, "pppf")], Some(Category::NonDeterministic));
-        check(
-            &[(GIVEN, "fff"), (REVERSED, "ppp"), (SHUFFLED, "fpfp"), (ALONE, "pppppppppp")],
-            Some(Category::OrderVictim),
-        );
-        check(&[(GIVEN, "pppp"), (SHUFFLED, "ppfp"), (ALONE, "pppppppppp")], None);
-        check(&[(GIVEN, "pppp"), (REVERSED, "fff"), (ALONE, "ffffffffff")], Some(Category::OrderBrittle));
-        check(&[(GIVEN, "pppppp"), (REVERSED, "ffff")], Some(Category::OrderDependent));
-        check(&[(GIVEN, "pppppppppp"), (REVERSED, "ff"), (ALONE, "pppppppppp")], Some(Category::OrderVictim));
-        check(&[(GIVEN, "p"), (REVERSED, "f")], None);
-        check(&[(GIVEN, "ffff"), (ALONE, "ffff")], None);
-        check(
-            &[(GIVEN, "pppp"), (SHUFFLED, "fpp"), (SHUFFLED, "f"), (SHUFFLED, "f"), (ALONE, "pp")],
-            Some(Category::OrderDependent),
-        );
-        check(
-            &[(GIVEN, "pppp"), (SHUFFLED, "fpp"), (SHUFFLED, "p"), (SHUFFLED, "f"), (ALONE, "pp")],
-            Some(Category::NonDeterministic),
-        );
-    }
-
-    #[test]
-    fn signatures_are_counted_with_their_output() {
-        let found = judged(Some(10), &[(GIVEN, "pfatffp")]);
-        let short: Vec<_> =
-            found.signatures.iter().map(|s| (s.signature.as_str(), s.count, s.kind.word())).collect();
-        assert_eq!(short, [("f", 3, "assertion"), ("a", 1, "assertion"), ("t", 1, "timeout")]);
-        assert_eq!(found.signatures[0].output, Some(Digest::of(b"f")));
-        assert_eq!(found.signatures[0].message, "message f");
-    }
-
-    #[test]
-    fn scores_are_as_documented() {
-        for row in crate::score::documented::rows("Score") {
-            let (failures, attempts) = row[0].split_once(" of ").unwrap();
-            let counts = row[1].split('+').filter_map(|count| count.parse().ok());
-            let signatures: Vec<SignatureCount> = counts
-                .map(|count| SignatureCount {
-                    signature: String::new(),
-                    kind: FailureKind::Assertion,
-                    count,
-                    message: String::new(),
-                    output: None,
-                })
-                .collect();
-            let instability = row[2].parse().unwrap();
-            let durations = DurationSummary { runs: 9, p50: 1.0, p95: 1.0, mean: 1.0, cv: 0.0, instability };
-            let found =
-                score(failures.parse().unwrap(), attempts.parse().unwrap(), Some(&durations), &signatures);
-            assert!((found - row[3].parse::<f64>().unwrap()).abs() < 0.000_5, "{row:?}: {found}");
-        }
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use super::splitmix;
 use super::strategies::{Rerun, Reruns};
 use crate::plan::{
     Confidence, Guarantee, History, Ledger, PastRun, Plan, Question, QuestionKind, Rate, Runs, SandboxChoice,
-    ScopeChoice, TestFilter,
+    ScopeChoice, TestFilter, answers,
 };
 use flakefarm_shared::UnixMicros;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Fixed numbers of runs that sweeps are compared with, beside the one with the same guarantee.
 pub const FIXED: [u32; 4] = [10, 20, 50, 100];
+/// Points of the curve of what a fixed number of runs finds.
+const CURVE: [u32; 10] = [2, 5, 10, 20, 35, 59, 100, 200, 500, 1_000];
 /// The nights at the end over which the cost with history is taken.
 const SETTLED: usize = 5;
 /// Tests of a calibration, at most: coverage needs many runs, not many tests.
@@ -95,6 +97,8 @@ pub struct Comparison {
     pub fixed: Vec<Rerun>,
     /// The same, each test only until it has passed and failed.
     pub stopping: Vec<Rerun>,
+    /// What more runs of everything would find.
+    pub curve: Vec<CurvePoint>,
     /// The fixed number of runs that misses as many flaky tests.
     pub equal_recall: Rerun,
     /// The fixed number of runs that costs as much.
@@ -103,6 +107,17 @@ pub struct Comparison {
     pub cost_at_equal_recall: f64,
     /// Container time over that of the fixed number of runs with the guarantee of each test.
     pub cost_against_guaranteed: f64,
+}
+
+/// A point of the curve of fixed numbers of runs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Runs of each test.
+    pub runs: u32,
+    /// Time in containers.
+    pub container_seconds: f64,
+    /// Flaky tests missed.
+    pub missed: f64,
 }
 
 /// One night.
@@ -254,8 +269,9 @@ fn nights(
         let measured = Measured::of(&question, &population, &history, &carried);
         let reruns = Reruns::of(&population, &question, weather, luck);
         let finished_at = starts_at + i64::try_from(carried.wall.as_micros()).expect("a night ends");
+        let answers = answers(&question, &carried.ledger, &history);
         for (test, source) in population.tests.iter().zip(sources) {
-            let found = judged(&question, &carried, &History::default(), test);
+            let found = judged(&question, &carried, &answers, test);
             if found.attempts > 0 {
                 past.push(PastRun {
                     test: test.id.clone(),
@@ -290,7 +306,12 @@ fn compare(settings: &Settings, measured: Measured, reruns: &Reruns) -> Comparis
     runs.dedup();
     let equal_recall = reruns.at_equal_recall(measured.flaky.missed());
     let equal_cost = reruns.at_equal_cost(measured.container_seconds);
+    let curve = CURVE.map(|runs| {
+        let rerun = reruns.fixed(runs);
+        CurvePoint { runs, container_seconds: rerun.container_seconds, missed: rerun.missed }
+    });
     Comparison {
+        curve: curve.to_vec(),
         fixed: runs.iter().map(|runs| reruns.fixed(*runs)).collect(),
         stopping: runs.iter().map(|runs| reruns.stopping_at_first(*runs)).collect(),
         cost_at_equal_recall: measured.container_seconds / equal_recall.container_seconds,
@@ -302,25 +323,4 @@ fn compare(settings: &Settings, measured: Measured, reruns: &Reruns) -> Comparis
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::plan;
-
-    #[test]
-    fn skeleton() {
-        let settings = Settings {
-            tests: 300,
-            seed: 1,
-            sweeps: 2,
-            nights: 3,
-            changed: 0.05,
-            infrastructure_errors: 0.05,
-            guarantees: vec![Guarantee::PerTest],
-            max_flake_rate: Rate::DEFAULT,
-            confidence: Confidence::DEFAULT,
-            workers: NonZeroU16::new(4).unwrap(),
-        };
-        let bench = run(&settings, &mut plan, &mut |text| eprintln!("{text}")).unwrap();
-        eprintln!("{}", serde_json::to_string_pretty(&bench).unwrap());
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::farm::Carried;
 use super::population::{CALIBRATION_RATES, Nature, Population, TestModel};
-use crate::plan::{History, Question};
+use crate::plan::{Answers, History, Question, answers};
 use crate::score::{Assessment, Verdict, assess};
 use serde::{Deserialize, Serialize};
 
@@ -14,12 +14,12 @@ pub const BANDS: [f64; 7] = [0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5];
 pub struct Found {
     /// All.
     pub tests: u64,
-    /// Those with the verdict flaky.
+    /// Those with the verdict flaky, and those that flaked before and have not changed since.
     pub found: u64,
 }
 
 impl Found {
-    fn count(&mut self, found: bool) {
+    pub(super) fn count(&mut self, found: bool) {
         self.tests += 1;
         self.found += u64::from(found);
     }
@@ -97,7 +97,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// What one sweep found. `judge` gives what is known of a test in the end.
+    /// What one sweep found.
     pub fn of(question: &Question, population: &Population, history: &History, carried: &Carried) -> Self {
         let ledger = &carried.ledger;
         let mut measured = Measured {
@@ -116,14 +116,17 @@ impl Measured {
             rounds: u64::from(carried.rounds),
             ..Measured::default()
         };
+        let answers = answers(question, ledger, history);
         for test in &population.tests {
-            measured.judge(question, test, &judged(question, carried, history, test));
+            measured.judge(question, test, &judged(question, carried, &answers, test));
         }
         measured
     }
 
     fn judge(&mut self, question: &Question, test: &TestModel, found: &Assessment) {
-        let flaky = found.verdict == Verdict::Flaky;
+        // Known from an earlier night, and nothing changed since: it need not be seen again.
+        let known = found.older.is_some_and(|older| older.failures > 0 && older.failures < older.attempts);
+        let flaky = found.verdict == Verdict::Flaky || known;
         let true_rate = match &test.nature {
             Nature::Steady | Nature::Skips | Nature::Silent => {
                 let accused = matches!(found.verdict, Verdict::Flaky | Verdict::Fragile | Verdict::Broken);
@@ -202,8 +205,8 @@ impl Measured {
 pub(super) fn judged(
     question: &Question,
     carried: &Carried,
-    _history: &History,
+    answers: &Answers,
     test: &TestModel,
 ) -> Assessment {
-    assess(question, &carried.ledger, &test.id)
+    assess(question, &carried.ledger, answers, &test.id)
 }

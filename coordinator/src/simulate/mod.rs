@@ -5,10 +5,14 @@
 
 pub mod attempt;
 pub mod bench;
+mod chart;
+pub mod checks;
 pub mod farm;
 pub mod measure;
+pub mod plot;
 pub mod population;
 pub mod strategies;
+pub mod text;
 
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;

@@ -4,6 +4,7 @@
 
 use super::attempt::{CONTAINER_SECONDS, FILE_SECONDS, Runs, fails, shuffle_key};
 use super::farm::Weather;
+use super::measure::{BANDS, Found};
 use super::population::{Nature, Population};
 use crate::plan::{History, Ledger, Question, Runs as Wanted, ScopeChoice, TestFilter, file_of, plan};
 use flakefarm_shared::{AttemptEnd, JobId, JobReport, Order, SweepId, WIRE_VERSION, WorkerId};
@@ -19,8 +20,9 @@ const ORDERS: u32 = 120;
 /// After how many runs each flaky test of some suites has passed and failed, and what runs cost.
 #[derive(Debug, Clone, Default)]
 pub struct Reruns {
-    /// Flaky tests: the run, if there is one, in which it has done both, and its seconds.
-    discordances: Vec<(Option<u32>, f64)>,
+    shown: Vec<Shown>,
+    /// The rate from which on a test is to be found.
+    max_flake_rate: f64,
     /// Of one attempt on each suite, added up: in tests, and beside them.
     test_seconds: f64,
     other_seconds: f64,
@@ -29,8 +31,19 @@ pub struct Reruns {
     waste: f64,
 }
 
+/// A flaky test.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    /// The run by which it has passed and failed; none if it never does.
+    by: Option<u32>,
+    /// How long it takes.
+    seconds: f64,
+    /// Its true rate; none if it depends on order.
+    rate: Option<f64>,
+}
+
 /// What such a strategy finds and costs.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rerun {
     /// Runs of each test; not whole where it was interpolated.
     pub runs: f64,
@@ -40,6 +53,12 @@ pub struct Rerun {
     pub container_seconds: f64,
     /// Attempts.
     pub attempts: f64,
+    /// Share found of the tests that flake by chance, by band of the true rate; see [`BANDS`].
+    pub by_rate: Vec<f64>,
+    /// Share found of those that flake by order.
+    pub by_order: f64,
+    /// Share found of those that flake by chance at the asked rate or above.
+    pub at_or_above: f64,
 }
 
 impl Reruns {
@@ -56,7 +75,8 @@ impl Reruns {
         let before = |others: &[usize], place: usize, order: &Order| {
             others.iter().any(|other| keys(order, *other) < keys(order, place))
         };
-        let mut reruns = Reruns { suites: 1, ..Reruns::default() };
+        let max_flake_rate = question.max_flake_rate.get();
+        let mut reruns = Reruns { suites: 1, max_flake_rate, ..Reruns::default() };
         let mut files: Vec<&str> = Vec::new();
         for (place, test) in population.tests.iter().enumerate() {
             if !matches!(test.nature, Nature::Skips) {
@@ -65,20 +85,21 @@ impl Reruns {
             if files.last() != Some(&file_of(&test.id)) {
                 files.push(file_of(&test.id));
             }
-            let first = match &test.nature {
+            let (by, rate) = match &test.nature {
                 Nature::Flakes(rate) | Nature::Crashes(rate) => {
-                    first_discordance((1..=MOST_RUNS).map(|run| fails(seed, place, run, *rate)))
+                    let runs = (1..=MOST_RUNS).map(|run| fails(seed, place, run, *rate));
+                    (first_discordance(runs), Some(*rate))
                 }
                 Nature::VictimOf(others) => {
-                    first_discordance(orders.iter().map(|order| before(others, place, order)))
+                    (first_discordance(orders.iter().map(|order| before(others, place, order))), None)
                 }
                 Nature::Needs(others) => {
-                    first_discordance(orders.iter().map(|order| !before(others, place, order)))
+                    (first_discordance(orders.iter().map(|order| !before(others, place, order))), None)
                 }
-                Nature::HangsInSuites => None,
+                Nature::HangsInSuites => (None, None),
                 Nature::Steady | Nature::Broken | Nature::Skips | Nature::Silent => continue,
             };
-            reruns.discordances.push((first, test.seconds));
+            reruns.shown.push(Shown { by, seconds: test.seconds, rate });
         }
         reruns.other_seconds = CONTAINER_SECONDS + FILE_SECONDS * files.len() as f64;
         // An error costs half an attempt on average, and the attempt that is then made again.
@@ -88,7 +109,8 @@ impl Reruns {
 
     /// Adds up suites.
     pub fn add(&mut self, other: &Reruns) {
-        self.discordances.extend_from_slice(&other.discordances);
+        self.shown.extend_from_slice(&other.shown);
+        self.max_flake_rate = other.max_flake_rate;
         self.test_seconds += other.test_seconds;
         self.other_seconds += other.other_seconds;
         self.suites += other.suites;
@@ -102,20 +124,37 @@ impl Reruns {
 
     /// Every test so many times.
     pub fn fixed(&self, runs: u32) -> Rerun {
+        let band = |rate: f64| BANDS.iter().rposition(|from| rate >= *from).expect("rates are not negative");
+        let (mut by_rate, mut by_order, mut at_or_above) =
+            (vec![Found::default(); BANDS.len()], Found::default(), Found::default());
+        for test in &self.shown {
+            let found = test.by.is_some_and(|by| by <= runs);
+            match test.rate {
+                Some(rate) => {
+                    by_rate[band(rate)].count(found);
+                    if rate >= self.max_flake_rate {
+                        at_or_above.count(found);
+                    }
+                }
+                None => by_order.count(found),
+            }
+        }
         Rerun {
             runs: f64::from(runs),
             missed: self.missed(runs) as f64,
             container_seconds: f64::from(runs) * self.suite_seconds(),
             attempts: f64::from(runs) * self.suites as f64,
+            by_rate: by_rate.iter().map(Found::share).collect(),
+            by_order: by_order.share(),
+            at_or_above: at_or_above.share(),
         }
     }
 
     /// Each test so many times at most, and no more once it has passed and failed.
     pub fn stopping_at_first(&self, runs: u32) -> Rerun {
-        let spared = |(first, seconds): &(Option<u32>, f64)| {
-            first.map_or(0.0, |first| f64::from(runs.saturating_sub(first)) * seconds)
-        };
-        let spared: f64 = self.discordances.iter().map(spared).sum::<f64>() * (1.0 + self.waste);
+        let spared =
+            |test: &Shown| test.by.map_or(0.0, |by| f64::from(runs.saturating_sub(by)) * test.seconds);
+        let spared: f64 = self.shown.iter().map(spared).sum::<f64>() * (1.0 + self.waste);
         let fixed = self.fixed(runs);
         Rerun { container_seconds: fixed.container_seconds - spared, ..fixed }
     }
@@ -138,8 +177,7 @@ impl Reruns {
     }
 
     fn missed(&self, runs: u32) -> u64 {
-        let late = |(first, _): &&(Option<u32>, f64)| first.is_none_or(|first| first > runs);
-        self.discordances.iter().filter(late).count() as u64
+        self.shown.iter().filter(|test| test.by.is_none_or(|by| by > runs)).count() as u64
     }
 }
 
@@ -150,6 +188,9 @@ fn between(below: &Rerun, above: &Rerun, part: f64) -> Rerun {
         missed: at(below.missed, above.missed),
         container_seconds: at(below.container_seconds, above.container_seconds),
         attempts: at(below.attempts, above.attempts),
+        by_rate: below.by_rate.iter().zip(&above.by_rate).map(|(low, high)| at(*low, *high)).collect(),
+        by_order: at(below.by_order, above.by_order),
+        at_or_above: at(below.at_or_above, above.at_or_above),
     }
 }
 
@@ -220,8 +261,15 @@ mod tests {
 
     #[test]
     fn more_runs_miss_less_and_cost_more() {
+        let shown = |by, seconds, rate| Shown { by, seconds, rate };
         let reruns = Reruns {
-            discordances: vec![(Some(2), 1.0), (Some(5), 2.0), (Some(9), 1.0), (None, 1.0)],
+            shown: vec![
+                shown(Some(2), 1.0, None),
+                shown(Some(5), 2.0, Some(0.2)),
+                shown(Some(9), 1.0, Some(0.1)),
+                shown(None, 1.0, Some(0.000_1)),
+            ],
+            max_flake_rate: 0.05,
             test_seconds: 10.0,
             other_seconds: 1.0,
             suites: 1,
@@ -231,6 +279,8 @@ mod tests {
             (reruns.fixed(1).missed, reruns.fixed(5).missed, reruns.fixed(100).missed),
             (4.0, 2.0, 1.0)
         );
+        assert_eq!((reruns.fixed(5).at_or_above, reruns.fixed(5).by_order), (0.5, 1.0));
+        assert_eq!(reruns.fixed(5).by_rate, [0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0]);
         assert_eq!(reruns.fixed(5).container_seconds, 55.0);
         assert_eq!(reruns.stopping_at_first(5).container_seconds, 55.0 - 3.0);
         assert_eq!(reruns.at_equal_recall(2).runs, 5.0);

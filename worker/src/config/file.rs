@@ -45,7 +45,9 @@ const ENVIRONMENT: &[&str] =
     &["image", "dockerfile", "python", "setup", "inputs", "extra_ca_certificates", "pass_env", "variables"];
 const TESTS: &[&str] = &["paths", "arguments", "variables"];
 const LIMITS: &[&str] = &["test_timeout", "attempt_timeout", "memory", "cpus", "pids", "scratch", "network"];
-const SWEEP: &[&str] = &["runs", "max_flake_rate", "confidence", "seed", "scope", "workers"];
+const SWEEP: &[&str] =
+    &["runs", "max_flake_rate", "confidence", "guarantee", "budget", "seed", "scope", "workers"];
+const GUARANTEES: &[&str] = &["test", "suite"];
 const SCOPES: &[&str] = &["test", "file", "suite", "auto"];
 
 /// Reads the file's text; `path` is for messages. Returns the warnings beside it.
@@ -116,6 +118,8 @@ impl Source<'_> {
                 runs: self.whole(&sweep, "runs", 1, u64::from(u32::MAX))?,
                 max_flake_rate: self.share(&sweep, "max_flake_rate")?,
                 confidence: self.share(&sweep, "confidence")?,
+                guarantee: self.one_of(&sweep, "guarantee", GUARANTEES)?,
+                budget: self.text(&sweep, "budget")?,
                 seed: self.whole(&sweep, "seed", 0, u64::MAX)?,
                 scope: self.one_of(&sweep, "scope", SCOPES)?,
                 workers: self.whole(&sweep, "workers", 1, 1_024)?,

@@ -1,0 +1,445 @@
+//! The planner for as many runs per test as its answer takes.
+//!
+//! A sweep opens with a few orders of the suite. From then on every turn asks what each test still
+//! needs ([`super::needs`]) and plans attempts on the suite that leave out the tests that need
+//! nothing more, as far as that is cheaper: the k-th attempt from now takes the tests that need k
+//! runs or more, so that one container's start is shared by as many as possible. What looks suspicious
+//! runs alone beside it. Nothing waits for a phase to end: a few jobs per worker are always under
+//! way, and what comes in changes what is planned next.
+
+use super::alone;
+use super::batch::{self, Wanted};
+use super::beliefs::Beliefs;
+use super::chains;
+use super::costs::{Costs, Known};
+use super::funds::Funds;
+use super::history::History;
+use super::ledger::{Ledger, Standing, TestTally};
+use super::needs::{Answer, Futile, Needs, joins_others, record_of};
+use super::repeats;
+use super::slots;
+use super::{Estimate, Guarantee, Plan, PlannedJob, Planning, Question, ScopeChoice, derive_seed, file_of};
+use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Jobs under way per worker beyond which nothing is planned that can wait.
+const JOBS_PER_WORKER: usize = 3;
+/// Runs alone of a test that fails and has passed, and of one that has only failed.
+const ALONE_VARYING: u32 = 8;
+const ALONE_FAILING: u32 = 3;
+/// Share of the container time so far that runs alone of suspicious tests may cost, but for a floor
+/// in seconds.
+const ALONE_SHARE: f64 = 0.1;
+const ALONE_SECONDS: f64 = 60.0;
+/// The same for the screen: tests that run alone once although nothing speaks against them.
+const SCREEN_SHARE: f64 = 0.03;
+const SCREEN_SECONDS: f64 = 5.0;
+const SCREEN_TESTS: usize = 400;
+/// Tests are left out of an attempt on the suite if that saves this share of it.
+const WORTH_LEAVING_OUT: f64 = 0.05;
+/// How often a failing shuffle is repeated, if that costs no more than this share of the sweep.
+const REPEATS: usize = 2;
+const REPEATS_SHARE: f64 = 0.05;
+
+/// What to run next.
+pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elapsed: Duration) -> Plan {
+    let costs = Costs::learn(ledger, history);
+    let workers = usize::from(question.workers.get());
+    let outstanding = ledger.outstanding().count();
+    let mut funds = Funds::left(question, ledger, &costs, elapsed);
+    let turn = Turn::look(question, ledger, history, &costs);
+
+    let mut jobs = Vec::new();
+    let mut wants = turn.needs.runs.clone();
+    for job in &turn.chains.follow_ups {
+        for spec in job.attempts.iter().filter(|spec| spec.world.is_plain()) {
+            take_off(&mut wants, &spec.tests, ledger);
+        }
+    }
+    jobs.extend(turn.chains.follow_ups.iter().cloned());
+    let pressing = turn.alone_wanted(&mut wants);
+    let mut pressing = batch::pack(pressing, workers, |_| String::new());
+    jobs.retain(|job| funds.buy_job(job, &costs));
+    pressing.retain(|job| funds.buy_job(job, &costs));
+    jobs.extend(turn.named("alone/", pressing));
+
+    let mut now = turn.opening_wanted(&mut wants);
+    let opening = now.len();
+    let screen = turn.screen(&mut wants);
+    let affordable = funds.affordable(&wants, &turn.beliefs, &costs);
+    let limited = affordable != wants;
+    let many = turn.attempts_on_many(&affordable, opening, workers, outstanding + jobs.len());
+    let foreseen = many.foreseen;
+    now.extend(many.now);
+    let bought = now.iter().take_while(|wanted| funds.buy(wanted.seconds)).count();
+    let limited = limited || bought < now.len();
+    now.truncate(bought);
+
+    let opening = opening.min(now.len());
+    let more = now.split_off(opening);
+    jobs.extend(turn.pack_opening(now, workers));
+    let mut screen = batch::pack(screen, workers, |_| String::new());
+    screen.retain(|job| funds.buy_job(job, &costs));
+    jobs.extend(turn.named("screen/", screen));
+    jobs.extend(turn.named("more/", batch::pack(more, workers, |_| String::new())));
+    if jobs.is_empty() && outstanding == 0 && !limited {
+        jobs.extend(turn.repeated_shuffles().into_iter().filter(|job| funds.buy_job(job, &costs)));
+    }
+
+    let mut remaining = under_way(ledger, &costs);
+    for spec in jobs.iter().flat_map(|job| &job.attempts) {
+        remaining.attempts += 1;
+        remaining.container_seconds += costs.of(spec).unwrap_or(0.0);
+    }
+    remaining.attempts += foreseen.attempts;
+    remaining.container_seconds += foreseen.container_seconds;
+    let state = match (jobs.is_empty(), outstanding) {
+        (true, 0) => Planning::Complete,
+        (true, _) if funds.is_overdue() => Planning::Overdue,
+        (true, _) | (false, _) => Planning::Working,
+    };
+    Plan { jobs, remaining, state, limited }
+}
+
+/// How it stands at one turn.
+struct Turn<'a> {
+    question: &'a Question,
+    ledger: &'a Ledger,
+    history: &'a History,
+    costs: &'a Costs<'a>,
+    beliefs: Beliefs,
+    needs: Needs,
+    futile: Futile,
+    family: &'static str,
+    chains: chains::Chains<'a>,
+}
+
+/// Attempts on many tests.
+struct Many {
+    /// To be planned now.
+    now: Vec<Wanted>,
+    /// Those after them.
+    foreseen: Estimate,
+}
+
+impl<'a> Turn<'a> {
+    fn look(question: &'a Question, ledger: &'a Ledger, history: &'a History, costs: &'a Costs<'a>) -> Self {
+        let beliefs = Beliefs::form(question, ledger, history);
+        let futile = Futile::read(ledger);
+        let mut needs = Needs::find(question, ledger, history, &beliefs, costs, &futile);
+        if !question.tests.is_everything() {
+            for (place, test) in ledger.tests().iter().enumerate() {
+                if !question.tests.selects(test) {
+                    needs.runs[place] = 0;
+                }
+            }
+        }
+        let selected = question.select(ledger.tests());
+        let (family, slots) = slots::first_phase(question, history, &selected);
+        let chains = chains::follow(family, &slots, ledger);
+        Self { question, ledger, history, costs, beliefs, needs, futile, family, chains }
+    }
+
+    fn tally(&self, place: usize) -> &TestTally {
+        self.ledger.tally_of(place)
+    }
+
+    /// Runs alone that cannot wait: of tests that are not run with others, and of suspicious ones.
+    fn alone_wanted(&self, wants: &mut [u32]) -> Vec<Wanted> {
+        let mut targets = vec![0_u32; wants.len()];
+        let everything_alone = self.question.scope == ScopeChoice::Test || self.futile.many;
+        let mut suspects: Vec<usize> = Vec::new();
+        for (place, want) in wants.iter_mut().enumerate() {
+            let tally = self.tally(place);
+            if *want > 0 && (everything_alone || !joins_others(tally)) {
+                targets[place] = tally.alone + tally.alone_under_way + *want;
+                *want = 0;
+            } else if self.question.scope == ScopeChoice::Auto
+                && tally.failures > 0
+                && !self.futile.alone.given_up(place, self.ledger)
+                && matches!(self.needs.answers[place], Answer::Open(_) | Answer::Flaky)
+            {
+                suspects.push(place);
+            }
+        }
+        let each = self.runs_alone(&suspects);
+        for place in suspects {
+            let tally = self.tally(place);
+            let runs = if tally.passes > 0 { each } else { ALONE_FAILING.min(each) };
+            targets[place] = runs.min(self.question.runs_for_guarantee());
+            let fresh = targets[place].saturating_sub(tally.alone + tally.alone_under_way);
+            wants[place] = wants[place].saturating_sub(fresh);
+        }
+        self.priced(self.futile.alone.wanted(&targets, self.ledger))
+    }
+
+    /// Runs alone that each suspicious test gets: fewer where there are many of them (a service is down
+    /// in half of the attempts, say).
+    fn runs_alone(&self, suspects: &[usize]) -> u32 {
+        let tests = self.ledger.tests();
+        let one_round: f64 = suspects.iter().filter_map(|place| self.costs.alone(&tests[*place])).sum();
+        let suite = self.costs.suite().unwrap_or(0.0) * f64::from(self.question.runs_for_guarantee());
+        let money = (ALONE_SHARE * suite).max(ALONE_SECONDS);
+        let affordable = if one_round > 0.0 { (money / one_round) as u32 } else { ALONE_VARYING };
+        affordable.clamp(1, ALONE_VARYING)
+    }
+
+    /// The attempts of the first phase that were not planned yet.
+    fn opening_wanted(&self, wants: &mut [u32]) -> Vec<Wanted> {
+        let wanted = self.chains.wanted.clone();
+        for spec in wanted.iter().filter(|spec| spec.world.is_plain()) {
+            take_off(wants, &spec.tests, self.ledger);
+        }
+        self.priced(wanted)
+    }
+
+    /// Tests to run alone once although nothing speaks against them, which finds those that only pass
+    /// because of their neighbours. Chosen once, as soon as the suite's cost is known.
+    fn screen(&self, wants: &mut [u32]) -> Vec<Wanted> {
+        let Some(suite) = self.costs.suite() else { return Vec::new() };
+        if self.question.scope != ScopeChoice::Auto
+            || self.ledger.tests().len() < 2
+            || self.ledger.keys_of("screen/").next().is_some()
+        {
+            return Vec::new();
+        }
+        let whole = suite * f64::from(self.question.runs_for_guarantee());
+        let mut money = (SCREEN_SHARE * whole).max(SCREEN_SECONDS);
+        let unknown = |test: &&TestId| {
+            self.ledger.place(test).is_some_and(|place| {
+                wants[place] > 0 && record_of(self.history, self.ledger, place).is_none()
+            })
+        };
+        let candidates: Vec<TestId> = self.ledger.tests().iter().filter(unknown).cloned().collect();
+        let mut chosen = Vec::new();
+        for test in alone::screen_order(&candidates, self.question.seed).into_iter().take(SCREEN_TESTS) {
+            let seconds = self.costs.alone(test).unwrap_or(0.0);
+            if seconds > money {
+                break;
+            }
+            money -= seconds;
+            if let Some(place) = self.ledger.place(test) {
+                wants[place] = wants[place].saturating_sub(1);
+            }
+            chosen.push(alone::spec(test));
+        }
+        self.priced(chosen)
+    }
+
+    fn priced(&self, specs: Vec<AttemptSpec>) -> Vec<Wanted> {
+        specs.into_iter().map(|spec| Wanted { seconds: self.costs.of(&spec), spec }).collect()
+    }
+
+    /// Attempts on many tests at once that give each test the runs it wants, those that take most tests
+    /// first; as many of them now as keep the workers busy.
+    fn attempts_on_many(&self, wants: &[u32], opening: usize, workers: usize, busy: usize) -> Many {
+        let mut many = Many { now: Vec::new(), foreseen: Estimate::default() };
+        let mut groups = self.groups(wants);
+        let most = groups.iter().map(Group::most).max().unwrap_or(0);
+        let (mut total, mut attempts) = (0.0, 0_usize);
+        for group in &groups {
+            total += group.levels[1..].iter().map(|(seconds, _)| group.start + seconds).sum::<f64>();
+            attempts += group.most();
+        }
+        let mut room = self.room(total, attempts, opening, workers, busy);
+        for k in 1..=most {
+            for group in groups.iter_mut().filter(|group| group.most() >= k) {
+                if room == 0 {
+                    many.foreseen.attempts += 1;
+                    many.foreseen.container_seconds += group.start + group.levels[k].0;
+                    continue;
+                }
+                room -= 1;
+                let number = group.number + if group.file.is_some() { 0 } else { opening };
+                let order = self.order(number, group.file);
+                group.number += 1;
+                many.now.push(self.attempt_on(group, wants, k, order));
+            }
+        }
+        many
+    }
+
+    /// What attempts are made on: the suite, or each file.
+    fn groups(&self, wants: &[u32]) -> Vec<Group<'_>> {
+        let tests = self.ledger.tests();
+        let more = || self.ledger.keys_of("more/").flat_map(|key| self.ledger.attempts_of(key));
+        match self.question.scope {
+            ScopeChoice::Test => Vec::new(),
+            ScopeChoice::Suite | ScopeChoice::Auto => {
+                let number = more().count() + self.chains.first_free;
+                vec![Group::new(None, (0..tests.len()).collect(), number, wants, self)]
+            }
+            ScopeChoice::File => {
+                let mut made: BTreeMap<&str, usize> = BTreeMap::new();
+                for attempt in more() {
+                    if let Some(Selection::Only(tests)) = attempt.spec.map(|spec| &spec.tests) {
+                        *made.entry(tests.first().map_or("", file_of)).or_default() += 1;
+                    }
+                }
+                let mut files: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+                for (place, test) in tests.iter().enumerate().filter(|(place, _)| wants[*place] > 0) {
+                    files.entry(file_of(test)).or_default().push(place);
+                }
+                let group = |(file, places)| {
+                    Group::new(Some(file), places, made.get(file).copied().unwrap_or(0), wants, self)
+                };
+                files.into_iter().map(group).collect()
+            }
+        }
+    }
+
+    /// An attempt on the tests of a group that want `k` runs or more, and on the others too where
+    /// leaving them out saves next to nothing.
+    fn attempt_on(&self, group: &Group<'_>, wants: &[u32], k: usize, order: Order) -> Wanted {
+        let (seconds, tests) = group.levels[k];
+        let whole = group.start + group.all.0;
+        let everything = group.file.is_none()
+            && self.question.tests.is_everything()
+            && !group.must_leave_out
+            && (tests == group.all.1 || group.all.0 - seconds <= WORTH_LEAVING_OUT * whole);
+        let (spec, seconds) = if everything {
+            (AttemptSpec::plain(Scope::Suite, Selection::All, order), whole)
+        } else {
+            let wanting = group.places.iter().filter(|place| wants[**place] as usize >= k);
+            let chosen: Vec<TestId> = wanting.map(|place| self.ledger.tests()[*place].clone()).collect();
+            let spec = match chosen.as_slice() {
+                [test] => alone::spec(test),
+                _ => AttemptSpec::plain(group.scope(), Selection::Only(chosen), order),
+            };
+            (spec, group.start + seconds)
+        };
+        Wanted { spec, seconds: (self.costs.known() == Known::Measured).then_some(seconds) }
+    }
+
+    fn order(&self, number: usize, file: Option<&str>) -> Order {
+        match file {
+            None => slots::order_of(self.question, number),
+            Some(_) if number.is_multiple_of(2) => Order::Given,
+            Some(file) => {
+                Order::Shuffled { seed: derive_seed(self.question.seed, &format!("file:{file}:{number}")) }
+            }
+        }
+    }
+
+    /// How many of `most` attempts that take `total` seconds to plan now.
+    fn room(&self, total: f64, most: usize, opening: usize, workers: usize, busy: usize) -> usize {
+        match self.costs.known() {
+            Known::Nothing | Known::Before => {
+                // Durations decide how many runs each test gets, unless all get the same number.
+                let room = match self.question.guarantee {
+                    Guarantee::PerTest => 2 * workers,
+                    Guarantee::PerSuite => workers.min(most / 2).max(1),
+                };
+                let under_way = self.ledger.each_attempt().filter(|a| a.standing == Standing::Outstanding);
+                room.saturating_sub(under_way.count() + opening).min(most)
+            }
+            Known::Measured => {
+                let jobs = (JOBS_PER_WORKER * workers).saturating_sub(busy);
+                let each = (total / most.max(1) as f64).max(1e-6);
+                let per_job = (batch::job_seconds(total, workers) / each).max(1.0).floor();
+                (jobs as f64 * per_job).min(most as f64) as usize
+            }
+        }
+    }
+
+    /// Names jobs by the number of those of their family that are known.
+    fn named(&self, family: &'static str, jobs: Vec<PlannedJob>) -> Vec<PlannedJob> {
+        let first = self.ledger.keys_of(family).count();
+        let jobs = jobs.into_iter().enumerate();
+        jobs.map(|(place, job)| PlannedJob { key: format!("{family}{:05}", first + place), ..job }).collect()
+    }
+
+    fn pack_opening(&self, wanted: Vec<Wanted>, workers: usize) -> Vec<PlannedJob> {
+        let first = self.chains.first_free;
+        batch::pack(wanted, workers, |place| format!("{}/{:05}", self.family, first + place))
+    }
+
+    /// The failing shuffle of the opening that says most of tests not yet seen to do both under one
+    /// treatment, again: what fails again fails for the order, what passes fails by chance.
+    fn repeated_shuffles(&self) -> Vec<PlannedJob> {
+        let Some(suite) = self.costs.suite() else { return Vec::new() };
+        let money = REPEATS_SHARE * self.ledger.container_seconds();
+        if self.question.scope != ScopeChoice::Auto
+            || suite * REPEATS as f64 > money
+            || self.ledger.keys_of("repeat/").next().is_some()
+        {
+            return Vec::new();
+        }
+        let Some(order) = repeats::take_most_telling(&mut repeats::failing_shuffles(self.ledger)) else {
+            return Vec::new();
+        };
+        let tests = slots::everything(self.question, &self.question.select(self.ledger.tests()));
+        let spec = AttemptSpec::plain(Scope::Suite, tests, order);
+        let job = |repeat| PlannedJob { key: format!("repeat/{repeat}"), attempts: vec![spec.clone()] };
+        (0..REPEATS).map(job).collect()
+    }
+}
+
+/// The suite or a file, and the tests in it that attempts can take.
+struct Group<'a> {
+    file: Option<&'a str>,
+    places: Vec<usize>,
+    /// Of the next attempt on it.
+    number: usize,
+    /// Seconds of an attempt that are not its tests'.
+    start: f64,
+    /// Seconds and number of the tests that want k runs or more, by k from 1.
+    levels: Vec<(f64, usize)>,
+    /// The same of all tests.
+    all: (f64, usize),
+    /// Whether there are tests that must not run with the others.
+    must_leave_out: bool,
+}
+
+impl<'a> Group<'a> {
+    fn new(file: Option<&'a str>, places: Vec<usize>, number: usize, wants: &[u32], turn: &Turn<'_>) -> Self {
+        let most = places.iter().map(|place| wants[*place] as usize).max().unwrap_or(0);
+        let mut levels = vec![(0.0, 0); most + 1];
+        let mut all = (0.0, 0);
+        let mut must_leave_out = false;
+        for place in &places {
+            let seconds = turn.costs.seconds_at(*place);
+            let level: &mut (f64, usize) = &mut levels[wants[*place] as usize];
+            *level = (level.0 + seconds, level.1 + 1);
+            all = (all.0 + seconds, all.1 + 1);
+            must_leave_out |= !joins_others(turn.tally(*place));
+        }
+        for k in (1..most).rev() {
+            levels[k] = (levels[k].0 + levels[k + 1].0, levels[k].1 + levels[k + 1].1);
+        }
+        let scope = if file.is_some() { Scope::File } else { Scope::Suite };
+        let start = turn.costs.overhead(scope);
+        Self { file, places, number, start, levels, all, must_leave_out }
+    }
+
+    fn most(&self) -> usize {
+        self.levels.len() - 1
+    }
+
+    fn scope(&self) -> Scope {
+        if self.file.is_some() { Scope::File } else { Scope::Suite }
+    }
+}
+
+/// The tests of an attempt that is to be made want one run less.
+fn take_off(wants: &mut [u32], tests: &Selection, ledger: &Ledger) {
+    match tests {
+        Selection::All => wants.iter_mut().for_each(|want| *want = want.saturating_sub(1)),
+        Selection::Only(tests) => {
+            for place in tests.iter().filter_map(|test| ledger.place(test)) {
+                wants[place] = wants[place].saturating_sub(1);
+            }
+        }
+    }
+}
+
+fn under_way(ledger: &Ledger, costs: &Costs<'_>) -> Estimate {
+    let mut estimate = Estimate::default();
+    let under_way = ledger.each_attempt().filter(|attempt| attempt.standing == Standing::Outstanding);
+    for spec in under_way.filter_map(|attempt| attempt.spec) {
+        estimate.attempts += 1;
+        estimate.container_seconds += costs.of(spec).unwrap_or(0.0);
+    }
+    estimate
+}

@@ -1,0 +1,140 @@
+//! What attempts said of tests, as the ledger keeps it.
+
+use flakefarm_shared::{Digest, Failure, Order, SandboxLevel, Scope, UnixMicros, WorkerId, World};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// How the world of one observation differed from the others: by what else ran, and in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// The suite, as collected.
+    Given,
+    /// The suite, last test first.
+    Reversed,
+    /// The suite, shuffled.
+    Shuffled,
+    /// The test alone.
+    Alone,
+    /// Its file alone.
+    File,
+}
+
+impl Condition {
+    /// All conditions, in the order reports list them.
+    pub const ALL: [Condition; 5] =
+        [Condition::Given, Condition::Reversed, Condition::Shuffled, Condition::Alone, Condition::File];
+
+    /// The condition of an attempt.
+    pub fn of(scope: Scope, order: Order) -> Self {
+        match (scope, order) {
+            (Scope::Test, Order::Given | Order::Reversed | Order::Shuffled { .. }) => Condition::Alone,
+            (Scope::File, Order::Given | Order::Reversed | Order::Shuffled { .. }) => Condition::File,
+            (Scope::Suite, Order::Given) => Condition::Given,
+            (Scope::Suite, Order::Reversed) => Condition::Reversed,
+            (Scope::Suite, Order::Shuffled { .. }) => Condition::Shuffled,
+        }
+    }
+
+    /// The stable words used in reports.
+    pub fn words(self) -> &'static str {
+        match self {
+            Condition::Given => "given order",
+            Condition::Reversed => "reversed",
+            Condition::Shuffled => "shuffled",
+            Condition::Alone => "alone",
+            Condition::File => "file alone",
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+/// What one attempt said of one test. It reads like the attempt it was made in, whose facts it shares
+/// with the observations of all other tests: a large suite makes millions of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    pub(super) attempt: Arc<AttemptFacts>,
+    /// What the test did.
+    pub seen: Seen,
+    /// Wall-clock time in microseconds.
+    pub wall_us: u64,
+    /// CPU time in microseconds.
+    pub cpu_us: u64,
+    /// The test's place in the attempt's order, from 0.
+    pub position: u32,
+}
+
+/// What the observations of one attempt have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptFacts {
+    /// The planner's name of the job.
+    pub key: Arc<str>,
+    /// The attempt's place in it.
+    pub index: u32,
+    /// What the attempt ran.
+    pub scope: Scope,
+    /// In which order.
+    pub order: Order,
+    /// What was changed around the tests.
+    pub world: World,
+    /// How the attempt was isolated.
+    pub level: SandboxLevel,
+    /// When its sandbox started.
+    pub started_at: UnixMicros,
+    /// Who ran it.
+    pub worker: WorkerId,
+    /// Attempts that ran at once on that worker, this one included.
+    pub concurrency: u16,
+}
+
+impl AttemptFacts {
+    /// Its condition.
+    pub fn condition(&self) -> Condition {
+        Condition::of(self.scope, self.order)
+    }
+}
+
+impl Deref for Observation {
+    type Target = AttemptFacts;
+    fn deref(&self) -> &AttemptFacts {
+        &self.attempt
+    }
+}
+
+/// What a test did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// It passed.
+    Pass,
+    /// It failed. Boxed: failures are large and rare.
+    Fail(Box<SeenFailure>),
+    /// It was skipped.
+    Skip,
+}
+
+/// A failure and what was printed during it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenFailure {
+    /// The failure.
+    pub failure: Failure,
+    /// Captured output, as a blob.
+    pub output: Option<Digest>,
+}
+
+/// Attempts and failures of one test under one condition; skips are neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConditionCount {
+    /// The condition.
+    pub condition: Condition,
+    /// Passes and failures.
+    pub attempts: u32,
+    /// Failures.
+    pub failures: u32,
+}

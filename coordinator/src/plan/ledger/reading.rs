@@ -1,0 +1,313 @@
+//! What the ledger says when asked: everything that is found by looking through it.
+
+use super::{Condition, ConditionCount, JobEntry, Ledger, Observation, Reported, Seen};
+use flakefarm_shared::attempt::CollectionError;
+use flakefarm_shared::{AttemptEnd, AttemptRecord, AttemptSpec, Scope, Selection, TestId, WorkerId};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Bound;
+
+/// How many tests were seen to do what so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Passed and failed.
+    pub both: usize,
+    /// Only failed.
+    pub only_failed: usize,
+    /// Only passed.
+    pub only_passed: usize,
+}
+
+/// What became of one planned attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// Nothing was heard of it yet.
+    Outstanding,
+    /// It is known that nothing will be heard of it: its job is lost, or reported without it.
+    Lost,
+    /// It ended.
+    Ended(&'a AttemptRecord),
+}
+
+/// One attempt that was planned or heard of.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The planner's name of its job.
+    pub key: &'a str,
+    /// Its place in the job.
+    pub index: u32,
+    /// What was asked for; none if it was heard of before its plan.
+    pub spec: Option<&'a AttemptSpec>,
+    /// What became of it.
+    pub standing: Standing<'a>,
+}
+
+impl Ledger {
+    /// What was seen of `test`, sorted by job key and attempt index.
+    pub fn observations(&self, test: &TestId) -> &[Observation] {
+        match self.places.get(test) {
+            Some(place) => &self.listed[*place],
+            None => self.unlisted.get(test).map_or(&[], Vec::as_slice),
+        }
+    }
+
+    /// What was seen of the test at `place`.
+    pub fn observations_at(&self, place: usize) -> &[Observation] {
+        &self.listed[place]
+    }
+
+    /// What was seen of each test that ran, listed ones first.
+    pub(super) fn each_observed(&self) -> impl Iterator<Item = &Vec<Observation>> {
+        self.listed.iter().filter(|seen| !seen.is_empty()).chain(self.unlisted.values())
+    }
+
+    /// Attempts and failures of `test` by condition, with nothing changed around it; conditions
+    /// without attempts left out.
+    pub fn counts(&self, test: &TestId) -> Vec<ConditionCount> {
+        let observations = self.observations(test);
+        Condition::ALL
+            .into_iter()
+            .map(|condition| {
+                let (mut attempts, mut failures) = (0, 0);
+                for observation in
+                    observations.iter().filter(|o| o.world.is_plain() && o.condition() == condition)
+                {
+                    match observation.seen {
+                        Seen::Pass => attempts += 1,
+                        Seen::Fail(_) => {
+                            attempts += 1;
+                            failures += 1;
+                        }
+                        Seen::Skip => {}
+                    }
+                }
+                ConditionCount { condition, attempts, failures }
+            })
+            .filter(|count| count.attempts > 0)
+            .collect()
+    }
+
+    /// Whether a job of that name was planned or heard of.
+    pub fn knows(&self, key: &str) -> bool {
+        self.jobs.contains_key(key)
+    }
+
+    /// Names of all jobs, sorted.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.jobs.keys().map(AsRef::as_ref)
+    }
+
+    /// Names of the jobs that begin with `family`, sorted.
+    pub fn keys_of<'a>(&'a self, family: &'a str) -> impl Iterator<Item = &'a str> {
+        let from = (Bound::Included(family), Bound::Unbounded);
+        let keys = self.jobs.range::<str, _>(from).map(|(key, _)| key.as_ref());
+        keys.take_while(move |key| key.starts_with(family))
+    }
+
+    /// Attempts on more than one test's scope that gave samples, and that gave none although they were
+    /// planned and ended or were lost.
+    pub fn attempts_on_many(&self) -> (u32, u32) {
+        let (mut useful, mut in_vain) = (0, 0);
+        for attempt in self.each_attempt() {
+            if attempt.spec.is_none_or(|spec| spec.scope == Scope::Test || !spec.world.is_plain()) {
+                continue;
+            }
+            match attempt.standing {
+                Standing::Outstanding => {}
+                Standing::Lost => in_vain += 1,
+                Standing::Ended(record) => match record.end {
+                    AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => useful += 1,
+                    AttemptEnd::NothingRan { .. } | AttemptEnd::Infrastructure(_) => in_vain += 1,
+                },
+            }
+        }
+        (useful, in_vain)
+    }
+
+    /// Attempts on one test in which nothing ran.
+    pub fn nothing_ran_alone(&self) -> u32 {
+        let nothing = |record: &&AttemptRecord| {
+            record.scope == Scope::Test && matches!(record.end, AttemptEnd::NothingRan { .. })
+        };
+        u32::try_from(self.records().filter(nothing).count()).expect("attempts are counted in 32 bits")
+    }
+
+    /// Jobs that were planned and of which nothing was heard, sorted.
+    pub fn outstanding(&self) -> impl Iterator<Item = &str> {
+        self.jobs
+            .iter()
+            .filter(|(_, entry)| entry.reported == Reported::NotYet && entry.lost.is_none())
+            .map(|(key, _)| key.as_ref())
+    }
+
+    /// The attempts of one job, by index.
+    pub fn attempts_of<'a>(&'a self, key: &str) -> Vec<Attempt<'a>> {
+        self.jobs.get_key_value(key).map_or_else(Vec::new, |(key, entry)| entry.attempts(key).collect())
+    }
+
+    /// One attempt, if it was planned or heard of.
+    pub fn attempt(&self, key: &str, index: u32) -> Option<Attempt<'_>> {
+        let (key, entry) = self.jobs.get_key_value(key)?;
+        entry.attempts(key).find(|attempt| attempt.index == index)
+    }
+
+    /// Every attempt that was planned or heard of, sorted by job key and index.
+    pub fn each_attempt(&self) -> impl Iterator<Item = Attempt<'_>> {
+        self.jobs.iter().flat_map(|(key, entry)| entry.attempts(key))
+    }
+
+    /// What was asked for in the attempt of an observation, if its plan is known. Two observations
+    /// of one scope, order and selection saw the same treatment.
+    pub fn spec_of(&self, observation: &Observation) -> Option<&AttemptSpec> {
+        let planned = self.jobs.get(&observation.key)?.planned.as_ref()?;
+        planned.iter().find(|spec| spec.index == observation.index)
+    }
+
+    /// Whether the attempt `index` of job `key` said anything of `test`.
+    pub fn has_sample(&self, test: &TestId, key: &str, index: u32) -> bool {
+        self.observations(test)
+            .binary_search_by(|o| o.key.as_ref().cmp(key).then(o.index.cmp(&index)))
+            .is_ok()
+    }
+
+    /// Attempts that ended, infrastructure errors not counted.
+    pub fn attempts(&self) -> u64 {
+        let ended = self.records().filter(|record| !matches!(record.end, AttemptEnd::Infrastructure(_)));
+        ended.count() as u64
+    }
+
+    /// How many tests were seen to pass, to fail, or both.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for observations in self.each_observed() {
+            let passed = observations.iter().any(|o| matches!(o.seen, Seen::Pass));
+            let failed = observations.iter().any(|o| matches!(o.seen, Seen::Fail(_)));
+            match (passed, failed) {
+                (true, true) => tally.both += 1,
+                (true, false) => tally.only_passed += 1,
+                (false, true) => tally.only_failed += 1,
+                (false, false) => {}
+            }
+        }
+        tally
+    }
+
+    /// Samples recorded.
+    pub fn samples_total(&self) -> u64 {
+        self.each_observed().map(|observations| observations.len() as u64).sum()
+    }
+
+    /// Infrastructure errors: attempts that ended with one, and lost jobs.
+    pub fn infrastructure_errors(&self) -> u64 {
+        let attempts = self.records().filter(|record| matches!(record.end, AttemptEnd::Infrastructure(_)));
+        (attempts.count() + self.lost_jobs().count()) as u64
+    }
+
+    /// Jobs that are lost, with the reason.
+    pub fn lost_jobs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.jobs
+            .iter()
+            .filter(|(_, entry)| entry.reported == Reported::NotYet)
+            .filter_map(|(key, entry)| Some((key.as_ref(), entry.lost.as_deref()?)))
+    }
+
+    /// Time spent in containers, in seconds.
+    pub fn container_seconds(&self) -> f64 {
+        let micros: u64 = self.records().map(|record| record.wall_us).sum();
+        micros as f64 / 1e6
+    }
+
+    /// Mean duration in seconds of attempts of `scope` that ran to their end or were interrupted, with
+    /// nothing changed around the tests; none if there is none.
+    pub fn mean_attempt_seconds(&self, scope: Scope) -> Option<f64> {
+        let (seconds, count) = self.attempt_seconds(scope);
+        (count > 0).then(|| seconds / count as f64)
+    }
+
+    /// Seconds spent in attempts of `scope` that ran to their end or were interrupted, with nothing
+    /// changed around the tests, and how many there are.
+    pub fn attempt_seconds(&self, scope: Scope) -> (f64, u64) {
+        let (mut micros, mut count) = (0_u64, 0_u64);
+        for record in self.records().filter(|record| record.scope == scope && record.world.is_plain()) {
+            match record.end {
+                AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => {
+                    micros += record.wall_us;
+                    count += 1;
+                }
+                AttemptEnd::NothingRan { .. } | AttemptEnd::Infrastructure(_) => {}
+            }
+        }
+        (micros as f64 / 1e6, count)
+    }
+
+    /// Tests an attempt was to run and said nothing of, in listing order. Missing data: neither
+    /// passes nor failures. Empty for attempts that have not ended.
+    pub fn missing(&self, key: &str, index: u32) -> Vec<TestId> {
+        let Some(Attempt { spec: Some(spec), standing: Standing::Ended(_), .. }) = self.attempt(key, index)
+        else {
+            return Vec::new();
+        };
+        let selected = match &spec.tests {
+            Selection::All => &self.tests,
+            Selection::Only(tests) => tests,
+        };
+        selected.iter().filter(|test| !self.has_sample(test, key, index)).cloned().collect()
+    }
+
+    /// Files that could not be collected in some attempt, by path, each with one of its errors.
+    pub fn collection_errors(&self) -> Vec<CollectionError> {
+        let mut errors: BTreeMap<&str, &str> = BTreeMap::new();
+        for error in self.records().flat_map(|record| &record.collection_errors) {
+            let message = errors.entry(&error.path).or_insert(&error.message);
+            *message = (*message).min(&error.message);
+        }
+        let own = |(path, message): (&str, &str)| CollectionError {
+            path: path.to_owned(),
+            message: message.to_owned(),
+        };
+        errors.into_iter().map(own).collect()
+    }
+
+    /// Why nothing ran in attempts in which something should have, each reason once.
+    pub fn nothing_ran(&self) -> BTreeSet<&str> {
+        self.records()
+            .filter_map(|record| match &record.end {
+                AttemptEnd::NothingRan { reason } => Some(reason.as_str()),
+                AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {
+                    None
+                }
+            })
+            .collect()
+    }
+
+    /// Workers that ran something.
+    pub fn workers(&self) -> HashSet<&WorkerId> {
+        self.records().map(|record| &record.worker).collect()
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = &AttemptRecord> {
+        self.jobs.values().flat_map(|entry| entry.records.values())
+    }
+}
+
+impl JobEntry {
+    fn attempts<'a>(&'a self, key: &'a str) -> impl Iterator<Item = Attempt<'a>> {
+        let planned = self.planned.iter().flatten();
+        let ahead_of_plan = self
+            .records
+            .keys()
+            .copied()
+            .filter(move |index| !self.planned.iter().flatten().any(|spec| spec.index == *index));
+        planned
+            .map(|spec| (spec.index, Some(spec)))
+            .chain(ahead_of_plan.map(|index| (index, None)))
+            .map(move |(index, spec)| Attempt { key, index, spec, standing: self.standing(index) })
+    }
+
+    pub(super) fn standing(&self, index: u32) -> Standing<'_> {
+        match self.records.get(&index) {
+            Some(record) => Standing::Ended(record),
+            None if self.reported == Reported::Yes || self.lost.is_some() => Standing::Lost,
+            None => Standing::Outstanding,
+        }
+    }
+}

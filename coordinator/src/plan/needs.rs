@@ -1,0 +1,282 @@
+//! What each test still needs, and which tests are answered. Follows from the question, what was
+//! seen, what was known before, and what is believed; the same for the planner, which makes the runs
+//! that are missing, and for the report, which says why there are no more.
+
+use super::alone::Alone;
+use super::beliefs::Beliefs;
+use super::costs::Costs;
+use super::history::{History, Record};
+use super::ledger::{Ledger, TestTally};
+use super::{Guarantee, Question, derive_seed};
+use flakefarm_shared::Scope;
+use serde::{Deserialize, Serialize};
+
+/// Runs of a test that was seen to pass and to fail, for its rate.
+const FLAKY_RUNS: u32 = 20;
+/// A flake is confirmed when both outcomes were seen so often.
+const CONFIRMED: u32 = 2;
+/// Skips after which a test is taken for skipped.
+const SKIPS: u32 = 3;
+/// A test that is skipped more often than it runs is given up after so many times the runs it needs.
+const HEARD_AT_MOST: u32 = 2;
+/// Attempts that said nothing of a test, after which it is tried alone only.
+const UNHEARD: u32 = 3;
+/// A test that was not run for so long is run at least once, whatever its record.
+const LOOK_AGAIN_DAYS: f64 = 7.0;
+/// Of the other tests with a full record, one in so many is run once, another one each time.
+const LOOK_AT_ONE_IN: u64 = 10;
+/// Attempts on many tests that gave nothing, beyond those that did, after which no more are made.
+const IN_VAIN: u32 = 6;
+/// Steps of bisection over the logarithm of a price.
+const PRICE_STEPS: usize = 30;
+
+/// How it stands with one test.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It never failed, often enough.
+    Healthy,
+    /// It was seen to pass and to fail, often enough to know how often.
+    Flaky,
+    /// It always failed, often enough.
+    Broken,
+    /// It was always skipped.
+    Skipped,
+    /// So many more runs are needed, those under way not counted.
+    Open(u32),
+    /// More runs would say nothing: too many were in vain.
+    GivenUp,
+}
+
+impl Answer {
+    /// Whether no more runs are needed.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Answer::Open(_))
+    }
+}
+
+/// What is needed of all tests, by place in the ledger.
+pub(super) struct Needs {
+    /// How it stands, counting what was seen only.
+    pub(super) answers: Vec<Answer>,
+    /// Runs to be planned: what is missing once everything under way has passed.
+    pub(super) runs: Vec<u32>,
+    /// Clean runs that are (or, if it never fails, will be) enough, old ones included.
+    pub(super) targets: Vec<u32>,
+}
+
+impl Needs {
+    pub(super) fn find(
+        question: &Question,
+        ledger: &Ledger,
+        history: &History,
+        beliefs: &Beliefs,
+        costs: &Costs<'_>,
+        futile: &Futile,
+    ) -> Self {
+        let count = ledger.tests().len();
+        let look = derive_seed(question.seed, "look");
+        let targets = match question.guarantee {
+            Guarantee::PerTest => vec![question.runs_for_guarantee(); count],
+            Guarantee::PerSuite => suite_targets(question, ledger, history, beliefs, costs),
+        };
+        let mut needs = Self { answers: Vec::with_capacity(count), runs: Vec::with_capacity(count), targets };
+        for place in 0..count {
+            let record = record_of(history, ledger, place);
+            let of =
+                Of { question, beliefs, futile, ledger, look, place, target: needs.targets[place], record };
+            let tally = ledger.tally_of(place);
+            let answer = of.answer(tally);
+            needs.runs.push(match answer {
+                Answer::Open(_) => match of.answer(&hoped_for(tally, ledger.under_way(place))) {
+                    Answer::Open(runs) => runs,
+                    Answer::Healthy | Answer::Flaky | Answer::Broken | Answer::Skipped | Answer::GivenUp => 0,
+                },
+                Answer::Healthy | Answer::Flaky | Answer::Broken | Answer::Skipped | Answer::GivenUp => 0,
+            });
+            needs.answers.push(answer);
+        }
+        needs
+    }
+}
+
+/// What a test did before, if that speaks of what it is now.
+pub(super) fn record_of<'a>(history: &'a History, ledger: &Ledger, place: usize) -> Option<&'a Record> {
+    if history.is_empty() { None } else { history.of(&ledger.tests()[place])?.record.as_ref() }
+}
+
+/// Which attempts are not worth making any more.
+pub(super) struct Futile {
+    /// On many tests: they come to nothing.
+    pub(super) many: bool,
+    /// On one.
+    pub(super) alone: Alone,
+}
+
+impl Futile {
+    pub(super) fn read(ledger: &Ledger) -> Self {
+        let (useful, in_vain) = ledger.attempts_on_many();
+        Self { many: in_vain > IN_VAIN + useful, alone: Alone::read(ledger) }
+    }
+}
+
+/// Whether a test is run with others. One that ends attempts, or that is never heard of, is run alone.
+pub(super) fn joins_others(tally: &TestTally) -> bool {
+    tally.interruptions == 0 && tally.unheard < UNHEARD && tally.alone_in_vain < UNHEARD + tally.alone
+}
+
+/// The counts as they will be if what is under way does as before.
+fn hoped_for(tally: &TestTally, under_way: u32) -> TestTally {
+    let mut hoped = *tally;
+    if tally.heard() > 0 && tally.skips == tally.heard() {
+        hoped.skips += under_way;
+    } else if tally.failures > 0 && tally.passes == 0 {
+        hoped.failures += under_way;
+    } else {
+        hoped.passes += under_way;
+    }
+    hoped
+}
+
+/// One test, and what its answer depends on beside its counts.
+struct Of<'a> {
+    question: &'a Question,
+    beliefs: &'a Beliefs,
+    futile: &'a Futile,
+    ledger: &'a Ledger,
+    /// The seed of this sweep's look at known tests.
+    look: u64,
+    place: usize,
+    target: u32,
+    record: Option<&'a Record>,
+}
+
+impl Of<'_> {
+    fn answer(&self, tally: &TestTally) -> Answer {
+        let open = |wanted: u32, have: u32| {
+            if have >= wanted {
+                None
+            } else if self.gave_up(tally) {
+                Some(Answer::GivenUp)
+            } else {
+                Some(Answer::Open(wanted - have))
+            }
+        };
+        match (tally.passes, tally.failures, tally.skips) {
+            (0, 0, 1..) => open(SKIPS, tally.skips).unwrap_or(Answer::Skipped),
+            (passes @ 1.., failures @ 1.., _) => {
+                let least = FLAKY_RUNS.min(self.question.runs_for_guarantee());
+                let confirmed = passes.min(failures) >= CONFIRMED.min(least / 2);
+                let wanted = if confirmed { least } else { self.question.runs_for_guarantee() };
+                open(wanted, tally.attempts()).unwrap_or(Answer::Flaky)
+            }
+            (0, failures @ 1.., _) => open(self.failures_for_broken(), failures).unwrap_or(Answer::Broken),
+            (passes, 0, skips) => {
+                let old = self.record.map_or(0.0, |record| record.clean_runs);
+                // A missing half is not worth an attempt: old runs are weighed, not counted.
+                let missing = (f64::from(self.target) - old - 0.5).ceil().max(0.0) as u32;
+                let wanted = if missing == 0 { u32::from(self.needs_a_look()) } else { missing };
+                if passes < wanted && skips > 0 && passes + skips >= HEARD_AT_MOST * wanted.max(SKIPS) {
+                    return Answer::GivenUp;
+                }
+                open(wanted, passes).unwrap_or(Answer::Healthy)
+            }
+        }
+    }
+
+    /// Whether more attempts would be in vain: with others, and alone.
+    fn gave_up(&self, tally: &TestTally) -> bool {
+        let with_others = joins_others(tally) && !self.futile.many;
+        !with_others && self.futile.alone.given_up(self.place, self.ledger)
+    }
+
+    /// Whether a test with a full record is run once all the same.
+    fn needs_a_look(&self) -> bool {
+        match self.record {
+            None => true,
+            Some(record) => {
+                record.age_days >= LOOK_AGAIN_DAYS
+                    || spread_out(self.look, self.place).is_multiple_of(LOOK_AT_ONE_IN)
+            }
+        }
+    }
+
+    /// Failures without a pass after which a test is broken.
+    fn failures_for_broken(&self) -> u32 {
+        let classical = self.question.runs_for_guarantee();
+        match self.question.guarantee {
+            Guarantee::PerTest => classical,
+            Guarantee::PerSuite => {
+                let rates = &self.beliefs.of(self.place).rates;
+                let risk = |n: &u32| rates.risk_of_broken(self.question.max_flake_rate, f64::from(*n));
+                (1..classical).find(|n| risk(n) <= self.question.confidence.risk()).unwrap_or(classical)
+            }
+        }
+    }
+}
+
+/// A number by seed and place, cheap enough for every test at every turn (the finaliser of SplitMix64).
+fn spread_out(seed: u64, place: usize) -> u64 {
+    let mut bits = seed ^ (place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// Clean runs each test is to have for the suite's guarantee: where they take most off the expected
+/// number of missed flaky tests for the container time they cost, until that number is the wanted
+/// share of the flaky tests that are expected. The optimum of a convex problem, by bisection over the
+/// price of a missed test.
+fn suite_targets(
+    question: &Question,
+    ledger: &Ledger,
+    history: &History,
+    beliefs: &Beliefs,
+    costs: &Costs<'_>,
+) -> Vec<u32> {
+    let most = question.runs_for_guarantee();
+    let count = ledger.tests().len();
+    let share_of_start = costs.overhead(Scope::Suite) / count.max(1) as f64;
+    let mut open: Vec<(usize, usize, f64)> = Vec::with_capacity(count);
+    let (mut expected, mut missed) = (0.0, 0.0);
+    for place in 0..count {
+        let tally = ledger.tally_of(place);
+        if tally.failures > 0 || tally.skips > 0 && tally.passes == 0 {
+            continue;
+        }
+        let old = record_of(history, ledger, place).map_or(0.0, |record| record.clean_runs);
+        let clean = old + f64::from(tally.passes + ledger.under_way(place));
+        let belief = beliefs.of(place);
+        expected += belief.missed[0];
+        missed += belief.missed_after(clean);
+        open.push((place, (clean as usize).min(most as usize), costs.seconds_at(place) + share_of_start));
+    }
+    let wanted = question.confidence.risk() * expected;
+    let mut targets: Vec<u32> = vec![0; count];
+    let at = |price: f64, have: usize, place: usize, seconds: f64| -> usize {
+        let gain = &beliefs.of(place).gain;
+        let worth_it = gain.partition_point(|gain| *gain >= price * seconds);
+        worth_it.clamp(have, (most as usize).max(have))
+    };
+    let price = if missed <= wanted {
+        f64::INFINITY
+    } else {
+        let (mut low, mut high) = (-40.0_f64, 20.0_f64);
+        for _ in 0..PRICE_STEPS {
+            let middle = 0.5 * (low + high);
+            let left: f64 = open
+                .iter()
+                .map(|(place, have, seconds)| {
+                    beliefs.of(*place).missed[at(middle.exp(), *have, *place, *seconds)]
+                })
+                .sum();
+            if left <= wanted { low = middle } else { high = middle }
+        }
+        low.exp()
+    };
+    for (place, have, seconds) in open {
+        targets[place] =
+            u32::try_from(at(price, have, place, seconds)).expect("at most the classical number");
+    }
+    targets
+}

@@ -1,0 +1,229 @@
+//! Adaptive sweeps, bent until something would break.
+
+use super::*;
+use flakefarm_shared::{Digest, TestSource};
+use std::num::NonZeroU64;
+
+fn adaptive(scope: ScopeChoice, guarantee: Guarantee) -> Question {
+    Question { runs: Runs::Adaptive, guarantee, ..question(scope, 1) }
+}
+
+/// No steady test is accused, and every test is answered.
+#[track_caller]
+fn everything_is_answered(model: &Model, question: &Question, ledger: &Ledger, history: &History) {
+    let answers = answers(question, ledger, history);
+    for TestModel { id: test, nature, .. } in model.tests() {
+        let found = assess(question, ledger, &answers, test);
+        let text = &found.stopped_because;
+        let allowed: &[Verdict] = match nature {
+            Nature::Steady => &[Verdict::Healthy],
+            Nature::Skips => &[Verdict::Skipped],
+            Nature::Silent => &[Verdict::Inconclusive],
+            Nature::Broken => &[Verdict::Broken],
+            Nature::Crashes(rate) if *rate >= 1.0 => &[Verdict::Broken],
+            Nature::Flakes(_)
+            | Nature::VictimOf(_)
+            | Nature::Needs(_)
+            | Nature::Crashes(_)
+            | Nature::HangsInSuites => &[Verdict::Flaky, Verdict::Healthy, Verdict::Broken],
+        };
+        assert!(allowed.contains(&found.verdict), "{test} {nature:?}: {:?} {text}", found.verdict);
+        let answer = answers.of(question, ledger, test).answer;
+        let scope = question.scope;
+        assert!(
+            answer.is_final(),
+            "{test} {nature:?}, scope {scope}: {answer:?} {text} {:?}",
+            ledger.place(test).map(|place| ledger.tally_of(place))
+        );
+        if question.guarantee == Guarantee::PerTest && *nature == Nature::Steady && history.is_empty() {
+            assert!(found.attempts >= question.runs_for_guarantee(), "{test}: {text}");
+        }
+    }
+}
+
+#[test]
+fn adaptive_sweeps_answer_everything_under_both_guarantees() {
+    for guarantee in Guarantee::ALL {
+        let model = Model::new(&zoo(), 40, CALM);
+        for chaos in 0..6 {
+            let question = Question { seed: chaos, ..adaptive(ScopeChoice::Auto, guarantee) };
+            let ledger = carry_out(&model, &question, chaos);
+            everything_is_answered(&model, &question, &ledger, &History::default());
+            #[track_caller]
+            fn check(found: &Assessment, verdict: Verdict, category: Option<Category>) {
+                assert_eq!(found.verdict, verdict, "{found:#?}");
+                assert_eq!(found.category.as_ref().map(|finding| finding.category), category, "{found:#?}");
+            }
+            let judged = |test| judge(&question, &ledger, test);
+            check(&judged("tests/test_1.py::test_victim"), Verdict::Flaky, Some(Category::OrderVictim));
+            check(&judged("tests/test_2.py::test_brittle"), Verdict::Flaky, Some(Category::OrderBrittle));
+            check(&judged("tests/test_3.py::test_random"), Verdict::Flaky, Some(Category::NonDeterministic));
+            check(&judged("tests/test_3.py::test_broken"), Verdict::Broken, None);
+        }
+    }
+}
+
+#[test]
+fn an_adaptive_sweep_costs_no_more_than_the_fixed_number_and_the_suites_guarantee_far_less() {
+    let model = Model::new(&zoo(), 40, CALM);
+    let cost = |question: &Question| carry_out(&model, question, 1).container_seconds();
+    let fixed = cost(&question(ScopeChoice::Auto, 59));
+    let per_test = cost(&adaptive(ScopeChoice::Auto, Guarantee::PerTest));
+    let per_suite = cost(&adaptive(ScopeChoice::Auto, Guarantee::PerSuite));
+    assert!(per_test <= fixed && per_suite < 0.6 * per_test, "{fixed} {per_test} {per_suite}");
+}
+
+#[test]
+fn crashes_and_hangs_cost_nobody_else_an_answer() {
+    let mut named = zoo();
+    named.push(("tests/test_0.py::test_segfaults", Kind::Crashes(1.0)));
+    named.push(("tests/test_1.py::test_sometimes_segfaults", Kind::Crashes(0.3)));
+    named.push(("tests/test_2.py::test_hangs", Kind::HangsInSuites));
+    named.push(("tests/test_3.py::test_silent", Kind::Silent));
+    let model = Model::new(&named, 20, CALM);
+    for scope in ScopeChoice::ALL {
+        for guarantee in Guarantee::ALL {
+            let max_flake_rate = Rate::new(0.25).unwrap();
+            let question = Question { max_flake_rate, ..adaptive(scope, guarantee) };
+            let ledger = carry_out(&model, &question, 3);
+            everything_is_answered(&model, &question, &ledger, &History::default());
+        }
+    }
+}
+
+#[test]
+fn adaptive_sweep_of_a_farm_that_always_fails_ends() {
+    let model = Model::new(&[], 5, Weather { infrastructure: 1.0, in_a_row: u32::MAX, ..CALM });
+    for scope in ScopeChoice::ALL {
+        let question = adaptive(scope, Guarantee::PerTest);
+        let ledger = carry_out(&model, &question, 1);
+        let found = judge(&question, &ledger, "tests/test_0.py::test_steady_0");
+        assert_eq!((found.verdict, found.attempts), (Verdict::Inconclusive, 0));
+    }
+}
+
+#[test]
+fn an_adaptive_sweep_of_a_selection_runs_nothing_else() {
+    let model = Model::new(&zoo(), 40, CALM);
+    for scope in ScopeChoice::ALL {
+        let tests = TestFilter(vec!["test_1.py".into()]);
+        let question = Question { tests, ..adaptive(scope, Guarantee::PerSuite) };
+        let ledger = carry_out(&model, &question, 1);
+        for TestModel { id: test, .. } in model.tests() {
+            let wanted = test.as_str().contains("test_1.py");
+            assert_eq!(!ledger.observations(test).is_empty(), wanted, "{test}");
+        }
+    }
+}
+
+#[test]
+fn a_budget_of_attempts_is_kept_and_said() {
+    let model = Model::new(&zoo(), 30, CALM);
+    for scope in [ScopeChoice::Auto, ScopeChoice::Suite] {
+        let budget = Some(Budget::Attempts(NonZeroU64::new(12).unwrap()));
+        let question = Question { budget, ..adaptive(scope, Guarantee::PerTest) };
+        let ledger = carry_out(&model, &question, 1);
+        assert!(ledger.attempts() <= 12, "{}", ledger.attempts());
+        assert!(next(&question, &ledger).limited);
+        let found = judge(&question, &ledger, "tests/test_0.py::test_steady_0");
+        let text = &found.stopped_because;
+        assert_eq!(found.verdict, Verdict::Inconclusive);
+        assert!(text.contains("of 59 wanted: if it flakes, less than"), "{text}");
+    }
+}
+
+#[test]
+fn container_time_is_kept_but_for_the_first_attempt() {
+    let model = Model::new(&zoo(), 30, CALM);
+    for seconds in [1, 10, 30] {
+        let budget = Some(Budget::Container(Duration::from_secs(seconds)));
+        let question = Question { budget, ..adaptive(ScopeChoice::Auto, Guarantee::PerTest) };
+        let ledger = carry_out(&model, &question, 1);
+        let (spent, one) = (ledger.container_seconds(), ledger.mean_attempt_seconds(Scope::Suite).unwrap());
+        let seconds = seconds as f64;
+        assert!(spent <= 1.1 * seconds + one && spent >= 0.9 * seconds - one, "{spent} of {seconds}");
+    }
+}
+
+#[test]
+fn when_the_clock_has_run_out_nothing_more_is_planned() {
+    let model = Model::new(&zoo(), 30, CALM);
+    let budget = Some(Budget::Clock(Duration::from_secs(60)));
+    let question = Question { budget, ..adaptive(ScopeChoice::Auto, Guarantee::PerTest) };
+    let mut ledger = Ledger::new(model.ids());
+    let first = plan(&question, &ledger, &History::default(), Duration::ZERO);
+    assert!(!first.jobs.is_empty() && first.state == Planning::Working);
+    for job in &first.jobs {
+        ledger.note_planned(&job.key, &job.attempts);
+    }
+    let late = plan(&question, &ledger, &History::default(), Duration::from_secs(61));
+    assert_eq!((late.jobs.len(), late.state, late.limited), (0, Planning::Overdue, true));
+}
+
+#[test]
+fn what_earlier_sweeps_saw_is_not_run_again() {
+    const DAY: i64 = 86_400_000_000;
+    let model = Model::new(&[], 40, CALM);
+    let tests = model.ids();
+    let fingerprint = |version: &str| Digest::of(version.as_bytes());
+    let past = |failures| -> Vec<PastRun> {
+        let run = |test: &TestId| PastRun {
+            test: test.clone(),
+            fingerprint: Some(fingerprint("a")),
+            attempts: 80,
+            failures,
+            seconds: 0.01,
+            finished_at: 99 * DAY,
+        };
+        tests.iter().map(run).collect()
+    };
+    let history = |version: &str, failures, today| {
+        let source = TestSource { fingerprint: fingerprint(version), risks: Vec::new() };
+        History::new(&tests, &vec![source; tests.len()], past(failures), today * DAY)
+    };
+    for guarantee in Guarantee::ALL {
+        let question = adaptive(ScopeChoice::Auto, guarantee);
+        let cost = |history: &History| {
+            let ledger = carry_out_knowing(&model, &question, history, 1);
+            everything_is_answered(&model, &question, &ledger, history);
+            ledger.container_seconds()
+        };
+        let new = cost(&History::default());
+        let known = cost(&history("a", 0, 100));
+        assert!(known < 0.12 * new, "{guarantee:?}: {known} {new}");
+        for again in [history("b", 0, 100), history("a", 1, 100), history("a", 0, 1_000)] {
+            let cost = cost(&again);
+            assert!(cost > 0.6 * new, "{guarantee:?}: {cost} {new}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn adaptive_sweeps_lose_nothing_in_a_storm(
+        chaos: u64, scope in 0..4_usize, suite: bool, crash in 0.0..1.0_f64,
+    ) {
+        let mut named = zoo();
+        named.push(("tests/test_1.py::test_segfaults", Kind::Crashes(crash)));
+        named.push(("tests/test_2.py::test_hangs", Kind::HangsInSuites));
+        let model = Model::new(&named, 12, STORM);
+        let guarantee = Guarantee::ALL[usize::from(suite)];
+        let max_flake_rate = Rate::new(0.2).unwrap();
+        let question = Question { seed: chaos, max_flake_rate, ..adaptive(ScopeChoice::ALL[scope], guarantee) };
+        let ledger = carry_out(&model, &question, chaos);
+        everything_is_answered(&model, &question, &ledger, &History::default());
+    }
+
+    #[test]
+    fn adaptive_plans_do_not_depend_on_the_order_of_arrival(chaos: u64, cut in 0.0..1.0_f64) {
+        let model = Model::new(&zoo(), 6, STORM);
+        let max_flake_rate = Rate::new(0.3).unwrap();
+        let question = Question { max_flake_rate, ..adaptive(ScopeChoice::Auto, Guarantee::PerSuite) };
+        let (one, other) = noted_twice(&model, &question, chaos, cut);
+        prop_assert_eq!(next(&question, &one), next(&question, &other));
+        let of = |ledger: &Ledger| answers(&question, ledger, &History::default());
+        prop_assert_eq!(of(&one), of(&other));
+    }
+}

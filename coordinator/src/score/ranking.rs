@@ -1,0 +1,97 @@
+//! How much a test matters: the score, and the failures it is made of.
+
+use crate::plan::{Observation, Seen};
+use crate::score::durations::DurationSummary;
+use flakefarm_shared::{Digest, FailureKind};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Failures that look alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignatureCount {
+    /// What they have in common.
+    pub signature: String,
+    /// How they failed.
+    pub kind: FailureKind,
+    /// How many.
+    pub count: u32,
+    /// The message of the first of them.
+    pub message: String,
+    /// The output of the first of them that has one.
+    pub output: Option<Digest>,
+}
+
+/// 0.5 · 2 min(p, 1-p) + 0.3 · timing instability + 0.2 · failure diversity.
+pub(super) fn score(
+    failures: u32,
+    attempts: u32,
+    durations: Option<&DurationSummary>,
+    signatures: &[SignatureCount],
+) -> f64 {
+    let undecided = if attempts == 0 {
+        0.0
+    } else {
+        let p = f64::from(failures) / f64::from(attempts);
+        2.0 * p.min(1.0 - p)
+    };
+    let instability = durations.map_or(0.0, |durations| durations.instability);
+    0.5 * undecided + 0.3 * instability + 0.2 * diversity(signatures)
+}
+
+/// Entropy of the signatures over the most it could be, ln(failures): 0 if all look alike, 1 if no
+/// two do.
+fn diversity(signatures: &[SignatureCount]) -> f64 {
+    let failures: f64 = signatures.iter().map(|s| f64::from(s.count)).sum();
+    if failures < 2.0 {
+        return 0.0;
+    }
+    let share = |s: &SignatureCount| f64::from(s.count) / failures;
+    let entropy: f64 = -signatures.iter().map(|s| share(s) * share(s).ln()).sum::<f64>();
+    (entropy / failures.ln()).clamp(0.0, 1.0)
+}
+
+pub(super) fn signatures(observations: &[Observation]) -> Vec<SignatureCount> {
+    let mut found: BTreeMap<&str, SignatureCount> = BTreeMap::new();
+    for observation in observations {
+        let Seen::Fail(seen) = &observation.seen else { continue };
+        let entry = found.entry(&seen.failure.signature).or_insert_with(|| SignatureCount {
+            signature: seen.failure.signature.clone(),
+            kind: seen.failure.kind.clone(),
+            count: 0,
+            message: seen.failure.message.clone(),
+            output: None,
+        });
+        entry.count += 1;
+        entry.output = entry.output.take().or_else(|| seen.output.clone());
+    }
+    let mut signatures: Vec<SignatureCount> = found.into_values().collect();
+    signatures.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.signature.cmp(&b.signature)));
+    signatures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_as_documented() {
+        for row in crate::score::documented::rows("Score") {
+            let (failures, attempts) = row[0].split_once(" of ").unwrap();
+            let counts = row[1].split('+').filter_map(|count| count.parse().ok());
+            let signatures: Vec<SignatureCount> = counts
+                .map(|count| SignatureCount {
+                    signature: String::new(),
+                    kind: FailureKind::Assertion,
+                    count,
+                    message: String::new(),
+                    output: None,
+                })
+                .collect();
+            let instability = row[2].parse().unwrap();
+            let durations = DurationSummary { runs: 9, p50: 1.0, p95: 1.0, mean: 1.0, cv: 0.0, instability };
+            let found =
+                score(failures.parse().unwrap(), attempts.parse().unwrap(), Some(&durations), &signatures);
+            assert!((found - row[3].parse::<f64>().unwrap()).abs() < 0.000_5, "{row:?}: {found}");
+        }
+    }
+}
