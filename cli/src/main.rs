@@ -10,6 +10,7 @@ mod output;
 mod progress;
 mod roles;
 mod signals;
+mod simulate;
 mod stores;
 mod sweep;
 
@@ -53,6 +54,7 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
     match command {
         Command::Sweep(args) => Box::pin(sweep::sweep(*args)).await,
         Command::Init(args) => sweep::init(&args),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::Report(args) => output::rerender(&args).await,
         Command::Doctor(args) => doctor::doctor(&args).await,
         Command::Coordinator(args) => Box::pin(roles::coordinator(&args)).await,
