@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod roles;
 mod signals;
+mod simulate;
 mod stores;
 mod sweep;
 
@@ -54,6 +55,7 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
     match command {
         Command::Sweep(args) => Box::pin(sweep::sweep(*args)).await,
         Command::Init(args) => sweep::init(&args),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::Report(args) => output::rerender(&args).await,
         Command::Bench(args) => Box::pin(bench::bench(&args)).await,
         Command::Doctor(args) => doctor::doctor(&args).await,
