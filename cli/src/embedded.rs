@@ -5,6 +5,7 @@ use crate::exit::{Complaint, Exit};
 use crate::progress::Progress;
 use crate::stores;
 use flakefarm_coordinator::db::{Db, SweepRow, SweepState};
+use flakefarm_coordinator::events::Event;
 use flakefarm_coordinator::plan::SandboxChoice;
 use flakefarm_coordinator::report::Report;
 use flakefarm_coordinator::{Coordinator, Submission, engine};
@@ -16,8 +17,13 @@ use flakefarm_worker::sandbox::{DockerSandbox, Engine, LocalSandbox, Sandbox};
 use flakefarm_worker::{Ending, WorkerParts};
 use std::num::NonZeroU16;
 use std::path::Path;
-use tokio::sync::broadcast::error::RecvError;
+use std::time::Duration;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio_util::sync::CancellationToken;
+
+/// How long the stores of this process may fail before it gives up: there is nobody who would mend
+/// them while it waits.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A coordinator and a worker over a state directory, not yet moving.
 pub(crate) struct Embedded {
@@ -83,31 +89,19 @@ impl Embedded {
         });
         let working = tokio::spawn(flakefarm_worker::run(worker, ending.clone()));
 
-        let interrupted = loop {
-            tokio::select! {
-                event = events.recv() => match event {
-                    Ok(event) if event.sweep() != sweep => {}
-                    Ok(event) => {
-                        progress.show(&event);
-                        if matches!(event, flakefarm_coordinator::events::Event::Finished { .. }) {
-                            break false;
-                        }
-                    }
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => break false,
-                },
-                () = stop.cancelled() => break true,
-            }
-        };
-        if interrupted {
+        let outcome = watch(&mut events, sweep, progress, &stop).await;
+        if matches!(outcome, Watched::Interrupted) {
             progress.note("stopping; a second Ctrl-C stops at once");
         }
         ending.stop.cancel();
         let worked = working.await;
-        let report = if interrupted {
-            coordinator.stop_sweep(sweep, SweepState::Interrupted).await
-        } else {
-            coordinator.report(sweep).await
+        let report = match outcome {
+            Watched::Finished => coordinator.report(sweep).await.map_err(Complaint::from),
+            Watched::Interrupted => {
+                coordinator.stop_sweep(sweep, SweepState::Interrupted).await.map_err(Complaint::from)
+            }
+            Watched::StandsStill(message) => Err(Complaint::farm(message)
+                .hint("nothing that was recorded is lost: once this is mended, the same command with --resume goes on")),
         };
         loops_end.cancel();
         let looped = loops.await;
@@ -152,6 +146,45 @@ pub(crate) async fn open_database(state: &Path) -> Result<Db, Complaint> {
     stores::open_database(&format!("sqlite:{}", state.join("farm.db").display())).await
 }
 
+/// How watching a sweep ended.
+enum Watched {
+    Finished,
+    Interrupted,
+    /// The stores of this process have failed for too long.
+    StandsStill(String),
+}
+
+/// Shows what happens to a sweep until it ends or cannot go on.
+async fn watch(
+    events: &mut Receiver<Event>,
+    sweep: SweepId,
+    progress: &mut Progress,
+    stop: &CancellationToken,
+) -> Watched {
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = stop.cancelled() => return Watched::Interrupted,
+        };
+        let event = match event {
+            Ok(event) if event.concerns(sweep) => event,
+            Ok(_) | Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return Watched::Finished,
+        };
+        progress.show(&event);
+        match event {
+            Event::Finished { .. } => return Watched::Finished,
+            Event::Trouble { message, seconds } if seconds >= PATIENCE.as_secs() => {
+                return Watched::StandsStill(message);
+            }
+            Event::Trouble { .. }
+            | Event::Preparing { .. }
+            | Event::Listed { .. }
+            | Event::Progress { .. } => {}
+        }
+    }
+}
+
 async fn row(coordinator: &Coordinator, sweep: SweepId) -> Result<SweepRow, Complaint> {
     coordinator
         .db()
@@ -168,7 +201,7 @@ pub(crate) async fn connect_engine(worker: WorkerId) -> Result<Engine, Complaint
 }
 
 fn unavailable(error: &flakefarm_worker::sandbox::EngineUnavailable) -> Complaint {
-    Complaint::new(Exit::FarmFailed, flakefarm_coordinator::chain(error)).hint(error.hint())
+    Complaint::new(Exit::FarmFailed, flakefarm_shared::chain(error)).hint(error.hint())
 }
 
 /// Puts a worker together.
@@ -183,4 +216,12 @@ pub(crate) fn worker_parts(
     let environments = Environments::new(engine.clone(), blobs.clone());
     let sandbox = Sandbox::Docker(DockerSandbox::new(engine));
     WorkerParts { id, slots, queue, samples, blobs, environments, sandbox }
+}
+
+/// Attempts this machine makes at once unless told otherwise: more than it has cores makes all of
+/// them slower.
+pub(crate) fn slots_of_this_machine() -> NonZeroU16 {
+    let cores = std::thread::available_parallelism()
+        .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
+    NonZeroU16::new(cores).expect("there is at least one core")
 }

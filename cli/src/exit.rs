@@ -62,7 +62,7 @@ impl Complaint {
 
     /// An error of ours with all its causes, as a failure of the farm.
     pub(crate) fn of(error: &dyn std::error::Error) -> Self {
-        Self::farm(flakefarm_coordinator::chain(error))
+        Self::farm(flakefarm_shared::chain(error))
     }
 }
 

@@ -70,7 +70,7 @@ impl Farm {
             Complaint::farm(format!(
                 "the farm at {} does not answer: {}",
                 self.base,
-                flakefarm_coordinator::chain(&error)
+                flakefarm_shared::chain(&error)
             ))
             .hint("is the address right, and the coordinator up?")
         })?;

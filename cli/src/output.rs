@@ -92,7 +92,7 @@ pub(crate) fn print(text: &str) -> Result<(), Complaint> {
     }
 }
 
-fn write_file(file: &Path, text: &str) -> Result<(), Complaint> {
+pub(crate) fn write_file(file: &Path, text: &str) -> Result<(), Complaint> {
     std::fs::write(file, text)
         .map_err(|error| Complaint::farm(format!("failed to write {}: {error}", file.display())))
 }

@@ -76,6 +76,7 @@ impl Progress {
                     None => {}
                 }
             }
+            Event::Trouble { message, .. } => self.say_once(format!("waiting: {message}")),
             Event::Finished { .. } => self.clear(),
         }
     }

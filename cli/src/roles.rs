@@ -10,7 +10,6 @@ use flakefarm_shared::queue::Role;
 use flakefarm_shared::{WorkerId, now_micros};
 use flakefarm_worker::Ending;
 use std::io::Write;
-use std::num::NonZeroU16;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use tracing::{info, warn};
@@ -67,9 +66,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     if let Err(error) = samples.check().await {
         warn!(error = %error, "the sample store is not there yet");
     }
-    let cores = std::thread::available_parallelism()
-        .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
-    let slots = args.slots.unwrap_or_else(|| NonZeroU16::new(cores).expect("there is at least one core"));
+    let slots = args.slots.unwrap_or_else(embedded::slots_of_this_machine);
     let parts = embedded::worker_parts(id, slots, queue.clone(), samples, blobs, engine);
     // Told to stop, a worker takes no more and finishes its jobs; they are two minutes long at most.
     let ending = Ending { drain: stop, stop: tokio_util::sync::CancellationToken::new() };

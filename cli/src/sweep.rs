@@ -9,9 +9,9 @@ use crate::output::{self, Outputs};
 use crate::progress::Progress;
 use crate::{signals, stores};
 use flakefarm_coordinator::Submission;
-use flakefarm_coordinator::db::{SweepRow, SweepState};
+use flakefarm_coordinator::db::SweepRow;
 use flakefarm_coordinator::plan::{
-    Confidence, Question, QuestionKind, Rate, Runs, SandboxChoice, ScopeChoice, TestFilter,
+    Confidence, Guarantee, Question, QuestionKind, Rate, Runs, SandboxChoice, ScopeChoice, TestFilter,
 };
 use flakefarm_coordinator::report::{Report, Verdict};
 use flakefarm_shared::{Class, Digest, Refusal, SweepContext, WIRE_VERSION};
@@ -65,7 +65,7 @@ fn load(args: &SweepArgs, root: &Path, progress: &Progress) -> Result<LoadedProj
 }
 
 fn config_complaint(error: &flakefarm_worker::config::ConfigError) -> Complaint {
-    let complaint = Complaint::usage(flakefarm_coordinator::chain(error));
+    let complaint = Complaint::usage(flakefarm_shared::chain(error));
     match error.hint() {
         Some(hint) => complaint.hint(hint),
         None => complaint,
@@ -106,12 +106,14 @@ fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Re
     };
     Ok(Question {
         kind: QuestionKind::Detect,
-        runs: fixed.map_or(Runs::ForGuarantee, Runs::Fixed),
+        runs: fixed.map_or(Runs::Adaptive, Runs::Fixed),
         scope,
         order: args.order,
         seed: args.seed.or(defaults.seed).unwrap_or_else(fresh_seed),
         confidence,
         max_flake_rate,
+        guarantee: Guarantee::default(),
+        budget: None,
         workers,
         tests: TestFilter(args.tests.clone()),
         sandbox: args.sandbox.unwrap_or_default(),
@@ -125,11 +127,9 @@ fn fresh_seed() -> u64 {
 }
 
 fn slots(args: &SweepArgs, loaded: Option<&LoadedProject>) -> NonZeroU16 {
-    let cores = std::thread::available_parallelism()
-        .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
     args.workers
         .or_else(|| loaded.and_then(|loaded| loaded.sweep.workers.and_then(NonZeroU16::new)))
-        .unwrap_or_else(|| NonZeroU16::new(cores).expect("there is at least one core"))
+        .unwrap_or_else(embedded::slots_of_this_machine)
 }
 
 fn submission(
@@ -151,7 +151,7 @@ fn submission(
 async fn archive(root: &Path, progress: &Progress) -> Result<snapshot::Archive, Complaint> {
     let path = root.to_owned();
     let archive = tokio::task::spawn_blocking(move || snapshot::archive(&path)).await?.map_err(|error| {
-        let complaint = Complaint::usage(flakefarm_coordinator::chain(&error));
+        let complaint = Complaint::usage(flakefarm_shared::chain(&error));
         match error.hint() {
             Some(hint) => complaint.hint(hint),
             None => complaint,
@@ -218,11 +218,7 @@ async fn resume(
 
 fn ended_here(row: SweepRow, report: Report, outputs: Outputs) -> Ended {
     let state = row.state.word().to_owned();
-    let failure = match row.state {
-        SweepState::Failed(refusal) => Some(refusal),
-        SweepState::Running | SweepState::Answered | SweepState::Interrupted | SweepState::Cancelled => None,
-    };
-    Ended { state, failure, report, outputs }
+    Ended { state, failure: row.state.refusal().cloned(), report, outputs }
 }
 
 async fn on_farm(
@@ -323,8 +319,7 @@ pub(crate) fn init(args: &InitArgs) -> Result<Exit, Complaint> {
     if args.print {
         output::print(&text)?;
     } else {
-        std::fs::write(&file, text)
-            .map_err(|error| Complaint::farm(format!("failed to write {}: {error}", file.display())))?;
+        output::write_file(&file, &text)?;
         eprintln!("wrote {}: {}", file.display(), describe(&detected));
     }
     Ok(Exit::Clean)

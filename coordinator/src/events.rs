@@ -44,6 +44,13 @@ pub enum Event {
         /// Workers' slots seen lately.
         slots: u32,
     },
+    /// A loop of the coordinator fails and tries again. It concerns every sweep.
+    Trouble {
+        /// What stands still and why, for people.
+        message: String,
+        /// For how long it has failed.
+        seconds: u64,
+    },
     /// The sweep has ended; its report is there.
     Finished {
         /// The sweep.
@@ -54,13 +61,14 @@ pub enum Event {
 }
 
 impl Event {
-    /// The sweep it happened to.
-    pub fn sweep(&self) -> SweepId {
+    /// Whether it concerns `wanted`.
+    pub fn concerns(&self, wanted: SweepId) -> bool {
         match self {
             Event::Preparing { sweep, .. }
             | Event::Listed { sweep, .. }
             | Event::Progress { sweep, .. }
-            | Event::Finished { sweep, .. } => *sweep,
+            | Event::Finished { sweep, .. } => *sweep == wanted,
+            Event::Trouble { .. } => true,
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::attempt::{AttemptRecord, CollectionError, InfraError};
 use crate::ids::{AttemptId, Digest, JobId, SweepId, TestId};
 use crate::message::Class;
 use crate::project::ProjectSpec;
+use crate::source::TestSource;
 use crate::world::{SandboxLevel, World};
 use serde::{Deserialize, Serialize};
 
@@ -141,6 +142,9 @@ pub struct Listing {
     pub image: String,
     /// The command that runs the given order by hand in that image, without the test ids.
     pub command: String,
+    /// What the sources say of each test, in the order of `tests`; empty if nothing.
+    #[serde(default)]
+    pub sources: Vec<TestSource>,
 }
 
 impl JobReport {

@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod project;
 pub mod queue;
 pub mod samples;
+pub mod source;
 pub mod world;
 
 pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage};
@@ -20,6 +21,7 @@ pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection,
 pub use message::{Class, Control, JobEnd, JobMessage, Refusal, WorkerMessage};
 pub use outcome::{Failure, FailureKind, Outcome, Phase, Sample};
 pub use project::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
+pub use source::{Risk, TestSource};
 pub use world::{SandboxLevel, World};
 
 /// Version of everything that crosses a process edge (messages, specs, reports). A peer that reads
@@ -33,4 +35,16 @@ pub type UnixMicros = i64;
 pub fn now_micros() -> UnixMicros {
     let now = time::OffsetDateTime::now_utc();
     i64::try_from(now.unix_timestamp_nanos() / 1_000).expect("the year is before 294247")
+}
+
+/// An error and its causes on one line: the one place that joins them.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

@@ -97,7 +97,7 @@ def bring_source(project, options, tree):
         shutil.copytree(source, tree, symlinks=True, ignore=shutil.ignore_patterns(".git"))
         return
     base = options.mirror / project["repository"].replace("/", "+")
-    candidates = [base, *sorted(base.glob("*"))]
+    candidates = [base, *sorted(base.glob("*")), *sorted(base.glob("*/.git"))]
     repository = next((path for path in candidates if (path / "HEAD").is_file() and (path / "objects").is_dir()), None)
     if repository is None:
         raise NotSwept(f"no git directory at {base}")
@@ -123,8 +123,10 @@ def configuration(project, options):
         "[project]",
         f"name = {json.dumps(project['name'])}",
     ]
+    # The requirements are what the tests need, not what the project's options report with (coverage, say).
+    lines += ["", "[tests]", 'arguments = ["-o", "addopts="]']
     if project.get("test_paths"):
-        lines += ["", "[tests]", f"paths = {json.dumps(project['test_paths'])}"]
+        lines += [f"paths = {json.dumps(project['test_paths'])}"]
     lines += [
         "",
         "[environment]",
@@ -164,7 +166,7 @@ def compare(project, report):
     known = {test["id"]: test for test in project.get("flaky", [])}
     # Tests that were seen to vary but whose cause nobody established: no miss, no false accusation.
     varied = {test["id"] for test in project.get("also_varied", [])}
-    varied |= {test if isinstance(test, str) else test["id"] for test in project.get("varied_but_unlisted", [])}
+    varied |= {test["test_id"] for test in project.get("varied_but_unlisted", [])}
     accused = {test for test, verdict in verdicts.items() if verdict in ("flaky", "fragile")}
     found = sorted(set(known) & accused)
     missed = sorted(set(known) - accused)

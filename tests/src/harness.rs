@@ -105,6 +105,18 @@ pub fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
     dir
 }
 
+/// A project of three tests: one healthy and slow, one flaky, one broken. Its image needs nothing.
+pub const MIXED: &[(&str, &str)] = &[
+    ("flakefarm.toml", "[environment]\nsetup = [\"python3 -c 'import pytest'\"]\n"),
+    (
+        "test_mixed.py",
+        "import random, time\n\
+         def test_healthy(): time.sleep(0.2)\n\
+         def test_flaky(): assert random.random() < 0.5\n\
+         def test_broken(): assert 1 == 2\n",
+    ),
+];
+
 /// A child process that does not outlive the test.
 #[derive(Debug)]
 pub struct Process(pub Child);

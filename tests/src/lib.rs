@@ -2,4 +2,6 @@
 
 pub mod contract;
 pub mod eventually;
+pub mod farm;
 pub mod harness;
+pub mod relay;

@@ -153,7 +153,7 @@ async fn addresses_that_make_no_sense_are_refused_without_their_password() {
     {
         let error = Db::open(address).await.unwrap_err();
         assert!(matches!(error, DbError::Address { .. }), "{address}: {error:?}");
-        let shown = flakefarm_coordinator::chain(&error);
+        let shown = flakefarm_shared::chain(&error);
         assert!(address.starts_with("hidden") || !shown.contains("hidden"), "{shown}");
     }
 }

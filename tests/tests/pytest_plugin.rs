@@ -1,5 +1,8 @@
 //! The pytest plugin on a real pytest, on this machine's Python: no container, real processes.
 
+#[path = "pytest_plugin/sources.rs"]
+mod sources;
+
 use flakefarm_shared::{AttemptEnd, Digest, FailureKind, Order, Outcome, Phase, TestId};
 use flakefarm_worker::config::LoadedProject;
 use flakefarm_worker::frameworks::pytest::{
@@ -46,10 +49,15 @@ fn run(command: &mut Command, hint: &str) {
 /// Runs one attempt on a copy of a fixture project, as a sandbox would.
 fn attempt(fixture: &str, python: &Path, request: RunRequest<'_>, limit: Duration) -> AttemptReading {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let root = home.path().join("work");
     let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/pytest").join(fixture);
-    copy(&original, &root);
-    let plugin = home.path().join("plugin");
+    copy(&original, &home.path().join("work"));
+    attempt_at(home.path(), python, request, limit)
+}
+
+/// Runs one attempt on the project in `home/work`.
+fn attempt_at(home: &Path, python: &Path, request: RunRequest<'_>, limit: Duration) -> AttemptReading {
+    let root = home.join("work");
+    let plugin = home.join("plugin");
     std::fs::create_dir(&plugin).expect("a directory");
     for (name, content) in pytest::files() {
         std::fs::write(plugin.join(name), content).expect("a file");
@@ -58,7 +66,7 @@ fn attempt(fixture: &str, python: &Path, request: RunRequest<'_>, limit: Duratio
     let mut child = Command::new(python)
         .arg(plugin.join("run.py"))
         .current_dir(&root)
-        .env("HOME", home.path())
+        .env("HOME", home)
         .env_remove("PYTEST_ADDOPTS")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -233,6 +241,14 @@ fn a_listing_runs_nothing_and_agrees_with_a_run() {
     assert_eq!(listing.tests, run.tests);
     let ended: Vec<TestId> = run.samples.iter().map(|read| read.sample.test.clone()).collect();
     assert_eq!(ended, run.tests);
+}
+
+#[test]
+fn a_list_longer_than_any_line_may_be_is_read_whole() {
+    let listing = attempt("crowd", python(), RunRequest::List, PATIENCE);
+    assert_eq!(listing.tests.len(), 4000);
+    assert_eq!(listing.sources.len(), 4000);
+    assert_eq!(listing.garbage_lines, 0);
 }
 
 #[test]

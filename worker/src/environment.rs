@@ -124,13 +124,7 @@ pub enum PrepareError {
 
 impl From<BlobError> for PrepareError {
     fn from(error: BlobError) -> Self {
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        PrepareError::Infra(InfraError { stage: InfraStage::Blobs, message })
+        PrepareError::Infra(InfraError { stage: InfraStage::Blobs, message: flakefarm_shared::chain(&error) })
     }
 }
 
@@ -150,9 +144,7 @@ impl Environments {
         progress: impl Fn(String) + Send + Sync,
     ) -> Result<PreparedImage, PrepareError> {
         match self {
-            Environments::Images(images) => {
-                images.prepare_once(context, plugin_files, progress).await
-            }
+            Environments::Images(images) => images.prepare_once(context, plugin_files, progress).await,
             Environments::Local(places) => places.prepare(context, plugin_files, progress).await,
             Environments::Given(given) => Ok(given.clone()),
         }

@@ -3,7 +3,7 @@
 
 use crate::attempt::{self, AttemptSetting, Unwatched, Watched};
 use crate::environment::{Environments, PrepareError};
-use crate::frameworks::pytest;
+use crate::frameworks::pytest::{self, AttemptReading};
 use crate::machine;
 use crate::sandbox::Sandbox;
 use flakefarm_shared::blobs::{BlobError, Blobs};
@@ -11,7 +11,7 @@ use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Class, Digest, InfraError, InfraStage, JobEnd,
     JobMessage, JobReport, JobSpec, Listing, Outcome, Refusal, SandboxLevel, SweepContext, WIRE_VERSION,
-    Work, WorkerId, now_micros,
+    Work, WorkerId, chain, now_micros,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU16;
@@ -227,28 +227,7 @@ async fn list(
         return Err(Stop::Infrastructure(error));
     }
     if reading.tests.is_empty() {
-        let reason = match &reading.end {
-            AttemptEnd::NothingRan { reason } => reason.clone(),
-            AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {
-                String::new()
-            }
-        };
-        let mut log = String::new();
-        for error in &reading.collection_errors {
-            log.push_str(&format!("{}:\n{}\n", error.path, error.message));
-        }
-        if log.is_empty() {
-            log = if reason.is_empty() { stray_output } else { reason };
-        }
-        return Err(Stop::Refused(Refusal {
-            message: if reading.collection_errors.is_empty() {
-                "no tests found".to_owned()
-            } else {
-                "no tests found: collection failed".to_owned()
-            },
-            log,
-            hint: Some("set `paths` under [tests] in flakefarm.toml, or see whether `pytest --collect-only` finds them".to_owned()),
-        }));
+        return Err(Stop::Refused(nothing_listed(&reading, stray_output)));
     }
     Ok(Listing {
         tests: reading.tests,
@@ -256,7 +235,41 @@ async fn list(
         framework_version: reading.framework_version,
         image: setting.image.to_owned(),
         command: pytest::command(setting.project),
+        sources: reading.sources,
     })
+}
+
+/// Why a listing found no test, with what the framework said and what may help.
+fn nothing_listed(reading: &AttemptReading, stray_output: String) -> Refusal {
+    let reason = match &reading.end {
+        AttemptEnd::NothingRan { reason } => reason.as_str(),
+        AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => "",
+    };
+    let mut log = String::new();
+    for error in &reading.collection_errors {
+        log.push_str(&format!("{}:\n{}\n", error.path, error.message));
+    }
+    if log.is_empty() {
+        log = if reason.is_empty() { stray_output } else { reason.to_owned() };
+    }
+    let (message, hint) = if reason.starts_with(pytest::ARGUMENTS_REFUSED) {
+        (
+            "pytest cannot start",
+            "install the plugins that the project's configuration asks for, in a step of `setup` under \
+             [environment] in flakefarm.toml; or do without its options: `flakefarm sweep PATH -- -o addopts=`",
+        )
+    } else if reading.collection_errors.is_empty() {
+        (
+            "no tests found",
+            "set `paths` under [tests] in flakefarm.toml, or see whether `pytest --collect-only` finds them",
+        )
+    } else {
+        (
+            "no tests found: collection failed",
+            "if something is not installed, add it to `setup` under [environment] in flakefarm.toml",
+        )
+    };
+    Refusal { message: message.to_owned(), log, hint: Some(hint.to_owned()) }
 }
 
 async fn run(
@@ -389,15 +402,4 @@ impl Drop for Running<'_> {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -7,7 +7,9 @@ use crate::exit::Complaint;
 use crate::stores;
 use flakefarm_coordinator::db::{Db, NewJob, NewSweep, SweepState};
 use flakefarm_coordinator::events::Event;
-use flakefarm_coordinator::plan::{Confidence, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
+use flakefarm_coordinator::plan::{
+    Confidence, Guarantee, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
+};
 use flakefarm_coordinator::{Coordinator, Submission, engine};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::project::Framework;
@@ -313,6 +315,7 @@ impl Farm {
             let sweep = record(&db, &blobs, &context, question, jobs, JOB_ATTEMPTS).await?;
             let listing = Listing {
                 tests: (0..tests).map(test).collect(),
+                sources: Vec::new(),
                 collection_errors: Vec::new(),
                 framework_version: String::new(),
                 image: String::new(),
@@ -356,6 +359,8 @@ impl Farm {
             seed: 1,
             confidence: Confidence::DEFAULT,
             max_flake_rate: Rate::DEFAULT,
+            guarantee: Guarantee::PerTest,
+            budget: None,
             workers: SLOTS,
             tests: TestFilter(Vec::new()),
             sandbox: flakefarm_coordinator::plan::SandboxChoice::Container,

@@ -86,6 +86,16 @@ impl SweepState {
             SweepState::Failed(_) => "failed",
         }
     }
+
+    /// Why it cannot work, if it cannot.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            SweepState::Failed(refusal) => Some(refusal),
+            SweepState::Running | SweepState::Answered | SweepState::Interrupted | SweepState::Cancelled => {
+                None
+            }
+        }
+    }
 }
 
 /// A job to be recorded; it starts pending and available at once.

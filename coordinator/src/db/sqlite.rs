@@ -7,10 +7,10 @@ use super::raw::{clean, subject};
 use super::rows::{NewJob, VerdictRow};
 use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-    SqliteTransaction,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous, SqliteTransaction,
 };
-use sqlx::{QueryBuilder, Sqlite as Driver};
+use sqlx::{Connection, QueryBuilder, Sqlite as Driver};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -223,6 +223,12 @@ impl Sqlite {
     }
 }
 
+/// A commit that met a full disk was rolled back by SQLite, but the driver counts on: such a
+/// connection would refuse every further transaction and is dropped.
+pub(super) async fn is_between_transactions(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    Ok(!connection.is_in_transaction())
+}
+
 fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
@@ -230,4 +236,5 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(is_between_transactions(connection)))
 }

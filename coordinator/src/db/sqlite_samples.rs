@@ -88,6 +88,7 @@ impl SqliteSamples {
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
+            .before_acquire(|connection, _| Box::pin(super::sqlite::is_between_transactions(connection)))
             .connect_with(options)
             .await
             .map_err(sample_error)?;

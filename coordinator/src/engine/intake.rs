@@ -1,5 +1,6 @@
 //! From the queue to rows: ends of jobs, signs of life, dead jobs.
 
+use super::trouble::Step;
 use super::{Coordinator, EngineError};
 use crate::db::{Settlement, WorkerRow};
 use crate::events::Event;
@@ -13,6 +14,9 @@ use tracing::{error, info, warn};
 
 /// A job that met an infrastructure error this often is dead.
 const INFRASTRUCTURE_FAILURES: u32 = 5;
+
+/// Pause before a message that could not be recorded is looked at again.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Messages recorded in one transaction.
 const BATCH: usize = 256;
@@ -32,12 +36,10 @@ pub(super) async fn worker_messages(coordinator: Coordinator, stop: Cancellation
         {
             batch.push(delivery);
         }
-        if let Err(error) = record(&coordinator, batch).await {
-            warn!(
-                error = crate::chain(&error),
-                "workers' messages could not be recorded; they will come again"
-            );
-            tokio::time::sleep(Duration::from_millis(500)).await;
+        let recorded = record(&coordinator, batch).await;
+        coordinator.note(Step::Recording, &recorded);
+        if recorded.is_err() {
+            tokio::time::sleep(RETRY).await; // the messages were given back and come again
         }
     }
 }
@@ -131,9 +133,10 @@ pub(super) async fn dead_jobs(coordinator: Coordinator, stop: CancellationToken)
             () = stop.cancelled() => return,
         };
         let Some(delivery) = delivery else { return };
-        if let Err(error) = bury(&coordinator, delivery).await {
-            warn!(error = crate::chain(&error), "a dead job could not be recorded; it will come again");
-            tokio::time::sleep(Duration::from_millis(500)).await;
+        let buried = bury(&coordinator, delivery).await;
+        coordinator.note(Step::Burying, &buried);
+        if buried.is_err() {
+            tokio::time::sleep(RETRY).await;
         }
     }
 }

@@ -4,6 +4,7 @@
 mod intake;
 mod outbox;
 mod sweeps;
+mod trouble;
 
 pub use sweeps::{Submission, SubmitError};
 
@@ -20,6 +21,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use trouble::Step;
 
 /// How long the loops wait when nobody wakes them.
 const POLL: Duration = Duration::from_secs(2);
@@ -63,6 +65,7 @@ pub struct Coordinator {
     sending: Arc<Mutex<()>>,
     lease: Duration,
     realm: Realm,
+    troubles: trouble::Troubles,
 }
 
 /// Which sweeps a coordinator works on.
@@ -88,12 +91,18 @@ impl Coordinator {
             sending: Arc::default(),
             lease,
             realm: Realm::Farm,
+            troubles: trouble::Troubles::default(),
         }
     }
 
     /// As [`Coordinator::new`], but working only on the first sweep submitted to or resumed in it.
     pub fn embedded(db: Db, queue: Queue, blobs: Blobs, lease: Duration) -> Self {
         Self { realm: Realm::One(Arc::default()), ..Self::new(db, queue, blobs, lease) }
+    }
+
+    /// Notes how a step of a loop went.
+    fn note(&self, step: Step, result: &Result<(), EngineError>) {
+        self.troubles.note(step, result, &self.events);
     }
 
     fn works_on(&self, sweep: SweepId) -> bool {

@@ -2,6 +2,7 @@
 //! what has had no news for a lease. A crash between publishing and recording it publishes twice,
 //! which everybody downstream bears.
 
+use super::trouble::Step;
 use super::{Coordinator, EngineError, Realm, next_round};
 use flakefarm_shared::queue::QueueError;
 use flakefarm_shared::{Class, JobMessage, WIRE_VERSION, now_micros};
@@ -19,9 +20,8 @@ const AT_ONCE: usize = 100;
 
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     loop {
-        if let Err(error) = publish(&coordinator).await {
-            warn!(error = crate::chain(&error), "jobs wait: could not publish");
-        }
+        let published = publish(&coordinator).await;
+        coordinator.note(Step::Publishing, &published);
         if !next_round(&coordinator.wake_outbox, &stop).await {
             return;
         }
@@ -99,7 +99,7 @@ pub(super) async fn republish_overdue(coordinator: Coordinator, stop: Cancellati
     let pause = coordinator.lease / 10;
     loop {
         if let Err(error) = republish_once(&coordinator).await {
-            warn!(error = crate::chain(&error), "could not look for overdue jobs");
+            warn!(error = flakefarm_shared::chain(&error), "could not look for overdue jobs");
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

@@ -1,10 +1,11 @@
 //! Sweeps: submit, advance, finish. Advancing reads the recorded jobs, folds new reports into the
 //! ledger, asks the planner, and records what it wants; nothing else decides.
 
+use super::trouble::Step;
 use super::{Coordinator, EngineError, SweepMemory, next_round};
 use crate::db::{JobRow, JobState, NewJob, NewSweep, Settlement, SweepRow, SweepState, VerdictRow};
 use crate::events::Event;
-use crate::plan::{self, Ledger, Planning, Question};
+use crate::plan::{self, History, Ledger, Planning, Question};
 use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
 use flakefarm_shared::{
     Class, Control, Digest, JobId, JobReport, JobSpec, Listing, Refusal, SweepContext, SweepId, TestId,
@@ -230,7 +231,9 @@ impl Coordinator {
         let (planned, progress) = {
             let memory = self.memory.lock().await;
             let Some(memory) = memory.get(&row.id) else { return Ok(()) };
-            let planned = plan::plan(&question, &memory.ledger);
+            let elapsed =
+                Duration::from_micros(now_micros().saturating_sub(row.created_at).max(0).unsigned_abs());
+            let planned = plan::plan(&question, &memory.ledger, &History::default(), elapsed);
             let progress = progress(row.id, &memory.ledger, &planned);
             (planned, progress)
         };
@@ -360,25 +363,28 @@ impl Coordinator {
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     loop {
         let begun = Instant::now();
-        match coordinator.db.unfinished_sweeps().await {
-            Ok(rows) => {
-                for row in rows
-                    .iter()
-                    .filter(|row| matches!(row.state, SweepState::Running) && coordinator.works_on(row.id))
-                {
-                    if let Err(error) = coordinator.advance(row).await {
-                        warn!(sweep.id = %row.id, error = crate::chain(&error), "sweep could not advance, will try again");
-                    }
-                }
-            }
-            Err(error) => warn!(error = crate::chain(&error), "could not read the sweeps, will try again"),
-        }
+        let advanced = advance_all(&coordinator).await;
+        coordinator.note(Step::Planning, &advanced);
         // Ends come faster than a large sweep is planned: at most half of the time goes into planning.
         tokio::time::sleep(begun.elapsed().min(LONGEST_PAUSE)).await;
         if !next_round(&coordinator.wake, &stop).await {
             return;
         }
     }
+}
+
+/// One step of every running sweep. A sweep that cannot take its step does not hold up the others.
+async fn advance_all(coordinator: &Coordinator) -> Result<(), EngineError> {
+    let rows = coordinator.db.unfinished_sweeps().await?;
+    let ours = |row: &&SweepRow| matches!(row.state, SweepState::Running) && coordinator.works_on(row.id);
+    let mut advanced = Ok(());
+    for row in rows.iter().filter(ours) {
+        if let Err(error) = coordinator.advance(row).await {
+            warn!(sweep.id = %row.id, "sweep could not advance");
+            advanced = Err(error);
+        }
+    }
+    advanced
 }
 
 fn report_of(job: &JobRow) -> Option<Digest> {

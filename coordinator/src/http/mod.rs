@@ -99,14 +99,14 @@ impl From<EngineError> for Refused {
         if let EngineError::Db(DbError::NotFound(what)) = &error {
             return Refused::new(StatusCode::NOT_FOUND, format!("{what} is not known here"));
         }
-        error!(error = crate::chain(&error), "request failed");
+        error!(error = flakefarm_shared::chain(&error), "request failed");
         let unreachable = matches!(
             &error,
             EngineError::Db(DbError::Unreachable(_)) | EngineError::Queue(QueueError::Unreachable(_))
         );
         let status =
             if unreachable { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
-        Refused::new(status, crate::chain(&error))
+        Refused::new(status, flakefarm_shared::chain(&error))
     }
 }
 
@@ -146,8 +146,9 @@ async fn healthz() -> Json<serde_json::Value> {
 }
 
 async fn readyz(State(app): State<App>) -> Response {
-    let database = app.coordinator.db().ping().await.map_err(|error| crate::chain(&error));
-    let queue = app.coordinator.queue().depth(Class::Bulk).await.map_err(|error| crate::chain(&error));
+    let database = app.coordinator.db().ping().await.map_err(|error| flakefarm_shared::chain(&error));
+    let queue =
+        app.coordinator.queue().depth(Class::Bulk).await.map_err(|error| flakefarm_shared::chain(&error));
     let status =
         if database.is_ok() && queue.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = |failed: Option<String>| failed.unwrap_or_else(|| "ok".to_owned());

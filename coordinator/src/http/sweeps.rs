@@ -31,14 +31,10 @@ pub(super) async fn submit(
 }
 
 fn row_json(row: &SweepRow) -> Value {
-    let failure = match &row.state {
-        SweepState::Failed(refusal) => Some(refusal),
-        SweepState::Running | SweepState::Answered | SweepState::Interrupted | SweepState::Cancelled => None,
-    };
     json!({
         "id": row.id, "project": row.project, "revision": row.revision, "state": row.state.word(),
         "class": row.class, "seed": row.seed, "created_at": row.created_at, "finished_at": row.finished_at,
-        "failure": failure,
+        "failure": row.state.refusal(),
     })
 }
 
@@ -76,7 +72,7 @@ pub(super) async fn events(
         state => Some(Event::Finished { sweep: id, state: state.word().to_owned() }),
     };
     let already_ended = ended.is_some();
-    let live = live.filter_map(move |event| event.ok().filter(|event| event.sweep() == id));
+    let live = live.filter_map(move |event| event.ok().filter(|event| event.concerns(id)));
     let stream =
         async_stream_until_finished(tokio_stream::iter(ended), live, already_ended, app.stop.clone());
     let stream = stream.map(|event| Ok(sse::Event::default().json_data(&event).expect("events serialise")));

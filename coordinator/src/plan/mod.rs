@@ -1,5 +1,5 @@
-//! What to run next: a pure function of the question and the ledger. No clock, no I/O, no
-//! randomness but what the question's seed gives.
+//! What to run next: a pure function of the question, the ledger, what was known beforehand and the
+//! time that has passed. No clock, no I/O, no randomness but what the question's seed gives.
 //!
 //! The engine calls [`plan`] whenever something was heard, persists the jobs it returns, notes them
 //! in the ledger, publishes them, and stops at [`Planning::Complete`]. Planning twice from the same
@@ -7,27 +7,34 @@
 
 mod alone;
 mod batch;
+pub mod budget;
 mod chains;
 mod costs;
 pub mod fixed;
+pub mod history;
 pub mod ledger;
 pub mod level;
 pub mod question;
 #[cfg(test)]
 mod simulation;
 
+pub use budget::Budget;
+pub use history::{Flaked, History, PastRun, Record, RunCounts, TestHistory};
 pub use ledger::{Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Tally};
 pub use level::{SandboxChoice, UnknownSandbox};
-pub use question::{Confidence, Question, QuestionError, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
+pub use question::{
+    Confidence, Guarantee, Question, QuestionError, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
+};
 
 use flakefarm_shared::AttemptSpec;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
-/// What to run next. Every planner has this signature; which one answers is the question's choice
-/// of [`Runs`].
-pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
+/// What to run next. `history` is what was known when the sweep was submitted and stays the same for
+/// all of it; `elapsed` is the time since then, which matters only to a budget on the clock.
+pub fn plan(question: &Question, ledger: &Ledger, _history: &History, _elapsed: Duration) -> Plan {
     let planned = match (question.kind, question.runs) {
-        (QuestionKind::Detect, Runs::Fixed(_) | Runs::ForGuarantee) => fixed::plan(question, ledger),
+        (QuestionKind::Detect, Runs::Fixed(_) | Runs::Adaptive) => fixed::plan(question, ledger),
     };
     level::assign(question, ledger, planned)
 }

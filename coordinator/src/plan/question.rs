@@ -2,6 +2,7 @@
 //! choose. Everything here is valid by construction: what cannot be promised is refused with what
 //! can be.
 
+use super::budget::Budget;
 use super::level::SandboxChoice;
 use crate::score::interval::clean_runs_needed;
 use flakefarm_shared::{Order, TestId};
@@ -28,6 +29,12 @@ pub struct Question {
     pub confidence: Confidence,
     /// The flake rate from which on a test that flakes must be seen.
     pub max_flake_rate: Rate,
+    /// Of what the confidence speaks: each test, or the suite.
+    #[serde(default)]
+    pub guarantee: Guarantee,
+    /// What the sweep may cost; none: what the answer takes.
+    #[serde(default)]
+    pub budget: Option<Budget>,
     /// Attempts the farm can run at once: a hint for the size of jobs, not a limit.
     pub workers: NonZeroU16,
     /// Which tests; everything the framework lists if empty.
@@ -43,11 +50,12 @@ impl Question {
         tests.iter().filter(|test| self.tests.selects(test)).cloned().collect()
     }
 
-    /// Runs every test is to get.
+    /// Runs every test is to get, or, of an adaptive sweep, the most that a test without failures can
+    /// need.
     pub fn runs_per_test(&self) -> u32 {
         match self.runs {
             Runs::Fixed(runs) => runs.get(),
-            Runs::ForGuarantee => self.runs_for_guarantee(),
+            Runs::Adaptive => self.runs_for_guarantee(),
         }
     }
 
@@ -71,8 +79,44 @@ pub enum QuestionKind {
 pub enum Runs {
     /// So many.
     Fixed(NonZeroU32),
-    /// As many as a healthy verdict needs at the question's rate and confidence.
-    ForGuarantee,
+    /// As many as its answer takes, which differs from test to test.
+    #[serde(alias = "for_guarantee")]
+    Adaptive,
+}
+
+/// Of what the confidence of a sweep speaks. The two are different promises and cost differently.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guarantee {
+    /// Of each test by itself: had it flaked at the rate or above, it would have been seen.
+    #[default]
+    PerTest,
+    /// Of the suite: such a share of the tests that flake at the rate or above is found, given how
+    /// failure rates are spread.
+    PerSuite,
+}
+
+impl Guarantee {
+    /// Both, in the order help texts list them.
+    pub const ALL: [Guarantee; 2] = [Guarantee::PerTest, Guarantee::PerSuite];
+
+    /// The stable word used on the command line and in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Guarantee::PerTest => "test",
+            Guarantee::PerSuite => "suite",
+        }
+    }
+}
+
+impl FromStr for Guarantee {
+    type Err = QuestionError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Guarantee::ALL
+            .into_iter()
+            .find(|guarantee| guarantee.word() == text)
+            .ok_or_else(|| QuestionError::Guarantee(text.to_owned()))
+    }
 }
 
 /// What one attempt runs, as users choose it.
@@ -140,6 +184,18 @@ pub enum QuestionError {
     /// Not a scope.
     #[error("`{0}` is not a scope: choose `test`, `file`, `suite` or `auto`")]
     Scope(String),
+    /// Not a guarantee.
+    #[error("`{0}` is not a guarantee: choose `test` (of each test) or `suite` (of the suite as a whole)")]
+    Guarantee(String),
+    /// Not a budget.
+    #[error(
+        "`{0}` is not a budget: write a time on the clock (10m), container time (container:2h) or a number of \
+         attempts (attempts:500)"
+    )]
+    Budget(String),
+    /// Nothing can be done with it.
+    #[error("a budget of {0} buys nothing: choose at least 1 second, or 1 attempt")]
+    NoBudget(String),
 }
 
 /// A probability of being right, within (0, 1).
@@ -317,12 +373,14 @@ mod tests {
     fn question_survives_json() {
         let question = Question {
             kind: QuestionKind::Detect,
-            runs: Runs::ForGuarantee,
+            runs: Runs::Adaptive,
             scope: ScopeChoice::Auto,
             order: None,
             seed: u64::MAX,
             confidence: Confidence::DEFAULT,
             max_flake_rate: Rate::DEFAULT,
+            guarantee: Guarantee::default(),
+            budget: None,
             workers: NonZeroU16::new(4).unwrap(),
             tests: TestFilter(vec!["a*".into()]),
             sandbox: SandboxChoice::Auto,

@@ -89,7 +89,7 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger) -> Report {
         saved_vs_fixed: None,
         runs: match question.runs {
             Runs::Fixed(runs) => Some(runs.get()),
-            Runs::ForGuarantee => None,
+            Runs::Adaptive => None,
         },
         confidence: Some(question.confidence.get()),
         max_flake_rate: Some(question.max_flake_rate.get()),
@@ -297,7 +297,7 @@ pub(super) fn round(value: f64, digits: i32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Confidence, ScopeChoice, TestFilter};
+    use crate::plan::{Confidence, Guarantee, ScopeChoice, TestFilter};
     use flakefarm_shared::{
         AttemptRecord, AttemptSpec, Failure, InfraError, InfraStage, JobId, JobReport, Outcome, Phase,
         Sample, SweepId, WorkerId,
@@ -317,6 +317,8 @@ mod tests {
             seed: 7,
             confidence: Confidence::DEFAULT,
             max_flake_rate: crate::plan::Rate::DEFAULT,
+            guarantee: Guarantee::default(),
+            budget: None,
             workers: NonZeroU16::new(1).expect("one"),
             tests: TestFilter(tests.iter().map(|&test| test.to_owned()).collect()),
             sandbox: SandboxChoice::Container,

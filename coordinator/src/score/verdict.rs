@@ -273,7 +273,7 @@ fn percent(value: f64, round: fn(f64) -> f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Confidence, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
+    use crate::plan::{Confidence, Guarantee, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
     use crate::score::Category;
     use flakefarm_shared::{
         AttemptEnd, AttemptRecord, AttemptSpec, Failure, JobId, JobReport, Order, Outcome, Phase, Sample,
@@ -284,12 +284,14 @@ mod tests {
     fn question(runs: Option<u32>) -> Question {
         Question {
             kind: QuestionKind::Detect,
-            runs: runs.map_or(Runs::ForGuarantee, |runs| Runs::Fixed(NonZeroU32::new(runs).unwrap())),
+            runs: runs.map_or(Runs::Adaptive, |runs| Runs::Fixed(NonZeroU32::new(runs).unwrap())),
             scope: ScopeChoice::Auto,
             order: None,
             seed: 1,
             confidence: Confidence::DEFAULT,
             max_flake_rate: Rate::DEFAULT,
+            guarantee: Guarantee::default(),
+            budget: None,
             workers: NonZeroU16::MIN,
             tests: TestFilter::default(),
             sandbox: SandboxChoice::Container,

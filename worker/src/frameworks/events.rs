@@ -2,7 +2,7 @@
 //! line is never trusted to be whole or ours: whatever is not an event is counted and dropped.
 
 use flakefarm_shared::outcome::Frame;
-use flakefarm_shared::{FailureKind, Phase, TestId};
+use flakefarm_shared::{FailureKind, Phase, TestId, TestSource};
 use serde::Deserialize;
 
 /// One event. Unknown fields are ignored, so that a newer plugin may say more.
@@ -30,12 +30,24 @@ pub enum Event {
         /// The error's last lines.
         message: String,
     },
+    /// Selected tests that were not found, or a part of them.
+    Missing {
+        /// Which.
+        tests: Vec<TestId>,
+    },
     /// Collection is over.
     Collected {
-        /// The tests in the order they will run.
+        /// The tests in the order they will run, or a part of them.
         tests: Vec<TestId>,
-        /// Selected tests that were not found.
-        missing: Vec<TestId>,
+        /// Whether another part follows.
+        #[serde(default)]
+        more: bool,
+    },
+    /// What the sources say of the tests, in the order of collection, or a part of it; only when
+    /// listing.
+    Sources {
+        /// One per test.
+        tests: Vec<TestSource>,
     },
     /// A test starts.
     Start {

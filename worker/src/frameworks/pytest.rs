@@ -4,6 +4,7 @@
 mod ending;
 pub mod reader;
 
+pub(crate) use ending::ARGUMENTS_REFUSED;
 pub use reader::{AttemptReader, AttemptReading, ExitSeen, ReadSample};
 
 use flakefarm_shared::{Order, ProjectSpec, TestId};
@@ -21,6 +22,8 @@ pub fn files() -> Vec<(String, &'static str)> {
         ("flakefarm_forks.py", include_str!("plugin/flakefarm_forks.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
+        ("flakefarm_risks.py", include_str!("plugin/flakefarm_risks.py")),
+        ("flakefarm_sources.py", include_str!("plugin/flakefarm_sources.py")),
     ]
     .map(|(name, content)| (name.to_owned(), content))
     .to_vec()

@@ -3,6 +3,7 @@
 //! Owns every container from before its creation to its removal. A container is removed by its
 //! guard, by the clean-up queue if the guard was dropped, and by label if the process died.
 
+use super::owner;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
@@ -18,8 +19,8 @@ use uuid::Uuid;
 
 const LABEL_PREFIX: &str = "dev.flakefarm.";
 /// Keys that mark a container; images made from one carry them empty (see `environment`).
-pub(crate) const CONTAINER_LABELS: [&str; 7] =
-    ["role", "instance", "worker", "sweep", "job", "attempt", "expires"];
+pub(crate) const CONTAINER_LABELS: [&str; 8] =
+    ["role", "instance", "worker", "owner", "sweep", "job", "attempt", "expires"];
 const OLDEST_API: (u32, u32) = (1, 41);
 const REMOVAL_TRIES: u32 = 6;
 /// More at once only make the engine slower.
@@ -242,8 +243,11 @@ impl Engine {
     /// Labels of a container that may live for `lifetime`.
     pub(crate) fn labels(&self, role: &Role, lifetime: Duration) -> HashMap<String, String> {
         let expires = now_micros() / 1_000_000 + i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX / 4);
-        let mut labels =
-            vec![("instance", self.inner.instance.to_string()), ("expires", expires.to_string())];
+        let mut labels = vec![
+            ("instance", self.inner.instance.to_string()),
+            ("owner", owner::this_process()),
+            ("expires", expires.to_string()),
+        ];
         match role {
             Role::Attempt { worker, sweep, job, attempt } => labels.extend([
                 ("role", "attempt".to_owned()),
@@ -282,11 +286,12 @@ impl Engine {
             let labels = container.labels.unwrap_or_default();
             let names = container.names.unwrap_or_default();
             let ours = labels.get(&label("worker")).is_some_and(|worker| *worker == self.inner.worker.0);
+            let orphaned = labels.get(&label("owner")).is_some_and(|owner| owner::is_gone(owner));
             let known = names.iter().any(|name| self.knows(name.trim_start_matches('/')));
             let expires = labels.get(&label("expires")).and_then(|text| text.parse::<i64>().ok());
             let expired = expires.is_some_and(|expires| expires < now);
             let Some(id) = container.id else { continue };
-            if known || !(ours || expired) {
+            if known || !(ours || orphaned || expired) {
                 continue;
             }
             match remove(&self.inner.docker, &id).await {
@@ -441,11 +446,6 @@ pub(crate) fn is_missing(error: &Error) -> bool {
 /// An engine's error as ours: `stage` if the engine answered, [`InfraStage::Engine`] if it did not.
 pub(crate) fn infra(stage: InfraStage, what: &str, error: &Error) -> InfraError {
     let answered = matches!(error, Error::DockerResponseServerError { .. } | Error::DockerStreamError { .. });
-    let mut message = format!("{what}: {error}");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
-    InfraError { stage: if answered { stage } else { InfraStage::Engine }, message }
+    let stage = if answered { stage } else { InfraStage::Engine };
+    InfraError { stage, message: format!("{what}: {}", flakefarm_shared::chain(error)) }
 }

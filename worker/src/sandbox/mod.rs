@@ -8,6 +8,7 @@ mod engine;
 mod hosts;
 mod nest;
 mod output;
+mod owner;
 mod process;
 mod scripted;
 mod seccomp;
@@ -95,7 +96,9 @@ impl Sandbox {
     /// because a submitter wants it.
     pub fn offers(&self, level: SandboxLevel) -> bool {
         match (self, level) {
-            (Sandbox::Docker(_), SandboxLevel::Container | SandboxLevel::Nested | SandboxLevel::Forked) => true,
+            (Sandbox::Docker(_), SandboxLevel::Container | SandboxLevel::Nested | SandboxLevel::Forked) => {
+                true
+            }
             (Sandbox::Docker(_), SandboxLevel::Host | SandboxLevel::Process) => false,
             (Sandbox::Local(local), level) => local.level() == level,
             (Sandbox::Scripted(_), _) => true,
@@ -136,8 +139,8 @@ impl Sandbox {
         }
     }
 
-    /// Removes sandboxes of this worker that this process does not know, and anyone's whose time
-    /// has long passed. Returns how many. Call it at start and every minute.
+    /// Removes sandboxes of this worker that this process does not know, those of processes of this
+    /// machine that are gone, and anyone's whose time has long passed. Returns how many. Call it at start and every minute.
     pub async fn reap(&self) -> Result<usize, InfraError> {
         match self {
             Sandbox::Docker(docker) => docker.engine().reap().await,

@@ -48,7 +48,9 @@ impl ScriptedSandbox {
         if asked.mode == "run" {
             for (i, test) in selected.iter().enumerate() {
                 say(json!({ "e": "start", "test": test, "i": i }));
-                say(json!({ "e": "end", "test": test, "i": i, "outcome": "pass", "wall_us": 1000, "cpu_us": 900 }));
+                say(
+                    json!({ "e": "end", "test": test, "i": i, "outcome": "pass", "wall_us": 1000, "cpu_us": 900 }),
+                );
             }
         }
         say(json!({ "e": "finish", "exit": 0 }));

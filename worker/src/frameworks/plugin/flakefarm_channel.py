@@ -13,6 +13,10 @@ import select
 import sys
 
 
+# Values in one line: readers cut lines beyond a mebibyte, and ids may be long.
+PART = 500
+
+
 class Channel:
     """Writes result lines; only in the process that made it."""
 
@@ -59,6 +63,12 @@ class Channel:
             self._write(2, b"flakefarm: the test closed the results channel\n")
         finally:
             self._exit(98)
+
+    def send_list(self, event, name, values):
+        """The same for an event with a list of any length: in parts, all but the last marked."""
+        for start in range(0, max(len(values), 1), PART):
+            end = start + PART
+            self.send(dict(event, **{name: values[start:end], "more": end < len(values)}))
 
     def _is_ours(self, fd):
         """Whether the descriptor still is the channel: a test may have closed and reused it."""

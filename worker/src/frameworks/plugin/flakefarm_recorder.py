@@ -7,6 +7,7 @@ import sys
 import time
 
 import flakefarm_quiet as quiet
+import flakefarm_sources as sources
 from flakefarm_channel import clean
 from flakefarm_failures import bounded, describe, describe_report
 
@@ -59,6 +60,8 @@ def recorder_for(pytest, channel, request, root):
         @hookimpl(trylast=True)
         def pytest_collection_finish(self, session):
             self.collected(session.items)
+            if self.listing:
+                self.read_sources(session)
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_protocol(self, item):
@@ -215,7 +218,19 @@ class Recorder:
 
     def collected(self, items):
         tests = [self.id_of(item) for item in items]
-        self.channel.send({"e": "collected", "tests": tests, "missing": self.missing})
+        self.channel.send_list({"e": "missing"}, "tests", self.missing)
+        self.channel.send_list({"e": "collected"}, "tests", tests)
+
+    def read_sources(self, session):
+        options = getattr(session.config, "inicfg", {})
+        configuration = ["%s=%s" % (name, options[name]) for name in sorted(options)]
+        try:
+            found = sources.describe(session.items, self.root, configuration)
+        except Exception as error:  # a guess that sources help with must not cost the listing
+            sys.stderr.write("flakefarm: sources could not be read: %s: %s\n" % (type(error).__name__, error))
+            return
+        tests = [{"fingerprint": fingerprint, "risks": risks} for fingerprint, risks in found]
+        self.channel.send_list({"e": "sources"}, "tests", tests)
 
     def adopt(self, channel, request, events, session):
         """In an attempt forked after collection: tells what was heard until then over `channel`, and

@@ -68,9 +68,12 @@ pub(super) fn decide(evidence: &Evidence<'_>, exit: ExitSeen, stderr: &str) -> A
     nothing(&format!("the attempt {died} {during}"))
 }
 
+/// How the reason of a usage error begins.
+pub(crate) const ARGUMENTS_REFUSED: &str = "pytest refused its arguments or configuration";
+
 fn why_nothing(code: i64, evidence: &Evidence<'_>) -> String {
     match (code, evidence.collected) {
-        (4, _) => "pytest refused its arguments or configuration".to_owned(),
+        (4, _) => ARGUMENTS_REFUSED.to_owned(),
         (3, _) => "pytest failed internally".to_owned(),
         (_, Some(0)) if evidence.missing > 0 => format!(
             "none of the selected tests was collected ({} missing, {} files with errors)",

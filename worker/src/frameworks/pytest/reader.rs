@@ -5,7 +5,7 @@ use super::ending::{Evidence, charged, decide};
 use crate::frameworks::events::{self, EndEvent, EndOutcome, Event, Mode};
 use crate::frameworks::signature::signature;
 use flakefarm_shared::attempt::CollectionError;
-use flakefarm_shared::{AttemptEnd, Failure, FailureKind, Outcome, Phase, Sample, TestId};
+use flakefarm_shared::{AttemptEnd, Failure, FailureKind, Outcome, Phase, Sample, TestId, TestSource};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ pub struct AttemptReading {
     pub tests: Vec<TestId>,
     /// Selected tests that the framework did not collect.
     pub missing: Vec<TestId>,
+    /// What the sources say of `tests`, in their order; empty if nothing was said of all.
+    pub sources: Vec<TestSource>,
     /// Lines on the results channel that were no events.
     pub garbage_lines: u64,
 }
@@ -63,8 +65,11 @@ pub struct AttemptReader {
     expected: Option<HashSet<TestId>>,
     version: String,
     listing: bool,
+    /// Parts of what was collected, until the last has come.
+    collecting: Vec<TestId>,
     tests: Option<Vec<TestId>>,
     missing: Vec<TestId>,
+    sources: Vec<TestSource>,
     collection_errors: Vec<CollectionError>,
     running: Option<Running>,
     ended: HashSet<TestId>,
@@ -101,10 +106,14 @@ impl AttemptReader {
                     self.collection_errors.push(CollectionError { path, message });
                 }
             }
-            Event::Collected { tests, missing } => {
-                self.tests = Some(tests);
-                self.missing = missing;
+            Event::Missing { tests } => self.missing.extend(tests),
+            Event::Collected { tests, more } => {
+                self.collecting.extend(tests);
+                if !more {
+                    self.tests = Some(std::mem::take(&mut self.collecting));
+                }
             }
+            Event::Sources { tests } => self.sources.extend(tests),
             Event::Start { test, i } => self.running = Some(Running { test, position: i, started: now }),
             Event::End(end) => self.test_ended(end),
             Event::Finish { exit } => self.finished = Some(exit),
@@ -169,13 +178,16 @@ impl AttemptReader {
             let sample = charged(&running.test, running.position, by, wall, exit);
             self.samples.push(ReadSample { sample, output: (!stderr.is_empty()).then(|| stderr.to_owned()) });
         }
+        let tests = self.tests.unwrap_or_default();
+        let sources = if self.sources.len() == tests.len() { self.sources } else { Vec::new() };
         AttemptReading {
             end,
             samples: self.samples,
             collection_errors: self.collection_errors,
             framework_version: self.version,
-            tests: self.tests.unwrap_or_default(),
+            tests,
             missing: self.missing,
+            sources,
             garbage_lines: self.garbage,
         }
     }

@@ -7,8 +7,9 @@ const SESSION: &str =
     r#"{"e":"session","mode":"run","framework":"pytest 9.2.0","python":"CPython 3.11.2","rootdir":"/work"}"#;
 const LISTING: &str =
     r#"{"e":"session","mode":"list","framework":"pytest 9.2.0","python":"CPython 3.11.2","rootdir":"/work"}"#;
-const AB: &str = r#"{"e":"collected","tests":["a","b"],"missing":[]}"#;
-const NONE: &str = r#"{"e":"collected","tests":[],"missing":["x"]}"#;
+const AB: &str = r#"{"e":"collected","tests":["a","b"]}"#;
+const NONE: &str = r#"{"e":"collected","tests":[]}"#;
+const MISSING: &str = r#"{"e":"missing","tests":["x"]}"#;
 const START_A: &str = r#"{"e":"start","test":"a","i":0}"#;
 const END_A: &str = r#"{"e":"end","test":"a","i":0,"outcome":"pass","wall_us":5,"cpu_us":4,"warnings":[]}"#;
 const START_B: &str = r#"{"e":"start","test":"b","i":1}"#;
@@ -51,6 +52,17 @@ fn summary(reading: &AttemptReading) -> String {
         .map(|s| s.sample.test.as_str())
         .collect();
     format!("{end}; {} samples; failed: {}", reading.samples.len(), failed.join(" "))
+}
+
+#[test]
+fn a_long_list_comes_in_parts_and_counts_when_it_is_whole() {
+    let parts = [
+        r#"{"e":"collected","tests":["a","b"],"more":true}"#,
+        r#"{"e":"collected","tests":["c"],"more":false}"#,
+    ];
+    let tests = |lines: &[&str]| read(lines, exit(0), "", Duration::ZERO).tests.len();
+    assert_eq!(tests(&[LISTING, parts[0], parts[1]]), 3);
+    assert_eq!(tests(&[LISTING, parts[0]]), 0);
 }
 
 #[test]
@@ -115,7 +127,7 @@ fn every_ending_is_told_apart() {
         ("killed by others in collection", &[SESSION], exit(137), "infrastructure; 0 samples; failed: "),
         ("crash before the first test", &[SESSION, AB], exit(1), "nothing ran; 0 samples; failed: "),
         ("no output at all", &[], exit(127), "nothing ran; 0 samples; failed: "),
-        ("no tests", &[SESSION, NONE, &no_tests], exit(5), "nothing ran; 0 samples; failed: "),
+        ("no tests", &[SESSION, MISSING, NONE, &no_tests], exit(5), "nothing ran; 0 samples; failed: "),
         (
             "a clean exit without a test is not clean",
             &[SESSION, NONE, &ok],

@@ -1,0 +1,157 @@
+//! A farm for one test: a coordinator and workers as processes, over the services of `make test`.
+
+#![expect(clippy::unwrap_used, reason = "only tests use it: they may fail by panicking")]
+
+use crate::harness::{Process, command, service};
+use reqwest::Url;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A farm of its own: queue prefix, schema, blob directory.
+pub struct Farm {
+    name: String,
+    /// Of logs, blobs and the administrator's token.
+    pub dir: tempfile::TempDir,
+    /// Of the coordinator.
+    pub url: String,
+    /// The administrator's.
+    pub token: String,
+    stores: Vec<(&'static str, String)>,
+    /// None while it is down.
+    pub coordinator: Option<Process>,
+    /// In the order they were started.
+    pub workers: Vec<Process>,
+}
+
+impl Farm {
+    /// A coordinator on the services of `make test`; no worker yet.
+    ///
+    /// # Panics
+    /// When a service does not answer.
+    pub fn start() -> Self {
+        Self::start_through(|_, address| address)
+    }
+
+    /// The same with every store's address passed through `detour`, which is told what it is
+    /// (`FLAKEFARM_DATABASE`, `FLAKEFARM_QUEUE` or `FLAKEFARM_SAMPLES`).
+    ///
+    /// # Panics
+    /// When a service does not answer.
+    pub fn start_through(mut detour: impl FnMut(&str, Url) -> Url) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("t{}", uuid::Uuid::now_v7().simple());
+        let postgres = service("FLAKEFARM_TEST_PG_URL");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let pool = sqlx::PgPool::connect(&postgres).await.expect("PostgreSQL answers");
+            let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+            sqlx::raw_sql(statement).execute(&pool).await.expect("a database can be made");
+        });
+        let mut database = url(&postgres);
+        database.set_path(&name);
+        let mut queue = url(&service("FLAKEFARM_TEST_AMQP_URL"));
+        queue.query_pairs_mut().append_pair("prefix", &name);
+        let samples = url(&service("FLAKEFARM_TEST_REDIS_URL"));
+        let servers =
+            [("FLAKEFARM_DATABASE", database), ("FLAKEFARM_QUEUE", queue), ("FLAKEFARM_SAMPLES", samples)];
+        let mut stores: Vec<_> = servers
+            .into_iter()
+            .map(|(variable, address)| (variable, detour(variable, address).to_string()))
+            .collect();
+        stores.push(("FLAKEFARM_BLOBS", format!("file://{}", dir.path().join("blobs").display())));
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut farm = Self {
+            url: format!("http://127.0.0.1:{port}"),
+            token: String::new(),
+            name,
+            dir,
+            stores,
+            coordinator: None,
+            workers: Vec::new(),
+        };
+        farm.start_coordinator();
+        farm.token = std::fs::read_to_string(farm.dir.path().join("admin-token")).unwrap().trim().to_owned();
+        farm
+    }
+
+    fn role(&self, arguments: &[&str]) -> Process {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join(format!("{}.log", arguments[0])))
+            .unwrap();
+        let mut role = command(self.dir.path());
+        role.args(arguments).envs(self.stores.iter().cloned());
+        Process(role.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
+    /// Starts the coordinator and waits until it listens.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start_coordinator(&mut self) {
+        let token = self.dir.path().join("admin-token").display().to_string();
+        let listen = self.url.trim_start_matches("http://").to_owned();
+        let arguments = ["coordinator", "--listen", &listen, "--admin-token-file", &token, "--lease", "30s"];
+        self.coordinator = Some(self.role(&arguments));
+        let began = Instant::now();
+        while std::net::TcpStream::connect(&listen).is_err() {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the coordinator does not listen: {}",
+                self.logs()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Starts a worker with one slot.
+    pub fn start_worker(&mut self, name: &str) {
+        // Sandboxes are known by their worker's name, and tests share the container engine.
+        let name = format!("{name}-{}", self.name);
+        let worker = self.role(&["worker", "--slots", "1", "--id", &name]);
+        self.workers.push(worker);
+    }
+
+    /// A sweep of `project` on this farm, reporting as JSON.
+    pub fn sweep(&self, project: &Path, arguments: &[&str]) -> Command {
+        let mut sweep = command(self.dir.path());
+        sweep
+            .args(["sweep", "--farm", &self.url, "--token", &self.token, "--format", "json"])
+            .args(arguments)
+            .arg(project);
+        sweep
+    }
+
+    /// What coordinator and workers have logged.
+    pub fn logs(&self) -> String {
+        ["coordinator.log", "worker.log"]
+            .iter()
+            .map(|log| std::fs::read_to_string(self.dir.path().join(log)).unwrap_or_default())
+            .collect()
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.signal("TERM");
+        }
+        for worker in &mut self.workers {
+            let _ended = worker.0.wait();
+        }
+        self.coordinator = None;
+        let drop_database =
+            sqlx::AssertSqlSafe(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            if let Ok(pool) = sqlx::PgPool::connect(&service("FLAKEFARM_TEST_PG_URL")).await {
+                let _left_behind = sqlx::raw_sql(drop_database).execute(&pool).await;
+            }
+        });
+    }
+}
+
+fn url(text: &str) -> Url {
+    Url::parse(text).expect("a service's address is a URL")
+}
