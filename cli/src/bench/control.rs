@@ -315,6 +315,7 @@ impl Farm {
             let sweep = record(&db, &blobs, &context, question, jobs, JOB_ATTEMPTS).await?;
             let listing = Listing {
                 tests: (0..tests).map(test).collect(),
+                sources: Vec::new(),
                 collection_errors: Vec::new(),
                 framework_version: String::new(),
                 image: String::new(),

@@ -41,8 +41,6 @@ use std::time::Duration;
 
 /// What to run next. `history` is what was known when the sweep was submitted and stays the same for
 /// all of it; `elapsed` is the time since then, which matters only to a budget on the clock.
-/// What to run next. `history` is what was known when the sweep was submitted and stays the same for
-/// all of it; `elapsed` is the time since then, which matters only to a budget on the clock.
 pub fn plan(question: &Question, ledger: &Ledger, history: &History, elapsed: Duration) -> Plan {
     let planned = match (question.kind, question.runs) {
         (QuestionKind::Detect, Runs::Fixed(_)) => fixed::plan(question, ledger),
