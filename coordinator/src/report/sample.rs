@@ -30,6 +30,9 @@ fn sweep() -> Sweep {
         runs: None,
         confidence: Some(0.95),
         max_flake_rate: Some(0.05),
+        guarantee: None,
+        budget: None,
+        suite: None,
         scope: Some("auto".into()),
         framework: Some("pytest 9.0.2, CPython 3.11.2".into()),
         image: Some("sha256:5d3f0a9c7be1".into()),
@@ -173,6 +176,8 @@ fn finish(
         score: behaviour.score,
         duration_ms,
         stopped_because: behaviour.stopped_because.into(),
+        risk: None,
+        older_evidence: None,
         conditions,
         failures_by_signature: signatures,
         cause: behaviour.cause.map(|(category, confidence, evidence)| Cause {
