@@ -320,7 +320,6 @@ impl Farm {
                 framework_version: String::new(),
                 image: String::new(),
                 command: String::new(),
-                sources: Vec::new(),
             };
             db.set_listing(sweep, &blobs.put_json(&listing).await?).await?;
             coordinator.resume(sweep).await?;
