@@ -115,8 +115,9 @@ fn level(
     key: &str,
     attempt: &AttemptSpec,
 ) -> SandboxLevel {
-    let one_in =
-        |share: u64| derive_seed(question.seed, &format!("level:{key}:{}", attempt.index)) % share == 0;
+    let one_in = |share: u64| {
+        derive_seed(question.seed, &format!("level:{key}:{}", attempt.index)).is_multiple_of(share)
+    };
     match question.sandbox {
         SandboxChoice::Container => SandboxLevel::Container,
         SandboxChoice::Nested => SandboxLevel::Nested,
@@ -148,7 +149,8 @@ fn suspects(ledger: &Ledger) -> BTreeSet<&TestId> {
 mod tests {
     use super::*;
     use crate::plan::{
-        Confidence, Estimate, PlannedJob, Planning, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
+        Confidence, Estimate, Guarantee, PlannedJob, Planning, QuestionKind, Rate, Runs, ScopeChoice,
+        TestFilter,
     };
     use flakefarm_shared::Order;
     use std::num::NonZeroU16;
@@ -156,12 +158,14 @@ mod tests {
     fn question(sandbox: SandboxChoice) -> Question {
         Question {
             kind: QuestionKind::Detect,
-            runs: Runs::ForGuarantee,
+            runs: Runs::Adaptive,
             scope: ScopeChoice::Auto,
             order: None,
             seed: 1,
             confidence: Confidence::DEFAULT,
             max_flake_rate: Rate::DEFAULT,
+            guarantee: Guarantee::default(),
+            budget: None,
             workers: NonZeroU16::MIN,
             tests: TestFilter::default(),
             sandbox,
@@ -216,7 +220,7 @@ mod tests {
     fn every_planned_attempt_gets_the_level_that_was_chosen() {
         let job = PlannedJob { key: "alone/0".to_owned(), attempts: vec![alone("a"), alone("b")] };
         let plan = Plan { jobs: vec![job], remaining: Estimate::default(), state: Planning::Working };
-        let assigned = assign(&question(SandboxChoice::Nested), &Ledger::default(), plan);
+        let assigned = assign(&question(SandboxChoice::Nested), &Ledger::new(Vec::new()), plan);
         assert!(assigned.jobs[0].attempts.iter().all(|attempt| attempt.level == SandboxLevel::Nested));
     }
 }

@@ -321,7 +321,7 @@ mod tests {
             budget: None,
             workers: NonZeroU16::new(1).expect("one"),
             tests: TestFilter(tests.iter().map(|&test| test.to_owned()).collect()),
-            sandbox: SandboxChoice::Container,
+            sandbox: crate::plan::SandboxChoice::Container,
         }
     }
 

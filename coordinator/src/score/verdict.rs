@@ -294,7 +294,7 @@ mod tests {
             budget: None,
             workers: NonZeroU16::MIN,
             tests: TestFilter::default(),
-            sandbox: SandboxChoice::Container,
+            sandbox: crate::plan::SandboxChoice::Container,
         }
     }
 
