@@ -81,6 +81,63 @@ fn crashes_and_hangs_are_charged_to_the_test_that_was_running_and_nobody_else() 
 }
 
 #[test]
+fn nested_and_forked_sweeps_charge_crashes_and_hangs_as_containers_do() {
+    let toml = format!("{TOML}[limits]\ntest_timeout = \"5s\"\n");
+    let project = project(&[
+        ("flakefarm.toml", toml.as_str()),
+        (
+            "test_ends.py",
+            "import os, time\n\
+             def test_before(): print('captured')\n\
+             def test_crash(): os._exit(3)\n\
+             def test_hang(): time.sleep(600)\n\
+             def test_after(tmp_path): (tmp_path / 'x').write_text('x')\n",
+        ),
+    ]);
+    for level in ["nested", "forked-only"] {
+        let state = tempfile::tempdir().unwrap();
+        let output = command(state.path())
+            .args(["sweep", "--runs", "3", "--seed", "1", "--format", "json", "--sandbox", level])
+            .arg(project.path())
+            .output()
+            .unwrap();
+        let report = report(&output);
+        let healthy = ["test_ends.py::test_after", "test_ends.py::test_before"];
+        assert_eq!(with_verdict(&report, "healthy"), healthy, "{level}: {}", said(&output));
+        assert_eq!(with_verdict(&report, "broken"), ["test_ends.py::test_crash", "test_ends.py::test_hang"]);
+        assert_eq!(report["sweep"]["sandbox"], level);
+        assert_eq!(report["sweep"]["notes"], serde_json::Value::Null, "no level gave way");
+        let tests = report["tests"].as_array().unwrap();
+        let before = tests.iter().find(|test| test["id"] == "test_ends.py::test_before").unwrap();
+        let why = before["stopped_because"].as_str().unwrap();
+        assert_eq!(why.contains("forked from a prepared interpreter"), level == "forked-only", "{why}");
+    }
+}
+
+#[test]
+fn a_project_that_starts_threads_at_import_is_not_forked_and_the_report_says_so() {
+    let project = project(&[
+        ("flakefarm.toml", TOML),
+        (
+            "test_thread.py",
+            "import threading, time\n\
+             threading.Thread(target=time.sleep, args=(60,), daemon=True, name='ticker').start()\n\
+             def test_a(): pass\n",
+        ),
+    ]);
+    let state = tempfile::tempdir().unwrap();
+    let output = command(state.path())
+        .args(["sweep", "--runs", "2", "--format", "json", "--sandbox", "forked"])
+        .arg(project.path())
+        .output()
+        .unwrap();
+    let report = report(&output);
+    assert_eq!(with_verdict(&report, "healthy"), ["test_thread.py::test_a"], "{}", said(&output));
+    let notes = report["sweep"]["notes"].to_string();
+    assert!(notes.contains("`nested`") && notes.contains("ticker"), "{notes}");
+}
+
+#[test]
 fn odd_ids_and_partly_broken_collection_are_reported_whole() {
     let project = project(&[
         ("flakefarm.toml", TOML),

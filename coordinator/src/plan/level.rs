@@ -115,8 +115,9 @@ fn level(
     key: &str,
     attempt: &AttemptSpec,
 ) -> SandboxLevel {
-    let one_in =
-        |share: u64| derive_seed(question.seed, &format!("level:{key}:{}", attempt.index)) % share == 0;
+    let one_in = |share: u64| {
+        derive_seed(question.seed, &format!("level:{key}:{}", attempt.index)).is_multiple_of(share)
+    };
     match question.sandbox {
         SandboxChoice::Container => SandboxLevel::Container,
         SandboxChoice::Nested => SandboxLevel::Nested,
