@@ -164,6 +164,49 @@ fn odd_ids_and_partly_broken_collection_are_reported_whole() {
 }
 
 #[test]
+fn an_adaptive_sweep_keeps_its_budget_and_rests_on_what_was_seen_before() {
+    let project = project(&[
+        ("flakefarm.toml", TOML),
+        ("test_a.py", "import time\ndef test_quick(): pass\ndef test_slow(): time.sleep(0.2)\n"),
+    ]);
+    let state = tempfile::tempdir().unwrap();
+    let sweep = |arguments: &[&str]| {
+        let output = command(state.path())
+            .args(["sweep", "--max-flake-rate", "30%", "--format", "json", "--seed", "1"])
+            .args(arguments)
+            .arg(project.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        report(&output)
+    };
+    let short = sweep(&["--budget", "attempts:4"]);
+    assert_eq!((&short["sweep"]["stopped"], &short["sweep"]["attempts"]), (&"budget".into(), &4.into()));
+    assert_eq!(with_verdict(&short, "inconclusive").len(), 2);
+    let because = short["tests"][0]["stopped_because"].as_str().unwrap();
+    assert!(because.contains("of 9 wanted: if it flakes, less than"), "{because}");
+    // The sources are the same: what is missing is made up for, not made again.
+    let whole = sweep(&[]);
+    assert_eq!(whole["sweep"]["stopped"], "answered");
+    assert_eq!(with_verdict(&whole, "healthy").len(), 2);
+    for test in whole["tests"].as_array().unwrap() {
+        assert!(test["attempts"].as_u64().unwrap() <= 6, "{test}");
+        assert!(test["older_evidence"]["clean_runs"].as_f64().unwrap() >= 3.0, "{test}");
+    }
+    assert!(whole["sweep"]["saved_vs_fixed"]["fixed_runs"] == 9 && whole["sweep"]["suite"].is_object());
+    // A changed test is a new one.
+    std::fs::write(
+        project.path().join("test_a.py"),
+        "def test_quick(): assert True\ndef test_slow(): pass\n",
+    )
+    .unwrap();
+    let changed = sweep(&[]);
+    for test in changed["tests"].as_array().unwrap() {
+        assert!(test["attempts"].as_u64().unwrap() >= 9 && test.get("older_evidence").is_none(), "{test}");
+    }
+}
+
+#[test]
 fn an_interrupted_sweep_reports_what_is_known_and_resumes() {
     let project = project(&[
         ("flakefarm.toml", TOML),
