@@ -244,7 +244,7 @@ fn selected_tests_run_alone_in_the_order_asked_for() {
         (Order::Given, ["tests/sub/twins.txt::twin#2", long.as_str(), inner]),
         (Order::Reversed, [inner, long.as_str(), "tests/sub/twins.txt::twin#2"]),
     ] {
-        let reading = attempt("nasty", python(), RunRequest::Run { tests: Some(&asked), order }, PATIENCE);
+        let reading = attempt("nasty", python(), run_of(&asked, order), PATIENCE);
         assert_eq!(reading.end, AttemptEnd::Completed);
         assert_eq!(reading.tests, ids(&expected));
         assert_eq!(reading.missing, ids(&["tests/test_outcomes.py::test_gone"]));
@@ -256,7 +256,7 @@ fn selected_tests_run_alone_in_the_order_asked_for() {
 #[test]
 fn a_selection_of_nothing_known_is_nothing_ran() {
     let asked = ids(&["tests/test_outcomes.py::test_gone"]);
-    let request = RunRequest::Run { tests: Some(&asked), order: Order::Given };
+    let request = run_of(&asked, Order::Given);
     let reading = attempt("nasty", python(), request, PATIENCE);
     let AttemptEnd::NothingRan { reason } = &reading.end else { panic!("{reading:#?}") };
     assert!(reason.contains("none of the selected tests"), "{reason}");
@@ -283,7 +283,7 @@ fn the_test_that_ends_its_interpreter_is_charged_and_no_other() {
     ] {
         let deadly = format!("test_deadly.py::{name}");
         let asked = ids(&["test_deadly.py::test_first", &deadly, "test_deadly.py::test_last"]);
-        let request = RunRequest::Run { tests: Some(&asked), order: Order::Given };
+        let request = run_of(&asked, Order::Given);
         let reading = attempt("deadly", python(), request, PATIENCE);
         let by = FailureKind::Crash { exit_code };
         assert_eq!(reading.end, AttemptEnd::Interrupted { by, running: TestId(deadly) }, "{name}");
@@ -296,7 +296,7 @@ fn the_test_that_ends_its_interpreter_is_charged_and_no_other() {
 #[test]
 fn a_hanging_test_is_ended_at_its_limit_and_charged() {
     let asked = ids(&["test_deadly.py::test_hangs"]);
-    let request = RunRequest::Run { tests: Some(&asked), order: Order::Given };
+    let request = run_of(&asked, Order::Given);
     let reading = attempt("deadly", python(), request, Duration::from_secs(5));
     let by = FailureKind::Timeout { limit_ms: 5_000 };
     assert_eq!(reading.end, AttemptEnd::Interrupted { by, running: asked[0].clone() });

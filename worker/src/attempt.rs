@@ -64,7 +64,8 @@ pub(crate) async fn run(
         Selection::All => None,
         Selection::Only(tests) => Some(tests.as_slice()),
     };
-    watch(setting, attempt, RunRequest::Run { tests: expected, order: spec.order }, expected, stop).await
+    let request = RunRequest::Run { tests: expected, order: spec.order, detail: spec.detail };
+    watch(setting, attempt, request, expected, stop).await
 }
 
 async fn watch(

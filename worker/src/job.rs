@@ -9,7 +9,8 @@ use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobEnd, JobMessage,
-    JobReport, JobSpec, Listing, Outcome, Refusal, SweepContext, WIRE_VERSION, Work, WorkerId, now_micros,
+    JobReport, JobSpec, Listing, Outcome, Refusal, SweepContext, TestDetail, WIRE_VERSION, Work, WorkerId,
+    now_micros,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -222,7 +223,7 @@ async fn run(
         index: attempt.index,
         scope: attempt.scope,
         order: attempt.order,
-        world: attempt.world.clone(),
+        world: attempt.world,
         level: attempt.level,
         worker: bench.worker.clone(),
         started_at,
@@ -232,6 +233,7 @@ async fn run(
         samples: Vec::new(),
         output: None,
         collection_errors: Vec::new(),
+        details: Vec::new(),
     };
     drop(counted);
     let Watched { reading, stray_output } = match watched {
@@ -251,6 +253,13 @@ async fn run(
             sample.output = Some(bench.blobs.put(output.into_bytes()).await?);
         }
         record.samples.push(sample);
+    }
+    for read in reading.details {
+        let output = match read.output.is_empty() {
+            true => None,
+            false => Some(bench.blobs.put(read.output.into_bytes()).await?),
+        };
+        record.details.push(TestDetail { test: read.test, output, changes: read.changes });
     }
     if !matches!(record.end, AttemptEnd::Completed) && !stray_output.is_empty() {
         record.output = Some(bench.blobs.put(stray_output.into_bytes()).await?);

@@ -28,7 +28,7 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn spec(&self) -> AttemptSpec {
         let plain = AttemptSpec::plain(self.scope, self.tests.clone(), self.order);
-        AttemptSpec { world: self.world.clone(), ..plain }
+        AttemptSpec { world: self.world, ..plain }
     }
 
     fn covers(&self, ledger: &Ledger) -> Vec<TestId> {

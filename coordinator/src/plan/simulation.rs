@@ -89,7 +89,7 @@ impl Model {
             index: spec.index,
             scope: spec.scope,
             order: spec.order,
-            world: spec.world.clone(),
+            world: spec.world,
             level: spec.level,
             worker: WorkerId(format!("worker-{}", dice.random_range(0..3))),
             started_at: dice.random_range(0..1_000_000),
@@ -99,6 +99,7 @@ impl Model {
             samples: Vec::new(),
             output: None,
             collection_errors: Vec::new(),
+            details: Vec::new(),
         };
         if mishap == Some(Mishap::Infrastructure) {
             record.end = AttemptEnd::Infrastructure(InfraError {
@@ -123,6 +124,11 @@ impl Model {
             Order::Reversed => order.reverse(),
             Order::Shuffled { seed } => {
                 order.sort_by_key(|(test, _)| Sha256::digest(format!("{seed}:{test}")).to_vec());
+            }
+            Order::AsListed => {
+                if let Selection::Only(listed) = &spec.tests {
+                    order.sort_by_key(|(test, _)| listed.iter().position(|other| other == test));
+                }
             }
         }
         let mut ran: BTreeSet<&str> = BTreeSet::new();

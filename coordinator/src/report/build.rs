@@ -229,7 +229,7 @@ fn test_report(
             .conditions
             .iter()
             .map(|count| ConditionCount {
-                condition: count.condition.words().to_owned(),
+                condition: count.condition.words().into_owned(),
                 attempts: u64::from(count.attempts),
                 failures: u64::from(count.failures),
             })
@@ -388,6 +388,7 @@ mod tests {
                 .map_or_else(Vec::new, |failed| vec![sample(VICTIM, 1, failed), sample(STEADY, 0, false)]),
             output: None,
             collection_errors: Vec::new(),
+            details: Vec::new(),
         });
         let report =
             JobReport { v: 1, job: JobId::derive(sweep, "job"), listing: None, attempts: records.collect() };

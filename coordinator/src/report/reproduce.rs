@@ -63,6 +63,8 @@ fn one_attempt(path: &str, question: &Question, seen: &Observation, test: &TestI
         Order::Given => "given".to_owned(),
         Order::Reversed => "reversed".to_owned(),
         Order::Shuffled { seed } => format!("shuffled:{seed}"),
+        // What such an order lists is not part of a sweep's question.
+        Order::AsListed => "given".to_owned(),
     };
     let tests = tests_arguments(question, seen.scope, test);
     let (path, scope) = (path_argument(path), scope_word(seen.scope));

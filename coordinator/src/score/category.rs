@@ -167,7 +167,10 @@ fn varying_treatment(ledger: &Ledger, observations: &[Observation]) -> Option<(C
     for observation in observations {
         let Some(spec) = ledger.spec_of(observation) else { continue };
         let same = |known: &AttemptSpec| {
-            known.scope == spec.scope && known.order == spec.order && known.tests == spec.tests
+            known.scope == spec.scope
+                && known.order == spec.order
+                && known.tests == spec.tests
+                && known.world == spec.world
         };
         match treatments.iter_mut().find(|(known, _)| same(known)) {
             Some((_, count)) => count.add(observation),
@@ -182,7 +185,7 @@ fn varying_treatment(ledger: &Ledger, observations: &[Observation]) -> Option<(C
         .into_iter()
         .filter(|(_, count)| count.varies())
         .max_by_key(|(_, count)| count.attempts)
-        .map(|(spec, count)| (Condition::of(spec.scope, spec.order), count))
+        .map(|(spec, count)| (Condition::of(spec.scope, spec.order, spec.world), count))
 }
 
 /// Counts over shuffles that were run more than once and failed every time.

@@ -312,7 +312,7 @@ mod tests {
                 // Shuffles of one line differ, unlike those that a digit repeats.
                 let order = match order {
                     Order::Shuffled { seed } => Order::Shuffled { seed: seed + u64::from(index) },
-                    Order::Given | Order::Reversed => *order,
+                    Order::Given | Order::Reversed | Order::AsListed => *order,
                 };
                 specs.push(AttemptSpec { index, ..AttemptSpec::plain(*scope, tests.clone(), order) });
                 let kind = match letter {
@@ -354,6 +354,7 @@ mod tests {
                     samples: vec![sample],
                     output: None,
                     collection_errors: Vec::new(),
+                    details: Vec::new(),
                 });
             }
             ledger.note_planned(&key, &specs);

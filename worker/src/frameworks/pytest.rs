@@ -6,7 +6,7 @@ pub mod reader;
 
 pub use reader::{AttemptReader, AttemptReading, ExitSeen, ReadSample};
 
-use flakefarm_shared::{Order, ProjectSpec, TestId};
+use flakefarm_shared::{Detail, Order, ProjectSpec, TestId};
 use serde::Serialize;
 
 /// Where the plugin lies in the image.
@@ -20,6 +20,7 @@ pub fn files() -> Vec<(String, &'static str)> {
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
+        ("flakefarm_state.py", include_str!("plugin/flakefarm_state.py")),
     ]
     .map(|(name, content)| (name.to_owned(), content))
     .to_vec()
@@ -61,6 +62,8 @@ pub enum RunRequest<'a> {
         tests: Option<&'a [TestId]>,
         /// In this order.
         order: Order,
+        /// Telling this much.
+        detail: Detail,
     },
 }
 
@@ -72,6 +75,8 @@ struct Request<'a> {
     arguments: &'a [String],
     tests: Option<&'a [TestId]>,
     order: RequestOrder,
+    #[serde(skip_serializing_if = "Detail::is_outcomes")]
+    detail: Detail,
 }
 
 #[derive(Serialize)]
@@ -80,22 +85,24 @@ enum RequestOrder {
     Given,
     Reversed,
     Shuffled { seed: u64 },
+    Listed,
 }
 
 /// The request in the form that the plugin reads from its stdin, to the end.
 pub fn request(project: &ProjectSpec, request: &RunRequest<'_>) -> Vec<u8> {
-    let (mode, tests, order) = match *request {
-        RunRequest::List => ("list", None, RequestOrder::Given),
-        RunRequest::Run { tests, order } => {
+    let (mode, tests, order, detail) = match *request {
+        RunRequest::List => ("list", None, RequestOrder::Given, Detail::Outcomes),
+        RunRequest::Run { tests, order, detail } => {
             let order = match order {
                 Order::Given => RequestOrder::Given,
                 Order::Reversed => RequestOrder::Reversed,
                 Order::Shuffled { seed } => RequestOrder::Shuffled { seed },
+                Order::AsListed => RequestOrder::Listed,
             };
-            ("run", tests, order)
+            ("run", tests, order, detail)
         }
     };
     let (paths, arguments) = (&project.test_paths, &project.arguments);
-    let request = Request { v: 1, mode, paths, arguments, tests, order };
+    let request = Request { v: 1, mode, paths, arguments, tests, order, detail };
     serde_json::to_vec(&request).expect("a request serialises")
 }

@@ -9,6 +9,7 @@ import time
 import flakefarm_quiet as quiet
 from flakefarm_channel import clean
 from flakefarm_failures import bounded, describe, describe_report
+from flakefarm_state import Watcher
 
 WARNING_LIMIT = 8
 REASON_LIMIT = 2000
@@ -138,7 +139,9 @@ class Recorder:
         self.listing = request["mode"] == "list"
         self.order = request["order"]
         selected = request["tests"]
+        self.listed = {} if selected is None else dict((test, place) for place, test in enumerate(selected))
         self.selected = None if selected is None else set(selected)
+        self.watcher = Watcher(root) if request.get("detail") == "state" else None
         self.files = None
         self.ids = {}
         self.missing = []
@@ -210,6 +213,8 @@ class Recorder:
         elif kind == "shuffled":
             seed = self.order["seed"]
             chosen.sort(key=lambda item: shuffle_key(seed, self.ids[id(item)]))
+        elif kind == "listed":
+            chosen.sort(key=lambda item: self.listed.get(self.ids[id(item)], 0))
         items[:] = chosen
         return left_out
 
@@ -235,6 +240,8 @@ class Recorder:
     def test_starts(self, item):
         self.position += 1
         self.running = Running(self.id_of(item), self.position)
+        if self.watcher is not None:
+            self.watcher.before()
         self.channel.send({"e": "start", "test": self.running.test, "i": self.position})
 
     def describe_failure(self, call, report):
@@ -263,6 +270,9 @@ class Recorder:
     def test_ended(self):
         running, self.running = self.running, None
         result = running.result()
+        if result is not None and self.watcher is not None:
+            result["captured"] = running.captured()
+            result["changes"] = self.watcher.after()
         if result is not None:
             self.channel.send(result)
 
@@ -322,9 +332,15 @@ class Running:
             except Exception as error:
                 text = "the failure could not be printed: %s" % type(error).__name__
             parts.append("----- %s failed -----\n%s\n" % (report.when, text))
-        for title, text in self.reports[-1].sections:
-            parts.append("----- %s -----\n%s\n" % (title, text))
-        return bounded("".join(parts))
+        return bounded("".join(parts) + self.sections())
+
+    def captured(self):
+        """What the test printed, without what pytest says of it."""
+        return bounded(self.sections())
+
+    def sections(self):
+        sections = self.reports[-1].sections if self.reports else []
+        return "".join("----- %s -----\n%s\n" % (title, text) for title, text in sections)
 
 
 def shuffle_key(seed, test):

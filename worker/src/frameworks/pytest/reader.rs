@@ -5,7 +5,7 @@ use super::ending::{Evidence, charged, decide};
 use crate::frameworks::events::{self, EndEvent, EndOutcome, Event, Mode};
 use crate::frameworks::signature::signature;
 use flakefarm_shared::attempt::CollectionError;
-use flakefarm_shared::{AttemptEnd, Failure, FailureKind, Outcome, Phase, Sample, TestId};
+use flakefarm_shared::{AttemptEnd, Failure, FailureKind, Outcome, Phase, Sample, StateChange, TestId};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ pub struct AttemptReading {
     pub end: AttemptEnd,
     /// What it said of each test, in the order they ended.
     pub samples: Vec<ReadSample>,
+    /// What tests printed and changed, if that was asked for.
+    pub details: Vec<ReadDetail>,
     /// Files that could not be collected.
     pub collection_errors: Vec<CollectionError>,
     /// `pytest 9.2.0, CPython 3.11.2`; empty if it did not come to that.
@@ -50,6 +52,17 @@ pub struct ReadSample {
     pub output: Option<String>,
 }
 
+/// What a test printed and changed; its output is not stored yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadDetail {
+    /// The test.
+    pub test: TestId,
+    /// What it printed.
+    pub output: String,
+    /// What it changed.
+    pub changes: Vec<StateChange>,
+}
+
 #[derive(Debug)]
 struct Running {
     test: TestId,
@@ -69,6 +82,7 @@ pub struct AttemptReader {
     running: Option<Running>,
     ended: HashSet<TestId>,
     samples: Vec<ReadSample>,
+    details: Vec<ReadDetail>,
     finished: Option<i64>,
     no_framework: Option<String>,
     last_event: Option<Instant>,
@@ -111,7 +125,7 @@ impl AttemptReader {
         }
     }
 
-    fn test_ended(&mut self, end: EndEvent) {
+    fn test_ended(&mut self, mut end: EndEvent) {
         if self.running.as_ref().is_some_and(|running| running.test == end.test) {
             self.running = None;
         }
@@ -119,6 +133,10 @@ impl AttemptReader {
         if !wanted || !self.ended.insert(end.test.clone()) {
             self.garbage += 1;
             return;
+        }
+        if let Some(output) = end.captured.take() {
+            let changes = std::mem::take(&mut end.changes);
+            self.details.push(ReadDetail { test: end.test.clone(), output, changes });
         }
         self.samples.push(sample_of(end));
     }
@@ -172,6 +190,7 @@ impl AttemptReader {
         AttemptReading {
             end,
             samples: self.samples,
+            details: self.details,
             collection_errors: self.collection_errors,
             framework_version: self.version,
             tests: self.tests.unwrap_or_default(),
