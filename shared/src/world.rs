@@ -8,7 +8,7 @@ pub mod catalogue;
 mod level;
 mod word;
 
-pub use catalogue::{About, Role};
+pub use catalogue::{About, ByHand, Role};
 pub use level::{SandboxLevel, UnknownLevel};
 pub use word::UnknownWorld;
 

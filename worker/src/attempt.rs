@@ -1,9 +1,10 @@
 //! One attempt: a fresh sandbox, the framework's events as they happen, deadlines, and the record.
 
+use crate::conditions::{self, Surroundings};
 use crate::frameworks::pytest::{self, AttemptReader, AttemptReading, ExitSeen, RunRequest};
 use crate::sandbox::{Sandbox, SandboxRequest};
 use flakefarm_shared::{
-    AttemptEnd, AttemptId, AttemptSpec, InfraError, Limits, ProjectSpec, Selection, SweepId, WorkerId,
+    AttemptEnd, AttemptId, AttemptSpec, InfraError, Limits, ProjectSpec, Selection, SweepId, WorkerId, World,
 };
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -64,7 +65,8 @@ pub(crate) async fn run(
         Selection::All => None,
         Selection::Only(tests) => Some(tests.as_slice()),
     };
-    let request = RunRequest::Run { tests: expected, order: spec.order, detail: spec.detail };
+    let request =
+        RunRequest::Run { tests: expected, order: spec.order, detail: spec.detail, world: spec.world };
     watch(setting, attempt, request, expected, stop).await
 }
 
@@ -75,7 +77,11 @@ async fn watch(
     expected: Option<&[flakefarm_shared::TestId]>,
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
-    let limits = &setting.project.limits;
+    let world = match request {
+        RunRequest::List => World::Plain,
+        RunRequest::Run { world, .. } => world,
+    };
+    let Surroundings { limits, variables, user } = conditions::surroundings(setting.project, world);
     let mut reader = AttemptReader::new(expected);
     let mut running = setting
         .sandbox
@@ -83,7 +89,8 @@ async fn watch(
             image: setting.image.to_owned(),
             argv: pytest::argv(setting.project),
             stdin: pytest::request(setting.project, &request),
-            variables: setting.project.variables.clone(),
+            variables,
+            user,
             limits: limits.clone(),
             attempt,
             sweep: setting.sweep,
@@ -93,7 +100,7 @@ async fn watch(
     let begun = Instant::now();
     let mut exceeded = None;
     loop {
-        let (deadline, limit) = deadline(limits, begun, &reader);
+        let (deadline, limit) = deadline(&limits, begun, &reader);
         tokio::select! {
             line = running.next_line() => match line {
                 Some(line) => reader.feed(&line, Instant::now()),

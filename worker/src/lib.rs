@@ -2,6 +2,7 @@
 //! Knows no HTTP and no SQL.
 
 mod attempt;
+pub mod conditions;
 pub mod config;
 pub mod environment;
 pub mod frameworks;

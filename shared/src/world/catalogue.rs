@@ -350,6 +350,15 @@ impl Zone {
             Zone::HalfHour => ("Asia/Kolkata", "<+0530>-5:30"),
         }
     }
+
+    /// Seconds ahead of UTC, all year round.
+    pub fn offset_seconds(self) -> i32 {
+        match self {
+            Zone::Behind => -11 * 3_600,
+            Zone::Ahead => 14 * 3_600,
+            Zone::HalfHour => 11 * 1_800,
+        }
+    }
 }
 
 /// Variables and the values they have in [`World::Variables`].

@@ -23,6 +23,11 @@ pub enum Event {
         /// Why it could not be imported.
         message: String,
     },
+    /// The world that was asked for cannot be given.
+    Unavailable {
+        /// Why.
+        message: String,
+    },
     /// A file could not be collected.
     CollectError {
         /// The file.

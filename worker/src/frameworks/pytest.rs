@@ -6,7 +6,8 @@ pub mod reader;
 
 pub use reader::{AttemptReader, AttemptReading, ExitSeen, ReadSample};
 
-use flakefarm_shared::{Detail, Order, ProjectSpec, TestId};
+use crate::conditions::Within;
+use flakefarm_shared::{Detail, Order, ProjectSpec, TestId, World};
 use serde::Serialize;
 
 /// Where the plugin lies in the image.
@@ -17,10 +18,12 @@ pub fn files() -> Vec<(String, &'static str)> {
     [
         ("run.py", include_str!("plugin/run.py")),
         ("flakefarm_channel.py", include_str!("plugin/flakefarm_channel.py")),
+        ("flakefarm_clock.py", include_str!("plugin/flakefarm_clock.py")),
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
         ("flakefarm_state.py", include_str!("plugin/flakefarm_state.py")),
+        ("flakefarm_world.py", include_str!("plugin/flakefarm_world.py")),
     ]
     .map(|(name, content)| (name.to_owned(), content))
     .to_vec()
@@ -64,6 +67,8 @@ pub enum RunRequest<'a> {
         order: Order,
         /// Telling this much.
         detail: Detail,
+        /// With this changed around them.
+        world: World,
     },
 }
 
@@ -77,6 +82,8 @@ struct Request<'a> {
     order: RequestOrder,
     #[serde(skip_serializing_if = "Detail::is_outcomes")]
     detail: Detail,
+    #[serde(skip_serializing_if = "Within::is_plain")]
+    world: Within,
 }
 
 #[derive(Serialize)]
@@ -90,19 +97,20 @@ enum RequestOrder {
 
 /// The request in the form that the plugin reads from its stdin, to the end.
 pub fn request(project: &ProjectSpec, request: &RunRequest<'_>) -> Vec<u8> {
-    let (mode, tests, order, detail) = match *request {
-        RunRequest::List => ("list", None, RequestOrder::Given, Detail::Outcomes),
-        RunRequest::Run { tests, order, detail } => {
+    let (mode, tests, order, detail, world) = match *request {
+        RunRequest::List => ("list", None, RequestOrder::Given, Detail::Outcomes, World::Plain),
+        RunRequest::Run { tests, order, detail, world } => {
             let order = match order {
                 Order::Given => RequestOrder::Given,
                 Order::Reversed => RequestOrder::Reversed,
                 Order::Shuffled { seed } => RequestOrder::Shuffled { seed },
                 Order::AsListed => RequestOrder::Listed,
             };
-            ("run", tests, order, detail)
+            ("run", tests, order, detail, world)
         }
     };
     let (paths, arguments) = (&project.test_paths, &project.arguments);
-    let request = Request { v: 1, mode, paths, arguments, tests, order, detail };
+    let world = Within::of(world);
+    let request = Request { v: 1, mode, paths, arguments, tests, order, detail, world };
     serde_json::to_vec(&request).expect("a request serialises")
 }

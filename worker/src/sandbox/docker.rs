@@ -148,10 +148,10 @@ fn container_body(
     runtime: Option<String>,
     hosts: Option<Mount>,
 ) -> ContainerCreateBody {
-    let limits = &request.limits;
+    let (limits, user) = (&request.limits, request.user);
     let bytes = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let writable =
-        |size: u64, mode: &str| format!("rw,exec,nosuid,nodev,size={size},mode={mode},uid=1000,gid=1000");
+        |size: u64, mode: &str| format!("rw,exec,nosuid,nodev,size={size},mode={mode},uid={user},gid={user}");
     let tmpfs = HashMap::from([
         ("/work".to_owned(), writable(limits.scratch_bytes, "0755")),
         ("/tmp".to_owned(), writable(limits.scratch_bytes, "1777")),
@@ -191,7 +191,7 @@ fn container_body(
     ContainerCreateBody {
         image: Some(request.image.clone()),
         hostname: Some(HOSTNAME.to_owned()),
-        user: Some("1000:1000".to_owned()),
+        user: Some(format!("{user}:{user}")),
         working_dir: Some("/work".to_owned()),
         entrypoint: Some(vec!["/bin/sh".to_owned()]),
         cmd: Some(cmd),

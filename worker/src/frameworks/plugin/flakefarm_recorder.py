@@ -15,8 +15,10 @@ WARNING_LIMIT = 8
 REASON_LIMIT = 2000
 
 
-def recorder_for(pytest, channel, request, root):
+def recorder_for(pytest, channel, request, root, world):
     """A plugin object for one session of the given pytest."""
+
+    from _pytest.runner import runtestprotocol
 
     hookimpl = pytest.hookimpl
     exit_error = pytest.exit.Exception
@@ -60,10 +62,14 @@ def recorder_for(pytest, channel, request, root):
         @hookimpl(trylast=True)
         def pytest_collection_finish(self, session):
             self.collected(session.items)
+            self.world.collected()
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_protocol(self, item):
             self.test_starts(item)
+            if self.world.runs == 2:
+                # Without a next test, fixtures of all scopes are torn down after it.
+                self.first_run_ended(runtestprotocol(item, log=False, nextitem=None))
             yield
             self.test_ended()
 
@@ -73,7 +79,12 @@ def recorder_for(pytest, channel, request, root):
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_call(self):
-            yield from self.measured()
+            changed = self.world.call()
+            if changed is None:
+                yield from self.measured()
+            else:
+                with changed:
+                    yield from self.measured()
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_teardown(self):
@@ -127,14 +138,15 @@ def recorder_for(pytest, channel, request, root):
             def pytest_ignore_collect(self, path, config):
                 return self.ignored(str(path), config)
 
-    return Collecting(channel, request, root)
+    return Collecting(channel, request, root, world)
 
 
 class Recorder:
     """What the hooks do. Clocks are bound to the object, out of reach of frozen time."""
 
-    def __init__(self, channel, request, root):
+    def __init__(self, channel, request, root, world):
         self.channel = channel
+        self.world = world
         self.root = root
         self.listing = request["mode"] == "list"
         self.order = request["order"]
@@ -240,9 +252,16 @@ class Recorder:
     def test_starts(self, item):
         self.position += 1
         self.running = Running(self.id_of(item), self.position)
+        self.world.test_starts(self.running.test)
         if self.watcher is not None:
             self.watcher.before()
         self.channel.send({"e": "start", "test": self.running.test, "i": self.position})
+
+    def first_run_ended(self, reports):
+        """Of two runs the second counts, unless the first failed: then it is no matter of running twice."""
+        if any(report.outcome == "failed" for report in reports):
+            self.running.reports.extend(reports)
+        self.running.wall = self.running.cpu = 0.0
 
     def describe_failure(self, call, report):
         if report.outcome != "failed":
@@ -275,6 +294,7 @@ class Recorder:
             result["changes"] = self.watcher.after()
         if result is not None:
             self.channel.send(result)
+        self.world.test_ended()
 
 
 class Running:

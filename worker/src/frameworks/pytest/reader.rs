@@ -85,6 +85,7 @@ pub struct AttemptReader {
     details: Vec<ReadDetail>,
     finished: Option<i64>,
     no_framework: Option<String>,
+    unavailable: Option<String>,
     last_event: Option<Instant>,
     garbage: u64,
 }
@@ -109,6 +110,7 @@ impl AttemptReader {
                 self.listing = mode == Mode::List;
             }
             Event::NoFramework { message } => self.no_framework = Some(message),
+            Event::Unavailable { message } => self.unavailable = Some(message),
             Event::CollectError { path, message } => {
                 // A file that two collectors want (module and doctests) fails twice.
                 if !self.collection_errors.iter().any(|known| known.path == path) {
@@ -180,6 +182,7 @@ impl AttemptReader {
             missing: self.missing.len(),
             collection_errors: self.collection_errors.len(),
             no_framework: self.no_framework.as_deref(),
+            unavailable: self.unavailable.as_deref(),
         };
         let end = decide(&evidence, exit, stderr);
         if let (AttemptEnd::Interrupted { by, .. }, Some(running)) = (&end, &running) {
