@@ -2,6 +2,7 @@
 //! coordinator and a worker in this process.
 
 mod args;
+mod diagnose;
 mod doctor;
 mod embedded;
 mod exit;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
 async fn dispatch(command: Command) -> Result<Exit, Complaint> {
     match command {
         Command::Sweep(args) => Box::pin(sweep::sweep(*args)).await,
+        Command::Diagnose(args) => Box::pin(diagnose::diagnose(*args)).await,
         Command::Init(args) => sweep::init(&args),
         Command::Report(args) => output::rerender(&args).await,
         Command::Doctor(args) => doctor::doctor(&args).await,

@@ -10,9 +10,11 @@ use crate::progress::Progress;
 use crate::{signals, stores};
 use flakefarm_coordinator::Submission;
 use flakefarm_coordinator::db::{SweepRow, SweepState};
-use flakefarm_coordinator::plan::{Confidence, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
+use flakefarm_coordinator::plan::{
+    Confidence, Panel, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
+};
 use flakefarm_coordinator::report::{Report, Verdict};
-use flakefarm_shared::{Class, Digest, Refusal, SweepContext, WIRE_VERSION};
+use flakefarm_shared::{Class, Digest, Refusal, SweepContext, WIRE_VERSION, World};
 use flakefarm_worker::config::{LoadedProject, ProjectSource};
 use flakefarm_worker::snapshot;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -20,13 +22,18 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) async fn sweep(args: SweepArgs) -> Result<Exit, Complaint> {
+    ask(args, QuestionKind::Detect).await
+}
+
+/// Asks a question of any kind about a project.
+pub(crate) async fn ask(args: SweepArgs, kind: QuestionKind) -> Result<Exit, Complaint> {
     let stop = signals::stop_on_signal()?;
     let root = project_root(&args.path)?;
     let mut progress = Progress::new();
     let ended = match &args.farm {
-        Some(farm) => on_farm(&args, &root, farm, &mut progress, stop.clone()).await?,
+        Some(farm) => on_farm(&args, kind, &root, farm, &mut progress, stop.clone()).await?,
         None if args.resume => resume(&args, &root, &mut progress, stop.clone()).await?,
-        None => here(&args, &root, &mut progress, stop.clone()).await?,
+        None => here(&args, kind, &root, &mut progress, stop.clone()).await?,
     };
     finish(&args, ended).await
 }
@@ -70,7 +77,12 @@ fn config_complaint(error: &flakefarm_worker::config::ConfigError) -> Complaint 
     }
 }
 
-fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Result<Question, Complaint> {
+fn question(
+    args: &SweepArgs,
+    kind: QuestionKind,
+    loaded: &LoadedProject,
+    workers: NonZeroU16,
+) -> Result<Question, Complaint> {
     let defaults = &loaded.sweep;
     let wrong = |error: flakefarm_coordinator::plan::QuestionError| {
         Complaint::usage(format!("flakefarm.toml: {error}"))
@@ -102,8 +114,19 @@ fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Re
         (None, None) if args.order.is_some() => ScopeChoice::Suite,
         (None, None) => ScopeChoice::Auto,
     };
+    // A sweep that repeats one finding tries nothing else.
+    let repeats = args.under.is_some() || args.order.is_some() || kind != QuestionKind::Detect;
+    let panel = match (args.panel, &defaults.panel) {
+        _ if repeats => Panel::None,
+        (Some(panel), _) => panel,
+        (None, Some(word)) => {
+            word.parse().map_err(|error| Complaint::usage(format!("flakefarm.toml: {error}")))?
+        }
+        (None, None) => Panel::default(),
+    };
     Ok(Question {
-        kind: QuestionKind::Detect,
+        panel: panel.worlds(&loaded.spec),
+        kind,
         runs: fixed.map_or(Runs::ForGuarantee, Runs::Fixed),
         scope,
         order: args.order,
@@ -137,8 +160,9 @@ fn submission(
     args: &SweepArgs,
     root: &Path,
 ) -> Submission {
+    let under = args.under.unwrap_or(World::Plain);
     Submission {
-        context: SweepContext { v: WIRE_VERSION, project: loaded.spec, snapshot, revision },
+        context: SweepContext { v: WIRE_VERSION, project: loaded.spec, snapshot, revision, under },
         question,
         class: if args.interactive { Class::Interactive } else { Class::Bulk },
         source: root.display().to_string(),
@@ -162,13 +186,14 @@ async fn archive(root: &Path, progress: &Progress) -> Result<snapshot::Archive, 
 
 async fn here(
     args: &SweepArgs,
+    kind: QuestionKind,
     root: &Path,
     progress: &mut Progress,
     stop: CancellationToken,
 ) -> Result<Ended, Complaint> {
     let loaded = load(args, root, progress)?;
     let slots = slots(args, Some(&loaded));
-    let question = question(args, &loaded, slots)?;
+    let question = question(args, kind, &loaded, slots)?;
     let state = stores::state_dir(args.state.as_deref())?;
     let embedded = Embedded::open(&state, slots).await?;
     let archive = archive(root, progress).await?;
@@ -216,6 +241,7 @@ fn ended_here(row: SweepRow, report: Report, outputs: Outputs) -> Ended {
 
 async fn on_farm(
     args: &SweepArgs,
+    kind: QuestionKind,
     root: &Path,
     address: &str,
     progress: &mut Progress,
@@ -223,7 +249,7 @@ async fn on_farm(
 ) -> Result<Ended, Complaint> {
     let farm = Farm::new(address, args.token.as_ref())?;
     let loaded = load(args, root, progress)?;
-    let question = question(args, &loaded, slots(args, Some(&loaded)))?;
+    let question = question(args, kind, &loaded, slots(args, Some(&loaded)))?;
     farm.check().await?;
     let archive = archive(root, progress).await?;
     let snapshot = farm.upload(archive.bytes.into()).await?;
@@ -244,6 +270,10 @@ async fn on_farm(
 
 /// Said before the work: what was detected, what will be proved, and the seed.
 fn announcement(loaded: &LoadedProject, question: &Question) -> String {
+    if let QuestionKind::Diagnose { tests } = &question.kind {
+        let (name, how) = (&loaded.spec.name, describe(loaded));
+        return format!("{name}: {how}; diagnosing {}, seed {}", tests.describe(), question.seed);
+    }
     format!(
         "{}: {}; {} of each test, scope {}, seed {}",
         loaded.spec.name,

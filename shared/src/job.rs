@@ -20,6 +20,9 @@ pub struct SweepContext {
     pub snapshot: Digest,
     /// The revision the snapshot was taken from, for people.
     pub revision: Option<String>,
+    /// The world that attempts run in which ask for no other: what `plain` means in this sweep.
+    #[serde(default, skip_serializing_if = "World::is_plain")]
+    pub under: World,
 }
 
 /// One job; a blob.

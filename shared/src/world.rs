@@ -147,8 +147,8 @@ pub enum LocaleChoice {
 
 impl World {
     /// Whether nothing is changed on purpose.
-    pub fn is_plain(self) -> bool {
-        self == World::Plain
+    pub fn is_plain(&self) -> bool {
+        *self == World::Plain
     }
 
     /// What a failure in this world alone says of a test.

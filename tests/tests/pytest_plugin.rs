@@ -1,6 +1,6 @@
 //! The pytest plugin on a real pytest, on this machine's Python: no container, real processes.
 
-use flakefarm_shared::{AttemptEnd, Digest, FailureKind, Order, Outcome, Phase, TestId};
+use flakefarm_shared::{AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, TestId, World};
 use flakefarm_worker::config::LoadedProject;
 use flakefarm_worker::frameworks::pytest::{
     self, AttemptReader, AttemptReading, ExitSeen, ReadSample, RunRequest,
@@ -125,7 +125,15 @@ fn copy(from: &Path, to: &Path) {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn run_all(fixture: &str, order: Order) -> AttemptReading {
-    attempt(fixture, python(), RunRequest::Run { tests: None, order }, PATIENCE)
+    attempt(fixture, python(), run_request(None, order), PATIENCE)
+}
+
+fn run_of(tests: &[TestId], order: Order) -> RunRequest<'_> {
+    run_request(Some(tests), order)
+}
+
+fn run_request(tests: Option<&[TestId]>, order: Order) -> RunRequest<'_> {
+    RunRequest::Run { tests, order, detail: Detail::Outcomes, world: World::Plain }
 }
 
 fn ids(texts: &[&str]) -> Vec<TestId> {

@@ -20,6 +20,8 @@ pub(crate) struct AttemptSetting<'a> {
     pub(crate) project: &'a ProjectSpec,
     pub(crate) sweep: SweepId,
     pub(crate) worker: &'a WorkerId,
+    /// The world of attempts that ask for no other.
+    pub(crate) under: World,
 }
 
 /// What came of watching one sandbox to its end.
@@ -65,8 +67,8 @@ pub(crate) async fn run(
         Selection::All => None,
         Selection::Only(tests) => Some(tests.as_slice()),
     };
-    let request =
-        RunRequest::Run { tests: expected, order: spec.order, detail: spec.detail, world: spec.world };
+    let world = if spec.world.is_plain() { setting.under } else { spec.world };
+    let request = RunRequest::Run { tests: expected, order: spec.order, detail: spec.detail, world };
     watch(setting, attempt, request, expected, stop).await
 }
 

@@ -133,6 +133,7 @@ async fn attempt_all(
         project: &context.project,
         sweep: spec.sweep,
         worker: &bench.worker,
+        under: context.under,
     };
     let mut report = JobReport { v: WIRE_VERSION, job: spec.id, listing: None, attempts: Vec::new() };
     match &spec.work {

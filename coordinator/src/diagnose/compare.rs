@@ -7,16 +7,23 @@ use std::num::NonZeroU32;
 
 /// Passes and failures of one arm; skips are neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub(super) struct Counts {
     /// Passes and failures.
-    pub attempts: u32,
+    pub(super) attempts: u32,
     /// Failures.
-    pub failures: u32,
+    pub(super) failures: u32,
+}
+
+impl Counts {
+    /// Failures per attempt; 0 without attempts.
+    pub(super) fn rate(self) -> f64 {
+        f64::from(self.failures) / f64::from(self.attempts.max(1))
+    }
 }
 
 /// What two arms show.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Judgement {
+pub(super) enum Judgement {
     /// Their rates differ, with this confidence.
     Different {
         /// One minus the risk that the difference is chance, all comparisons considered.
@@ -31,19 +38,19 @@ pub enum Judgement {
 
 /// A comparison among several that are made at once.
 #[derive(Debug, Clone, Copy)]
-pub struct Comparison {
+pub(super) struct Comparison {
     confidence: Confidence,
     arms: NonZeroU32,
 }
 
 impl Comparison {
     /// One of `arms` comparisons that are to be right together with `confidence`.
-    pub fn new(confidence: Confidence, arms: NonZeroU32) -> Self {
+    pub(super) fn new(confidence: Confidence, arms: NonZeroU32) -> Self {
         Self { confidence, arms }
     }
 
     /// Compares an arm with its baseline.
-    pub fn judge(self, baseline: Counts, arm: Counts) -> Judgement {
+    pub(super) fn judge(self, baseline: Counts, arm: Counts) -> Judgement {
         let factor = ln_bayes_factor(baseline, arm).exp();
         let arms = f64::from(self.arms.get());
         if factor >= arms / self.confidence.risk() {

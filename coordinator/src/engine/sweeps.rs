@@ -246,7 +246,12 @@ impl Coordinator {
             Settlement::Done { report } => {
                 let report: JobReport = self.blobs.get_json(report, "a job report").await?;
                 let listing = report.listing.expect("a list job reports a listing");
-                let selected = question_of(row).select(&listing.tests).len();
+                let question = question_of(row);
+                let selected = if question.unmatched(&listing.tests).is_empty() {
+                    question.targets(&listing.tests).len()
+                } else {
+                    0
+                };
                 let digest = self.blobs.put_json(&listing).await?;
                 self.db.set_listing(row.id, &digest).await?;
                 if selected > 0 {
@@ -258,11 +263,7 @@ impl Coordinator {
                     self.wake.notify_one();
                     return Ok(());
                 }
-                Refusal {
-                    message: "the selection matches no test".to_owned(),
-                    log: nearest_tests(&question_of(row), &listing.tests),
-                    hint: Some("--tests takes ids, parts of ids or patterns with *".to_owned()),
-                }
+                no_such_test(&question, &listing.tests)
             }
             Settlement::Refused(refusal) => refusal.clone(),
             Settlement::Dead { reason } => Refusal {
@@ -396,11 +397,25 @@ fn progress(sweep: SweepId, ledger: &Ledger, planned: &plan::Plan) -> Event {
     }
 }
 
+fn no_such_test(question: &Question, tests: &[TestId]) -> Refusal {
+    match question.unmatched(tests).as_slice() {
+        [] => Refusal {
+            message: "the selection matches no test".to_owned(),
+            log: nearest_tests(&question.tests.describe(), tests),
+            hint: Some("--tests takes ids, parts of ids or patterns with *".to_owned()),
+        },
+        unmatched => Refusal {
+            message: format!("no test is called {}", unmatched.join(", ")),
+            log: nearest_tests(&unmatched.join(", "), tests),
+            hint: Some("a test is named by its id, a part of it or a pattern with *".to_owned()),
+        },
+    }
+}
+
 /// Up to five ids that share a word with the pattern, for people who mistyped one.
-fn nearest_tests(question: &Question, tests: &[TestId]) -> String {
-    let wanted = question.tests.describe();
+fn nearest_tests(wanted: &str, tests: &[TestId]) -> String {
     let mut ranked: Vec<_> =
-        tests.iter().map(|test| (common_prefix(&wanted, test.as_str()), test.as_str())).collect();
+        tests.iter().map(|test| (common_prefix(wanted, test.as_str()), test.as_str())).collect();
     ranked.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
     let nearest: Vec<_> = ranked.into_iter().take(5).map(|(_, test)| test).collect();
     format!("wanted: {wanted}\nthere are {} tests, such as:\n  {}", tests.len(), nearest.join("\n  "))

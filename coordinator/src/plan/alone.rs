@@ -31,7 +31,10 @@ impl Alone {
         let mut screened = BTreeSet::new();
         let (mut nothing, mut something) = (0_u32, 0_u32);
         for attempt in ledger.each_attempt() {
-            let Some(spec) = attempt.spec.filter(|spec| spec.scope == Scope::Test) else { continue };
+            let Some(spec) = attempt.spec.filter(|spec| spec.scope == Scope::Test && spec.world.is_plain())
+            else {
+                continue;
+            };
             let Selection::Only(tests) = &spec.tests else { continue };
             let Some((test, place)) = tests.first().and_then(|test| Some((test, ledger.place(test)?))) else {
                 continue;

@@ -195,6 +195,8 @@ fn walk<'a>(slot: &Slot, root: Attempt<'a>, ledger: &'a Ledger, mut visit: impl 
                         return Next::Settled;
                     }
                 }
+                // This world is not to be had here, or the project cannot bear it: that will not change.
+                AttemptEnd::NothingRan { .. } if !slot.world.is_plain() => return Next::Settled,
                 AttemptEnd::NothingRan { .. } | AttemptEnd::Infrastructure(_) => in_vain += 1,
             },
         }

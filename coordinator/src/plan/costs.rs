@@ -23,15 +23,15 @@ impl<'a> Costs<'a> {
         let mut tests = HashMap::new();
         let mut in_tests = [0.0; 3];
         for test in ledger.tests() {
-            let observations = ledger.observations(test);
+            let observations: Vec<&Observation> = ledger.plain(test).collect();
             if observations.is_empty() {
                 continue;
             }
             let seconds = |observation: &Observation| observation.wall_us as f64 / 1e6;
-            for observation in observations {
+            for observation in &observations {
                 in_tests[place(observation.scope)] += seconds(observation);
             }
-            let total: f64 = observations.iter().map(seconds).sum();
+            let total: f64 = observations.iter().map(|observation| seconds(observation)).sum();
             tests.insert(test, total / observations.len() as f64);
         }
         // Summed in listing order: a sum over a hash map would differ from run to run.
@@ -63,13 +63,14 @@ impl<'a> Costs<'a> {
 
     /// What `spec` costs.
     pub(super) fn of(&self, spec: &AttemptSpec) -> Option<f64> {
-        match &spec.tests {
+        let plain = match &spec.tests {
             Selection::All => self.suite,
             Selection::Only(tests) => {
                 let in_tests: f64 = tests.iter().map(|test| self.seconds_of(test)).sum();
                 Some(self.overhead[place(spec.scope)]? + in_tests)
             }
-        }
+        };
+        plain.map(|seconds| seconds * f64::from(spec.world.slowdown()))
     }
 
     fn seconds_of(&self, test: &TestId) -> f64 {

@@ -12,7 +12,9 @@ use super::alone::{self, Alone};
 use super::chains::{self, Settled, Slot};
 use super::costs::Costs;
 use super::ledger::{Ledger, Seen, Standing};
-use super::{Estimate, Plan, PlannedJob, Planning, Question, ScopeChoice, batch, derive_seed, file_of};
+use super::{
+    Estimate, Plan, PlannedJob, Planning, Question, ScopeChoice, batch, derive_seed, file_of, panel,
+};
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId, World};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,6 +67,8 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
             }
         }
     }
+    let panel = panel::plan(question, &selected, &costs, ledger);
+    raise(&mut targets, &panel.plain_alone);
     let alone_wanted = alone.wanted(&targets, ledger);
 
     let mut jobs = chains.follow_ups.clone();
@@ -82,6 +86,7 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
             .map(|(place, job)| PlannedJob { key: name(place), ..job })
             .collect::<Vec<_>>()
     };
+    jobs.extend(panel.jobs);
     jobs.extend(named("with-file/", with_file));
     jobs.extend(named("screen/", screen));
     let pressing = jobs.len();
@@ -199,11 +204,10 @@ impl<'a> Suspects<'a> {
     fn find(selected: &'a [TestId], ledger: &Ledger) -> Self {
         let mut suspects = Suspects { varying: Vec::new(), failing: Vec::new() };
         for test in selected {
-            let observations = ledger.observations(test);
-            if !observations.iter().any(|o| matches!(o.seen, Seen::Fail(_))) {
+            if !ledger.plain(test).any(|o| matches!(o.seen, Seen::Fail(_))) {
                 continue;
             }
-            if observations.iter().any(|o| matches!(o.seen, Seen::Pass)) {
+            if ledger.plain(test).any(|o| matches!(o.seen, Seen::Pass)) {
                 suspects.varying.push(test);
             } else {
                 suspects.failing.push(test);
@@ -248,7 +252,7 @@ fn with_file_attempts(
     let in_suite = |test: &&&TestId| {
         let failed_there =
             |o: &super::Observation| o.scope == Scope::Suite && matches!(o.seen, Seen::Fail(_));
-        ledger.observations(test).iter().any(failed_there)
+        ledger.plain(test).any(failed_there)
     };
     let asked: BTreeSet<&str> = suspects.varying.iter().filter(in_suite).map(|test| file_of(test)).collect();
     let mut planned: BTreeMap<&str, usize> = BTreeMap::new();
@@ -311,11 +315,11 @@ fn repeated_shuffles(
     let suspects = Suspects::find(selected, ledger);
     let mut open: BTreeMap<Order, BTreeSet<&TestId>> = BTreeMap::new();
     for test in suspects.varying {
-        let observations = ledger.observations(test);
+        let observations: Vec<&super::Observation> = ledger.plain(test).collect();
         let varies_alone = [true, false].into_iter().all(|failed| {
             let same =
                 |o: &super::Observation| o.scope == Scope::Test && matches!(o.seen, Seen::Fail(_)) == failed;
-            observations.iter().any(same)
+            observations.iter().copied().any(same)
         });
         if varies_alone {
             continue;

@@ -260,9 +260,14 @@ impl Ledger {
         self.places.get(test).copied()
     }
 
-    /// Tests that ran although they were not listed (generated at run time, say).
+    /// Tests that ran although they were not listed (generated at run time, say). What only another
+    /// world generates is not among them.
     pub fn unlisted_tests(&self) -> impl Iterator<Item = &TestId> {
-        self.observations.keys().filter(|test| !self.places.contains_key(*test))
+        let plain = |observations: &[Observation]| observations.iter().any(|o| o.world.is_plain());
+        self.observations
+            .iter()
+            .filter(move |(test, observations)| !self.places.contains_key(*test) && plain(observations))
+            .map(|(test, _)| test)
     }
 
     /// Notes that the job `key` was planned. A second note of the same key changes nothing.
@@ -429,8 +434,9 @@ impl Ledger {
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for observations in self.observations.values() {
-            let passed = observations.iter().any(|o| matches!(o.seen, Seen::Pass));
-            let failed = observations.iter().any(|o| matches!(o.seen, Seen::Fail(_)));
+            let witnesses = || observations.iter().filter(|o| o.world.role().witnesses_flakiness());
+            let passed = witnesses().any(|o| matches!(o.seen, Seen::Pass));
+            let failed = witnesses().any(|o| matches!(o.seen, Seen::Fail(_)));
             match (passed, failed) {
                 (true, true) => tally.both += 1,
                 (true, false) => tally.only_passed += 1,
@@ -466,18 +472,18 @@ impl Ledger {
         micros as f64 / 1e6
     }
 
-    /// Mean duration in seconds of attempts of `scope` that ran to their end or were interrupted;
+    /// Mean duration in seconds of plain attempts of `scope` that ran to their end or were interrupted;
     /// none if there is none.
     pub fn mean_attempt_seconds(&self, scope: Scope) -> Option<f64> {
         let (seconds, count) = self.attempt_seconds(scope);
         (count > 0).then(|| seconds / count as f64)
     }
 
-    /// Seconds spent in attempts of `scope` that ran to their end or were interrupted, and how many
+    /// Seconds spent in plain attempts of `scope` that ran to their end or were interrupted, and how many
     /// there are.
     pub fn attempt_seconds(&self, scope: Scope) -> (f64, u64) {
         let (mut micros, mut count) = (0_u64, 0_u64);
-        for record in self.records().filter(|record| record.scope == scope) {
+        for record in self.records().filter(|record| record.scope == scope && record.world.is_plain()) {
             match record.end {
                 AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => {
                     micros += record.wall_us;
@@ -503,10 +509,11 @@ impl Ledger {
         selected.iter().filter(|test| !self.has_sample(test, key, index)).cloned().collect()
     }
 
-    /// Files that could not be collected in some attempt, by path, each with one of its errors.
+    /// Files that could not be collected in some plain attempt, by path, each with one of its errors.
     pub fn collection_errors(&self) -> Vec<CollectionError> {
         let mut errors: BTreeMap<&str, &str> = BTreeMap::new();
-        for error in self.records().flat_map(|record| &record.collection_errors) {
+        let plain = self.records().filter(|record| record.world.is_plain());
+        for error in plain.flat_map(|record| &record.collection_errors) {
             let message = errors.entry(&error.path).or_insert(&error.message);
             *message = (*message).min(&error.message);
         }
@@ -517,9 +524,10 @@ impl Ledger {
         errors.into_iter().map(own).collect()
     }
 
-    /// Why nothing ran in attempts in which something should have, each reason once.
+    /// Why nothing ran in plain attempts in which something should have, each reason once.
     pub fn nothing_ran(&self) -> BTreeSet<&str> {
         self.records()
+            .filter(|record| record.world.is_plain())
             .filter_map(|record| match &record.end {
                 AttemptEnd::NothingRan { reason } => Some(reason.as_str()),
                 AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {

@@ -11,12 +11,17 @@ mod chains;
 mod costs;
 pub mod fixed;
 pub mod ledger;
+mod panel;
 pub mod question;
 #[cfg(test)]
 mod simulation;
+pub mod worlds;
 
 pub use ledger::{Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Tally};
+pub use panel::{Panel, UnknownPanel};
 pub use question::{Confidence, Question, QuestionError, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
+
+pub use worlds::WorldsSeen;
 
 use flakefarm_shared::AttemptSpec;
 use serde::{Deserialize, Serialize};
@@ -24,8 +29,9 @@ use serde::{Deserialize, Serialize};
 /// What to run next. Every planner has this signature; which one answers is the question's choice
 /// of [`Runs`].
 pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
-    match (question.kind, question.runs) {
+    match (&question.kind, question.runs) {
         (QuestionKind::Detect, Runs::Fixed(_) | Runs::ForGuarantee) => fixed::plan(question, ledger),
+        (QuestionKind::Diagnose { .. }, _) => crate::diagnose::plan(question, ledger),
     }
 }
 
@@ -74,7 +80,7 @@ pub fn file_of(test: &flakefarm_shared::TestId) -> &str {
 }
 
 /// A number that depends on the sweep's seed and on what it is for, and on nothing else.
-fn derive_seed(seed: u64, label: &str) -> u64 {
+pub(crate) fn derive_seed(seed: u64, label: &str) -> u64 {
     use sha2::{Digest as _, Sha256};
     let hash = Sha256::digest(format!("{seed}:{label}"));
     u64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"))

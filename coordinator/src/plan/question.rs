@@ -3,7 +3,7 @@
 //! can be.
 
 use crate::score::interval::clean_runs_needed;
-use flakefarm_shared::{Order, TestId};
+use flakefarm_shared::{Order, TestId, World};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -31,12 +31,46 @@ pub struct Question {
     pub workers: NonZeroU16,
     /// Which tests; everything the framework lists if empty.
     pub tests: TestFilter,
+    /// Worlds to try before anything is repeated.
+    #[serde(default)]
+    pub panel: Vec<World>,
 }
 
 impl Question {
     /// The tests of a listing that the question is about, in the listing's order.
     pub fn select(&self, tests: &[TestId]) -> Vec<TestId> {
         tests.iter().filter(|test| self.tests.selects(test)).cloned().collect()
+    }
+
+    /// The tests of a listing that the question wants an answer for, in the listing's order: those
+    /// it is about, or of these those that are to be diagnosed. A name that is a test's whole id
+    /// means that test alone.
+    pub fn targets(&self, tests: &[TestId]) -> Vec<TestId> {
+        let selected = self.select(tests);
+        match &self.kind {
+            QuestionKind::Detect => selected,
+            QuestionKind::Diagnose { tests: wanted } => {
+                let named: Vec<(&String, bool)> =
+                    wanted.0.iter().map(|name| (name, selected.iter().any(|test| test.0 == *name))).collect();
+                let wants = |test: &TestId| {
+                    named.iter().any(
+                        |(name, whole)| {
+                            if *whole { test.0 == **name } else { matches(name, test.as_str()) }
+                        },
+                    )
+                };
+                selected.into_iter().filter(wants).collect()
+            }
+        }
+    }
+
+    /// Names of tests to be diagnosed that no selected test of the listing goes by.
+    pub fn unmatched(&self, tests: &[TestId]) -> Vec<String> {
+        let QuestionKind::Diagnose { tests: wanted } = &self.kind else { return Vec::new() };
+        let selected = self.select(tests);
+        let unknown =
+            |name: &&String| !selected.iter().any(|test| test.0 == **name || matches(name, test.as_str()));
+        wanted.0.iter().filter(unknown).cloned().collect()
     }
 
     /// Runs every test is to get.
@@ -54,11 +88,16 @@ impl Question {
 }
 
 /// The kind of a question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuestionKind {
     /// Is it flaky?
     Detect,
+    /// Why is it flaky?
+    Diagnose {
+        /// Which tests; the others are their neighbours.
+        tests: TestFilter,
+    },
 }
 
 /// How many runs each test gets.
@@ -321,6 +360,7 @@ mod tests {
             max_flake_rate: Rate::DEFAULT,
             workers: NonZeroU16::new(4).unwrap(),
             tests: TestFilter(vec!["a*".into()]),
+            panel: World::catalogue().to_vec(),
         };
         assert_eq!(question.runs_per_test(), 59);
         let text = serde_json::to_string(&question).unwrap();

@@ -194,6 +194,7 @@ fn question(scope: ScopeChoice, runs: u32) -> Question {
         max_flake_rate: Rate::DEFAULT,
         workers: NonZeroU16::new(4).unwrap(),
         tests: TestFilter::default(),
+        panel: Vec::new(),
     }
 }
 
@@ -464,7 +465,7 @@ fn chance_is_seldom_taken_for_order() {
                 Some(Category::OrderVictim | Category::OrderBrittle | Category::OrderDependent) => {
                     by_order += 1
                 }
-                None => {}
+                Some(Category::Condition(_)) | None => {}
             }
         }
     }

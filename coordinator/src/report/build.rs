@@ -7,8 +7,10 @@ use super::model::{
 };
 use super::reproduce::{reproduce, reproduce_failure};
 use super::timeline::timeline;
+use super::words;
+use crate::diagnose::{self, Diagnosis};
 use crate::plan::ledger::Standing;
-use crate::plan::{Ledger, Observation, Question, QuestionKind, Runs, Seen};
+use crate::plan::{Ledger, Observation, Question, QuestionKind, Runs, Seen, WorldsSeen};
 use crate::score::{self, Assessment};
 use flakefarm_shared::{AttemptEnd, Scope, TestId, UnixMicros};
 use std::collections::{BTreeSet, HashMap};
@@ -53,11 +55,12 @@ pub struct SweepMeta {
 /// The report of a sweep. Calling it while the sweep runs gives a preliminary one.
 pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger) -> Report {
     let surroundings = Surroundings::of(ledger);
-    let assessed: Vec<(&TestId, Assessment)> = ledger
-        .tests()
+    let targets = question.targets(ledger.tests());
+    let worlds = WorldsSeen::read(ledger);
+    let assessed: Vec<(&TestId, Assessment)> = targets
         .iter()
-        .chain(ledger.unlisted_tests())
-        .map(|test| (test, score::assess(question, ledger, test)))
+        .chain(ledger.unlisted_tests().filter(|_| question.kind == QuestionKind::Detect))
+        .map(|test| (test, score::assess_among(question, ledger, &worlds, test)))
         .collect();
     let unwell = assessed.iter().filter(|(_, assessment)| is_told(assessment)).count();
     let limit = (TIMELINE_TOTAL / unwell.max(1)).clamp(TIMELINE_LEAST, TIMELINE_LIMIT);
@@ -66,11 +69,16 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger) -> Report {
         .into_iter()
         .map(|(test, assessment)| test_report(path, question, ledger, test, assessment, limit))
         .collect();
+    if let QuestionKind::Diagnose { .. } = &question.kind {
+        for test in &mut tests {
+            explain(test, path, question, ledger, meta.command.as_deref());
+        }
+    }
     rank(&mut tests);
 
     let sweep = Sweep {
         id: meta.id,
-        question: kind(question.kind).to_owned(),
+        question: kind(&question.kind).to_owned(),
         project: meta.project,
         revision: meta.revision,
         seed: question.seed,
@@ -96,10 +104,30 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger) -> Report {
         command: meta.command,
         workers: surroundings.workers.into_iter().collect(),
         collection_errors: collection_errors(meta.collection_errors, ledger),
-        notes: notes(meta.notes, ledger),
+        notes: notes(meta.notes, ledger, &worlds),
         infrastructure: surroundings.infrastructure,
     };
     Report { schema: SCHEMA.to_owned(), sweep, tests }
+}
+
+/// Puts the diagnosis in the place of what detection alone would say.
+fn explain(test: &mut TestReport, path: &str, question: &Question, ledger: &Ledger, command: Option<&str>) {
+    let Diagnosis { category, confidence, evidence, mut experiment, reproduction } =
+        diagnose::judge(question, ledger, &TestId(test.id.clone()));
+    if let (Some(reproduction), Some(command)) = (reproduction, command) {
+        let (by_hand, order_file) = reproduction.command(command, words::shell_quote);
+        experiment.by_hand = Some(by_hand);
+        experiment.order_file = order_file;
+    }
+    let name = words::shell_quote(&test.id);
+    test.reproduce =
+        format!("flakefarm diagnose {name} {} --seed {}", words::shell_quote(path), question.seed);
+    test.cause = Some(Cause {
+        category: category.word().to_owned(),
+        confidence: round(confidence, 4),
+        evidence,
+        experiment: Some(Box::new(experiment)),
+    });
 }
 
 /// Sorts tests as reports list them: by score, then by verdict, then by id.
@@ -113,9 +141,10 @@ fn is_told(assessment: &Assessment) -> bool {
     verdict(assessment.verdict) != Verdict::Healthy
 }
 
-fn kind(kind: QuestionKind) -> &'static str {
+fn kind(kind: &QuestionKind) -> &'static str {
     match kind {
         QuestionKind::Detect => "detect",
+        QuestionKind::Diagnose { .. } => "diagnose",
     }
 }
 
@@ -183,7 +212,8 @@ fn collection_errors(mut known: Vec<CollectionError>, ledger: &Ledger) -> Vec<Co
 }
 
 /// The caller's notes, then what the ledger knows that would otherwise stay silent.
-fn notes(mut notes: Vec<String>, ledger: &Ledger) -> Vec<String> {
+fn notes(mut notes: Vec<String>, ledger: &Ledger, worlds: &WorldsSeen) -> Vec<String> {
+    notes.extend(worlds.notes());
     notes.extend(
         ledger.nothing_ran().into_iter().map(|reason| format!("nothing ran in an attempt: {reason}")),
     );
@@ -250,6 +280,7 @@ fn test_report(
             category: finding.category.word().to_owned(),
             confidence: round(finding.confidence, 4),
             evidence: finding.evidence,
+            experiment: None,
         }),
         reproduce: reproduce(path, question, observations, test, assessment.attempts),
         reproduce_failure: reproduce_failure(path, question, ledger, test),
@@ -313,6 +344,7 @@ mod tests {
             max_flake_rate: crate::plan::Rate::DEFAULT,
             workers: NonZeroU16::new(1).expect("one"),
             tests: TestFilter(tests.iter().map(|&test| test.to_owned()).collect()),
+            panel: Vec::new(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! clock or decides a verdict.
 
 pub mod build;
+pub mod diagnosis;
+pub mod experiment;
 pub mod github;
 pub mod html;
 pub mod junit;

@@ -4,6 +4,7 @@
 //!
 //! It holds data and no prose beyond messages: what a person reads is made by the renderers.
 
+use super::experiment::Experiment;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -296,6 +297,9 @@ pub struct Cause {
     pub confidence: f64,
     /// What speaks for it, a sentence each.
     pub evidence: Vec<String>,
+    /// The experiment that showed it, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Box<Experiment>>,
 }
 
 /// One attempt, as one test saw it.

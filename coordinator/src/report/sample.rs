@@ -179,6 +179,7 @@ fn finish(
             category: category.into(),
             confidence,
             evidence: evidence.iter().map(|&line| line.into()).collect(),
+            experiment: None,
         }),
         reproduce: if behaviour.cause.is_some_and(|(category, ..)| category == "order_victim") {
             "flakefarm sweep . --scope suite --runs 59 --seed 20260314".to_owned()

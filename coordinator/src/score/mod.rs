@@ -5,10 +5,11 @@ pub mod category;
 #[cfg(test)]
 pub(crate) mod documented;
 pub mod durations;
+mod elsewhere;
 pub mod interval;
 pub mod verdict;
 
 pub use category::{Category, Finding};
 pub use durations::DurationSummary;
 pub use interval::RateEstimate;
-pub use verdict::{Assessment, SignatureCount, Verdict, assess};
+pub use verdict::{Assessment, SignatureCount, Verdict, assess, assess_among};

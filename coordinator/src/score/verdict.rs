@@ -1,8 +1,9 @@
 //! What is known of one test, and why we stopped.
 
-use crate::plan::{ConditionCount, Ledger, Observation, Question, Seen, file_of};
-use crate::score::category::{Finding, categorise};
+use crate::plan::{Condition, ConditionCount, Ledger, Observation, Question, Seen, WorldsSeen, file_of};
+use crate::score::category::{Category, Finding, categorise};
 use crate::score::durations::{DurationSummary, summarise};
+use crate::score::elsewhere::Elsewhere;
 use crate::score::interval::{RateEstimate, rate_interval, upper_bound_after_clean_runs};
 use flakefarm_shared::{Digest, FailureKind, TestId, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum Verdict {
     /// No failure in as many runs as were asked for.
     Healthy,
-    /// A pass and a failure on one snapshot, under treatments that differ in order at most.
+    /// A pass and a failure on one snapshot, under treatments that differ in order, or in what a plain
+    /// run draws at random, at most.
     Flaky,
-    /// Fails only under a stress condition.
+    /// Does the same in every plain run, and something else in other surroundings or under stress.
     Fragile,
     /// Failed every time, often enough.
     Broken,
@@ -60,13 +62,13 @@ pub struct SignatureCount {
 pub struct Assessment {
     /// The verdict.
     pub verdict: Verdict,
-    /// Passes and failures; skips are not attempts.
+    /// Passes and failures in plain runs; skips are not attempts.
     pub attempts: u32,
-    /// Failures.
+    /// Failures in plain runs.
     pub failures: u32,
-    /// Skips.
+    /// Skips in plain runs.
     pub skips: u32,
-    /// The failure rate.
+    /// The failure rate of plain runs.
     pub rate: RateEstimate,
     /// From 0 to 1, to rank tests.
     pub score: f64,
@@ -84,7 +86,13 @@ pub struct Assessment {
 
 /// What the ledger proves about `test`.
 pub fn assess(question: &Question, ledger: &Ledger, test: &TestId) -> Assessment {
-    let observations = ledger.observations(test);
+    assess_among(question, ledger, &WorldsSeen::read(ledger), test)
+}
+
+/// As [`assess`], for callers who look at many tests of one ledger.
+pub fn assess_among(question: &Question, ledger: &Ledger, worlds: &WorldsSeen, test: &TestId) -> Assessment {
+    let elsewhere = Elsewhere::read(ledger, worlds, test);
+    let observations: Vec<&Observation> = ledger.plain(test).collect();
     let count = |wanted: fn(&Seen) -> bool| {
         u32::try_from(observations.iter().filter(|o| wanted(&o.seen)).count()).expect("counted in 32 bits")
     };
@@ -92,22 +100,25 @@ pub fn assess(question: &Question, ledger: &Ledger, test: &TestId) -> Assessment
     let failures = count(|seen| matches!(seen, Seen::Fail(_)));
     let skips = count(|seen| matches!(seen, Seen::Skip));
     let attempts = passes + failures;
-    let conditions = ledger.counts(test);
-    let durations = summarise(observations);
-    let signatures = signatures(observations);
+    let conditions: Vec<ConditionCount> =
+        ledger.counts(test).into_iter().filter(|count| worlds.counts(count.condition)).collect();
+    let durations = summarise(&observations);
+    let signatures = signatures(ledger.observations(test).iter().filter(|o| worlds.is_usable(o.world)));
     let runs = question.runs_per_test();
     let sure = percent_down(question.confidence.get());
-    let (verdict, stopped_because) = match (passes, failures) {
-        (0, 0) if skips > 0 => (Verdict::Skipped, format!("skipped every time ({skips})")),
-        (0, 0) => (Verdict::Inconclusive, why_never_ran(ledger, test)),
-        (1.., 1..) => (Verdict::Flaky, why_flaky(observations, passes, failures)),
-        (passes, 0) => {
+    let (verdict, stopped_because) = match (elsewhere.verdict(), passes, failures) {
+        (Some(different), ..) => different,
+        (None, 0, 0) if skips > 0 => (Verdict::Skipped, format!("skipped every time ({skips})")),
+        (None, 0, 0) => (Verdict::Inconclusive, why_never_ran(ledger, test)),
+        (None, 1.., 1..) => (Verdict::Flaky, why_flaky(&observations, passes, failures)),
+        (None, passes, 0) => {
             let bound = percent_up(upper_bound_after_clean_runs(passes, question.confidence));
             let clean = format!("{} ({})", times(passes, "clean run", "clean runs"), words(&conditions));
             if passes >= runs {
                 let text = format!(
                     "{clean}: were it to flake {bound} of the time or more, we would have seen it with {sure} \
-                     probability"
+                     probability{}",
+                    elsewhere.covered().unwrap_or_default()
                 );
                 (Verdict::Healthy, text)
             } else {
@@ -116,7 +127,7 @@ pub fn assess(question: &Question, ledger: &Ledger, test: &TestId) -> Assessment
                 (Verdict::Inconclusive, text)
             }
         }
-        (0, failures) => {
+        (None, 0, failures) => {
             let bound = percent_up(upper_bound_after_clean_runs(failures, question.confidence));
             let failed = format!("failed {failures} of {failures} ({})", words(&conditions));
             let needed = runs.min(question.runs_for_guarantee());
@@ -134,18 +145,32 @@ pub fn assess(question: &Question, ledger: &Ledger, test: &TestId) -> Assessment
             }
         }
     };
+    let everywhere = elsewhere.everywhere();
     Assessment {
         verdict,
         attempts,
         failures,
         skips,
         rate: rate_interval(failures, attempts, question.confidence),
-        score: score(failures, attempts, durations.as_ref(), &signatures),
+        score: score(everywhere.failures, everywhere.attempts, durations.as_ref(), &signatures),
         durations,
         stopped_because,
         conditions,
         signatures,
-        category: if verdict == Verdict::Flaky { categorise(ledger, test) } else { None },
+        category: category(verdict, &elsewhere, ledger, test),
+    }
+}
+
+/// What it depends on: an order, unless nothing but chance shows there, then a world.
+fn category(verdict: Verdict, elsewhere: &Elsewhere, ledger: &Ledger, test: &TestId) -> Option<Finding> {
+    let by_order = match verdict {
+        Verdict::Flaky => categorise(ledger, test),
+        Verdict::Fragile => None,
+        Verdict::Healthy | Verdict::Broken | Verdict::Inconclusive | Verdict::Skipped => return None,
+    };
+    match by_order {
+        Some(finding) if finding.category != Category::NonDeterministic => Some(finding),
+        by_chance => elsewhere.finding().or(by_chance),
     }
 }
 
@@ -178,7 +203,7 @@ fn diversity(signatures: &[SignatureCount]) -> f64 {
     (entropy / failures.ln()).clamp(0.0, 1.0)
 }
 
-fn signatures(observations: &[Observation]) -> Vec<SignatureCount> {
+fn signatures<'a>(observations: impl Iterator<Item = &'a Observation>) -> Vec<SignatureCount> {
     let mut found: BTreeMap<&str, SignatureCount> = BTreeMap::new();
     for observation in observations {
         let Seen::Fail(seen) = &observation.seen else { continue };
@@ -197,7 +222,7 @@ fn signatures(observations: &[Observation]) -> Vec<SignatureCount> {
     signatures
 }
 
-fn why_flaky(observations: &[Observation], passes: u32, failures: u32) -> String {
+fn why_flaky(observations: &[&Observation], passes: u32, failures: u32) -> String {
     let workers = |wanted: fn(&Seen) -> bool| -> BTreeSet<&WorkerId> {
         observations.iter().filter(|o| wanted(&o.seen)).map(|o| o.worker.as_ref()).collect()
     };
@@ -241,8 +266,12 @@ fn why_never_ran(ledger: &Ledger, test: &TestId) -> String {
 }
 
 fn words(conditions: &[ConditionCount]) -> String {
-    let words: Vec<String> =
-        conditions.iter().map(|count| format!("{} {}", count.attempts, count.condition)).collect();
+    let plain = |count: &&ConditionCount| !matches!(count.condition, Condition::World(_));
+    let words: Vec<String> = conditions
+        .iter()
+        .filter(plain)
+        .map(|count| format!("{} {}", count.attempts, count.condition))
+        .collect();
     words.join(", ")
 }
 
@@ -274,7 +303,6 @@ fn percent(value: f64, round: fn(f64) -> f64) -> String {
 mod tests {
     use super::*;
     use crate::plan::{Confidence, QuestionKind, Rate, Runs, ScopeChoice, TestFilter};
-    use crate::score::Category;
     use flakefarm_shared::{
         AttemptEnd, AttemptRecord, AttemptSpec, Failure, JobId, JobReport, Order, Outcome, Phase, Sample,
         SandboxLevel, Scope, Selection, WIRE_VERSION, World,
@@ -292,6 +320,7 @@ mod tests {
             max_flake_rate: Rate::DEFAULT,
             workers: NonZeroU16::MIN,
             tests: TestFilter::default(),
+            panel: Vec::new(),
         }
     }
 

@@ -45,7 +45,8 @@ const ENVIRONMENT: &[&str] =
     &["image", "dockerfile", "python", "setup", "inputs", "extra_ca_certificates", "pass_env", "variables"];
 const TESTS: &[&str] = &["paths", "arguments", "variables"];
 const LIMITS: &[&str] = &["test_timeout", "attempt_timeout", "memory", "cpus", "pids", "scratch", "network"];
-const SWEEP: &[&str] = &["runs", "max_flake_rate", "confidence", "seed", "scope", "workers"];
+const SWEEP: &[&str] = &["runs", "max_flake_rate", "confidence", "seed", "scope", "panel", "workers"];
+const PANELS: &[&str] = &["quick", "full", "none"];
 const SCOPES: &[&str] = &["test", "file", "suite", "auto"];
 
 /// Reads the file's text; `path` is for messages. Returns the warnings beside it.
@@ -118,6 +119,7 @@ impl Source<'_> {
                 confidence: self.share(&sweep, "confidence")?,
                 seed: self.whole(&sweep, "seed", 0, u64::MAX)?,
                 scope: self.one_of(&sweep, "scope", SCOPES)?,
+                panel: self.one_of(&sweep, "panel", PANELS)?,
                 workers: self.whole(&sweep, "workers", 1, 1_024)?,
             },
         })

@@ -58,6 +58,7 @@ network = @network@
 # confidence = 0.95        # ... with this confidence
 # seed = 1                 # of every random choice
 # scope = "auto"           # one attempt runs a test, file, suite, or what fits (auto)
+# panel = "quick"          # conditions tried before repetition: quick (about ten), full, none
 # workers = 2              # attempts at once
 "#;
 
