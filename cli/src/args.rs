@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Sweep(Box<SweepArgs>),
     /// Say why tests are flaky, by controlled experiments
     Diagnose(Box<DiagnoseArgs>),
+    /// Find the commit that made a test flaky
+    Bisect(Box<BisectArgs>),
     /// Write a commented flakefarm.toml from what is detected
     Init(InitArgs),
     /// Show a JSON report again, in another format
@@ -139,6 +141,44 @@ pub(crate) struct DiagnoseArgs {
     /// Further arguments for the test framework
     #[arg(last = true, value_name = "FRAMEWORK ARGS")]
     pub(crate) framework_arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BisectArgs {
+    /// The test, by its id
+    pub(crate) test: String,
+    /// The project's root, in a git repository
+    #[arg(default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// A revision at which it was not flaky
+    #[arg(long, value_name = "REV")]
+    pub(crate) good: String,
+    /// A later revision at which it is
+    #[arg(long, value_name = "REV", default_value = "HEAD")]
+    pub(crate) bad: String,
+    /// What one attempt runs: test, or suite if it fails among others only
+    #[arg(long, value_name = "SCOPE", default_value = "test", value_parser = parse_scope)]
+    pub(crate) scope: ScopeChoice,
+    /// The order it fails in: given, reversed, or shuffled:SEED
+    #[arg(long, value_name = "ORDER", value_parser = parse_order, default_value = "given")]
+    pub(crate) order: Order,
+    /// The condition it fails under, such as time-zone:ahead
+    #[arg(long, value_name = "CONDITION", default_value = "plain")]
+    pub(crate) under: World,
+    /// Configuration file for all revisions, instead of flakefarm.toml in the project
+    #[arg(long, value_name = "FILE", env = "FLAKEFARM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// How sure the answer is to be [default: 95%]
+    #[arg(long, value_name = "P", env = "FLAKEFARM_CONFIDENCE", value_parser = parse_confidence)]
+    pub(crate) confidence: Option<Confidence>,
+    /// Attempts at once [default: the number of cores]
+    #[arg(long, value_name = "N", env = "FLAKEFARM_WORKERS")]
+    pub(crate) workers: Option<NonZeroU16>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Where embedded sweeps keep their state
+    #[arg(long, value_name = "DIR", env = "FLAKEFARM_STATE")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 //! coordinator and a worker in this process.
 
 mod args;
+mod bisect;
 mod diagnose;
 mod doctor;
 mod embedded;
@@ -54,6 +55,7 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
     match command {
         Command::Sweep(args) => Box::pin(sweep::sweep(*args)).await,
         Command::Diagnose(args) => Box::pin(diagnose::diagnose(*args)).await,
+        Command::Bisect(args) => Box::pin(bisect::bisect(*args)).await,
         Command::Init(args) => sweep::init(&args),
         Command::Report(args) => output::rerender(&args).await,
         Command::Doctor(args) => doctor::doctor(&args).await,

@@ -61,6 +61,8 @@ fn render(report: &Report, args: &OutputArgs, texts: &BTreeMap<String, String>) 
             let width = if to_terminal { terminal_width() } else { 100 };
             if is_diagnosis(report) {
                 report::diagnosis::render(report, texts, style, width)
+            } else if report.sweep.question == "bisect" {
+                report::bisection::render(report, style, width)
             } else {
                 report::table::render(report, style, width)
             }

@@ -39,14 +39,14 @@ pub(crate) async fn ask(args: SweepArgs, kind: QuestionKind) -> Result<Exit, Com
 }
 
 /// A sweep that has ended, wherever it ran.
-struct Ended {
+pub(crate) struct Ended {
     state: String,
     failure: Option<Refusal>,
     report: Report,
     outputs: Outputs,
 }
 
-fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
+pub(crate) fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
     let root = path.canonicalize().map_err(|error| {
         Complaint::usage(format!("failed to open project {}: {error}", path.display()))
             .hint("flakefarm sweep takes the directory of the project")
@@ -59,7 +59,7 @@ fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
     }
 }
 
-fn load(args: &SweepArgs, root: &Path, progress: &Progress) -> Result<LoadedProject, Complaint> {
+pub(crate) fn load(args: &SweepArgs, root: &Path, progress: &Progress) -> Result<LoadedProject, Complaint> {
     let mut loaded =
         LoadedProject::load(root, args.config.as_deref()).map_err(|error| config_complaint(&error))?;
     for warning in &loaded.warnings {
@@ -77,7 +77,7 @@ fn config_complaint(error: &flakefarm_worker::config::ConfigError) -> Complaint 
     }
 }
 
-fn question(
+pub(crate) fn question(
     args: &SweepArgs,
     kind: QuestionKind,
     loaded: &LoadedProject,
@@ -144,7 +144,7 @@ fn fresh_seed() -> u64 {
     u64::from(id.0.as_fields().3[7]) << 24 | u64::from(id.0.as_u128() as u32 & 0x00ff_ffff)
 }
 
-fn slots(args: &SweepArgs, loaded: Option<&LoadedProject>) -> NonZeroU16 {
+pub(crate) fn slots(args: &SweepArgs, loaded: Option<&LoadedProject>) -> NonZeroU16 {
     let cores = std::thread::available_parallelism()
         .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
     args.workers
@@ -152,7 +152,7 @@ fn slots(args: &SweepArgs, loaded: Option<&LoadedProject>) -> NonZeroU16 {
         .unwrap_or_else(|| NonZeroU16::new(cores).expect("there is at least one core"))
 }
 
-fn submission(
+pub(crate) fn submission(
     loaded: LoadedProject,
     question: Question,
     snapshot: Digest,
@@ -230,7 +230,7 @@ async fn resume(
     Ok(ended_here(row, report, outputs))
 }
 
-fn ended_here(row: SweepRow, report: Report, outputs: Outputs) -> Ended {
+pub(crate) fn ended_here(row: SweepRow, report: Report, outputs: Outputs) -> Ended {
     let state = row.state.word().to_owned();
     let failure = match row.state {
         SweepState::Failed(refusal) => Some(refusal),
@@ -288,14 +288,14 @@ fn announcement(loaded: &LoadedProject, question: &Question) -> String {
     )
 }
 
-fn describe(loaded: &LoadedProject) -> String {
+pub(crate) fn describe(loaded: &LoadedProject) -> String {
     match &loaded.source {
         ProjectSource::Configured { path } => format!("configured by {}", path.display()),
         ProjectSource::Detected { why } => format!("detected by {why}"),
     }
 }
 
-async fn finish(args: &SweepArgs, ended: Ended) -> Result<Exit, Complaint> {
+pub(crate) async fn finish(args: &SweepArgs, ended: Ended) -> Result<Exit, Complaint> {
     if let Some(refusal) = ended.failure {
         let mut complaint = Complaint::new(Exit::NothingRan, refusal.message).log(refusal.log);
         complaint.hint = refusal.hint;

@@ -1,5 +1,8 @@
 //! The pytest plugin on a real pytest, on this machine's Python: no container, real processes.
 
+#[path = "pytest_plugin/worlds.rs"]
+mod worlds;
+
 use flakefarm_shared::{AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, TestId, World};
 use flakefarm_worker::config::LoadedProject;
 use flakefarm_worker::frameworks::pytest::{
@@ -59,6 +62,7 @@ fn attempt(fixture: &str, python: &Path, request: RunRequest<'_>, limit: Duratio
         .arg(plugin.join("run.py"))
         .current_dir(&root)
         .env("HOME", home.path())
+        .env("TZ", "UTC")
         .env_remove("PYTEST_ADDOPTS")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -7,6 +7,7 @@ pub mod config;
 pub mod environment;
 pub mod frameworks;
 mod job;
+pub mod revisions;
 mod runner;
 pub mod sandbox;
 pub mod snapshot;

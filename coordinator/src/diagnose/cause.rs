@@ -2,7 +2,7 @@
 //! experiment as reports show it.
 
 use super::category::CauseCategory;
-use super::compare::{Comparison, Counts, Judgement};
+use super::compare::{Comparing, Judgement};
 use super::investigate::{Explanation, investigate};
 use super::order::{Effect, OrderFinding};
 use super::trials::{Arm, Tally, Trial, Trials};
@@ -10,6 +10,7 @@ use crate::plan::{Ledger, Question, Seen};
 use crate::report::experiment::{
     ArmRole, Experiment, ExperimentArm, OrderCount, OrderExperiment, Side, StateDifference,
 };
+use crate::score::Counts;
 use crate::score::interval::upper_bound_after_clean_runs;
 use flakefarm_shared::world::catalogue::ByHand;
 use flakefarm_shared::{Order, TestId, WorkerId, World};
@@ -171,7 +172,7 @@ fn odd_worker(question: &Question, trials: &Trials<'_>) -> Option<(WorkerId, f64
         }
     }
     let workers = NonZeroU32::new(u32::try_from(by_worker.len()).ok()?)?;
-    let comparison = Comparison::new(question.confidence, workers);
+    let comparison = Comparing::new(question.confidence, workers);
     let total = by_worker.values().fold(Counts::default(), |sum, c| Counts {
         attempts: sum.attempts + c.attempts,
         failures: sum.failures + c.failures,

@@ -6,12 +6,14 @@
 //! varies although nothing is changed is asked first whether fixed seeds or a busy machine decide.
 
 use super::category::CauseCategory;
-use super::compare::{Comparison, Counts, Judgement};
+use super::compare::{Comparing, Judgement, rate};
 use super::order::{Effect, OrderFinding, Pursuit, Scene};
 use super::trials::{Arm, Tally, Trials};
 use crate::plan::{Ledger, Question, derive_seed};
+use crate::score::Counts;
 use flakefarm_shared::world::{ClockStart, HashSeed, LocaleChoice, Zone};
 use flakefarm_shared::{Order, World};
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 /// Families among which the risk is shared.
@@ -31,7 +33,7 @@ const LAST_BASELINE: u32 = 20;
 /// Tests from which on they share a look at the suite under each condition.
 const CROWD: usize = 5;
 /// Shared looks under conditions that may show only now and then.
-const CROWD_TIMING: u32 = 3;
+const CROWD_TIMING: u32 = 2;
 /// Attempts after which no further condition is tried, but for the search that order began.
 const MOST_ATTEMPTS: u32 = 150;
 /// Attempts that watch state, for each side of the finding.
@@ -208,9 +210,9 @@ impl Case<'_> {
         asked.into_iter().chain([Order::Given, Order::Reversed]).chain(shuffled).collect()
     }
 
-    fn comparison(&self, arms: u32) -> Comparison {
+    fn comparison(&self, arms: u32) -> Comparing {
         let arms = NonZeroU32::new(FAMILIES * arms.max(1)).expect("at least one");
-        Comparison::new(self.question.confidence, arms)
+        Comparing::new(self.question.confidence, arms)
     }
 
     /// Orders in which the test did what it does not do alone, fewest tests before it first.
@@ -279,10 +281,7 @@ impl Case<'_> {
                 .chain(self.seeds(hash_seed, 3))
                 .chain(self.seeds(random_seed, 3))
                 .collect(),
-            Company::Crowd => {
-                let once = WORLDS.iter().map(|world| (in_suite(*world), 1));
-                once.chain(TIMING.iter().map(|world| (in_suite(*world), CROWD_TIMING))).collect()
-            }
+            Company::Crowd => WORLDS.iter().map(|world| (in_suite(*world), 1)).collect(),
         };
         if self.missing(arms.clone()).is_empty() { Family::Nothing } else { Family::Run(arms) }
     }
@@ -301,14 +300,14 @@ impl Case<'_> {
         }
     }
 
-    fn seeds(&self, of: fn(u32) -> World, count: u32) -> Vec<(Arm, u32)> {
+    fn seeds(&self, of: Seeded, count: u32) -> Vec<(Arm, u32)> {
         (0..count).map(|seed| (Arm::Alone(of(seed)), 1)).collect()
     }
 
     /// Whether seeds decide: one seed always passes, another always fails.
     fn chance(&self) -> Family {
         let mut wanted = Vec::new();
-        let kinds: [(fn(u32) -> World, CauseCategory); 2] =
+        let kinds: [(Seeded, CauseCategory); 2] =
             [(random_seed, CauseCategory::Randomness), (hash_seed, CauseCategory::HashOrder)];
         for (of, category) in kinds {
             match self.chance_of(of, category) {
@@ -320,8 +319,8 @@ impl Case<'_> {
         if wanted.is_empty() { Family::Nothing } else { Family::Run(wanted) }
     }
 
-    fn chance_of(&self, of: fn(u32) -> World, category: CauseCategory) -> Family {
-        let rare = self.base.counts().rate().min(1.0 - self.base.counts().rate());
+    fn chance_of(&self, of: Seeded, category: CauseCategory) -> Family {
+        let rare = rate(self.base.counts()).min(1.0 - rate(self.base.counts()));
         let count: u32 = if !self.base.varies() {
             3
         } else if rare < 0.2 {
@@ -372,6 +371,12 @@ impl Case<'_> {
 
     /// Whether a busy machine decides.
     fn timing(&self) -> Family {
+        if self.company == Company::Crowd {
+            let shared = self.missing(TIMING.iter().map(|world| (in_suite(*world), CROWD_TIMING)).collect());
+            if !shared.is_empty() {
+                return Family::Run(shared);
+            }
+        }
         let least = if self.base.varies() { 6 } else { 5 };
         let worlds = self.worth_trying(&TIMING);
         let missing = self.missing(worlds.iter().map(|world| (Arm::Alone(*world), least)).collect());
@@ -399,7 +404,7 @@ impl Case<'_> {
         if self.missing(arms.clone()).is_empty() { Family::Nothing } else { Family::Run(arms) }
     }
 
-    fn against_baseline(&self, worlds: &[World], comparison: Comparison, most: u32) -> Family {
+    fn against_baseline(&self, worlds: &[World], comparison: Comparing, most: u32) -> Family {
         let arms: Vec<Arm> = worlds.iter().map(|world| Arm::Alone(*world)).collect();
         self.compare(&arms, comparison, most, |arm| match arm {
             Arm::Alone(world) | Arm::Suite(_, world) => CauseCategory::of(*world),
@@ -411,7 +416,7 @@ impl Case<'_> {
     fn compare(
         &self,
         arms: &[Arm],
-        comparison: Comparison,
+        comparison: Comparing,
         most: u32,
         category: impl Fn(&Arm) -> CauseCategory,
     ) -> Family {
@@ -426,9 +431,9 @@ impl Case<'_> {
                         best = Some((confidence, arm));
                     }
                 }
-                Judgement::Open { factor } => {
-                    if is_suspicious(base, tally, factor) && tally.attempts() < most {
-                        open.push((factor, arm));
+                Judgement::Open { evidence } => {
+                    if is_suspicious(base, tally, evidence) && tally.attempts() < most {
+                        open.push((evidence, arm));
                     }
                 }
             }
@@ -447,6 +452,9 @@ impl Case<'_> {
             return Family::Nothing;
         }
         open.sort_by(|a, b| b.0.total_cmp(&a.0));
+        // One arm for each cause is enough to settle it.
+        let mut causes = BTreeSet::new();
+        open.retain(|(_, arm)| causes.insert(category(arm)));
         let mut wanted: Vec<(Arm, u32)> = open
             .into_iter()
             .take(SUSPECTS)
@@ -474,12 +482,13 @@ impl Case<'_> {
 }
 
 /// Whether an arm may yet turn out to differ: it does so far, and not less likely than at first.
-fn is_suspicious(base: Counts, tally: Tally, factor: f64) -> bool {
+fn is_suspicious(base: Counts, tally: Tally, evidence: f64) -> bool {
     if tally.attempts() == 0 || tally.is_given_up() {
         return false;
     }
-    let apart = (tally.counts().rate() - base.rate()).abs();
-    if tally.attempts() < 4 { apart > 0.2 } else { apart > 0.1 && factor > 0.8 }
+    let apart = (rate(tally.counts()) - rate(base)).abs();
+    // At equal rates evidence falls the faster the more runs there are.
+    if tally.attempts() < 4 { apart > 0.2 } else { apart > 0.1 && evidence > 0.1 }
 }
 
 /// Conditions beside order, chance and a busy machine.
@@ -519,6 +528,9 @@ fn in_suite(world: World) -> Arm {
 fn number(worlds: &[World]) -> u32 {
     u32::try_from(worlds.len()).expect("there are few worlds")
 }
+
+/// A world by the number of its seed.
+type Seeded = fn(u32) -> World;
 
 fn hash_seed(seed: u32) -> World {
     World::HashSeed(HashSeed::Fixed(seed))

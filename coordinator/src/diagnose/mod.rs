@@ -2,6 +2,7 @@
 //! differ in one condition, compared as attempts come in, until one explains the test. Pure: what to
 //! run next and what is known so far are functions of the question and the ledger.
 
+pub mod bisect;
 mod category;
 mod cause;
 mod compare;

@@ -3,7 +3,7 @@
 //! searches the tests before it for the smallest part that is enough; then proves it: with that part
 //! it happens, without it, it does not.
 
-use super::compare::{Comparison, Judgement};
+use super::compare::{Comparing, Judgement};
 use super::search::{Part, Search, search};
 use super::sequence::sequence;
 use super::trials::{Arm, Tally, Trials};
@@ -88,7 +88,7 @@ pub(super) struct Scene<'a> {
     pub(super) tests: &'a [TestId],
     /// Probes at once.
     pub(super) width: usize,
-    pub(super) comparison: Comparison,
+    pub(super) comparison: Comparing,
 }
 
 impl Scene<'_> {

@@ -1,8 +1,8 @@
 //! What a sweep has tried on one test, by arm: a reading of the ledger, nothing decided.
 
-use super::compare::Counts;
 use crate::plan::ledger::Standing;
 use crate::plan::{Ledger, Observation, Seen};
+use crate::score::Counts;
 use flakefarm_shared::{
     AttemptRecord, AttemptSpec, Detail, Order, Scope, Selection, TestDetail, TestId, World,
 };
@@ -46,7 +46,7 @@ impl Arm {
     fn of(spec: &AttemptSpec, test: &TestId) -> Option<Arm> {
         match (spec.scope, spec.order, &spec.tests) {
             (Scope::Test, _, Selection::Only(tests)) => {
-                (tests == &[test.clone()]).then_some(Arm::Alone(spec.world))
+                (tests == std::slice::from_ref(test)).then_some(Arm::Alone(spec.world))
             }
             (Scope::Suite, Order::AsListed, Selection::Only(tests)) => {
                 tests.contains(test).then(|| Arm::Listed(tests.clone()))

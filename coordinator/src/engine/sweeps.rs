@@ -3,6 +3,7 @@
 
 use super::{Coordinator, EngineError, SweepMemory, next_round};
 use crate::db::{JobRow, JobState, NewJob, NewSweep, Settlement, SweepRow, SweepState, VerdictRow};
+use crate::diagnose::bisect;
 use crate::events::Event;
 use crate::plan::{self, Ledger, Planning, Question};
 use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
@@ -282,14 +283,14 @@ impl Coordinator {
             Work::List => 0,
             Work::Run { attempts } => u32::try_from(attempts.len()).expect("a job is bounded"),
         };
-        let spec = JobSpec {
-            v: WIRE_VERSION,
-            id,
-            sweep: row.id,
-            class: row.class,
-            context: row.context.clone(),
-            work,
+        let context = match bisect::snapshot_of(&question_of(row), &key) {
+            Some(snapshot) => {
+                let own: SweepContext = self.blobs.get_json(&row.context, "a sweep context").await?;
+                self.blobs.put_json(&SweepContext { snapshot: snapshot.clone(), ..own }).await?
+            }
+            None => row.context.clone(),
         };
+        let spec = JobSpec { v: WIRE_VERSION, id, sweep: row.id, class: row.class, context, work };
         let spec = self.blobs.put_json(&spec).await?;
         Ok(NewJob { id, key, class: row.class, spec, attempts })
     }

@@ -32,6 +32,7 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
     match (&question.kind, question.runs) {
         (QuestionKind::Detect, Runs::Fixed(_) | Runs::ForGuarantee) => fixed::plan(question, ledger),
         (QuestionKind::Diagnose { .. }, _) => crate::diagnose::plan(question, ledger),
+        (QuestionKind::Bisect(request), _) => crate::diagnose::bisect::plan(question, request, ledger),
     }
 }
 

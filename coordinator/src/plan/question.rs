@@ -2,6 +2,7 @@
 //! choose. Everything here is valid by construction: what cannot be promised is refused with what
 //! can be.
 
+use crate::diagnose::bisect::BisectRequest;
 use crate::score::interval::clean_runs_needed;
 use flakefarm_shared::{Order, TestId, World};
 use serde::{Deserialize, Serialize};
@@ -61,13 +62,21 @@ impl Question {
                 };
                 selected.into_iter().filter(wants).collect()
             }
+            QuestionKind::Bisect(request) => {
+                selected.into_iter().filter(|test| *test == request.test).collect()
+            }
         }
     }
 
     /// Names of tests to be diagnosed that no selected test of the listing goes by.
     pub fn unmatched(&self, tests: &[TestId]) -> Vec<String> {
-        let QuestionKind::Diagnose { tests: wanted } = &self.kind else { return Vec::new() };
         let selected = self.select(tests);
+        let wanted = match &self.kind {
+            QuestionKind::Detect => return Vec::new(),
+            QuestionKind::Diagnose { tests } => tests,
+            QuestionKind::Bisect(request) if selected.contains(&request.test) => return Vec::new(),
+            QuestionKind::Bisect(request) => return vec![request.test.0.clone()],
+        };
         let unknown =
             |name: &&String| !selected.iter().any(|test| test.0 == **name || matches(name, test.as_str()));
         wanted.0.iter().filter(unknown).cloned().collect()
@@ -98,6 +107,8 @@ pub enum QuestionKind {
         /// Which tests; the others are their neighbours.
         tests: TestFilter,
     },
+    /// Which revision made it flaky?
+    Bisect(Box<BisectRequest>),
 }
 
 /// How many runs each test gets.

@@ -1,11 +1,13 @@
 //! Plans carried out against a model project whose truth is known, by a model farm that loses,
 //! repeats and reorders: nothing is lost, everything ends, nobody is accused falsely.
 
+mod worlds;
+
 use super::*;
 use crate::score::{Assessment, Category, Verdict, assess};
 use flakefarm_shared::{
     AttemptEnd, AttemptRecord, Failure, FailureKind, InfraError, InfraStage, JobId, JobReport, Order,
-    Outcome, Phase, Sample, Scope, Selection, SweepId, TestId, WIRE_VERSION, WorkerId,
+    Outcome, Phase, Sample, Scope, Selection, SweepId, TestId, WIRE_VERSION, WorkerId, World,
 };
 use proptest::prelude::*;
 use rand::SeedableRng as _;
@@ -29,6 +31,10 @@ enum Nature {
     HangsInSuites,
     /// Listed, but never says anything.
     Silent,
+    /// Fails in this world.
+    FailsUnder(World),
+    /// Passes in this world only, and says that it wants a network.
+    PassesUnder(World),
 }
 
 /// How often the farm fails by itself.
@@ -65,6 +71,8 @@ impl Weather {
 struct Model {
     tests: Vec<(TestId, Nature)>,
     weather: Weather,
+    /// Worlds that cannot be given.
+    missing_worlds: Vec<World>,
 }
 
 impl Model {
@@ -77,7 +85,7 @@ impl Model {
             let place = (n * 7 + 3).min(tests.len());
             tests.insert(place, (TestId::from(*name), *nature));
         }
-        Self { tests, weather }
+        Self { tests, weather, missing_worlds: Vec::new() }
     }
 
     fn ids(&self) -> Vec<TestId> {
@@ -106,6 +114,10 @@ impl Model {
                 stage: InfraStage::Sandbox,
                 message: "no space left".into(),
             });
+            return record;
+        }
+        if self.missing_worlds.contains(&spec.world) {
+            record.end = AttemptEnd::NothingRan { reason: "not to be had".into() };
             return record;
         }
         let selected = |test: &TestId| match &spec.tests {
@@ -151,6 +163,15 @@ impl Model {
                 }
                 Nature::HangsInSuites => (Outcome::Pass, None),
                 Nature::Silent => unreachable!("filtered above"),
+                Nature::FailsUnder(world) => (pass(spec.world != *world), None),
+                Nature::PassesUnder(world) if spec.world == *world => (Outcome::Pass, None),
+                Nature::PassesUnder(_) => {
+                    let Outcome::Fail(mut failure) = failed(FailureKind::Exception) else {
+                        unreachable!("it is a failure")
+                    };
+                    failure.exceptions = vec!["socket.gaierror".into()];
+                    (Outcome::Fail(failure), None)
+                }
             };
             record.wall_us += 10_000;
             record.samples.push(Sample {
@@ -302,7 +323,11 @@ fn nobody_is_accused_falsely(model: &Model, question: &Question, ledger: &Ledger
             | Nature::VictimOf(_)
             | Nature::Needs(_)
             | Nature::CrashesSometimes(_)
-            | Nature::HangsInSuites => &[Verdict::Flaky, Verdict::Healthy, Verdict::Broken],
+            | Nature::HangsInSuites
+            | Nature::FailsUnder(_)
+            | Nature::PassesUnder(_) => {
+                &[Verdict::Flaky, Verdict::Fragile, Verdict::Healthy, Verdict::Broken]
+            }
         };
         assert!(allowed.contains(&found.verdict), "{test} {nature:?}: {:?} {text}", found.verdict);
         if *nature == Nature::Silent {

@@ -2,8 +2,8 @@
 //! by attempt. Pure: the clock and the ids are in [`SweepMeta`].
 
 use super::model::{
-    Cause, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT, InfrastructureError, Location,
-    Rate, Report, SCHEMA, SignatureCount, Stopped, Sweep, TIMELINE_LIMIT, TestReport, Verdict,
+    Cause, Cluster, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT, InfrastructureError,
+    Location, Rate, Report, SCHEMA, SignatureCount, Stopped, Sweep, TIMELINE_LIMIT, TestReport, Verdict,
 };
 use super::reproduce::{reproduce, reproduce_failure};
 use super::timeline::timeline;
@@ -12,7 +12,8 @@ use crate::diagnose::{self, Diagnosis};
 use crate::plan::ledger::Standing;
 use crate::plan::{Ledger, Observation, Question, QuestionKind, Runs, Seen, WorldsSeen};
 use crate::score::{self, Assessment};
-use flakefarm_shared::{AttemptEnd, Scope, TestId, UnixMicros};
+use flakefarm_shared::world::ByHand;
+use flakefarm_shared::{AttemptEnd, Scope, TestId, UnixMicros, World};
 use std::collections::{BTreeSet, HashMap};
 use time::OffsetDateTime;
 
@@ -69,9 +70,13 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger) -> Report {
         .into_iter()
         .map(|(test, assessment)| test_report(path, question, ledger, test, assessment, limit))
         .collect();
-    if let QuestionKind::Diagnose { .. } = &question.kind {
-        for test in &mut tests {
-            explain(test, path, question, ledger, meta.command.as_deref());
+    for test in &mut tests {
+        match &question.kind {
+            QuestionKind::Detect => {}
+            QuestionKind::Diagnose { .. } => explain(test, path, question, ledger, meta.command.as_deref()),
+            QuestionKind::Bisect(request) => {
+                test.introduced = Some(Box::new(diagnose::bisect::judge(question, request, ledger)));
+            }
         }
     }
     rank(&mut tests);
@@ -105,6 +110,7 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger) -> Report {
         workers: surroundings.workers.into_iter().collect(),
         collection_errors: collection_errors(meta.collection_errors, ledger),
         notes: notes(meta.notes, ledger, &worlds),
+        clusters: clusters(ledger, &worlds, &tests),
         infrastructure: surroundings.infrastructure,
     };
     Report { schema: SCHEMA.to_owned(), sweep, tests }
@@ -145,6 +151,7 @@ fn kind(kind: &QuestionKind) -> &'static str {
     match kind {
         QuestionKind::Detect => "detect",
         QuestionKind::Diagnose { .. } => "diagnose",
+        QuestionKind::Bisect(_) => "bisect",
     }
 }
 
@@ -209,6 +216,24 @@ fn collection_errors(mut known: Vec<CollectionError>, ledger: &Ledger) -> Vec<Co
         }
     }
     known
+}
+
+/// Flaky and fragile tests that fail together.
+fn clusters(ledger: &Ledger, worlds: &WorldsSeen, tests: &[TestReport]) -> Vec<Cluster> {
+    let unwell: BTreeSet<&str> = tests
+        .iter()
+        .filter(|test| matches!(test.verdict, Verdict::Flaky | Verdict::Fragile))
+        .map(|test| test.id.as_str())
+        .collect();
+    let unwell: Vec<&TestId> = ledger.tests().iter().filter(|test| unwell.contains(test.as_str())).collect();
+    score::clusters::clusters(ledger, worlds, &unwell)
+        .into_iter()
+        .map(|cluster| Cluster {
+            tests: cluster.tests.into_iter().map(|test| test.0).collect(),
+            together: u64::from(cluster.together),
+            attempts: u64::from(cluster.attempts),
+        })
+        .collect()
 }
 
 /// The caller's notes, then what the ledger knows that would otherwise stay silent.
@@ -279,13 +304,28 @@ fn test_report(
         cause: assessment.category.map(|finding| Cause {
             category: finding.category.word().to_owned(),
             confidence: round(finding.confidence, 4),
-            evidence: finding.evidence,
+            evidence: evidence(finding.evidence, finding.world, test),
             experiment: None,
         }),
+        introduced: None,
         reproduce: reproduce(path, question, observations, test, assessment.attempts),
         reproduce_failure: reproduce_failure(path, question, ledger, test),
         timeline: if told { timeline(observations, limit) } else { Vec::new() },
     }
+}
+
+/// What speaks for a cause and, where a world does, how to have that world by hand.
+fn evidence(mut evidence: Vec<String>, world: Option<World>, test: &TestId) -> Vec<String> {
+    evidence.extend(world.map(|world| {
+        let command = format!("python3 -m pytest {}", words::shell_quote(test.as_str()));
+        match world.about().by_hand {
+            ByHand::Advice(advice) => format!("by hand: {advice}, then {command}"),
+            by_hand @ ByHand::Command { .. } => {
+                format!("by hand: {}", by_hand.command(&command).expect("a command wraps commands"))
+            }
+        }
+    }));
+    evidence
 }
 
 /// The innermost frame of each signature.
@@ -327,7 +367,7 @@ mod tests {
         AttemptRecord, AttemptSpec, Failure, InfraError, InfraStage, JobId, JobReport, Outcome, Phase,
         Sample, SweepId, WorkerId,
     };
-    use flakefarm_shared::{FailureKind, Order, SandboxLevel, Selection, World};
+    use flakefarm_shared::{FailureKind, Order, SandboxLevel, Selection};
     use std::num::{NonZeroU16, NonZeroU32};
 
     const VICTIM: &str = "tests/test a.py::test_v[it's]";

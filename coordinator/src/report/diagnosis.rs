@@ -116,9 +116,11 @@ fn tried(out: &mut String, experiment: &Experiment, style: Style, width: usize) 
         let _ = writeln!(out, "  {}{text}", style.paint(Tone::Quiet, &label));
     }
     let names = |wanted: &dyn Fn(&ExperimentArm) -> bool| {
-        let names: Vec<&str> =
-            quiet.iter().filter(|arm| wanted(arm)).map(|arm| arm.condition.as_str()).collect();
-        names.join("; ")
+        let short = |arm: &&&ExperimentArm| {
+            let condition = arm.condition.as_str();
+            condition.strip_prefix("alone, ").unwrap_or(condition).to_owned()
+        };
+        quiet.iter().filter(|arm| wanted(arm)).map(|arm| short(&arm)).collect::<Vec<_>>().join("; ")
     };
     let same = names(&|arm| arm.role != ArmRole::Unavailable);
     if !same.is_empty() {

@@ -61,6 +61,7 @@ pub fn render(report: &Report, style: Style, width: usize) -> String {
     let notable: Vec<&TestReport> = report.notable().collect();
     if !notable.is_empty() {
         table(&mut out, &notable, style, width);
+        clusters(&mut out, report, style, width);
         for test in notable.iter().take(BLOCKS) {
             block(&mut out, test, style, width);
         }
@@ -157,6 +158,20 @@ fn table(out: &mut String, tests: &[&TestReport], style: Style, width: usize) {
     if tests.len() > ROWS {
         let more = words::count((tests.len() - ROWS) as u64, "more test");
         let _ = writeln!(out, "  … {more}; all of them are in the JSON report");
+    }
+}
+
+/// Tests that fail together, each set as one cause.
+fn clusters(out: &mut String, report: &Report, style: Style, width: usize) {
+    for cluster in report.sweep.clusters.iter().take(BLOCKS) {
+        out.push('\n');
+        field(out, style, width, "together", &words::cluster(report, cluster));
+        for test in cluster.tests.iter().take(SIGNATURES) {
+            let _ = writeln!(out, "{}{}", " ".repeat(11), middle_cut(&words::visible(test), width - 11));
+        }
+        if let Some(more) = cluster.tests.len().checked_sub(SIGNATURES).filter(|more| *more > 0) {
+            field(out, style, width, "", &format!("and {}", words::count(more as u64, "more test")));
+        }
     }
 }
 

@@ -108,12 +108,15 @@ impl Elsewhere {
             count.text(),
             self.plain.text()
         )];
-        evidence.extend(
-            self.worlds
-                .iter()
-                .filter(|(other, _)| **other != world)
-                .map(|(world, count)| format!("{world}: {}", count.text())),
-        );
+        let (as_plain, different): (Vec<_>, Vec<_>) =
+            self.worlds.iter().filter(|(other, _)| **other != world).partition(|(_, count)| {
+                if self.plain.failures == 0 { count.failures == 0 } else { count.failures == count.attempts }
+            });
+        evidence.extend(different.iter().map(|(world, count)| format!("{world}: {}", count.text())));
+        if !as_plain.is_empty() && !self.plain.varies() {
+            let worlds: Vec<String> = as_plain.iter().map(|(world, _)| world.to_string()).collect();
+            evidence.push(format!("no different under {}", worlds.join(", ")));
+        }
         let category = Category::Condition(CauseCategory::of(world));
         Some(Finding { category, confidence: 1.0 - chance, evidence, world: Some(world) })
     }

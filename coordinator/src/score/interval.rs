@@ -53,7 +53,7 @@ pub fn rate_interval(failures: u32, attempts: u32, confidence: Confidence) -> Ra
 }
 
 /// ln(p^k (1-p)^(n-k)), with 0 ln 0 = 0.
-fn log_likelihood(k: f64, n: f64, p: f64) -> f64 {
+pub(super) fn log_likelihood(k: f64, n: f64, p: f64) -> f64 {
     let failures = if k == 0.0 { 0.0 } else { k * p.ln() };
     let passes = if n - k == 0.0 { 0.0 } else { (n - k) * (-p).ln_1p() };
     failures + passes

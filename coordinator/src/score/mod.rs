@@ -2,6 +2,8 @@
 //! question and the ledger; formulas and sources are in `docs/statistics.md`.
 
 pub mod category;
+pub mod clusters;
+pub mod compare;
 #[cfg(test)]
 pub(crate) mod documented;
 pub mod durations;
@@ -10,6 +12,7 @@ pub mod interval;
 pub mod verdict;
 
 pub use category::{Category, Finding};
+pub use compare::{Comparison, Counts, Decision, Difference, Direction};
 pub use durations::DurationSummary;
 pub use interval::RateEstimate;
 pub use verdict::{Assessment, SignatureCount, Verdict, assess, assess_among};
