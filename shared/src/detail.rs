@@ -38,7 +38,8 @@ pub struct TestDetail {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateChange {
     /// What kind of state, in words: `module global`, `environment variable`, `working directory`,
-    /// `file`, `open handle`, `thread`, `mock`, `locale`, `warnings filter`, `logging`, ...
+    /// `file`, `open handle`, `thread`, `mock`, `locale`, `warnings filter`, `logging`, ... `activity`
+    /// is no state but what the test did: threads started, processes started, connections.
     pub kind: String,
     /// Which one: `shop.pricing._discount`.
     pub name: String,

@@ -2,6 +2,8 @@
 
 #[path = "pytest_plugin/worlds.rs"]
 mod worlds;
+#[path = "pytest_plugin/state.rs"]
+mod state;
 
 use flakefarm_shared::{AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, TestId, World};
 use flakefarm_worker::config::LoadedProject;

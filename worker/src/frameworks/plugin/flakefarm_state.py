@@ -32,11 +32,22 @@ WATCHED_MODULES = (
 )
 # In the order in which they are told: what most often makes another test fail comes first.
 KINDS = (
-    "module global", "class attribute", "environment variable", "working directory", "patched function", "mock",
+    "unloaded module", "module global", "class attribute", "environment variable", "working directory", "patched function", "mock",
     "file", "locale", "time zone", "warnings filter", "logging", "signal handler", "thread", "open handle", "import path",
     "socket default", "umask", "garbage collector", "event loop policy", "recursion limit", "imported module",
     "random state",
 )
+
+
+# What a test does that others can race with or wait for, by the interpreter's audit events.
+ACTIVITIES = {
+    "_thread.start_new_thread": "threads started",
+    "time.sleep": "sleeps",
+    "subprocess.Popen": "processes started",
+    "os.fork": "forks",
+    "socket.connect": "connections",
+    "socket.getaddrinfo": "names looked up",
+}
 
 
 class Watcher:
@@ -45,20 +56,35 @@ class Watcher:
     def __init__(self, root):
         self._root = os.path.realpath(root)
         self._before = None
+        self._heard = None
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event, _):
+        if self._heard is not None and event in ACTIVITIES:
+            self._heard[event] = self._heard.get(event, 0) + 1
 
     def before(self):
         self._before = self._state()
+        self._heard = {}
 
     def after(self):
-        """What is different since `before`, as plain data."""
+        """What is different since `before`, and what was done, as plain data."""
         before, self._before = self._before, None
+        heard, self._heard = self._heard or {}, None
         if before is None:
             return []
         now = self._state()
+        old_modules, new_modules = set(before["imported module"]), set(now["imported module"])
+        # A module that came or went is one change, not one for each of its names.
+        told_whole = tuple(name + "." for name in old_modules ^ new_modules)
+        now["unloaded module"] = dict((name, "unloaded") for name in old_modules - new_modules)
         changes = []
         for kind in KINDS:
             old, new = before.get(kind, {}), now.get(kind, {})
+            in_module = kind in ("module global", "class attribute")
             for name in sorted(set(old) | set(new)):
+                if in_module and name.startswith(told_whole):
+                    continue
                 if old.get(name) != new.get(name):
                     change = {
                         "kind": kind,
@@ -67,7 +93,11 @@ class Watcher:
                         "after": clean(new.get(name, ""))[:TEXT_LIMIT],
                     }
                     changes.append(change)
-        return changes[:CHANGE_LIMIT]
+        done = [
+            {"kind": "activity", "name": ACTIVITIES[event], "before": "", "after": str(count)}
+            for event, count in sorted(heard.items())
+        ]
+        return changes[:CHANGE_LIMIT] + done
 
     def _state(self):
         state = {}
