@@ -288,17 +288,32 @@ fn announcement(loaded: &LoadedProject, question: &Question) -> String {
         return format!("{name}: {how}; diagnosing {}, seed {}", tests.describe(), question.seed);
     }
     format!(
-        "{}: {}; {} of each test, scope {}, seed {}",
+        "{}: {}; {}{}, scope {}, seed {}",
         loaded.spec.name,
         describe(loaded),
-        if question.runs_per_test() == 1 {
-            "1 run".to_owned()
-        } else {
-            format!("{} runs", question.runs_per_test())
-        },
+        aim(question),
+        question.budget.map_or_else(String::new, |budget| format!(", budget {budget}")),
         question.scope.word(),
         question.seed,
     )
+}
+
+fn aim(question: &Question) -> String {
+    let percent = |share: f64| format!("{} %", (share * 1e6).round() / 1e4);
+    let (rate, sure) = (percent(question.max_flake_rate.get()), percent(question.confidence.get()));
+    match (question.runs, question.guarantee) {
+        (Runs::Fixed(runs), _) if runs.get() == 1 => "1 run of each test".to_owned(),
+        (Runs::Fixed(runs), _) => format!("{runs} runs of each test"),
+        (Runs::Adaptive, Guarantee::PerTest) => {
+            format!(
+                "each test that flakes {rate} of the time or more, {sure} sure (up to {} runs of each)",
+                question.runs_per_test()
+            )
+        }
+        (Runs::Adaptive, Guarantee::PerSuite) => {
+            format!("{sure} of the tests that flake {rate} of the time or more")
+        }
+    }
 }
 
 pub(crate) fn describe(loaded: &LoadedProject) -> String {

@@ -313,11 +313,11 @@ impl Farm {
             let sweep = record(&db, &blobs, &context, question, jobs, JOB_ATTEMPTS).await?;
             let listing = Listing {
                 tests: (0..tests).map(test).collect(),
+                sources: Vec::new(),
                 collection_errors: Vec::new(),
                 framework_version: String::new(),
                 image: String::new(),
                 command: String::new(),
-                sources: Vec::new(),
             };
             db.set_listing(sweep, &blobs.put_json(&listing).await?).await?;
             coordinator.resume(sweep).await?;

@@ -27,12 +27,12 @@ use std::time::Duration;
 /// Jobs under way per worker beyond which nothing is planned that can wait.
 const JOBS_PER_WORKER: usize = 3;
 /// Runs alone of a test that fails and has passed, and of one that has only failed.
-const ALONE_VARYING: u32 = 8;
+const ALONE_VARYING: u32 = 6;
 const ALONE_FAILING: u32 = 3;
 /// Share of the container time so far that runs alone of suspicious tests may cost, but for a floor
 /// in seconds.
 const ALONE_SHARE: f64 = 0.1;
-const ALONE_SECONDS: f64 = 60.0;
+const ALONE_SECONDS: f64 = 30.0;
 /// The same for the screen: tests that run alone once although nothing speaks against them.
 const SCREEN_SHARE: f64 = 0.03;
 const SCREEN_SECONDS: f64 = 5.0;
@@ -130,7 +130,7 @@ struct Many {
 
 impl<'a> Turn<'a> {
     fn look(question: &'a Question, ledger: &'a Ledger, history: &'a History, costs: &'a Costs<'a>) -> Self {
-        let beliefs = Beliefs::form(question, ledger, history);
+        let beliefs = Beliefs::form(question, ledger, history, costs);
         let futile = Futile::read(ledger);
         let mut needs = Needs::find(question, ledger, history, &beliefs, costs, &futile);
         if !question.tests.is_everything() {
@@ -165,6 +165,7 @@ impl<'a> Turn<'a> {
                 && tally.failures > 0
                 && !self.futile.alone.given_up(place, self.ledger)
                 && matches!(self.needs.answers[place], Answer::Open(_) | Answer::Flaky)
+                && !repeats::varies_unchanged(self.ledger, place)
             {
                 suspects.push(place);
             }
@@ -193,10 +194,15 @@ impl<'a> Turn<'a> {
     fn runs_alone(&self, suspects: &[usize]) -> u32 {
         let tests = self.ledger.tests();
         let one_round: f64 = suspects.iter().filter_map(|place| self.costs.alone(&tests[*place])).sum();
-        let suite = self.costs.suite().unwrap_or(0.0) * f64::from(self.question.runs_for_guarantee());
-        let money = (ALONE_SHARE * suite).max(ALONE_SECONDS);
+        let money = (ALONE_SHARE * self.foreseen_seconds()).max(ALONE_SECONDS);
         let affordable = if one_round > 0.0 { (money / one_round) as u32 } else { ALONE_VARYING };
         affordable.clamp(1, ALONE_VARYING)
+    }
+
+    /// Seconds in tests if every test gets the clean runs that are enough, those made included.
+    fn foreseen_seconds(&self) -> f64 {
+        let targets = self.needs.targets.iter().enumerate();
+        targets.map(|(place, runs)| f64::from(*runs) * self.costs.seconds_at(place)).sum()
     }
 
     /// The attempts of the first phase that were not planned yet.
@@ -211,15 +217,14 @@ impl<'a> Turn<'a> {
     /// Tests to run alone once although nothing speaks against them, which finds those that only pass
     /// because of their neighbours. Chosen once, as soon as the suite's cost is known.
     fn screen(&self, wants: &mut [u32]) -> Vec<Wanted> {
-        let Some(suite) = self.costs.suite() else { return Vec::new() };
         if self.question.scope != ScopeChoice::Auto
+            || self.costs.suite().is_none()
             || self.ledger.tests().len() < 2
             || self.ledger.keys_of("screen/").next().is_some()
         {
             return Vec::new();
         }
-        let whole = suite * f64::from(self.question.runs_for_guarantee());
-        let mut money = (SCREEN_SHARE * whole).max(SCREEN_SECONDS);
+        let mut money = (SCREEN_SHARE * self.foreseen_seconds()).max(SCREEN_SECONDS);
         let unknown = |test: &&TestId| {
             self.ledger.place(test).is_some_and(|place| {
                 wants[place] > 0 && record_of(self.history, self.ledger, place).is_none()

@@ -75,7 +75,7 @@ impl Answers {
 /// How it stands with each test and with the suite.
 pub fn answers(question: &Question, ledger: &Ledger, history: &History) -> Answers {
     let costs = Costs::learn(ledger, history);
-    let beliefs = Beliefs::form(question, ledger, history);
+    let beliefs = Beliefs::form(question, ledger, history, &costs);
     let (old, needs) = match question.runs {
         Runs::Adaptive => {
             let futile = Futile::read(ledger);
@@ -152,7 +152,7 @@ pub fn affords_one_round(
     };
     let ledger = Ledger::new(tests.to_vec());
     let costs = Costs::learn(&ledger, history);
-    let beliefs = Beliefs::form(question, &ledger, history);
+    let beliefs = Beliefs::form(question, &ledger, history, &costs);
     let needs = Needs::find(question, &ledger, history, &beliefs, &costs, &Futile::read(&ledger));
     let needing = || (0..tests.len()).filter(|place| needs.runs[*place] > 0);
     let files: HashSet<&str> = needing().map(|place| file_of(&tests[place])).collect();

@@ -50,11 +50,14 @@ impl<'a> Costs<'a> {
                 .then(|| ((seconds - ledger.seconds_in_tests(scope)) / count as f64).max(LEAST_OVERHEAD))
         };
         let (test, file, suite) = (own(Scope::Test), own(Scope::File), own(Scope::Suite));
+        let tests: Vec<f64> = seconds.into_iter().map(|seconds| seconds.unwrap_or(any_test)).collect();
+        // Not the mean attempt: most of those on a suite leave out what needs no more runs.
+        let whole_suite = suite.map(|start| start + tests.iter().sum::<f64>());
         Self {
             ledger,
-            tests: seconds.into_iter().map(|seconds| seconds.unwrap_or(any_test)).collect(),
+            tests,
             overhead: [test.or(file).or(suite), file.or(suite).or(test), suite.or(file).or(test)],
-            suite: ledger.mean_attempt_seconds(Scope::Suite),
+            suite: whole_suite,
             known: if measured {
                 Known::Measured
             } else if count > 0 {

@@ -198,3 +198,60 @@ fn spread(versions: &BTreeMap<(TestId, Option<Digest>), (u32, u32)>) -> Vec<RunC
     let entry = |((attempts, failures), tests)| RunCounts { attempts, failures, tests };
     counts.into_iter().map(entry).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400_000_000;
+
+    fn run(version: &str, attempts: u32, failures: u32, day: i64) -> PastRun {
+        PastRun {
+            test: TestId::from("t"),
+            fingerprint: Some(Digest::of(version.as_bytes())),
+            attempts,
+            failures,
+            seconds: 0.5,
+            finished_at: day * DAY,
+        }
+    }
+
+    fn known(version: &str, past: &[PastRun], day: i64) -> TestHistory {
+        let tests = [TestId::from("t")];
+        let sources = [TestSource { fingerprint: Digest::of(version.as_bytes()), risks: vec![Risk::Sleep] }];
+        let there = History::new(&tests, &sources, past.to_vec(), day * DAY);
+        let back = History::new(&tests, &sources, past.iter().rev().cloned(), day * DAY);
+        assert_eq!(there, back, "runs may come in any order");
+        there.of(&tests[0]).unwrap().clone()
+    }
+
+    #[test]
+    fn old_runs_count_for_less_and_only_for_what_they_were_about() {
+        #[track_caller]
+        fn check(version: &str, past: &[PastRun], day: i64, expect: Option<(f64, u32)>) {
+            let record = known(version, past, day).record;
+            let found = record.map(|record| ((record.clean_runs * 100.0).round() / 100.0, record.sweeps));
+            assert_eq!(found, expect);
+        }
+        check("a", &[run("a", 60, 0, 10)], 10, Some((60.0, 1)));
+        check("a", &[run("a", 60, 0, 10)], 55, Some((30.0, 1)));
+        check("a", &[run("a", 60, 0, 10), run("a", 2, 0, 55)], 55, Some((32.0, 2)));
+        check("b", &[run("a", 60, 0, 10)], 10, None);
+        check("a", &[run("a", 60, 0, 10), run("b", 60, 0, 11)], 11, Some((59.08, 1)));
+        check("a", &[run("a", 60, 1, 10)], 10, Some((0.0, 1)));
+        check("a", &[run("a", 60, 1, 9), run("a", 7, 0, 10)], 10, Some((7.0, 2)));
+        check("a", &[run("a", 60, 0, 9), run("a", 7, 1, 10)], 10, Some((0.0, 2)));
+        check("a", &[run("a", 0, 0, 10)], 10, None);
+        check("a", &[run("a", 60, 0, 11)], 10, None);
+    }
+
+    #[test]
+    fn what_flaked_once_is_remembered_whatever_its_version() {
+        assert_eq!(known("b", &[run("a", 60, 1, 9)], 10).flaked, Flaked::Once);
+        assert_eq!(known("b", &[run("a", 60, 60, 9)], 10).flaked, Flaked::Never);
+        let tests = [TestId::from("t")];
+        let history = History::new(&tests, &[], [run("a", 60, 1, 9), run("a", 40, 1, 10)], 11 * DAY);
+        assert_eq!(history.spread(), [RunCounts { attempts: 100, failures: 2, tests: 1 }]);
+        assert_eq!(history.of(&tests[0]).unwrap().record, None, "without a fingerprint it may have changed");
+    }
+}

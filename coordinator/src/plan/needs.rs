@@ -7,12 +7,14 @@ use super::beliefs::Beliefs;
 use super::costs::Costs;
 use super::history::{History, Record};
 use super::ledger::{Ledger, TestTally};
+use super::slots::KNOWN_RUNS;
 use super::{Guarantee, Question, derive_seed};
 use flakefarm_shared::Scope;
 use serde::{Deserialize, Serialize};
 
-/// Runs of a test that was seen to pass and to fail, for its rate.
-const FLAKY_RUNS: u32 = 20;
+/// Runs of a test that was seen to fail, for its rate: as many as the others get, within these bounds.
+const LEAST_RUNS_FOR_RATE: u32 = 10;
+const RUNS_FOR_RATE: u32 = 20;
 /// A flake is confirmed when both outcomes were seen so often.
 const CONFIRMED: u32 = 2;
 /// Skips after which a test is taken for skipped.
@@ -27,6 +29,9 @@ const LOOK_AGAIN_DAYS: f64 = 7.0;
 const LOOK_AT_ONE_IN: u64 = 10;
 /// Attempts on many tests that gave nothing, beyond those that did, after which no more are made.
 const IN_VAIN: u32 = 6;
+/// The suite's guarantee is planned for this part of the share that may be missed: beliefs are guesses,
+/// and what is promised is what is found.
+const SAFETY: f64 = 0.7;
 /// Steps of bisection over the logarithm of a price.
 const PRICE_STEPS: usize = 30;
 
@@ -76,15 +81,28 @@ impl Needs {
     ) -> Self {
         let count = ledger.tests().len();
         let look = derive_seed(question.seed, "look");
+        let runs_for_guarantee = question.runs_for_guarantee();
         let targets = match question.guarantee {
             Guarantee::PerTest => vec![question.runs_for_guarantee(); count],
             Guarantee::PerSuite => suite_targets(question, ledger, history, beliefs, costs),
         };
+        // A failing test gets as many runs as the others, and enough for its rate.
+        let most = targets.iter().copied().max().unwrap_or(0);
+        let runs_for_rate = most.clamp(LEAST_RUNS_FOR_RATE, RUNS_FOR_RATE).min(runs_for_guarantee);
         let mut needs = Self { answers: Vec::with_capacity(count), runs: Vec::with_capacity(count), targets };
         for place in 0..count {
             let record = record_of(history, ledger, place);
-            let of =
-                Of { question, beliefs, futile, ledger, look, place, target: needs.targets[place], record };
+            let of = Of {
+                question,
+                beliefs,
+                futile,
+                ledger,
+                look,
+                runs_for_rate,
+                place,
+                target: needs.targets[place],
+                record,
+            };
             let tally = ledger.tally_of(place);
             let answer = of.answer(tally);
             needs.runs.push(match answer {
@@ -146,6 +164,8 @@ struct Of<'a> {
     ledger: &'a Ledger,
     /// The seed of this sweep's look at known tests.
     look: u64,
+    /// Runs of a test that fails, for its rate.
+    runs_for_rate: u32,
     place: usize,
     target: u32,
     record: Option<&'a Record>,
@@ -165,9 +185,13 @@ impl Of<'_> {
         match (tally.passes, tally.failures, tally.skips) {
             (0, 0, 1..) => open(SKIPS, tally.skips).unwrap_or(Answer::Skipped),
             (passes @ 1.., failures @ 1.., _) => {
-                let least = FLAKY_RUNS.min(self.question.runs_for_guarantee());
-                let confirmed = passes.min(failures) >= CONFIRMED.min(least / 2);
-                let wanted = if confirmed { least } else { self.question.runs_for_guarantee() };
+                let confirmed = passes.min(failures) >= CONFIRMED.min(self.runs_for_rate / 2);
+                let wanted = match self.record {
+                    // As it flaked before, so it does now: that confirms it, and its rate is known.
+                    Some(record) if record.failures > 0 && record.failures < record.attempts => 0,
+                    Some(_) | None if confirmed => self.runs_for_rate,
+                    Some(_) | None => self.question.runs_for_guarantee(),
+                };
                 open(wanted, tally.attempts()).unwrap_or(Answer::Flaky)
             }
             (0, failures @ 1.., _) => open(self.failures_for_broken(), failures).unwrap_or(Answer::Broken),
@@ -204,13 +228,19 @@ impl Of<'_> {
     /// Failures without a pass after which a test is broken.
     fn failures_for_broken(&self) -> u32 {
         let classical = self.question.runs_for_guarantee();
-        match self.question.guarantee {
+        let enough = match self.question.guarantee {
             Guarantee::PerTest => classical,
             Guarantee::PerSuite => {
                 let rates = &self.beliefs.of(self.place).rates;
                 let risk = |n: &u32| rates.risk_of_broken(self.question.max_flake_rate, f64::from(*n));
-                (1..classical).find(|n| risk(n) <= self.question.confidence.risk()).unwrap_or(classical)
+                let found = (1..classical).find(|n| risk(n) <= self.question.confidence.risk());
+                found.unwrap_or(classical).min(self.runs_for_rate)
             }
+        };
+        // If it always failed before, one more time says that it still does.
+        match self.record {
+            Some(record) if record.failures == record.attempts && record.attempts >= enough => 1,
+            Some(_) | None => enough,
         }
     }
 }
@@ -234,10 +264,10 @@ fn suite_targets(
     beliefs: &Beliefs,
     costs: &Costs<'_>,
 ) -> Vec<u32> {
-    let most = question.runs_for_guarantee();
+    let most = question.most_runs();
     let count = ledger.tests().len();
-    let share_of_start = costs.overhead(Scope::Suite) / count.max(1) as f64;
     let mut open: Vec<(usize, usize, f64)> = Vec::with_capacity(count);
+    let mut share_a_start = 0_u32;
     let (mut expected, mut missed) = (0.0, 0.0);
     for place in 0..count {
         let tally = ledger.tally_of(place);
@@ -249,9 +279,13 @@ fn suite_targets(
         let belief = beliefs.of(place);
         expected += belief.missed[0];
         missed += belief.missed_after(clean);
-        open.push((place, (clean as usize).min(most as usize), costs.seconds_at(place) + share_of_start));
+        share_a_start += u32::from(old < KNOWN_RUNS);
+        open.push((place, (clean as usize).min(most as usize), costs.seconds_at(place)));
     }
-    let wanted = question.confidence.risk() * expected;
+    // Tests that are known already seldom join in.
+    let share_of_start = costs.overhead(Scope::Suite) / f64::from(share_a_start.max(1));
+    open.iter_mut().for_each(|(_, _, seconds)| *seconds += share_of_start);
+    let wanted = SAFETY * question.confidence.risk() * expected;
     let mut targets: Vec<u32> = vec![0; count];
     let at = |price: f64, have: usize, place: usize, seconds: f64| -> usize {
         let gain = &beliefs.of(place).gain;

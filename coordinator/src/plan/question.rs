@@ -12,6 +12,9 @@ use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::str::FromStr;
 
+/// Most runs of a test for the suite's guarantee, in terms of what each test's takes.
+const MOST_RUNS: u32 = 4;
+
 /// A question about some tests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Question {
@@ -119,6 +122,15 @@ impl Question {
         match self.runs {
             Runs::Fixed(runs) => runs.get(),
             Runs::Adaptive => self.runs_for_guarantee(),
+        }
+    }
+
+    /// Most clean runs that an adaptive sweep can want of a test. For the suite's guarantee cheap tests
+    /// are worth more runs than the guarantee of each test takes, and expensive ones fewer.
+    pub fn most_runs(&self) -> u32 {
+        match self.guarantee {
+            Guarantee::PerTest => self.runs_for_guarantee(),
+            Guarantee::PerSuite => MOST_RUNS * self.runs_for_guarantee(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! one that passes fails by chance.
 
 use super::ledger::{Ledger, Observation, Seen};
-use flakefarm_shared::{Order, Scope};
+use flakefarm_shared::{Order, Scope, Selection};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Shuffles of the suite in which tests failed that were not yet seen to pass and to fail alone, with
@@ -27,6 +27,23 @@ pub(super) fn failing_shuffles(ledger: &Ledger) -> BTreeMap<Order, BTreeSet<usiz
         }
     }
     open
+}
+
+/// Whether a test was seen to pass and to fail alone, or in the given order of everything: what it
+/// does then is chance, and no run alone says more.
+pub(super) fn varies_unchanged(ledger: &Ledger, place: usize) -> bool {
+    let observations = ledger.observations_at(place);
+    let both = |among: &dyn Fn(&Observation) -> bool| {
+        let mut outcomes = observations.iter().filter(|o| o.world.is_plain() && among(o));
+        let Some(first) = outcomes.find(|o| !matches!(o.seen, Seen::Skip)) else { return false };
+        let failed = |o: &Observation| matches!(o.seen, Seen::Fail(_));
+        outcomes.any(|o| !matches!(o.seen, Seen::Skip) && failed(o) != failed(first))
+    };
+    let everything = |o: &Observation| {
+        let spec = ledger.spec_of(o);
+        o.order == Order::Given && spec.is_some_and(|spec| spec.tests == Selection::All)
+    };
+    both(&|o| o.scope == Scope::Test) || both(&everything)
 }
 
 /// Takes out the shuffle that says most, and from the others the tests it answers.

@@ -4,14 +4,18 @@
 use super::isolation;
 use super::model::{
     Cause, Cluster, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT, InfrastructureError,
-    Location, Rate, Report, SCHEMA, SignatureCount, Stopped, Sweep, TIMELINE_LIMIT, TestReport, Verdict,
+    Location, OlderEvidence, Rate, Report, SCHEMA, SavedVsFixed, SignatureCount, Stopped, SuiteProof, Sweep,
+    TIMELINE_LIMIT, TestReport, Verdict,
 };
 use super::reproduce::{reproduce, reproduce_failure};
 use super::timeline::timeline;
 use super::words;
 use crate::diagnose::{self, Diagnosis};
 use crate::plan::ledger::Standing;
-use crate::plan::{History, Ledger, Observation, Question, QuestionKind, Runs, Seen, WorldsSeen, answers};
+use crate::plan::{
+    Answers, History, Ledger, Observation, Question, QuestionKind, Runs, Seen, SuiteNumbers, WorldsSeen,
+    answers,
+};
 use crate::score::{self, Assessment};
 use flakefarm_shared::world::ByHand;
 use flakefarm_shared::{AttemptEnd, Scope, TestId, UnixMicros, World};
@@ -86,6 +90,7 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         }
     }
     rank(&mut tests);
+    let detects = question.kind == QuestionKind::Detect;
 
     let sweep = Sweep {
         id: meta.id,
@@ -100,13 +105,16 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         samples: ledger.samples_total(),
         infrastructure_errors: ledger.infrastructure_errors(),
         container_seconds: round(ledger.container_seconds(), 3),
-        saved_vs_fixed: None,
+        saved_vs_fixed: saved(meta.stopped, question, ledger, &answers),
         runs: match question.runs {
             Runs::Fixed(runs) => Some(runs.get()),
             Runs::Adaptive => None,
         },
         confidence: Some(question.confidence.get()),
         max_flake_rate: Some(question.max_flake_rate.get()),
+        guarantee: (detects && question.runs == Runs::Adaptive).then(|| question.guarantee.word().to_owned()),
+        budget: question.budget.map(|budget| budget.to_string()),
+        suite: (detects && answers.suite.clean_tests > 0).then(|| suite_proof(&answers.suite)),
         scope: scope(&surroundings.scopes),
         framework: meta.framework,
         image: meta.image,
@@ -140,6 +148,42 @@ fn explain(test: &mut TestReport, path: &str, question: &Question, ledger: &Ledg
         evidence,
         experiment: Some(Box::new(experiment)),
     });
+}
+
+/// What was saved of plain runs: a fixed number of them would have had the panel beside it, too. Nothing is
+/// claimed of a sweep that a budget or a person ended.
+fn saved(
+    stopped: Option<Stopped>,
+    question: &Question,
+    ledger: &Ledger,
+    answers: &Answers,
+) -> Option<SavedVsFixed> {
+    let fixed = answers.suite.fixed_seconds.filter(|seconds| *seconds > 0.0)?;
+    if question.kind != QuestionKind::Detect
+        || question.runs != Runs::Adaptive
+        || stopped != Some(Stopped::Answered)
+    {
+        return None;
+    }
+    let runs = u64::from(answers.suite.fixed_runs);
+    let saved = fixed - ledger.plain_container_seconds();
+    let samples = (0..ledger.tests().len()).map(|place| u64::from(ledger.tally_of(place).heard())).sum();
+    Some(SavedVsFixed {
+        fixed_runs: runs,
+        samples: (runs * ledger.tests().len() as u64).saturating_sub(samples),
+        container_seconds: round(saved, 3),
+        fraction: round(saved / fixed, 4),
+    })
+}
+
+fn suite_proof(suite: &SuiteNumbers) -> SuiteProof {
+    SuiteProof {
+        clean_tests: u64::from(suite.clean_tests),
+        expected_missed: round(suite.missed, 6),
+        expected_missed_at_any_rate: round(suite.missed_at_any_rate, 6),
+        missed_share: round(suite.missed_share, 6),
+        risk_per_test: round(suite.mean_risk, 8),
+    }
 }
 
 /// Sorts tests as reports list them: by score, then by verdict, then by id.
@@ -287,6 +331,14 @@ fn test_report(
             cv: round(durations.cv, 4),
         }),
         stopped_because: assessment.stopped_because,
+        risk: assessment.risk.map(|risk| round(risk, 6)),
+        older_evidence: assessment.older.map(|record| OlderEvidence {
+            clean_runs: round(record.clean_runs, 2),
+            attempts: u64::from(record.attempts),
+            failures: u64::from(record.failures),
+            sweeps: u64::from(record.sweeps),
+            last_at: date_time(record.last_at),
+        }),
         conditions: assessment
             .conditions
             .iter()

@@ -60,6 +60,9 @@ pub fn render(report: &Report) -> String {
     if let Some(guarantee) = words::guarantee(report) {
         let _ = write!(out, " Proved: {guarantee}.");
     }
+    if let Some(missed) = words::missed(report) {
+        let _ = write!(out, " Missed: {missed}.");
+    }
     out.push_str("</sub>\n");
     out
 }

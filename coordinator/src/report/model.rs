@@ -64,6 +64,15 @@ pub struct Sweep {
     /// The rate from which a flaky test must be seen (0.05).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_flake_rate: Option<f64>,
+    /// Of what the confidence speaks, when the number of runs was not fixed: `test` or `suite`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarantee: Option<String>,
+    /// What the sweep could cost (`10m`, `container:2h`, `attempts:500`), if it was limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<String>,
+    /// What is proved of the suite, whichever guarantee was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<SuiteProof>,
     /// How much one attempt ran: `test`, `file`, `suite`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
@@ -117,13 +126,16 @@ pub enum Stopped {
     Cancelled,
 }
 
-/// What stopping early saved.
+/// What an adaptive sweep saved, compared with the fixed number of runs that gives the same guarantee.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedVsFixed {
     /// Runs of every test in the plan it is compared with.
     pub fixed_runs: u64,
     /// Samples that were not needed.
     pub samples: u64,
+    /// Container seconds that were not needed; negative if it took more.
+    #[serde(default)]
+    pub container_seconds: f64,
     /// The same as a share of that plan.
     pub fraction: f64,
 }
@@ -137,6 +149,22 @@ pub struct Cluster {
     pub together: u64,
     /// Attempts that ran all of them.
     pub attempts: u64,
+}
+
+/// What is proved of the suite, given how failure rates are spread: published ones, fitted to what the
+/// project's tests did.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SuiteProof {
+    /// Tests that never failed.
+    pub clean_tests: u64,
+    /// How many of them are expected to flake at `max_flake_rate` or above: flaky tests missed.
+    pub expected_missed: f64,
+    /// How many of them are expected to flake at whatever rate.
+    pub expected_missed_at_any_rate: f64,
+    /// Of the tests that flake at `max_flake_rate` or above, the expected share that is missed.
+    pub missed_share: f64,
+    /// Mean probability of a test that never failed to flake at `max_flake_rate` or above.
+    pub risk_per_test: f64,
 }
 
 /// A file that could not be collected.
@@ -180,6 +208,12 @@ pub struct TestReport {
     pub duration_ms: Option<Durations>,
     /// Why no more attempts were made.
     pub stopped_because: String,
+    /// Of a test that never failed: the probability that it flakes at `max_flake_rate` or above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<f64>,
+    /// What earlier sweeps saw of it, if the verdict rests on that too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_evidence: Option<OlderEvidence>,
     /// Attempts and failures under each condition it ran in.
     pub conditions: Vec<ConditionCount>,
     /// Its failures, equal ones together, the most frequent first.
@@ -240,6 +274,22 @@ impl Verdict {
             Verdict::Skipped => "skipped",
         }
     }
+}
+
+/// What earlier sweeps saw of a test, with nothing changed since that it is known to touch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OlderEvidence {
+    /// Clean runs since its last failure, older ones counting for less.
+    pub clean_runs: f64,
+    /// All runs.
+    pub attempts: u64,
+    /// Failures among them.
+    pub failures: u64,
+    /// Sweeps they come from.
+    pub sweeps: u64,
+    /// When the last of them ended.
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_at: OffsetDateTime,
 }
 
 /// A failure rate with its confidence interval.

@@ -90,6 +90,9 @@ fn summary(out: &mut String, report: &Report, style: Style, width: usize) {
     if let Some(guarantee) = words::guarantee(report) {
         field(out, style, width, "proved", &guarantee);
     }
+    if let Some(missed) = words::missed(report) {
+        field(out, style, width, "missed", &missed);
+    }
     if let Some(unproved) = words::unproved(report) {
         field(out, style, width, "open", &unproved);
     }

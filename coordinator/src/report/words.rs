@@ -130,13 +130,12 @@ pub(crate) fn cost(report: &Report) -> String {
             write!(text, "; {}, counted apart", count(sweep.infrastructure_errors, "infrastructure error"));
     }
     if let Some(saved) = &sweep.saved_vs_fixed {
-        let _ = write!(
-            text,
-            "; {} ({}) fewer than {} of every test would take",
-            count(saved.samples, "sample"),
-            percent(saved.fraction),
-            count(saved.fixed_runs, "run"),
-        );
+        let than = count(saved.fixed_runs, "run");
+        let _ = if saved.fraction > 0.0 {
+            write!(text, "; {} less than {than} of every test, which prove as much", percent(saved.fraction))
+        } else {
+            write!(text, "; {than} of every test, which prove as much, would have taken no longer")
+        };
     }
     text
 }
@@ -146,22 +145,26 @@ pub(crate) fn guarantee(report: &Report) -> Option<String> {
     let sweep = &report.sweep;
     let confidence = sweep.confidence?;
     let healthy = || report.tests.iter().filter(|test| test.verdict == Verdict::Healthy);
-    let least = healthy().map(|test| test.attempts).min().filter(|least| *least > 0)?;
-    let (rate, runs) = match (sweep.runs, sweep.max_flake_rate) {
+    let ran = healthy().filter(|test| test.attempts > 0 || test.older_evidence.is_some());
+    let least = ran.map(|test| test.attempts).min()?;
+    let mut text = match (sweep.runs, sweep.max_flake_rate, sweep.guarantee.as_deref()) {
         // What the least of them proves: n passes in a row have probability 1 - confidence at this rate.
-        (Some(_), _) => (
-            1.0 - (1.0 - confidence).powf(1.0 / least as f64),
-            format!(" in at least {}", count(least, "run")),
+        (Some(_), _, _) => format!(
+            "a healthy test never failed in at least {}; {}",
+            count(least, "run"),
+            would_have_been_seen(1.0 - (1.0 - confidence).powf(1.0 / least as f64), confidence),
         ),
-        (None, Some(rate)) => (rate, String::new()),
-        (None, None) => return None,
+        (None, Some(rate), Some("suite")) => format!(
+            "of the suite: at least {} of the tests that flake {} of the time or more are found, given how often tests \
+             flake; it says less of a single test",
+            percent(confidence),
+            percent(rate),
+        ),
+        (None, Some(rate), _) => {
+            format!("of each test: a healthy test never failed; {}", would_have_been_seen(rate, confidence))
+        }
+        (None, None, _) => return None,
     };
-    let mut text = format!(
-        "a healthy test never failed{runs}; had it flaked {} of the time or more, it would have been seen with \
-         probability {}",
-        percent(rate),
-        percent(confidence),
-    );
     let mut conditions: Vec<&str> = Vec::new();
     for test in healthy().take(1_000) {
         for count in &test.conditions {
@@ -174,6 +177,40 @@ pub(crate) fn guarantee(report: &Report) -> Option<String> {
         let _ = write!(text, " (conditions: {})", conditions.join(", "));
     }
     Some(text)
+}
+
+fn would_have_been_seen(rate: f64, confidence: f64) -> String {
+    format!(
+        "had it flaked {} of the time or more, it would have been seen with probability {}",
+        percent(rate),
+        percent(confidence)
+    )
+}
+
+/// What is expected to be missed, under both guarantees' numbers.
+pub(crate) fn missed(report: &Report) -> Option<String> {
+    let (suite, rate) = (report.sweep.suite?, report.sweep.max_flake_rate?);
+    Some(format!(
+        "of {} that never failed, {} are expected to flake {} of the time or more ({} of the tests that do), {} at any \
+         rate; the risk of each is {} on average",
+        count(suite.clean_tests, "test"),
+        expected(suite.expected_missed),
+        percent(rate),
+        percent(suite.missed_share),
+        expected(suite.expected_missed_at_any_rate),
+        percent(suite.risk_per_test),
+    ))
+}
+
+/// An expected number, as precise as it is worth.
+fn expected(number: f64) -> String {
+    if number >= 9.95 {
+        thousands(number.round() as u64)
+    } else if number >= 0.095 {
+        format!("{number:.1}")
+    } else {
+        format!("{:.2}", number.max(0.01))
+    }
 }
 
 /// How the sweep ended, when it did not simply answer.

@@ -111,6 +111,20 @@ mod tests {
     }
 
     #[test]
+    fn fixes_are_proved_as_documented() {
+        for row in rows("Proving a fix") {
+            let before =
+                RateEstimate { estimate: 1.0, lower: percent(&row[0]), upper: 1.0, confidence: 0.95 };
+            for (cell, sure) in row[1..].iter().zip([0.90, 0.95, 0.99]) {
+                assert_eq!(clean_runs_for_fix(&before, confidence(sure)), cell.parse().ok(), "{row:?}");
+            }
+        }
+        let seldom = rate_interval(1, 30, Confidence::DEFAULT);
+        assert!(clean_runs_for_fix(&seldom, Confidence::DEFAULT).unwrap() > 1_000);
+        assert_eq!(clean_runs_for_fix(&rate_interval(0, 30, Confidence::DEFAULT), Confidence::DEFAULT), None);
+    }
+
+    #[test]
     fn bounds_after_clean_runs_are_as_documented() {
         for row in rows("What clean runs prove") {
             let runs: u32 = row[0].replace(',', "").parse().unwrap();

@@ -116,6 +116,11 @@ impl FailureRates {
         self.from(rate).map(|(r, share)| share * pass(r, clean)).sum()
     }
 
+    /// Share of tests that flake, at whatever rate, pass `clean` runs and fail the next.
+    pub fn first_failure_next(&self, clean: f64) -> f64 {
+        self.grid.iter().map(|(r, share)| share * pass(*r, clean) * r).sum()
+    }
+
     /// Probability that a test that passed all of `clean` runs flakes at `rate` or more.
     pub fn risk(&self, rate: Rate, clean: f64) -> f64 {
         self.missed(rate, clean) / self.clean(clean)

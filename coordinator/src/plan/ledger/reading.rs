@@ -211,6 +211,12 @@ impl Ledger {
         micros as f64 / 1e6
     }
 
+    /// The same without attempts in which something was changed on purpose.
+    pub fn plain_container_seconds(&self) -> f64 {
+        let plain = self.records().filter(|record| record.world.is_plain());
+        plain.map(|record| record.wall_us).sum::<u64>() as f64 / 1e6
+    }
+
     /// Mean duration in seconds of attempts of `scope` that ran to their end or were interrupted, with
     /// nothing changed around the tests; none if there is none.
     pub fn mean_attempt_seconds(&self, scope: Scope) -> Option<f64> {

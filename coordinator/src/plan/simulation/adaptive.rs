@@ -54,11 +54,13 @@ fn adaptive_sweeps_answer_everything_under_both_guarantees() {
             let question = Question { seed: chaos, ..adaptive(ScopeChoice::Auto, guarantee) };
             let ledger = carry_out(&model, &question, chaos);
             everything_is_answered(&model, &question, &ledger, &History::default());
-            #[track_caller]
-            fn check(found: &Assessment, verdict: Verdict, category: Option<Category>) {
+            let check = |found: &Assessment, verdict: Verdict, category: Option<Category>| {
                 assert_eq!(found.verdict, verdict, "{found:#?}");
-                assert_eq!(found.category.as_ref().map(|finding| finding.category), category, "{found:#?}");
-            }
+                let named = found.category.as_ref().map(|finding| finding.category);
+                // Fewer runs leave it open more often; they never name another.
+                let left_open = guarantee == Guarantee::PerSuite && named.is_none();
+                assert!(named == category || left_open, "{found:#?}");
+            };
             let judged = |test| judge(&question, &ledger, test);
             check(&judged("tests/test_1.py::test_victim"), Verdict::Flaky, Some(Category::OrderVictim));
             check(&judged("tests/test_2.py::test_brittle"), Verdict::Flaky, Some(Category::OrderBrittle));
@@ -201,6 +203,41 @@ fn what_earlier_sweeps_saw_is_not_run_again() {
             assert!(cost > 0.6 * new, "{guarantee:?}: {cost} {new}");
         }
     }
+}
+
+#[test]
+fn a_budget_too_small_for_one_round_is_refused_with_one_that_is_not() {
+    const DAY: i64 = 86_400_000_000;
+    let tests = Model::new(&[], 40, CALM).ids();
+    let source = TestSource { fingerprint: Digest::of(b"new"), risks: Vec::new() };
+    let run = |test: &TestId| PastRun {
+        test: test.clone(),
+        fingerprint: Some(Digest::of(b"old")),
+        attempts: 80,
+        failures: 0,
+        seconds: 0.5,
+        finished_at: DAY,
+    };
+    let known = History::new(&tests, &vec![source; tests.len()], tests.iter().map(run), 2 * DAY);
+    #[track_caller]
+    fn check(tests: &[TestId], scope: ScopeChoice, budget: &str, history: &History, expect: Option<&str>) {
+        let budget = Some(budget.parse().unwrap());
+        let question = Question { budget, ..adaptive(scope, Guarantee::PerTest) };
+        let found = affords_one_round(&question, tests, history).map_err(|error| error.to_string());
+        match expect {
+            None => assert_eq!(found, Ok(())),
+            Some(least) => assert!(found.clone().unwrap_err().ends_with(least), "{found:?}"),
+        }
+    }
+    let new = History::default();
+    check(&tests, ScopeChoice::Test, "attempts:39", &new, Some("that takes attempts:40"));
+    check(&tests, ScopeChoice::Test, "attempts:40", &new, None);
+    check(&tests, ScopeChoice::File, "attempts:3", &new, Some("that takes attempts:4"));
+    check(&tests, ScopeChoice::Auto, "attempts:1", &new, None);
+    check(&tests, ScopeChoice::Auto, "container:1s", &new, None);
+    check(&tests, ScopeChoice::Auto, "container:20s", &known, Some("that takes container:22s"));
+    check(&tests, ScopeChoice::Auto, "22s", &known, None);
+    check(&tests, ScopeChoice::Test, "10s", &known, Some("that takes 20s"));
 }
 
 proptest! {

@@ -79,6 +79,7 @@ fn header(report: &Report) -> Markup {
             dl class="facts" {
                 dt { "Cost" } dd { (words::cost(report)) }
                 @if let Some(guarantee) = words::guarantee(report) { dt { "Proved" } dd { (guarantee) } }
+                @if let Some(missed) = words::missed(report) { dt { "Missed" } dd { (missed) } }
                 @if let Some(unproved) = words::unproved(report) { dt { "Open" } dd { (unproved) } }
                 dt { "Seed" } dd { code { (sweep.seed) } }
                 @if let Some(framework) = &sweep.framework {
