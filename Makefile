@@ -11,7 +11,7 @@ DEMO_ARGS ?= --max-flake-rate 0.1 --seed 1
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo test lint services-up services-down services-status base-image cases build toolchain
+.PHONY: help demo test lint services-up services-down services-status base-image cases causes build toolchain
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,3 +55,6 @@ cases: build ## Sweep real projects: make cases CASES_ARGS='--cases FILE --mirro
 	  echo "error: no cases were named" >&2; \
 	  echo "hint: make cases CASES_ARGS='--cases FILE --sources DIR' (see tests/cases/README.md)" >&2; exit 2; }
 	@deploy/dev/with-services docker -- python3 tests/cases/sweep.py --flakefarm $(FLAKEFARM) $(CASES_ARGS)
+
+causes: build ## Diagnose tests of known causes: a confusion matrix and the macro-F1
+	@deploy/dev/with-services docker -- python3 tests/cases/causes.py --flakefarm $(FLAKEFARM)

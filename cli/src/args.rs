@@ -4,9 +4,9 @@ use crate::bench::BenchArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flakefarm_coordinator::http::TokenKind;
 use flakefarm_coordinator::plan::{
-    Budget, Confidence, Guarantee, QuestionError, Rate, SandboxChoice, ScopeChoice,
+    Budget, Confidence, Guarantee, Panel, QuestionError, Rate, SandboxChoice, ScopeChoice,
 };
-use flakefarm_shared::Order;
+use flakefarm_shared::{Order, World};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
@@ -22,6 +22,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Find the flaky tests of a project
     Sweep(Box<SweepArgs>),
+    /// Say why tests are flaky, by controlled experiments
+    Diagnose(Box<DiagnoseArgs>),
+    /// Find the commit that made a test flaky
+    Bisect(Box<BisectArgs>),
     /// Write a commented flakefarm.toml from what is detected
     Init(InitArgs),
     /// Show a JSON report again, in another format
@@ -83,6 +87,12 @@ pub(crate) struct SweepArgs {
     /// Only this order: given, reversed, or shuffled:SEED
     #[arg(long, value_name = "ORDER", value_parser = parse_order)]
     pub(crate) order: Option<Order>,
+    /// Conditions to try before anything is repeated: quick (about ten), full, or none [default: quick]
+    #[arg(long, value_name = "PANEL", env = "FLAKEFARM_PANEL")]
+    pub(crate) panel: Option<Panel>,
+    /// Run everything under this condition (see docs/conditions.md), and try no others
+    #[arg(long, value_name = "CONDITION", conflicts_with = "panel")]
+    pub(crate) under: Option<World>,
     /// A farm's coordinator; without it everything runs in this process
     #[arg(long, value_name = "URL", env = "FLAKEFARM_FARM")]
     pub(crate) farm: Option<String>,
@@ -93,7 +103,7 @@ pub(crate) struct SweepArgs {
     #[arg(long)]
     pub(crate) interactive: bool,
     /// Go on with the last interrupted sweep of this project
-    #[arg(long, conflicts_with_all = ["runs", "max_flake_rate", "confidence", "guarantee", "budget", "seed", "tests", "scope", "order", "sandbox", "farm"])]
+    #[arg(long, conflicts_with_all = ["runs", "max_flake_rate", "confidence", "guarantee", "budget", "seed", "tests", "scope", "order", "panel", "under", "sandbox", "farm"])]
     pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -106,6 +116,87 @@ pub(crate) struct SweepArgs {
     /// Further arguments for the test framework
     #[arg(last = true, value_name = "FRAMEWORK ARGS")]
     pub(crate) framework_arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiagnoseArgs {
+    /// Tests, each by its id, a part of it or a pattern with *; then the project's root if it is not
+    /// this directory
+    #[arg(required = true, value_name = "TEST... [PATH]")]
+    pub(crate) tests: Vec<String>,
+    /// Configuration file, instead of flakefarm.toml in the project
+    #[arg(long, value_name = "FILE", env = "FLAKEFARM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// How sure a cause is to be [default: 95%]
+    #[arg(long, value_name = "P", env = "FLAKEFARM_CONFIDENCE", value_parser = parse_confidence)]
+    pub(crate) confidence: Option<Confidence>,
+    /// Attempts at once [default: the number of cores]
+    #[arg(long, value_name = "N", env = "FLAKEFARM_WORKERS")]
+    pub(crate) workers: Option<NonZeroU16>,
+    /// Where all randomness comes from; printed, so that it can be repeated
+    #[arg(long, value_name = "S", env = "FLAKEFARM_SEED")]
+    pub(crate) seed: Option<u64>,
+    /// Only these tests are its neighbours; may be repeated [default: all]
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) among: Vec<String>,
+    /// An order in which it is known to fail: given, reversed, or shuffled:SEED
+    #[arg(long, value_name = "ORDER", value_parser = parse_order)]
+    pub(crate) order: Option<Order>,
+    /// A farm's coordinator; without it everything runs in this process
+    #[arg(long, value_name = "URL", env = "FLAKEFARM_FARM")]
+    pub(crate) farm: Option<String>,
+    /// Token for the farm
+    #[arg(long, value_name = "TOKEN", env = "FLAKEFARM_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Somebody is waiting: use the farm's interactive queue
+    #[arg(long)]
+    pub(crate) interactive: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Where embedded sweeps keep their state
+    #[arg(long, value_name = "DIR", env = "FLAKEFARM_STATE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Further arguments for the test framework
+    #[arg(last = true, value_name = "FRAMEWORK ARGS")]
+    pub(crate) framework_arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BisectArgs {
+    /// The test, by its id
+    pub(crate) test: String,
+    /// The project's root, in a git repository
+    #[arg(default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// A revision at which it was not flaky
+    #[arg(long, value_name = "REV")]
+    pub(crate) good: String,
+    /// A later revision at which it is
+    #[arg(long, value_name = "REV", default_value = "HEAD")]
+    pub(crate) bad: String,
+    /// What one attempt runs: test, or suite if it fails among others only
+    #[arg(long, value_name = "SCOPE", default_value = "test", value_parser = parse_scope)]
+    pub(crate) scope: ScopeChoice,
+    /// The order it fails in: given, reversed, or shuffled:SEED
+    #[arg(long, value_name = "ORDER", value_parser = parse_order, default_value = "given")]
+    pub(crate) order: Order,
+    /// The condition it fails under, such as time-zone:ahead
+    #[arg(long, value_name = "CONDITION", default_value = "plain")]
+    pub(crate) under: World,
+    /// Configuration file for all revisions, instead of flakefarm.toml in the project
+    #[arg(long, value_name = "FILE", env = "FLAKEFARM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// How sure the answer is to be [default: 95%]
+    #[arg(long, value_name = "P", env = "FLAKEFARM_CONFIDENCE", value_parser = parse_confidence)]
+    pub(crate) confidence: Option<Confidence>,
+    /// Attempts at once [default: the number of cores]
+    #[arg(long, value_name = "N", env = "FLAKEFARM_WORKERS")]
+    pub(crate) workers: Option<NonZeroU16>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Where embedded sweeps keep their state
+    #[arg(long, value_name = "DIR", env = "FLAKEFARM_STATE")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,8 @@
 
 mod args;
 mod bench;
+mod bisect;
+mod diagnose;
 mod doctor;
 mod embedded;
 mod exit;
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
 async fn dispatch(command: Command) -> Result<Exit, Complaint> {
     match command {
         Command::Sweep(args) => Box::pin(sweep::sweep(*args)).await,
+        Command::Diagnose(args) => Box::pin(diagnose::diagnose(*args)).await,
+        Command::Bisect(args) => Box::pin(bisect::bisect(*args)).await,
         Command::Init(args) => sweep::init(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Report(args) => output::rerender(&args).await,

@@ -32,31 +32,40 @@ impl Outputs {
 
 /// Writes the report as asked.
 pub(crate) async fn write(report: &Report, args: &OutputArgs, outputs: &Outputs) -> Result<(), Complaint> {
-    let text = render(report, args);
-    match &args.output {
-        Some(file) => write_file(file, &text)?,
-        None => print(&text)?,
-    }
-    if let Some(file) = &args.html {
-        let mut texts = BTreeMap::new();
+    let mut texts = BTreeMap::new();
+    if args.html.is_some() || is_diagnosis(report) {
         for digest in output_digests(report) {
             if let Some(text) = outputs.text(&digest).await {
                 texts.insert(digest, text);
             }
         }
+    }
+    let text = render(report, args, &texts);
+    match &args.output {
+        Some(file) => write_file(file, &text)?,
+        None => print(&text)?,
+    }
+    if let Some(file) = &args.html {
         write_file(file, &report::html::render(report, &texts))?;
         eprintln!("wrote {}", file.display());
     }
     Ok(())
 }
 
-fn render(report: &Report, args: &OutputArgs) -> String {
+fn render(report: &Report, args: &OutputArgs, texts: &BTreeMap<String, String>) -> String {
     match args.format {
         Format::Human => {
             let to_terminal = args.output.is_none() && std::io::stdout().is_terminal();
             let colour = to_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             let style = if colour { Style::Ansi } else { Style::Plain };
-            report::table::render(report, style, if to_terminal { terminal_width() } else { 100 })
+            let width = if to_terminal { terminal_width() } else { 100 };
+            if is_diagnosis(report) {
+                report::diagnosis::render(report, texts, style, width)
+            } else if report.sweep.question == "bisect" {
+                report::bisection::render(report, style, width)
+            } else {
+                report::table::render(report, style, width)
+            }
         }
         Format::Json => {
             let mut text = serde_json::to_string_pretty(report).expect("a report serialises");
@@ -75,10 +84,17 @@ fn terminal_width() -> usize {
     asked.unwrap_or(100).clamp(60, 160)
 }
 
-/// Outputs that an HTML report shows.
+fn is_diagnosis(report: &Report) -> bool {
+    report.sweep.question == "diagnose"
+}
+
+/// Outputs that reports show.
 fn output_digests(report: &Report) -> BTreeSet<String> {
     let signatures = report.tests.iter().flat_map(|test| &test.failures_by_signature);
-    signatures.filter_map(|signature| signature.output.clone()).collect()
+    let experiments = report.tests.iter().filter_map(|test| test.cause.as_ref()?.experiment.as_ref());
+    let sides = experiments.flat_map(|experiment| experiment.failing.iter().chain(&experiment.passing));
+    let of_failures = signatures.filter_map(|signature| signature.output.clone());
+    of_failures.chain(sides.filter_map(|side| side.output.clone())).collect()
 }
 
 /// Writes to standard output; a reader that went away is no error.

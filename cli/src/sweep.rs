@@ -11,10 +11,10 @@ use crate::{signals, stores};
 use flakefarm_coordinator::Submission;
 use flakefarm_coordinator::db::SweepRow;
 use flakefarm_coordinator::plan::{
-    Confidence, Guarantee, Question, QuestionKind, Rate, Runs, SandboxChoice, ScopeChoice, TestFilter,
+    Confidence, Guarantee, Panel, Question, QuestionKind, Rate, Runs, SandboxChoice, ScopeChoice, TestFilter,
 };
 use flakefarm_coordinator::report::{Report, Verdict};
-use flakefarm_shared::{Class, Digest, Refusal, SweepContext, WIRE_VERSION};
+use flakefarm_shared::{Class, Digest, Refusal, SweepContext, WIRE_VERSION, World};
 use flakefarm_worker::config::{LoadedProject, ProjectSource};
 use flakefarm_worker::snapshot;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -22,26 +22,31 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) async fn sweep(args: SweepArgs) -> Result<Exit, Complaint> {
+    ask(args, QuestionKind::Detect).await
+}
+
+/// Asks a question of any kind about a project.
+pub(crate) async fn ask(args: SweepArgs, kind: QuestionKind) -> Result<Exit, Complaint> {
     let stop = signals::stop_on_signal()?;
     let root = project_root(&args.path)?;
     let mut progress = Progress::new();
     let ended = match &args.farm {
-        Some(farm) => on_farm(&args, &root, farm, &mut progress, stop.clone()).await?,
+        Some(farm) => on_farm(&args, kind, &root, farm, &mut progress, stop.clone()).await?,
         None if args.resume => resume(&args, &root, &mut progress, stop.clone()).await?,
-        None => here(&args, &root, &mut progress, stop.clone()).await?,
+        None => here(&args, kind, &root, &mut progress, stop.clone()).await?,
     };
     finish(&args, ended).await
 }
 
 /// A sweep that has ended, wherever it ran.
-struct Ended {
+pub(crate) struct Ended {
     state: String,
     failure: Option<Refusal>,
     report: Report,
     outputs: Outputs,
 }
 
-fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
+pub(crate) fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
     let root = path.canonicalize().map_err(|error| {
         Complaint::usage(format!("failed to open project {}: {error}", path.display()))
             .hint("flakefarm sweep takes the directory of the project")
@@ -54,7 +59,7 @@ fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
     }
 }
 
-fn load(args: &SweepArgs, root: &Path, progress: &Progress) -> Result<LoadedProject, Complaint> {
+pub(crate) fn load(args: &SweepArgs, root: &Path, progress: &Progress) -> Result<LoadedProject, Complaint> {
     let mut loaded =
         LoadedProject::load(root, args.config.as_deref()).map_err(|error| config_complaint(&error))?;
     for warning in &loaded.warnings {
@@ -72,7 +77,12 @@ fn config_complaint(error: &flakefarm_worker::config::ConfigError) -> Complaint 
     }
 }
 
-fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Result<Question, Complaint> {
+pub(crate) fn question(
+    args: &SweepArgs,
+    kind: QuestionKind,
+    loaded: &LoadedProject,
+    workers: NonZeroU16,
+) -> Result<Question, Complaint> {
     let defaults = &loaded.sweep;
     let wrong = |error: flakefarm_coordinator::plan::QuestionError| {
         Complaint::usage(format!("flakefarm.toml: {error}"))
@@ -123,8 +133,18 @@ fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Re
         (None, None) if args.order.is_some() => ScopeChoice::Suite,
         (None, None) => ScopeChoice::Auto,
     };
+    // A sweep that repeats one finding tries nothing else.
+    let repeats = args.under.is_some() || args.order.is_some() || kind != QuestionKind::Detect;
+    let panel = match (args.panel, &defaults.panel) {
+        _ if repeats => Panel::None,
+        (Some(panel), _) => panel,
+        (None, Some(word)) => {
+            word.parse().map_err(|error| Complaint::usage(format!("flakefarm.toml: {error}")))?
+        }
+        (None, None) => Panel::default(),
+    };
     Ok(Question {
-        kind: QuestionKind::Detect,
+        kind,
         runs: fixed.map_or(Runs::Adaptive, Runs::Fixed),
         scope,
         order: args.order,
@@ -136,6 +156,7 @@ fn question(args: &SweepArgs, loaded: &LoadedProject, workers: NonZeroU16) -> Re
         workers,
         tests: TestFilter(args.tests.clone()),
         sandbox: args.sandbox.unwrap_or_default(),
+        panel: panel.worlds(&loaded.spec),
     })
 }
 
@@ -145,13 +166,13 @@ fn fresh_seed() -> u64 {
     u64::from(id.0.as_fields().3[7]) << 24 | u64::from(id.0.as_u128() as u32 & 0x00ff_ffff)
 }
 
-fn slots(args: &SweepArgs, loaded: Option<&LoadedProject>) -> NonZeroU16 {
+pub(crate) fn slots(args: &SweepArgs, loaded: Option<&LoadedProject>) -> NonZeroU16 {
     args.workers
         .or_else(|| loaded.and_then(|loaded| loaded.sweep.workers.and_then(NonZeroU16::new)))
         .unwrap_or_else(embedded::slots_of_this_machine)
 }
 
-fn submission(
+pub(crate) fn submission(
     loaded: LoadedProject,
     question: Question,
     snapshot: Digest,
@@ -159,8 +180,9 @@ fn submission(
     args: &SweepArgs,
     root: &Path,
 ) -> Submission {
+    let under = args.under.unwrap_or(World::Plain);
     Submission {
-        context: SweepContext { v: WIRE_VERSION, project: loaded.spec, snapshot, revision },
+        context: SweepContext { v: WIRE_VERSION, project: loaded.spec, snapshot, revision, under },
         question,
         class: if args.interactive { Class::Interactive } else { Class::Bulk },
         source: root.display().to_string(),
@@ -184,13 +206,14 @@ async fn archive(root: &Path, progress: &Progress) -> Result<snapshot::Archive, 
 
 async fn here(
     args: &SweepArgs,
+    kind: QuestionKind,
     root: &Path,
     progress: &mut Progress,
     stop: CancellationToken,
 ) -> Result<Ended, Complaint> {
     let loaded = load(args, root, progress)?;
     let slots = slots(args, Some(&loaded));
-    let question = question(args, &loaded, slots)?;
+    let question = question(args, kind, &loaded, slots)?;
     let state = stores::state_dir(args.state.as_deref())?;
     let embedded = Embedded::open(&state, slots, question.sandbox).await?;
     let archive = archive(root, progress).await?;
@@ -235,13 +258,14 @@ async fn resume(
     Ok(ended_here(row, report, outputs))
 }
 
-fn ended_here(row: SweepRow, report: Report, outputs: Outputs) -> Ended {
+pub(crate) fn ended_here(row: SweepRow, report: Report, outputs: Outputs) -> Ended {
     let state = row.state.word().to_owned();
     Ended { state, failure: row.state.refusal().cloned(), report, outputs }
 }
 
 async fn on_farm(
     args: &SweepArgs,
+    kind: QuestionKind,
     root: &Path,
     address: &str,
     progress: &mut Progress,
@@ -249,7 +273,7 @@ async fn on_farm(
 ) -> Result<Ended, Complaint> {
     let farm = Farm::new(address, args.token.as_ref())?;
     let loaded = load(args, root, progress)?;
-    let question = question(args, &loaded, slots(args, Some(&loaded)))?;
+    let question = question(args, kind, &loaded, slots(args, Some(&loaded)))?;
     farm.check().await?;
     let archive = archive(root, progress).await?;
     let snapshot = farm.upload(archive.bytes.into()).await?;
@@ -270,6 +294,10 @@ async fn on_farm(
 
 /// Said before the work: what was detected, what will be proved, and the seed.
 fn announcement(loaded: &LoadedProject, question: &Question) -> String {
+    if let QuestionKind::Diagnose { tests } = &question.kind {
+        let (name, how) = (&loaded.spec.name, describe(loaded));
+        return format!("{name}: {how}; diagnosing {}, seed {}", tests.describe(), question.seed);
+    }
     format!(
         "{}: {}; {}{}, scope {}, seed {}",
         loaded.spec.name,
@@ -299,14 +327,14 @@ fn aim(question: &Question) -> String {
     }
 }
 
-fn describe(loaded: &LoadedProject) -> String {
+pub(crate) fn describe(loaded: &LoadedProject) -> String {
     match &loaded.source {
         ProjectSource::Configured { path } => format!("configured by {}", path.display()),
         ProjectSource::Detected { why } => format!("detected by {why}"),
     }
 }
 
-async fn finish(args: &SweepArgs, ended: Ended) -> Result<Exit, Complaint> {
+pub(crate) async fn finish(args: &SweepArgs, ended: Ended) -> Result<Exit, Complaint> {
     if let Some(refusal) = ended.failure {
         let mut complaint = Complaint::new(Exit::NothingRan, refusal.message).log(refusal.log);
         complaint.hint = refusal.hint;

@@ -1,6 +1,7 @@
 //! Plans, publishes, collects, scores, remembers and answers. Sole owner of relational state.
 
 pub mod db;
+pub mod diagnose;
 pub mod engine;
 pub mod events;
 pub mod http;

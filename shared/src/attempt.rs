@@ -1,6 +1,7 @@
 //! One execution in one fresh sandbox: how it ended, and what it said of each test.
 
 use crate::UnixMicros;
+use crate::detail::TestDetail;
 use crate::ids::{Digest, TestId, WorkerId};
 use crate::job::{Order, Scope};
 use crate::outcome::{FailureKind, Sample};
@@ -47,6 +48,9 @@ pub struct AttemptRecord {
     pub output: Option<Digest>,
     /// Files that could not be collected in this attempt, with the error's last lines.
     pub collection_errors: Vec<CollectionError>,
+    /// What the tests printed and changed, if that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<TestDetail>,
 }
 
 /// How an attempt ended.

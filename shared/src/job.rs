@@ -2,6 +2,7 @@
 //! as blobs; the queue carries only their digests (see [`crate::message`]).
 
 use crate::attempt::{AttemptRecord, CollectionError, InfraError};
+use crate::detail::Detail;
 use crate::ids::{AttemptId, Digest, JobId, SweepId, TestId};
 use crate::message::Class;
 use crate::project::ProjectSpec;
@@ -20,6 +21,9 @@ pub struct SweepContext {
     pub snapshot: Digest,
     /// The revision the snapshot was taken from, for people.
     pub revision: Option<String>,
+    /// The world that attempts run in which ask for no other: what `plain` means in this sweep.
+    #[serde(default, skip_serializing_if = "World::is_plain")]
+    pub under: World,
 }
 
 /// One job; a blob.
@@ -69,12 +73,23 @@ pub struct AttemptSpec {
     /// How the attempt is isolated.
     #[serde(default)]
     pub level: SandboxLevel,
+    /// How much the attempt tells beside outcomes.
+    #[serde(default, skip_serializing_if = "Detail::is_outcomes")]
+    pub detail: Detail,
 }
 
 impl AttemptSpec {
     /// The first attempt of a job, with nothing changed around the tests, in a container of its own.
     pub fn plain(scope: Scope, tests: Selection, order: Order) -> Self {
-        Self { index: 0, scope, tests, order, world: World::Plain, level: SandboxLevel::Container }
+        Self {
+            index: 0,
+            scope,
+            tests,
+            order,
+            world: World::Plain,
+            level: SandboxLevel::Container,
+            detail: Detail::Outcomes,
+        }
     }
 }
 
@@ -96,7 +111,8 @@ pub enum Scope {
 pub enum Selection {
     /// Everything the framework collects.
     All,
-    /// These; the given order is the order the framework collected them in.
+    /// These. The given order is the order the framework collected them in; [`Order::AsListed`] is
+    /// this list's.
     Only(Vec<TestId>),
 }
 
@@ -114,6 +130,8 @@ pub enum Order {
         /// The seed.
         seed: u64,
     },
+    /// As [`Selection::Only`] lists them; as collected where everything is selected.
+    AsListed,
 }
 
 /// What a worker made of a job; a blob, named in [`crate::JobEnd::Done`].

@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod blobs;
+pub mod detail;
 pub mod ids;
 pub mod job;
 pub mod message;
@@ -16,13 +17,14 @@ pub mod source;
 pub mod world;
 
 pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage};
+pub use detail::{Detail, StateChange, TestDetail};
 pub use ids::{AttemptId, Digest, JobId, SweepId, TestId, WorkerId};
 pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection, SweepContext, Work};
 pub use message::{Class, Control, JobEnd, JobMessage, Refusal, WorkerMessage};
 pub use outcome::{Failure, FailureKind, Outcome, Phase, Sample};
 pub use project::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
 pub use source::{Risk, TestSource};
-pub use world::{SandboxLevel, World};
+pub use world::{ClockStart, HashSeed, LocaleChoice, SandboxLevel, World, Zone};
 
 /// Version of everything that crosses a process edge (messages, specs, reports). A peer that reads
 /// another major version parks the message instead of guessing.

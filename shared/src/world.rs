@@ -1,17 +1,148 @@
 //! The world an attempt runs in: what is changed around the tests on purpose, and how well the
 //! attempt is isolated. What runs, and in which order, is said by scope, selection and order.
+//!
+//! A world is data: what it is called, what it means and how to have it by hand is told by
+//! [`catalogue`]; workers bring it about.
+
+pub mod catalogue;
+mod level;
+mod word;
+
+pub use catalogue::{About, ByHand, Role};
+pub use level::{SandboxLevel, UnknownLevel};
+pub use word::UnknownWorld;
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
 
 /// How the world of an attempt differs from the plain run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum World {
     /// Not at all.
     #[default]
     Plain,
+    /// Each test runs twice in one process, its fixtures torn down between; the second run counts.
+    Twice,
+    /// Hashes of strings are salted with this.
+    HashSeed(HashSeed),
+    /// Generators of random numbers are seeded before each test, by this and the test's id.
+    RandomSeed {
+        /// The seed.
+        seed: u32,
+    },
+    /// The local time zone.
+    TimeZone(Zone),
+    /// The wall clock starts elsewhere, and advances.
+    Clock(ClockStart),
+    /// Language and encoding of the process.
+    Locale(LocaleChoice),
+    /// Less CPU time.
+    CpuQuota {
+        /// CPUs, in thousandths.
+        millis: u32,
+    },
+    /// Other processes in the sandbox want the CPU, too.
+    CpuContention {
+        /// Busy processes.
+        hogs: u16,
+    },
+    /// Less memory.
+    MemoryPressure {
+        /// Share of the usual limit, in per cent.
+        percent: u8,
+    },
+    /// Opening, listing and changing files takes longer.
+    SlowDisk {
+        /// Delay of each such operation, in milliseconds.
+        millis: u32,
+    },
+    /// Loopback only.
+    NetworkOff,
+    /// The engine's default network.
+    NetworkOn,
+    /// Looking up names and connecting takes longer.
+    NetworkSlow {
+        /// Delay of each such operation, in milliseconds.
+        millis: u32,
+    },
+    /// Connections are refused at random.
+    NetworkLossy {
+        /// Share of them, in per cent.
+        percent: u8,
+    },
+    /// The suite is spread over processes by pytest-xdist.
+    Parallel {
+        /// Processes.
+        workers: u16,
+    },
+    /// Environment variables as other machines set them.
+    Variables,
+    /// The home directory does not exist.
+    Home,
+    /// New files can be read by their owner only.
+    Umask,
+    /// A user without a name.
+    User {
+        /// Its id, and its group's.
+        id: u32,
+    },
+    /// Directories list their entries in another order.
+    DirectoryOrder {
+        /// Where the order comes from.
+        seed: u32,
+    },
+    /// A warning while a test runs is an error.
+    WarningsAsErrors,
+    /// Garbage is collected very often.
+    GarbageCollection,
+}
+
+/// What hashes of strings are salted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HashSeed {
+    /// This seed; 0 switches salting off.
+    Fixed(u32),
+    /// Another one in each attempt, whatever the project asks for.
+    Random,
+}
+
+/// A time zone, by what makes it awkward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Zone {
+    /// Eleven hours behind UTC.
+    Behind,
+    /// Fourteen hours ahead of UTC.
+    Ahead,
+    /// Five and a half hours ahead of UTC.
+    HalfHour,
+}
+
+/// Where a shifted clock starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockStart {
+    /// So many days from now.
+    Days(i32),
+    /// The next 31 January, at noon UTC: the month that follows is shorter.
+    MonthEnd,
+    /// The next 31 December, half a minute before midnight UTC.
+    YearEnd,
+    /// The next 29 February, at noon UTC.
+    LeapDay,
+    /// In Central Europe, half a minute before clocks go forward.
+    DaylightSaving,
+}
+
+/// Language and encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LocaleChoice {
+    /// The C locale with ASCII as its encoding.
+    Ascii,
+    /// German, in UTF-8, if the image has it.
+    German,
 }
 
 impl World {
@@ -19,61 +150,37 @@ impl World {
     pub fn is_plain(&self) -> bool {
         *self == World::Plain
     }
-}
 
-/// How one attempt is isolated from all others.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SandboxLevel {
-    /// A container of its own.
-    #[default]
-    Container,
-    /// Namespaces and a root of its own within one container per job.
-    Nested,
-    /// As nested, forked from an interpreter that has collected the tests already.
-    Forked,
-    /// Namespaces and a root of its own on the host, without a container engine.
-    Host,
-    /// No isolation at all: for trials.
-    Process,
-}
+    /// What a failure in this world alone says of a test.
+    pub fn role(self) -> Role {
+        self.about().role
+    }
 
-impl SandboxLevel {
-    /// All levels, the strictest first.
-    pub const ALL: [SandboxLevel; 5] = [
-        SandboxLevel::Container,
-        SandboxLevel::Nested,
-        SandboxLevel::Forked,
-        SandboxLevel::Host,
-        SandboxLevel::Process,
-    ];
-
-    /// The stable word used on the command line and in reports.
-    pub fn word(self) -> &'static str {
+    /// How many times longer a healthy test may take in this world: time limits grow with it.
+    pub fn slowdown(self) -> u32 {
         match self {
-            SandboxLevel::Container => "container",
-            SandboxLevel::Nested => "nested",
-            SandboxLevel::Forked => "forked",
-            SandboxLevel::Host => "host",
-            SandboxLevel::Process => "process",
+            World::CpuQuota { millis } => (1_000 / millis.max(1)).clamp(1, 20),
+            World::CpuContention { hogs } => u32::from(hogs).clamp(1, 20) + 1,
+            World::GarbageCollection => 10,
+            World::SlowDisk { .. } | World::NetworkSlow { .. } => 5,
+            World::Twice => 2,
+            World::Plain
+            | World::HashSeed(_)
+            | World::RandomSeed { .. }
+            | World::TimeZone(_)
+            | World::Clock(_)
+            | World::Locale(_)
+            | World::MemoryPressure { .. }
+            | World::NetworkOff
+            | World::NetworkOn
+            | World::NetworkLossy { .. }
+            | World::Parallel { .. }
+            | World::Variables
+            | World::Home
+            | World::Umask
+            | World::User { .. }
+            | World::DirectoryOrder { .. }
+            | World::WarningsAsErrors => 1,
         }
-    }
-}
-
-impl fmt::Display for SandboxLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-/// Not a sandbox level.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a sandbox level: choose `container`, `nested`, `forked`, `host` or `process`")]
-pub struct UnknownLevel(pub String);
-
-impl FromStr for SandboxLevel {
-    type Err = UnknownLevel;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|level| level.word() == text).ok_or_else(|| UnknownLevel(text.to_owned()))
     }
 }

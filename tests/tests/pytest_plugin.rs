@@ -2,8 +2,12 @@
 
 #[path = "pytest_plugin/sources.rs"]
 mod sources;
+#[path = "pytest_plugin/state.rs"]
+mod state;
+#[path = "pytest_plugin/worlds.rs"]
+mod worlds;
 
-use flakefarm_shared::{AttemptEnd, Digest, FailureKind, Order, Outcome, Phase, TestId};
+use flakefarm_shared::{AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, TestId, World};
 use flakefarm_worker::config::LoadedProject;
 use flakefarm_worker::frameworks::pytest::{
     self, AttemptReader, AttemptReading, ExitSeen, ReadSample, RunRequest,
@@ -67,6 +71,7 @@ fn attempt_at(home: &Path, python: &Path, request: RunRequest<'_>, limit: Durati
         .arg(plugin.join("run.py"))
         .current_dir(&root)
         .env("HOME", home)
+        .env("TZ", "UTC")
         .env_remove("PYTEST_ADDOPTS")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -133,7 +138,15 @@ fn copy(from: &Path, to: &Path) {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn run_all(fixture: &str, order: Order) -> AttemptReading {
-    attempt(fixture, python(), RunRequest::Run { tests: None, order }, PATIENCE)
+    attempt(fixture, python(), run_request(None, order), PATIENCE)
+}
+
+fn run_of(tests: &[TestId], order: Order) -> RunRequest<'_> {
+    run_request(Some(tests), order)
+}
+
+fn run_request(tests: Option<&[TestId]>, order: Order) -> RunRequest<'_> {
+    RunRequest::Run { tests, order, detail: Detail::Outcomes, world: World::Plain }
 }
 
 fn ids(texts: &[&str]) -> Vec<TestId> {
@@ -260,7 +273,7 @@ fn selected_tests_run_alone_in_the_order_asked_for() {
         (Order::Given, ["tests/sub/twins.txt::twin#2", long.as_str(), inner]),
         (Order::Reversed, [inner, long.as_str(), "tests/sub/twins.txt::twin#2"]),
     ] {
-        let reading = attempt("nasty", python(), RunRequest::Run { tests: Some(&asked), order }, PATIENCE);
+        let reading = attempt("nasty", python(), run_of(&asked, order), PATIENCE);
         assert_eq!(reading.end, AttemptEnd::Completed);
         assert_eq!(reading.tests, ids(&expected));
         assert_eq!(reading.missing, ids(&["tests/test_outcomes.py::test_gone"]));
@@ -272,7 +285,7 @@ fn selected_tests_run_alone_in_the_order_asked_for() {
 #[test]
 fn a_selection_of_nothing_known_is_nothing_ran() {
     let asked = ids(&["tests/test_outcomes.py::test_gone"]);
-    let request = RunRequest::Run { tests: Some(&asked), order: Order::Given };
+    let request = run_of(&asked, Order::Given);
     let reading = attempt("nasty", python(), request, PATIENCE);
     let AttemptEnd::NothingRan { reason } = &reading.end else { panic!("{reading:#?}") };
     assert!(reason.contains("none of the selected tests"), "{reason}");
@@ -299,7 +312,7 @@ fn the_test_that_ends_its_interpreter_is_charged_and_no_other() {
     ] {
         let deadly = format!("test_deadly.py::{name}");
         let asked = ids(&["test_deadly.py::test_first", &deadly, "test_deadly.py::test_last"]);
-        let request = RunRequest::Run { tests: Some(&asked), order: Order::Given };
+        let request = run_of(&asked, Order::Given);
         let reading = attempt("deadly", python(), request, PATIENCE);
         let by = FailureKind::Crash { exit_code };
         assert_eq!(reading.end, AttemptEnd::Interrupted { by, running: TestId(deadly) }, "{name}");
@@ -312,7 +325,7 @@ fn the_test_that_ends_its_interpreter_is_charged_and_no_other() {
 #[test]
 fn a_hanging_test_is_ended_at_its_limit_and_charged() {
     let asked = ids(&["test_deadly.py::test_hangs"]);
-    let request = RunRequest::Run { tests: Some(&asked), order: Order::Given };
+    let request = run_of(&asked, Order::Given);
     let reading = attempt("deadly", python(), request, Duration::from_secs(5));
     let by = FailureKind::Timeout { limit_ms: 5_000 };
     assert_eq!(reading.end, AttemptEnd::Interrupted { by, running: asked[0].clone() });

@@ -112,7 +112,13 @@ async fn on_this_machine(level: SandboxLevel, law: impl AsyncFnOnce(&Level)) {
     let mut spec = LoadedProject::load(project.path(), None).unwrap().spec;
     spec.environment.setup = Vec::new();
     let snapshot = blobs.put(archive.bytes).await.unwrap();
-    let context = SweepContext { v: WIRE_VERSION, project: spec, snapshot, revision: None };
+    let context = SweepContext {
+        v: WIRE_VERSION,
+        project: spec,
+        snapshot,
+        revision: None,
+        under: flakefarm_shared::World::Plain,
+    };
     let environments = Environments::Local(LocalPlaces::new(state.path().join("places"), blobs));
     let image = environments.prepare(&context, &[], |_| {}).await.unwrap().image_id;
     let local = LocalSandbox::new(level).unwrap();

@@ -1,10 +1,11 @@
 //! One attempt: a fresh sandbox, the framework's events as they happen, deadlines, and the record.
 
+use crate::conditions::{self, Surroundings};
 use crate::frameworks::pytest::{self, AttemptReader, AttemptReading, ExitSeen, RunRequest};
 use crate::sandbox::{JobSandbox, Preparation, SandboxRequest, Started};
 use flakefarm_shared::{
-    AttemptEnd, AttemptId, AttemptSpec, InfraError, Limits, ProjectSpec, SandboxLevel, Selection, SweepId,
-    WorkerId,
+    AttemptEnd, AttemptId, AttemptSpec, Detail, InfraError, Limits, Order, ProjectSpec, SandboxLevel,
+    Selection, SweepId, WorkerId, World,
 };
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ pub(crate) struct AttemptSetting<'a> {
     pub(crate) project: &'a ProjectSpec,
     pub(crate) sweep: SweepId,
     pub(crate) worker: &'a WorkerId,
+    /// The world of attempts that ask for no other.
+    pub(crate) under: World,
 }
 
 /// What came of watching one sandbox to its end.
@@ -69,7 +72,19 @@ pub(crate) async fn run(
         Selection::All => None,
         Selection::Only(tests) => Some(tests.as_slice()),
     };
-    watch(setting, attempt, RunRequest::Run { tests: expected, order: spec.order }, spec.level, stop).await
+    let world = if spec.world.is_plain() { setting.under } else { spec.world };
+    let request = RunRequest::Run { tests: expected, order: spec.order, detail: spec.detail, world };
+    watch(setting, attempt, request, spec.level, stop).await
+}
+
+/// Whether an interpreter that was prepared beforehand can give what is asked for.
+fn forks(request: &RunRequest<'_>) -> bool {
+    match request {
+        RunRequest::List => false,
+        RunRequest::Run { order, detail, world, .. } => {
+            world.is_plain() && *order != Order::AsListed && *detail == Detail::Outcomes
+        }
+    }
 }
 
 async fn watch(
@@ -79,23 +94,28 @@ async fn watch(
     level: SandboxLevel,
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
-    let limits = &setting.project.limits;
-    let expected = match request {
-        RunRequest::List => None,
-        RunRequest::Run { tests, .. } => tests,
+    let (expected, world) = match request {
+        RunRequest::List => (None, World::Plain),
+        RunRequest::Run { tests, world, .. } => (tests, world),
     };
     let mut reader = AttemptReader::new(expected);
+    if let Some(why) = conditions::not_given(level, world) {
+        let reading = reader.conclude_not_given(why);
+        return Ok(Watched { reading, stray_output: String::new(), level, instead: None });
+    }
+    let Surroundings { limits, variables, user } = conditions::surroundings(setting.project, world);
     let sandbox_request = SandboxRequest {
         image: setting.image.to_owned(),
         argv: pytest::argv(setting.project),
         stdin: pytest::request(setting.project, &request),
-        variables: setting.project.variables.clone(),
+        variables,
+        user,
         limits: limits.clone(),
         attempt,
         sweep: setting.sweep,
         worker: setting.worker.clone(),
     };
-    let preparation = (level == SandboxLevel::Forked).then(|| Preparation {
+    let preparation = (level == SandboxLevel::Forked && forks(&request)).then(|| Preparation {
         argv: pytest::fork_server(setting.project),
         input: pytest::fork_server_request(setting.project),
     });
@@ -104,7 +124,7 @@ async fn watch(
     let begun = Instant::now();
     let mut exceeded = None;
     loop {
-        let (deadline, limit) = deadline(limits, begun, &reader);
+        let (deadline, limit) = deadline(&limits, begun, &reader);
         tokio::select! {
             line = running.next_line() => match line {
                 Some(line) => reader.feed(&line, Instant::now()),

@@ -71,6 +71,8 @@ pub struct SweepDefaults {
     pub seed: Option<u64>,
     /// `test`, `file`, `suite` or `auto`.
     pub scope: Option<String>,
+    /// `quick`, `full` or `none`.
+    pub panel: Option<String>,
     /// Attempts at once, in embedded mode.
     pub workers: Option<u16>,
 }

@@ -10,8 +10,8 @@ use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Class, Digest, InfraError, InfraStage, JobEnd,
-    JobMessage, JobReport, JobSpec, Listing, Outcome, Refusal, SandboxLevel, SweepContext, WIRE_VERSION,
-    Work, WorkerId, chain, now_micros,
+    JobMessage, JobReport, JobSpec, Listing, Outcome, Refusal, SandboxLevel, SweepContext, TestDetail,
+    WIRE_VERSION, Work, WorkerId, chain, now_micros,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU16;
@@ -141,6 +141,7 @@ async fn attempt_all(
         project: &context.project,
         sweep: spec.sweep,
         worker: &bench.worker,
+        under: context.under,
     };
     let levels = levels(&spec.work, sandbox.own_level());
     if let Some(level) = levels.iter().find(|level| !bench.sandbox.offers(**level)) {
@@ -289,7 +290,7 @@ async fn run(
         index: attempt.index,
         scope: attempt.scope,
         order: attempt.order,
-        world: attempt.world.clone(),
+        world: attempt.world,
         level: attempt.level,
         worker: bench.worker.clone(),
         started_at,
@@ -301,6 +302,7 @@ async fn run(
         samples: Vec::new(),
         output: None,
         collection_errors: Vec::new(),
+        details: Vec::new(),
     };
     drop(counted);
     let Watched { reading, stray_output, level, instead } = match watched {
@@ -322,6 +324,13 @@ async fn run(
             sample.output = Some(bench.blobs.put(output.into_bytes()).await?);
         }
         record.samples.push(sample);
+    }
+    for read in reading.details {
+        let output = match read.output.is_empty() {
+            true => None,
+            false => Some(bench.blobs.put(read.output.into_bytes()).await?),
+        };
+        record.details.push(TestDetail { test: read.test, output, changes: read.changes });
     }
     if !matches!(record.end, AttemptEnd::Completed) && !stray_output.is_empty() {
         record.output = Some(bench.blobs.put(stray_output.into_bytes()).await?);

@@ -2,11 +2,13 @@
 //! Knows no HTTP and no SQL.
 
 mod attempt;
+pub mod conditions;
 pub mod config;
 pub mod environment;
 pub mod frameworks;
 mod job;
 mod machine;
+pub mod revisions;
 mod runner;
 pub mod sandbox;
 pub mod snapshot;

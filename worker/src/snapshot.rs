@@ -105,13 +105,23 @@ pub fn archive(root: &Path) -> Result<Archive, SnapshotError> {
     archive_within(root, SIZE_LIMIT)
 }
 
+/// The same with every file there is, whatever ignore files say: for trees that hold nothing but
+/// what is tracked.
+pub(crate) fn archive_everything(root: &Path) -> Result<Archive, SnapshotError> {
+    pack(root, walked(WalkBuilder::new(root).standard_filters(false), root)?, SIZE_LIMIT)
+}
+
 fn archive_within(root: &Path, limit_bytes: u64) -> Result<Archive, SnapshotError> {
     if !root.is_dir() {
         return Err(SnapshotError::NotADirectory(root.to_owned()));
     }
+    pack(root, listed(root)?, limit_bytes)
+}
+
+fn pack(root: &Path, paths: BTreeSet<PathBuf>, limit_bytes: u64) -> Result<Archive, SnapshotError> {
     let mut warnings = Vec::new();
     let mut entries = BTreeMap::new();
-    for path in listed(root)? {
+    for path in paths {
         if let Some(entry) = classify(root, &path, &mut warnings)? {
             for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
                 entries.insert(parent.to_owned(), Entry::Directory);
@@ -188,24 +198,15 @@ fn listed(root: &Path) -> Result<BTreeSet<PathBuf>, SnapshotError> {
     // Without a repository, ignore files above the root are none of this project's business.
     let in_repository =
         root.canonicalize().is_ok_and(|full| full.ancestors().any(|dir| dir.join(".git").exists()));
-    let walk = WalkBuilder::new(root)
-        .hidden(false)
+    let mut walk = WalkBuilder::new(root);
+    walk.hidden(false)
         .ignore(false)
         .git_ignore(true)
         .git_exclude(true)
         .git_global(false)
         .require_git(false)
-        .parents(in_repository)
-        .filter_entry(|entry| !is_never_taken(entry.file_name()))
-        .build();
-    let mut paths = BTreeSet::new();
-    for entry in walk {
-        let entry = entry.map_err(|source| SnapshotError::Walk { root: root.to_owned(), source })?;
-        let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
-        if !is_dir && let Ok(path) = entry.path().strip_prefix(root) {
-            paths.insert(path.to_owned());
-        }
-    }
+        .parents(in_repository);
+    let mut paths = walked(&mut walk, root)?;
     let tracked =
         git(root, &["ls-files", "-z", "--cached", "--ignored", "--exclude-standard"]).unwrap_or_default();
     for name in tracked.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
@@ -213,6 +214,18 @@ fn listed(root: &Path) -> Result<BTreeSet<PathBuf>, SnapshotError> {
         let is_there = root.join(&path).symlink_metadata().is_ok_and(|found| !found.is_dir());
         if is_there && !path.components().any(|part| is_never_taken(part.as_os_str())) {
             paths.insert(path);
+        }
+    }
+    Ok(paths)
+}
+
+fn walked(walk: &mut WalkBuilder, root: &Path) -> Result<BTreeSet<PathBuf>, SnapshotError> {
+    let mut paths = BTreeSet::new();
+    for entry in walk.filter_entry(|entry| !is_never_taken(entry.file_name())).build() {
+        let entry = entry.map_err(|source| SnapshotError::Walk { root: root.to_owned(), source })?;
+        let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
+        if !is_dir && let Ok(path) = entry.path().strip_prefix(root) {
+            paths.insert(path.to_owned());
         }
     }
     Ok(paths)

@@ -7,9 +7,7 @@ use crate::exit::Complaint;
 use crate::stores;
 use flakefarm_coordinator::db::{Db, NewJob, NewSweep, SweepState};
 use flakefarm_coordinator::events::Event;
-use flakefarm_coordinator::plan::{
-    Confidence, Guarantee, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
-};
+use flakefarm_coordinator::plan::{Question, Runs, ScopeChoice};
 use flakefarm_coordinator::{Coordinator, Submission, engine};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::project::Framework;
@@ -17,7 +15,7 @@ use flakefarm_shared::queue::{Queue, Role};
 use flakefarm_shared::samples::Samples;
 use flakefarm_shared::{
     AttemptSpec, Class, EnvironmentSpec, ImageSource, JobId, JobSpec, Limits, Listing, Order, ProjectSpec,
-    Scope, Selection, SweepContext, SweepId, TestId, WIRE_VERSION, Work, WorkerId, now_micros,
+    Scope, Selection, SweepContext, SweepId, TestId, WIRE_VERSION, Work, WorkerId, World, now_micros,
 };
 use flakefarm_worker::environment::{Environments, PreparedImage};
 use flakefarm_worker::sandbox::{Sandbox, ScriptedSandbox};
@@ -346,27 +344,20 @@ impl Farm {
 
     fn context(&self) -> SweepContext {
         let snapshot = flakefarm_shared::Digest::of(b"scripted");
-        SweepContext { v: WIRE_VERSION, project: project(), snapshot, revision: None }
+        SweepContext { v: WIRE_VERSION, project: project(), snapshot, revision: None, under: World::Plain }
     }
 
     async fn submission(&self, scope: ScopeChoice, runs: NonZeroU32) -> Result<Submission, Complaint> {
         let snapshot = self.blobs.put(&b"scripted"[..]).await?;
-        let question = Question {
-            kind: QuestionKind::Detect,
-            runs: Runs::Fixed(runs),
-            scope,
-            order: None,
-            seed: 1,
-            confidence: Confidence::DEFAULT,
-            max_flake_rate: Rate::DEFAULT,
-            guarantee: Guarantee::default(),
-            budget: None,
-            workers: SLOTS,
-            tests: TestFilter(Vec::new()),
-            sandbox: flakefarm_coordinator::plan::SandboxChoice::Container,
-        };
+        let question = Question { runs: Runs::Fixed(runs), scope, workers: SLOTS, ..Question::detect(1) };
         Ok(Submission {
-            context: SweepContext { v: WIRE_VERSION, project: project(), snapshot, revision: None },
+            context: SweepContext {
+                v: WIRE_VERSION,
+                project: project(),
+                snapshot,
+                revision: None,
+                under: World::Plain,
+            },
             question,
             class: Class::Bulk,
             source: self.state.path().display().to_string(),

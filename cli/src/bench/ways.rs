@@ -4,9 +4,10 @@ use super::payload::{Kind, Payload};
 use crate::exit::Complaint;
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::{
-    AttemptId, ImageSource, JobId, Order, ProjectSpec, SandboxLevel, SweepContext, SweepId, WIRE_VERSION,
-    WorkerId,
+    AttemptId, Detail, ImageSource, JobId, Order, ProjectSpec, SandboxLevel, SweepContext, SweepId,
+    WIRE_VERSION, WorkerId, World,
 };
+use flakefarm_worker::conditions::USER;
 use flakefarm_worker::environment::{Environments, LocalPlaces};
 use flakefarm_worker::frameworks::pytest;
 use flakefarm_worker::sandbox::{
@@ -123,8 +124,13 @@ impl<'a> Stage<'a> {
         let blobs = Blobs::open(&format!("file://{}", state.join("blobs").display()))?;
         let archive = snapshot::archive(&payload.root)?;
         let snapshot = blobs.put(archive.bytes).await?;
-        let context =
-            SweepContext { v: WIRE_VERSION, project: loaded.spec.clone(), snapshot, revision: None };
+        let context = SweepContext {
+            v: WIRE_VERSION,
+            project: loaded.spec.clone(),
+            snapshot,
+            revision: None,
+            under: World::Plain,
+        };
         let prepare = async |environments: Environments| {
             let prepared = environments.prepare(&context, &pytest::files(), |_| {}).await;
             prepared.map(|prepared| prepared.image_id).map_err(|error| Complaint::of(&error))
@@ -245,7 +251,15 @@ impl<'a> Stage<'a> {
             Kind::Nothing => (vec!["/bin/true".to_owned()], Vec::new()),
             Kind::Test(_) | Kind::Suite => (
                 pytest::argv(&self.project),
-                pytest::request(&self.project, &pytest::RunRequest::Run { tests, order: Order::Given }),
+                pytest::request(
+                    &self.project,
+                    &pytest::RunRequest::Run {
+                        tests,
+                        order: Order::Given,
+                        detail: Detail::Outcomes,
+                        world: World::Plain,
+                    },
+                ),
             ),
         };
         let forks = level == SandboxLevel::Forked;
@@ -262,6 +276,7 @@ impl<'a> Stage<'a> {
             argv,
             stdin,
             variables: self.project.variables.clone(),
+            user: USER,
             limits: self.project.limits.clone(),
             attempt: AttemptId { job: self.job, index },
             sweep: self.sweep,
@@ -324,6 +339,7 @@ pub(crate) async fn pool_latencies(stage: &Stage<'_>, sandbox: &DockerSandbox, c
             argv: vec!["echo".to_owned(), "first".to_owned()],
             stdin: Vec::new(),
             variables: stage.project.variables.clone(),
+            user: USER,
             limits: stage.project.limits.clone(),
             attempt: AttemptId { job: stage.job, index },
             sweep: stage.sweep,

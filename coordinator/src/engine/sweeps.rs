@@ -4,8 +4,9 @@
 use super::trouble::Step;
 use super::{Coordinator, EngineError, SweepMemory, next_round};
 use crate::db::{JobRow, JobState, NewJob, NewSweep, Settlement, SweepRow, SweepState, VerdictRow};
+use crate::diagnose::bisect;
 use crate::events::Event;
-use crate::plan::{self, History, Ledger, Planning, Question};
+use crate::plan::{self, History, Ledger, Planning, Question, QuestionKind};
 use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
 use flakefarm_shared::{
     Class, Control, Digest, JobId, JobReport, JobSpec, Listing, Refusal, SweepContext, SweepId, TestId,
@@ -143,6 +144,9 @@ impl Coordinator {
 
     /// What was known of the tests when the sweep was submitted; the same however often it is asked.
     async fn history(&self, row: &SweepRow, listing: &Listing) -> Result<History, EngineError> {
+        if !self.makes_history(row).await? {
+            return Ok(History::default());
+        }
         let past = self.db.past_runs(&row.project, row.created_at, PAST_SWEEPS).await?;
         let fingerprints = self.fingerprints(row, listing).await?;
         let of = |(test, source): (&TestId, &TestSource)| TestSource {
@@ -159,7 +163,7 @@ impl Coordinator {
         row: &SweepRow,
         listing: &Listing,
     ) -> Result<HashMap<TestId, Digest>, EngineError> {
-        let context: SweepContext = self.blobs.get_json(&row.context, "a sweep's context").await?;
+        let context = self.context(row).await?;
         let common = serde_json::to_string(&context.project).expect("a project serialises");
         let common = Digest::of(format!("{common}\n{}", listing.framework_version).as_bytes());
         let of = |(test, source): (&TestId, &TestSource)| {
@@ -311,7 +315,9 @@ impl Coordinator {
                 let report: JobReport = self.blobs.get_json(report, "a job report").await?;
                 let listing = report.listing.expect("a list job reports a listing");
                 let question = question_of(row);
-                let selected = question.select(&listing.tests);
+                let unmatched = question.unmatched(&listing.tests);
+                let selected =
+                    if unmatched.is_empty() { question.targets(&listing.tests) } else { Vec::new() };
                 let digest = self.blobs.put_json(&listing).await?;
                 self.db.set_listing(row.id, &digest).await?;
                 let history = self.history(row, &listing).await?;
@@ -333,11 +339,7 @@ impl Coordinator {
                     self.wake.notify_one();
                     return Ok(());
                 }
-                Refusal {
-                    message: "the selection matches no test".to_owned(),
-                    log: nearest_tests(&question_of(row), &listing.tests),
-                    hint: Some("--tests takes ids, parts of ids or patterns with *".to_owned()),
-                }
+                no_such_test(&question, &listing.tests)
             }
             Settlement::Refused(refusal) => refusal.clone(),
             Settlement::Dead { reason } => Refusal {
@@ -355,20 +357,19 @@ impl Coordinator {
         row: &SweepRow,
         wanted: impl IntoIterator<Item = (String, Work)>,
     ) -> Result<Vec<NewJob>, EngineError> {
-        let (keys, specs): (Vec<String>, Vec<JobSpec>) = wanted
-            .into_iter()
-            .map(|(key, work)| {
-                let spec = JobSpec {
-                    v: WIRE_VERSION,
-                    id: JobId::derive(row.id, &key),
-                    sweep: row.id,
-                    class: row.class,
-                    context: row.context.clone(),
-                    work,
-                };
-                (key, spec)
-            })
-            .unzip();
+        let question = question_of(row);
+        let (mut keys, mut specs) = (Vec::new(), Vec::new());
+        for (key, work) in wanted {
+            specs.push(JobSpec {
+                v: WIRE_VERSION,
+                id: JobId::derive(row.id, &key),
+                sweep: row.id,
+                class: row.class,
+                context: self.context_of(row, &question, &key).await?,
+                work,
+            });
+            keys.push(key);
+        }
         let stored = self.blobs.put_json_all(&specs).await?;
         let jobs = keys.into_iter().zip(&specs).zip(stored).map(|((key, spec), stored)| NewJob {
             id: spec.id,
@@ -381,6 +382,29 @@ impl Coordinator {
             },
         });
         Ok(jobs.collect())
+    }
+
+    /// The context that attempts of the job `key` run in: the sweep's own, but for the snapshot where a
+    /// bisection asks another revision.
+    async fn context_of(
+        &self,
+        row: &SweepRow,
+        question: &Question,
+        key: &str,
+    ) -> Result<Digest, EngineError> {
+        let Some(snapshot) = bisect::snapshot_of(question, key) else { return Ok(row.context.clone()) };
+        let own = self.context(row).await?;
+        Ok(self.blobs.put_json(&SweepContext { snapshot: snapshot.clone(), ..own }).await?)
+    }
+
+    async fn context(&self, row: &SweepRow) -> Result<SweepContext, EngineError> {
+        Ok(self.blobs.get_json(&row.context, "a sweep's context").await?)
+    }
+
+    /// Whether the sweep's plain runs are what history is made of: those of the project as it is, rather
+    /// than of chosen arms, other revisions, or a world of the user's choice.
+    async fn makes_history(&self, row: &SweepRow) -> Result<bool, EngineError> {
+        Ok(question_of(row).kind == QuestionKind::Detect && self.context(row).await?.under.is_plain())
     }
 
     async fn with_slots(&self, mut event: Event) -> Result<Event, EngineError> {
@@ -401,12 +425,13 @@ impl Coordinator {
     async fn finish(&self, row: &SweepRow, state: SweepState, spent: Spent) -> Result<(), EngineError> {
         let report = self.build_report(row, &state, spent).await?;
         let finished_at = now_micros();
-        let fingerprints = match self.listing(row).await? {
-            Some(listing) => self.fingerprints(row, &listing).await?,
-            None => HashMap::new(),
-        };
-        let verdicts = verdict_rows(&report, &fingerprints, finished_at);
-        self.db.record_verdicts(row.id, &verdicts).await?;
+        if let Some(listing) = self.listing(row).await?
+            && self.makes_history(row).await?
+        {
+            let fingerprints = self.fingerprints(row, &listing).await?;
+            let verdicts = verdict_rows(&report, &fingerprints, finished_at);
+            self.db.record_verdicts(row.id, &verdicts).await?;
+        }
         // An interrupted sweep has no final report: it may go on.
         let digest = match &state {
             SweepState::Interrupted | SweepState::Running => None,
@@ -516,11 +541,25 @@ fn progress(sweep: SweepId, ledger: &Ledger, planned: &plan::Plan) -> Event {
     }
 }
 
+fn no_such_test(question: &Question, tests: &[TestId]) -> Refusal {
+    match question.unmatched(tests).as_slice() {
+        [] => Refusal {
+            message: "the selection matches no test".to_owned(),
+            log: nearest_tests(&question.tests.describe(), tests),
+            hint: Some("--tests takes ids, parts of ids or patterns with *".to_owned()),
+        },
+        unmatched => Refusal {
+            message: format!("no test is called {}", unmatched.join(", ")),
+            log: nearest_tests(&unmatched.join(", "), tests),
+            hint: Some("a test is named by its id, a part of it or a pattern with *".to_owned()),
+        },
+    }
+}
+
 /// Up to five ids that share a word with the pattern, for people who mistyped one.
-fn nearest_tests(question: &Question, tests: &[TestId]) -> String {
-    let wanted = question.tests.describe();
+fn nearest_tests(wanted: &str, tests: &[TestId]) -> String {
     let mut ranked: Vec<_> =
-        tests.iter().map(|test| (common_prefix(&wanted, test.as_str()), test.as_str())).collect();
+        tests.iter().map(|test| (common_prefix(wanted, test.as_str()), test.as_str())).collect();
     ranked.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
     let nearest: Vec<_> = ranked.into_iter().take(5).map(|(_, test)| test).collect();
     format!("wanted: {wanted}\nthere are {} tests, such as:\n  {}", tests.len(), nearest.join("\n  "))

@@ -16,6 +16,7 @@ use super::funds::Funds;
 use super::history::History;
 use super::ledger::{Ledger, Standing, TestTally};
 use super::needs::{Answer, Futile, Needs, joins_others, record_of};
+use super::panel;
 use super::repeats;
 use super::slots;
 use super::{Estimate, Guarantee, Plan, PlannedJob, Planning, Question, ScopeChoice, derive_seed, file_of};
@@ -58,9 +59,12 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
         }
     }
     jobs.extend(turn.chains.follow_ups.iter().cloned());
-    let pressing = turn.alone_wanted(&mut wants);
+    let mut panel = panel::plan(question, &turn.selected, &costs, ledger);
+    let pressing = turn.alone_wanted(&mut wants, &panel.plain_alone);
     let mut pressing = batch::pack(pressing, workers, |_| String::new());
     jobs.retain(|job| funds.buy_job(job, &costs));
+    let whole_panel = panel.bought(&mut funds, &costs);
+    jobs.extend(panel.into_jobs(workers));
     pressing.retain(|job| funds.buy_job(job, &costs));
     jobs.extend(turn.named("alone/", pressing));
 
@@ -68,7 +72,7 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     let opening = now.len();
     let screen = turn.screen(&mut wants);
     let affordable = funds.affordable(&wants, &turn.beliefs, &costs);
-    let limited = affordable != wants;
+    let limited = affordable != wants || !whole_panel;
     let many = turn.attempts_on_many(&affordable, opening, workers, outstanding + jobs.len());
     let foreseen = many.foreseen;
     now.extend(many.now);
@@ -113,6 +117,7 @@ struct Turn<'a> {
     futile: Futile,
     family: &'static str,
     chains: chains::Chains<'a>,
+    selected: Vec<TestId>,
 }
 
 /// Attempts on many tests.
@@ -138,15 +143,16 @@ impl<'a> Turn<'a> {
         let selected = question.select(ledger.tests());
         let (family, slots) = slots::first_phase(question, history, &selected);
         let chains = chains::follow(family, &slots, ledger);
-        Self { question, ledger, history, costs, beliefs, needs, futile, family, chains }
+        Self { question, ledger, history, costs, beliefs, needs, futile, family, chains, selected }
     }
 
     fn tally(&self, place: usize) -> &TestTally {
         self.ledger.tally_of(place)
     }
 
-    /// Runs alone that cannot wait: of tests that are not run with others, and of suspicious ones.
-    fn alone_wanted(&self, wants: &mut [u32]) -> Vec<Wanted> {
+    /// Runs alone that cannot wait: of tests that are not run with others, of suspicious ones, and of
+    /// those to `compare` with what they did in other worlds.
+    fn alone_wanted(&self, wants: &mut [u32], compare: &[(usize, u32)]) -> Vec<Wanted> {
         let mut targets = vec![0_u32; wants.len()];
         let everything_alone = self.question.scope == ScopeChoice::Test || self.futile.many;
         let mut suspects: Vec<usize> = Vec::new();
@@ -166,13 +172,21 @@ impl<'a> Turn<'a> {
         }
         let each = self.runs_alone(&suspects);
         for place in suspects {
-            let tally = self.tally(place);
-            let runs = if tally.passes > 0 { each } else { ALONE_FAILING.min(each) };
-            targets[place] = runs.min(self.question.runs_for_guarantee());
-            let fresh = targets[place].saturating_sub(tally.alone + tally.alone_under_way);
-            wants[place] = wants[place].saturating_sub(fresh);
+            let runs = if self.tally(place).passes > 0 { each } else { ALONE_FAILING.min(each) };
+            self.raise(&mut targets, place, runs.min(self.question.runs_for_guarantee()), wants);
+        }
+        for (place, runs) in compare {
+            self.raise(&mut targets, *place, *runs, wants);
         }
         self.priced(self.futile.alone.wanted(&targets, self.ledger))
+    }
+
+    /// Has the test at `place` run alone `runs` times at least; runs that are new count towards its want.
+    fn raise(&self, targets: &mut [u32], place: usize, runs: u32, wants: &mut [u32]) {
+        let tally = self.tally(place);
+        let before = targets[place].max(tally.alone + tally.alone_under_way);
+        targets[place] = targets[place].max(runs);
+        wants[place] = wants[place].saturating_sub(runs.saturating_sub(before));
     }
 
     /// Runs alone that each suspicious test gets: fewer where there are many of them (a service is down

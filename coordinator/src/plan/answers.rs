@@ -6,7 +6,7 @@ use super::costs::{Costs, Known};
 use super::history::{History, Record};
 use super::ledger::{Ledger, Observation, Seen, TestTally};
 use super::needs::{Answer, Futile, Needs, record_of};
-use super::{Budget, Guarantee, Question, QuestionError, Runs, ScopeChoice, file_of};
+use super::{Budget, Guarantee, Question, QuestionError, QuestionKind, Runs, ScopeChoice, file_of};
 use crate::score::FailureRates;
 use flakefarm_shared::{Scope, TestId};
 use serde::{Deserialize, Serialize};
@@ -147,7 +147,9 @@ pub fn affords_one_round(
     tests: &[TestId],
     history: &History,
 ) -> Result<(), QuestionError> {
-    let Some(budget) = question.budget else { return Ok(()) };
+    let Some(budget) = question.budget.filter(|_| question.kind == QuestionKind::Detect) else {
+        return Ok(());
+    };
     let ledger = Ledger::new(tests.to_vec());
     let costs = Costs::learn(&ledger, history);
     let beliefs = Beliefs::form(question, &ledger, history, &costs);

@@ -95,13 +95,14 @@ impl<'a> Costs<'a> {
 
     /// What `spec` costs.
     pub(super) fn of(&self, spec: &AttemptSpec) -> Option<f64> {
-        match &spec.tests {
+        let plain = match &spec.tests {
             Selection::All => self.suite,
             Selection::Only(tests) => {
                 let in_tests: f64 = tests.iter().map(|test| self.seconds_of(test)).sum();
                 Some(self.overhead[place(spec.scope)]? + in_tests)
             }
-        }
+        };
+        plain.map(|seconds| seconds * f64::from(spec.world.slowdown()))
     }
 
     fn seconds_of(&self, test: &TestId) -> f64 {

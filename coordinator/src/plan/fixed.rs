@@ -14,6 +14,7 @@ use super::chains::{self, Settled, Slot};
 use super::costs::Costs;
 use super::history::History;
 use super::ledger::{Ledger, Seen, Standing};
+use super::panel;
 use super::repeats;
 use super::slots::{self, by_file};
 use super::{Estimate, Plan, PlannedJob, Planning, Question, ScopeChoice, batch, file_of};
@@ -69,6 +70,8 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
             }
         }
     }
+    let panel = panel::plan(question, &selected, &costs, ledger);
+    raise(&mut targets, &panel.plain_alone);
     let alone_wanted = alone.wanted(&targets, ledger);
 
     let mut jobs = chains.follow_ups.clone();
@@ -86,6 +89,7 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
             .map(|(place, job)| PlannedJob { key: name(place), ..job })
             .collect::<Vec<_>>()
     };
+    jobs.extend(panel.into_jobs(workers));
     jobs.extend(named("with-file/", with_file));
     jobs.extend(named("screen/", screen));
     let pressing = jobs.len();
@@ -120,11 +124,10 @@ impl<'a> Suspects<'a> {
     fn find(selected: &'a [TestId], ledger: &Ledger) -> Self {
         let mut suspects = Suspects { varying: Vec::new(), failing: Vec::new() };
         for test in selected {
-            let observations = ledger.observations(test);
-            if !observations.iter().any(|o| matches!(o.seen, Seen::Fail(_))) {
+            if !ledger.plain(test).any(|o| matches!(o.seen, Seen::Fail(_))) {
                 continue;
             }
-            if observations.iter().any(|o| matches!(o.seen, Seen::Pass)) {
+            if ledger.plain(test).any(|o| matches!(o.seen, Seen::Pass)) {
                 suspects.varying.push(test);
             } else {
                 suspects.failing.push(test);
@@ -169,7 +172,7 @@ fn with_file_attempts(
     let in_suite = |test: &&&TestId| {
         let failed_there =
             |o: &super::Observation| o.scope == Scope::Suite && matches!(o.seen, Seen::Fail(_));
-        ledger.observations(test).iter().any(failed_there)
+        ledger.plain(test).any(failed_there)
     };
     let asked: BTreeSet<&str> = suspects.varying.iter().filter(in_suite).map(|test| file_of(test)).collect();
     let mut planned: BTreeMap<&str, usize> = BTreeMap::new();

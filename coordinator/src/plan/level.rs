@@ -5,7 +5,7 @@
 //! they find is looked at again in containers of their own.
 
 use super::{Ledger, Observation, Plan, Question, Seen, derive_seed};
-use flakefarm_shared::{AttemptSpec, SandboxLevel, Scope, Selection, TestId};
+use flakefarm_shared::{AttemptSpec, Detail, Order, SandboxLevel, Scope, Selection, TestId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -118,9 +118,15 @@ fn level(
     let one_in = |share: u64| {
         derive_seed(question.seed, &format!("level:{key}:{}", attempt.index)).is_multiple_of(share)
     };
+    // What an interpreter is prepared for beforehand is the plain world and the framework's orders.
+    let prepared =
+        attempt.world.is_plain() && attempt.order != Order::AsListed && attempt.detail == Detail::Outcomes;
     match question.sandbox {
         SandboxChoice::Container => SandboxLevel::Container,
         SandboxChoice::Nested => SandboxLevel::Nested,
+        SandboxChoice::ForkedOnly | SandboxChoice::Forked | SandboxChoice::Auto if !prepared => {
+            SandboxLevel::Container
+        }
         SandboxChoice::ForkedOnly => SandboxLevel::Forked,
         SandboxChoice::Host => SandboxLevel::Host,
         SandboxChoice::Process => SandboxLevel::Process,
@@ -148,28 +154,10 @@ fn suspects(ledger: &Ledger) -> BTreeSet<&TestId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{
-        Confidence, Estimate, Guarantee, PlannedJob, Planning, QuestionKind, Rate, Runs, ScopeChoice,
-        TestFilter,
-    };
-    use flakefarm_shared::Order;
-    use std::num::NonZeroU16;
+    use crate::plan::{Estimate, PlannedJob, Planning};
 
     fn question(sandbox: SandboxChoice) -> Question {
-        Question {
-            kind: QuestionKind::Detect,
-            runs: Runs::Adaptive,
-            scope: ScopeChoice::Auto,
-            order: None,
-            seed: 1,
-            confidence: Confidence::DEFAULT,
-            max_flake_rate: Rate::DEFAULT,
-            guarantee: Guarantee::default(),
-            budget: None,
-            workers: NonZeroU16::MIN,
-            tests: TestFilter::default(),
-            sandbox,
-        }
+        Question { sandbox, ..Question::detect(1) }
     }
 
     fn alone(test: &str) -> AttemptSpec {

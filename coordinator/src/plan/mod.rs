@@ -19,11 +19,13 @@ pub mod history;
 pub mod ledger;
 pub mod level;
 mod needs;
+mod panel;
 pub mod question;
 mod repeats;
 #[cfg(test)]
 mod simulation;
 mod slots;
+pub mod worlds;
 
 pub use answers::{Answers, SuiteNumbers, TestAnswer, affords_one_round, answers};
 pub use budget::Budget;
@@ -31,20 +33,26 @@ pub use history::{Flaked, History, PastRun, Record, RunCounts, TestHistory};
 pub use ledger::{Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Tally};
 pub use level::{SandboxChoice, UnknownSandbox};
 pub use needs::Answer;
+pub use panel::{Panel, UnknownPanel};
 pub use question::{
     Confidence, Guarantee, Question, QuestionError, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
 };
+
+pub use worlds::WorldsSeen;
 
 use flakefarm_shared::AttemptSpec;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What to run next. `history` is what was known when the sweep was submitted and stays the same for
-/// all of it; `elapsed` is the time since then, which matters only to a budget on the clock.
+/// all of it; `elapsed` is the time since then, which matters only to a budget on the clock. What a
+/// question of causes needs does not depend on either.
 pub fn plan(question: &Question, ledger: &Ledger, history: &History, elapsed: Duration) -> Plan {
-    let planned = match (question.kind, question.runs) {
+    let planned = match (&question.kind, question.runs) {
         (QuestionKind::Detect, Runs::Fixed(_)) => fixed::plan(question, ledger),
         (QuestionKind::Detect, Runs::Adaptive) => adaptive::plan(question, ledger, history, elapsed),
+        (QuestionKind::Diagnose { .. }, _) => crate::diagnose::plan(question, ledger),
+        (QuestionKind::Bisect(request), _) => crate::diagnose::bisect::plan(question, request, ledger),
     };
     level::assign(question, ledger, planned)
 }
@@ -99,7 +107,7 @@ pub fn file_of(test: &flakefarm_shared::TestId) -> &str {
 }
 
 /// A number that depends on the sweep's seed and on what it is for, and on nothing else.
-fn derive_seed(seed: u64, label: &str) -> u64 {
+pub(crate) fn derive_seed(seed: u64, label: &str) -> u64 {
     use sha2::{Digest as _, Sha256};
     let hash = Sha256::digest(format!("{seed}:{label}"));
     u64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"))

@@ -4,8 +4,9 @@
 
 use super::budget::Budget;
 use super::level::SandboxChoice;
+use crate::diagnose::bisect::BisectRequest;
 use crate::score::interval::clean_runs_needed;
-use flakefarm_shared::{Order, TestId};
+use flakefarm_shared::{Order, TestId, World};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -45,12 +46,74 @@ pub struct Question {
     /// How attempts are isolated.
     #[serde(default)]
     pub sandbox: SandboxChoice,
+    /// Worlds to try before anything is repeated.
+    #[serde(default)]
+    pub panel: Vec<World>,
 }
 
 impl Question {
+    /// Whether the tests of a project are flaky, of everything and with every default: its orders only,
+    /// no panel.
+    pub fn detect(seed: u64) -> Self {
+        Self {
+            kind: QuestionKind::Detect,
+            runs: Runs::Adaptive,
+            scope: ScopeChoice::Auto,
+            order: None,
+            seed,
+            confidence: Confidence::DEFAULT,
+            max_flake_rate: Rate::DEFAULT,
+            guarantee: Guarantee::default(),
+            budget: None,
+            workers: NonZeroU16::MIN,
+            tests: TestFilter::default(),
+            sandbox: SandboxChoice::default(),
+            panel: Vec::new(),
+        }
+    }
+
     /// The tests of a listing that the question is about, in the listing's order.
     pub fn select(&self, tests: &[TestId]) -> Vec<TestId> {
         tests.iter().filter(|test| self.tests.selects(test)).cloned().collect()
+    }
+
+    /// The tests of a listing that the question wants an answer for, in the listing's order: those
+    /// it is about, or of these those that are to be diagnosed. A name that is a test's whole id
+    /// means that test alone.
+    pub fn targets(&self, tests: &[TestId]) -> Vec<TestId> {
+        let selected = self.select(tests);
+        match &self.kind {
+            QuestionKind::Detect => selected,
+            QuestionKind::Diagnose { tests: wanted } => {
+                let named: Vec<(&String, bool)> =
+                    wanted.0.iter().map(|name| (name, selected.iter().any(|test| test.0 == *name))).collect();
+                let wants = |test: &TestId| {
+                    named.iter().any(
+                        |(name, whole)| {
+                            if *whole { test.0 == **name } else { matches(name, test.as_str()) }
+                        },
+                    )
+                };
+                selected.into_iter().filter(wants).collect()
+            }
+            QuestionKind::Bisect(request) => {
+                selected.into_iter().filter(|test| *test == request.test).collect()
+            }
+        }
+    }
+
+    /// Names of tests to be diagnosed that no selected test of the listing goes by.
+    pub fn unmatched(&self, tests: &[TestId]) -> Vec<String> {
+        let selected = self.select(tests);
+        let wanted = match &self.kind {
+            QuestionKind::Detect => return Vec::new(),
+            QuestionKind::Diagnose { tests } => tests,
+            QuestionKind::Bisect(request) if selected.contains(&request.test) => return Vec::new(),
+            QuestionKind::Bisect(request) => return vec![request.test.0.clone()],
+        };
+        let unknown =
+            |name: &&String| !selected.iter().any(|test| test.0 == **name || matches(name, test.as_str()));
+        wanted.0.iter().filter(unknown).cloned().collect()
     }
 
     /// Runs every test is to get, or, of an adaptive sweep, the most that a test without failures can
@@ -78,11 +141,18 @@ impl Question {
 }
 
 /// The kind of a question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuestionKind {
     /// Is it flaky?
     Detect,
+    /// Why is it flaky?
+    Diagnose {
+        /// Which tests; the others are their neighbours.
+        tests: TestFilter,
+    },
+    /// Which revision made it flaky?
+    Bisect(Box<BisectRequest>),
 }
 
 /// How many runs each test gets.
@@ -392,18 +462,11 @@ mod tests {
     #[test]
     fn question_survives_json() {
         let question = Question {
-            kind: QuestionKind::Detect,
-            runs: Runs::Adaptive,
-            scope: ScopeChoice::Auto,
-            order: None,
-            seed: u64::MAX,
-            confidence: Confidence::DEFAULT,
-            max_flake_rate: Rate::DEFAULT,
-            guarantee: Guarantee::default(),
-            budget: None,
             workers: NonZeroU16::new(4).unwrap(),
             tests: TestFilter(vec!["a*".into()]),
             sandbox: SandboxChoice::Auto,
+            panel: World::catalogue().to_vec(),
+            ..Question::detect(u64::MAX)
         };
         assert_eq!(question.runs_per_test(), 59);
         let text = serde_json::to_string(&question).unwrap();

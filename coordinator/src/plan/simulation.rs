@@ -3,13 +3,16 @@
 //! [`crate::simulate`]; here they are bent until something would break.
 
 mod adaptive;
+mod worlds;
 
 use super::*;
 use crate::score::{Assessment, Category, Verdict, assess};
 use crate::simulate::attempt::{Mishap, Runs as Luck};
 use crate::simulate::farm::{Farm, Weather};
 use crate::simulate::population::{Nature, Population, TestModel};
-use flakefarm_shared::{AttemptRecord, JobId, JobReport, Scope, SweepId, TestId, WIRE_VERSION, WorkerId};
+use flakefarm_shared::{
+    AttemptRecord, JobId, JobReport, Scope, SweepId, TestId, WIRE_VERSION, WorkerId, World,
+};
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -33,6 +36,10 @@ enum Kind {
     Crashes(f64),
     HangsInSuites,
     Silent,
+    /// Fails in this world.
+    FailsUnder(World),
+    /// Passes in this world only, and says that it wants a network.
+    PassesUnder(World),
 }
 
 struct Model {
@@ -61,6 +68,8 @@ impl Model {
             Kind::Crashes(rate) => Nature::Crashes(*rate),
             Kind::HangsInSuites => Nature::HangsInSuites,
             Kind::Silent => Nature::Silent,
+            Kind::FailsUnder(world) => Nature::FailsUnder(*world),
+            Kind::PassesUnder(world) => Nature::PassesUnder(*world),
         };
         let model = |(id, kind): &(TestId, Kind)| TestModel {
             id: id.clone(),
@@ -83,18 +92,10 @@ impl Model {
 
 fn question(scope: ScopeChoice, runs: u32) -> Question {
     Question {
-        kind: QuestionKind::Detect,
         runs: Runs::Fixed(NonZeroU32::new(runs).unwrap()),
         scope,
-        order: None,
-        seed: 20_240_229,
-        confidence: Confidence::DEFAULT,
-        max_flake_rate: Rate::DEFAULT,
-        guarantee: Guarantee::default(),
-        budget: None,
         workers: NonZeroU16::new(4).unwrap(),
-        tests: TestFilter::default(),
-        sandbox: SandboxChoice::Container,
+        ..Question::detect(20_240_229)
     }
 }
 
@@ -143,7 +144,8 @@ fn report(key: &str, attempts: Vec<AttemptRecord>) -> JobReport {
 }
 
 fn judge(question: &Question, ledger: &Ledger, test: &str) -> Assessment {
-    assess(question, ledger, &answers(question, ledger, &History::default()), &TestId::from(test))
+    let answers = answers(question, ledger, &History::default());
+    assess(question, ledger, &answers, &WorldsSeen::read(ledger), &TestId::from(test))
 }
 
 fn zoo() -> Vec<(&'static str, Kind)> {
@@ -162,8 +164,9 @@ fn zoo() -> Vec<(&'static str, Kind)> {
 fn nobody_is_accused_falsely(model: &Model, question: &Question, ledger: &Ledger) {
     let runs = question.runs_per_test();
     let answers = answers(question, ledger, &History::default());
+    let worlds = WorldsSeen::read(ledger);
     for TestModel { id: test, nature, .. } in model.tests() {
-        let found = assess(question, ledger, &answers, test);
+        let found = assess(question, ledger, &answers, &worlds, test);
         let text = &found.stopped_because;
         let allowed: &[Verdict] = match nature {
             Nature::Steady => &[Verdict::Healthy],
@@ -175,7 +178,11 @@ fn nobody_is_accused_falsely(model: &Model, question: &Question, ledger: &Ledger
             | Nature::VictimOf(_)
             | Nature::Needs(_)
             | Nature::Crashes(_)
-            | Nature::HangsInSuites => &[Verdict::Flaky, Verdict::Healthy, Verdict::Broken],
+            | Nature::HangsInSuites
+            | Nature::FailsUnder(_)
+            | Nature::PassesUnder(_) => {
+                &[Verdict::Flaky, Verdict::Fragile, Verdict::Healthy, Verdict::Broken]
+            }
         };
         assert!(allowed.contains(&found.verdict), "{test} {nature:?}: {:?} {text}", found.verdict);
         if *nature == Nature::Silent {
@@ -339,7 +346,7 @@ fn chance_is_seldom_taken_for_order() {
                 Some(Category::OrderVictim | Category::OrderBrittle | Category::OrderDependent) => {
                     by_order += 1
                 }
-                None => {}
+                Some(Category::Condition(_)) | None => {}
             }
         }
     }

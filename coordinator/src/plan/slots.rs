@@ -150,6 +150,7 @@ mod tests {
                     Order::Given => 'G',
                     Order::Reversed => 'R',
                     Order::Shuffled { .. } => 'S',
+                    Order::AsListed => 'L',
                 })
                 .collect();
             assert_eq!(letters, row[1]);

@@ -3,18 +3,22 @@
 
 use super::isolation;
 use super::model::{
-    Cause, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT, InfrastructureError, Location,
-    OlderEvidence, Rate, Report, SCHEMA, SavedVsFixed, SignatureCount, Stopped, SuiteProof, Sweep,
+    Cause, Cluster, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT, InfrastructureError,
+    Location, OlderEvidence, Rate, Report, SCHEMA, SavedVsFixed, SignatureCount, Stopped, SuiteProof, Sweep,
     TIMELINE_LIMIT, TestReport, Verdict,
 };
 use super::reproduce::{reproduce, reproduce_failure};
 use super::timeline::timeline;
+use super::words;
+use crate::diagnose::{self, Diagnosis};
 use crate::plan::ledger::Standing;
 use crate::plan::{
-    Answers, History, Ledger, Observation, Question, QuestionKind, Runs, Seen, SuiteNumbers, answers,
+    Answers, History, Ledger, Observation, Question, QuestionKind, Runs, Seen, SuiteNumbers, WorldsSeen,
+    answers,
 };
 use crate::score::{self, Assessment};
-use flakefarm_shared::{AttemptEnd, Scope, TestId, UnixMicros};
+use flakefarm_shared::world::ByHand;
+use flakefarm_shared::{AttemptEnd, Scope, TestId, UnixMicros, World};
 use std::collections::{BTreeSet, HashMap};
 use time::OffsetDateTime;
 
@@ -58,12 +62,13 @@ pub struct SweepMeta {
 pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &History) -> Report {
     let surroundings = Surroundings::of(ledger);
     let answers = answers(question, ledger, history);
-    let assessed: Vec<(&TestId, Assessment)> = ledger
-        .tests()
+    let targets = question.targets(ledger.tests());
+    let worlds = WorldsSeen::read(ledger);
+    let assessed: Vec<(&TestId, Assessment)> = targets
         .iter()
-        .chain(ledger.unlisted_tests())
+        .chain(ledger.unlisted_tests().filter(|_| question.kind == QuestionKind::Detect))
         .map(|test| {
-            let mut assessment = score::assess(question, ledger, &answers, test);
+            let mut assessment = score::assess(question, ledger, &answers, &worlds, test);
             score::qualify(question.sandbox, ledger.observations(test), &mut assessment);
             (test, assessment)
         })
@@ -75,11 +80,21 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         .into_iter()
         .map(|(test, assessment)| test_report(path, question, ledger, test, assessment, limit))
         .collect();
+    for test in &mut tests {
+        match &question.kind {
+            QuestionKind::Detect => {}
+            QuestionKind::Diagnose { .. } => explain(test, path, question, ledger, meta.command.as_deref()),
+            QuestionKind::Bisect(request) => {
+                test.introduced = Some(Box::new(diagnose::bisect::judge(question, request, ledger)));
+            }
+        }
+    }
     rank(&mut tests);
+    let detects = question.kind == QuestionKind::Detect;
 
     let sweep = Sweep {
         id: meta.id,
-        question: kind(question.kind).to_owned(),
+        question: kind(&question.kind).to_owned(),
         project: meta.project,
         revision: meta.revision,
         seed: question.seed,
@@ -97,9 +112,9 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         },
         confidence: Some(question.confidence.get()),
         max_flake_rate: Some(question.max_flake_rate.get()),
-        guarantee: (question.runs == Runs::Adaptive).then(|| question.guarantee.word().to_owned()),
+        guarantee: (detects && question.runs == Runs::Adaptive).then(|| question.guarantee.word().to_owned()),
         budget: question.budget.map(|budget| budget.to_string()),
-        suite: (answers.suite.clean_tests > 0).then(|| suite_proof(&answers.suite)),
+        suite: (detects && answers.suite.clean_tests > 0).then(|| suite_proof(&answers.suite)),
         scope: scope(&surroundings.scopes),
         framework: meta.framework,
         image: meta.image,
@@ -108,13 +123,35 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         command: meta.command,
         workers: surroundings.workers.into_iter().collect(),
         collection_errors: collection_errors(meta.collection_errors, ledger),
-        notes: notes(meta.notes, question, ledger),
+        notes: notes(meta.notes, question, ledger, &worlds),
+        clusters: clusters(ledger, &worlds, &tests),
         infrastructure: surroundings.infrastructure,
     };
     Report { schema: SCHEMA.to_owned(), sweep, tests }
 }
 
-/// What was saved; nothing is claimed of a sweep that a budget or a person ended.
+/// Puts the diagnosis in the place of what detection alone would say.
+fn explain(test: &mut TestReport, path: &str, question: &Question, ledger: &Ledger, command: Option<&str>) {
+    let Diagnosis { category, confidence, evidence, mut experiment, reproduction } =
+        diagnose::judge(question, ledger, &TestId(test.id.clone()));
+    if let (Some(reproduction), Some(command)) = (reproduction, command) {
+        let (by_hand, order_file) = reproduction.command(command, words::shell_quote);
+        experiment.by_hand = Some(by_hand);
+        experiment.order_file = order_file;
+    }
+    let name = words::shell_quote(&test.id);
+    test.reproduce =
+        format!("flakefarm diagnose {name} {} --seed {}", words::shell_quote(path), question.seed);
+    test.cause = Some(Cause {
+        category: category.word().to_owned(),
+        confidence: round(confidence, 4),
+        evidence,
+        experiment: Some(Box::new(experiment)),
+    });
+}
+
+/// What was saved of plain runs: a fixed number of them would have had the panel beside it, too. Nothing is
+/// claimed of a sweep that a budget or a person ended.
 fn saved(
     stopped: Option<Stopped>,
     question: &Question,
@@ -122,14 +159,18 @@ fn saved(
     answers: &Answers,
 ) -> Option<SavedVsFixed> {
     let fixed = answers.suite.fixed_seconds.filter(|seconds| *seconds > 0.0)?;
-    if question.runs != Runs::Adaptive || stopped != Some(Stopped::Answered) {
+    if question.kind != QuestionKind::Detect
+        || question.runs != Runs::Adaptive
+        || stopped != Some(Stopped::Answered)
+    {
         return None;
     }
     let runs = u64::from(answers.suite.fixed_runs);
-    let saved = fixed - ledger.container_seconds();
+    let saved = fixed - ledger.plain_container_seconds();
+    let samples = (0..ledger.tests().len()).map(|place| u64::from(ledger.tally_of(place).heard())).sum();
     Some(SavedVsFixed {
         fixed_runs: runs,
-        samples: (runs * ledger.tests().len() as u64).saturating_sub(ledger.samples_total()),
+        samples: (runs * ledger.tests().len() as u64).saturating_sub(samples),
         container_seconds: round(saved, 3),
         fraction: round(saved / fixed, 4),
     })
@@ -156,9 +197,11 @@ fn is_told(assessment: &Assessment) -> bool {
     verdict(assessment.verdict) != Verdict::Healthy
 }
 
-fn kind(kind: QuestionKind) -> &'static str {
+fn kind(kind: &QuestionKind) -> &'static str {
     match kind {
         QuestionKind::Detect => "detect",
+        QuestionKind::Diagnose { .. } => "diagnose",
+        QuestionKind::Bisect(_) => "bisect",
     }
 }
 
@@ -225,9 +268,28 @@ fn collection_errors(mut known: Vec<CollectionError>, ledger: &Ledger) -> Vec<Co
     known
 }
 
+/// Flaky and fragile tests that fail together.
+fn clusters(ledger: &Ledger, worlds: &WorldsSeen, tests: &[TestReport]) -> Vec<Cluster> {
+    let unwell: BTreeSet<&str> = tests
+        .iter()
+        .filter(|test| matches!(test.verdict, Verdict::Flaky | Verdict::Fragile))
+        .map(|test| test.id.as_str())
+        .collect();
+    let unwell: Vec<&TestId> = ledger.tests().iter().filter(|test| unwell.contains(test.as_str())).collect();
+    score::clusters::clusters(ledger, worlds, &unwell)
+        .into_iter()
+        .map(|cluster| Cluster {
+            tests: cluster.tests.into_iter().map(|test| test.0).collect(),
+            together: u64::from(cluster.together),
+            attempts: u64::from(cluster.attempts),
+        })
+        .collect()
+}
+
 /// The caller's notes, then what the ledger knows that would otherwise stay silent.
-fn notes(mut notes: Vec<String>, question: &Question, ledger: &Ledger) -> Vec<String> {
+fn notes(mut notes: Vec<String>, question: &Question, ledger: &Ledger, worlds: &WorldsSeen) -> Vec<String> {
     notes.extend(isolation::notes(question.sandbox, ledger));
+    notes.extend(worlds.notes());
     notes.extend(
         ledger.nothing_ran().into_iter().map(|reason| format!("nothing ran in an attempt: {reason}")),
     );
@@ -281,7 +343,7 @@ fn test_report(
             .conditions
             .iter()
             .map(|count| ConditionCount {
-                condition: count.condition.words().to_owned(),
+                condition: count.condition.words().into_owned(),
                 attempts: u64::from(count.attempts),
                 failures: u64::from(count.failures),
             })
@@ -301,12 +363,28 @@ fn test_report(
         cause: assessment.category.map(|finding| Cause {
             category: finding.category.word().to_owned(),
             confidence: round(finding.confidence, 4),
-            evidence: finding.evidence,
+            evidence: evidence(finding.evidence, finding.world, test),
+            experiment: None,
         }),
+        introduced: None,
         reproduce: reproduce(path, question, observations, test, assessment.attempts),
         reproduce_failure: reproduce_failure(path, question, ledger, test),
         timeline: if told { timeline(observations, limit) } else { Vec::new() },
     }
+}
+
+/// What speaks for a cause and, where a world does, how to have that world by hand.
+fn evidence(mut evidence: Vec<String>, world: Option<World>, test: &TestId) -> Vec<String> {
+    evidence.extend(world.map(|world| {
+        let command = format!("python3 -m pytest {}", words::shell_quote(test.as_str()));
+        match world.about().by_hand {
+            ByHand::Advice(advice) => format!("by hand: {advice}, then {command}"),
+            by_hand @ ByHand::Command { .. } => {
+                format!("by hand: {}", by_hand.command(&command).expect("a command wraps commands"))
+            }
+        }
+    }));
+    evidence
 }
 
 /// The innermost frame of each signature.

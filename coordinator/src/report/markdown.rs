@@ -22,6 +22,18 @@ pub fn render(report: &Report) -> String {
     }
     let notable: Vec<&TestReport> = report.notable().collect();
     table(&mut out, &notable);
+    for cluster in report.sweep.clusters.iter().take(DETAILS) {
+        let tests: Vec<String> = cluster.tests.iter().take(SIGNATURES).map(|test| code(test)).collect();
+        let more = cluster.tests.len() - tests.len();
+        let others =
+            if more > 0 { format!(" and {}", words::count(more as u64, "more test")) } else { String::new() };
+        let _ = writeln!(
+            out,
+            "**One cause?** {}: {}{others}.\n",
+            plain(&words::cluster(report, cluster)),
+            tests.join(", ")
+        );
+    }
     for test in notable.iter().take(DETAILS) {
         let text = details(test);
         if out.len() + text.len() < LIMIT {

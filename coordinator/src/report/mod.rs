@@ -2,7 +2,10 @@
 //! function of a [`Report`] (the page takes the captured outputs too). Nothing here prints, reads a
 //! clock or decides a verdict.
 
+pub mod bisection;
 pub mod build;
+pub mod diagnosis;
+pub mod experiment;
 pub mod github;
 pub mod html;
 mod isolation;

@@ -4,6 +4,8 @@
 //!
 //! It holds data and no prose beyond messages: what a person reads is made by the renderers.
 
+use super::experiment::Experiment;
+use crate::diagnose::bisect::Bisection;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -98,6 +100,9 @@ pub struct Sweep {
     /// What a reader should know and no field says, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Tests that fail together in the same attempts, and so for one cause, the largest set first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clusters: Vec<Cluster>,
     /// Infrastructure errors in the order they happened, at most [`INFRASTRUCTURE_LIMIT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub infrastructure: Vec<InfrastructureError>,
@@ -133,6 +138,17 @@ pub struct SavedVsFixed {
     pub container_seconds: f64,
     /// The same as a share of that plan.
     pub fraction: f64,
+}
+
+/// Tests that fail together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Their ids.
+    pub tests: Vec<String>,
+    /// Attempts in which all of them failed.
+    pub together: u64,
+    /// Attempts that ran all of them.
+    pub attempts: u64,
 }
 
 /// What is proved of the suite, given how failure rates are spread: published ones, fitted to what the
@@ -204,6 +220,9 @@ pub struct TestReport {
     pub failures_by_signature: Vec<SignatureCount>,
     /// Why it fails, as far as the attempts show it.
     pub cause: Option<Cause>,
+    /// Which revision made it flaky, if that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub introduced: Option<Box<Bisection>>,
     /// A command that repeats the finding.
     pub reproduce: String,
     /// A command that repeats one failing attempt exactly, when one is known.
@@ -346,6 +365,9 @@ pub struct Cause {
     pub confidence: f64,
     /// What speaks for it, a sentence each.
     pub evidence: Vec<String>,
+    /// The experiment that showed it, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Box<Experiment>>,
 }
 
 /// One attempt, as one test saw it.

@@ -3,8 +3,9 @@
 use super::build::scope_word;
 use super::words;
 use crate::plan::{Ledger, Observation, Question, Seen};
-use flakefarm_shared::{Order, Scope, Selection, TestId};
+use flakefarm_shared::{Order, Scope, Selection, TestId, World};
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// The sweep again, for this test: alone if it also fails alone or only ever ran alone, among the
 /// whole suite if that is where it fails.
@@ -15,6 +16,21 @@ pub(super) fn reproduce(
     test: &TestId,
     attempts: u32,
 ) -> String {
+    let failing = |seen: &&Observation| matches!(seen.seen, Seen::Fail(_));
+    let failures_by_world = observations.iter().filter(failing).fold(BTreeMap::new(), |mut counts, seen| {
+        *counts.entry(seen.world).or_insert(0_u32) += 1;
+        counts
+    });
+    // The plain world if it ever fails there, otherwise the one it fails in most.
+    let world = match failures_by_world.get(&World::Plain) {
+        Some(_) => World::Plain,
+        None => failures_by_world
+            .iter()
+            .max_by_key(|(_, count)| **count)
+            .map_or(World::Plain, |(world, _)| *world),
+    };
+    let observations: Vec<&Observation> = observations.iter().filter(|seen| seen.world == world).collect();
+    let attempts = if world.is_plain() { attempts } else { u32::try_from(observations.len()).unwrap_or(1) };
     let failed_in = |wanted: Scope| {
         observations.iter().any(|seen| seen.scope == wanted && matches!(seen.seen, Seen::Fail(_)))
     };
@@ -29,7 +45,8 @@ pub(super) fn reproduce(
     let runs = attempts.max(1);
     let tests = tests_arguments(question, scope, test);
     let (path, scope, seed) = (path_argument(path), scope_word(scope), question.seed);
-    format!("flakefarm sweep {path}{tests} --scope {scope} --runs {runs} --seed {seed}")
+    let under = under_argument(world);
+    format!("flakefarm sweep {path}{tests} --scope {scope}{under} --runs {runs} --seed {seed}")
 }
 
 /// The failing attempt with the fewest tests before this one, among those that had all their neighbours.
@@ -43,7 +60,15 @@ pub(super) fn reproduce_failure(
         .observations(test)
         .iter()
         .filter(|seen| matches!(seen.seen, Seen::Fail(_)))
-        .min_by_key(|seen| (Reverse(neighbours(ledger, seen)), seen.position, seen.started_at, seen.index))
+        .min_by_key(|seen| {
+            (
+                !seen.world.is_plain(),
+                Reverse(neighbours(ledger, seen)),
+                seen.position,
+                seen.started_at,
+                seen.index,
+            )
+        })
         .map(|seen| one_attempt(path, question, seen, test))
 }
 
@@ -63,10 +88,17 @@ fn one_attempt(path: &str, question: &Question, seen: &Observation, test: &TestI
         Order::Given => "given".to_owned(),
         Order::Reversed => "reversed".to_owned(),
         Order::Shuffled { seed } => format!("shuffled:{seed}"),
+        // What such an order lists is not part of a sweep's question.
+        Order::AsListed => "given".to_owned(),
     };
     let tests = tests_arguments(question, seen.scope, test);
     let (path, scope) = (path_argument(path), scope_word(seen.scope));
-    format!("flakefarm sweep {path}{tests} --scope {scope} --order {order} --runs 1")
+    let under = under_argument(seen.world);
+    format!("flakefarm sweep {path}{tests} --scope {scope} --order {order}{under} --runs 1")
+}
+
+fn under_argument(world: World) -> String {
+    if world.is_plain() { String::new() } else { format!(" --under {world}") }
 }
 
 /// What has to be selected so that an attempt of `scope` has the neighbours it had: the test, its

@@ -42,6 +42,7 @@ fn sweep() -> Sweep {
         workers: vec!["worker-1".into(), "worker-2".into()],
         collection_errors: Vec::new(),
         notes: Vec::new(),
+        clusters: Vec::new(),
         infrastructure: Vec::new(),
     }
 }
@@ -180,10 +181,12 @@ fn finish(
         older_evidence: None,
         conditions,
         failures_by_signature: signatures,
+        introduced: None,
         cause: behaviour.cause.map(|(category, confidence, evidence)| Cause {
             category: category.into(),
             confidence,
             evidence: evidence.iter().map(|&line| line.into()).collect(),
+            experiment: None,
         }),
         reproduce: if behaviour.cause.is_some_and(|(category, ..)| category == "order_victim") {
             "flakefarm sweep . --scope suite --runs 59 --seed 20260314".to_owned()
@@ -372,6 +375,7 @@ pub(super) fn realistic() -> Report {
                 path: "tests/test_legacy.py".into(),
                 message: "tests/test_legacy.py:3: in <module>\n    import imp\nModuleNotFoundError: No module named 'imp'".into(),
             }],
+            clusters: Vec::new(),
             infrastructure: vec![
                 InfrastructureError { at: at(121), message: "container engine: connection reset".into() },
                 InfrastructureError { at: at(122), message: "container engine: connection reset".into() },

@@ -1,6 +1,7 @@
 //! The pictures of the page, as inline SVG. Each says with shape and place what it also says with
 //! colour, and carries its facts as titles and a label. Text goes through the template, which escapes it.
 
+use super::experiment::{ArmRole, ExperimentArm};
 use super::model::{AttemptOutcome, InfrastructureError, Rate, TestReport, TimelineEntry};
 use super::words;
 use maud::{Markup, html};
@@ -148,6 +149,39 @@ pub(crate) fn attempts(test: &TestReport, infrastructure: &[InfrastructureError]
             p class="legend" {
                 @for kind in marks {
                     span { svg width="12" height="12" aria-hidden="true" class=(kind.symbol()) { use href=(format!("#{}", kind.symbol())) width="12" height="12" {} } (kind.word()) }
+                }
+            }
+        }
+    }
+}
+
+/// Outcomes by condition: a row of marks for each, passes before failures.
+pub(crate) fn experiment(arms: &[&ExperimentArm]) -> Markup {
+    const LEFT: f64 = 380.0;
+    const STEP: f64 = 14.0;
+    const MARKS: u64 = 38;
+    let y = |row: usize| ROW * (row as f64 + 0.5) + 2.0;
+    let height = ROW * arms.len() as f64 + 6.0;
+    let marks = |arm: &ExperimentArm| -> Vec<Mark> {
+        // Where there are too many, their shares.
+        let shown = arm.attempts.min(MARKS);
+        let failed = (arm.failures * shown).div_ceil(arm.attempts.max(1));
+        let passed = std::iter::repeat_n(Mark::Pass, (shown - failed) as usize);
+        passed.chain(std::iter::repeat_n(Mark::Fail, failed as usize)).collect()
+    };
+    html! {
+        @if !arms.is_empty() {
+            figure class="wide" {
+                figcaption { "The experiment" span class="quiet" { " · a mark per attempt; bold: the conditions that tell" } }
+                svg viewBox=(format!("0 0 {WIDE} {}", n(height))) role="img" aria-label="Outcomes by condition" {
+                    @for (row, arm) in arms.iter().enumerate() {
+                        line x1=(LEFT) x2=(WIDE) y1=(n(y(row))) y2=(n(y(row))) class="lane" {}
+                        text x="0" y=(n(y(row) + 4.0)) class="label" font-weight=(if arm.role == ArmRole::Tried { "400" } else { "700" }) { (words::bounded(&words::visible(&arm.condition), 48)) }
+                        text x=(n(LEFT - 16.0)) y=(n(y(row) + 4.0)) class=(if arm.failures > 0 { "num bad" } else { "num" }) { (arm.failures) "/" (arm.attempts) }
+                        @for (i, kind) in marks(arm).into_iter().enumerate() {
+                            (mark(kind, LEFT + STEP * (i as f64 + 0.7), y(row), 11.0, kind.word()))
+                        }
+                    }
                 }
             }
         }

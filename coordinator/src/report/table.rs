@@ -29,14 +29,14 @@ pub enum Style {
 
 /// What a piece of text is, where colour helps.
 #[derive(Clone, Copy)]
-enum Tone {
+pub(super) enum Tone {
     Strong,
     Quiet,
     Of(Verdict),
 }
 
 impl Style {
-    fn paint(self, tone: Tone, text: &str) -> String {
+    pub(super) fn paint(self, tone: Tone, text: &str) -> String {
         let code = match (self, tone) {
             (Style::Plain, _) => return text.to_owned(),
             (Style::Ansi, Tone::Strong) => "1",
@@ -61,6 +61,7 @@ pub fn render(report: &Report, style: Style, width: usize) -> String {
     let notable: Vec<&TestReport> = report.notable().collect();
     if !notable.is_empty() {
         table(&mut out, &notable, style, width);
+        clusters(&mut out, report, style, width);
         for test in notable.iter().take(BLOCKS) {
             block(&mut out, test, style, width);
         }
@@ -121,7 +122,7 @@ fn summary(out: &mut String, report: &Report, style: Style, width: usize) {
 }
 
 /// `  label    text`, wrapped under itself.
-fn field(out: &mut String, style: Style, width: usize, label: &str, text: &str) {
+pub(super) fn field(out: &mut String, style: Style, width: usize, label: &str, text: &str) {
     let label = pad(label, 9);
     for (i, line) in wrap(text, width - 11).into_iter().enumerate() {
         let head = if i == 0 { style.paint(Tone::Quiet, &label) } else { " ".repeat(9) };
@@ -160,6 +161,20 @@ fn table(out: &mut String, tests: &[&TestReport], style: Style, width: usize) {
     if tests.len() > ROWS {
         let more = words::count((tests.len() - ROWS) as u64, "more test");
         let _ = writeln!(out, "  … {more}; all of them are in the JSON report");
+    }
+}
+
+/// Tests that fail together, each set as one cause.
+fn clusters(out: &mut String, report: &Report, style: Style, width: usize) {
+    for cluster in report.sweep.clusters.iter().take(BLOCKS) {
+        out.push('\n');
+        field(out, style, width, "together", &words::cluster(report, cluster));
+        for test in cluster.tests.iter().take(SIGNATURES) {
+            let _ = writeln!(out, "{}{}", " ".repeat(11), middle_cut(&words::visible(test), width - 11));
+        }
+        if let Some(more) = cluster.tests.len().checked_sub(SIGNATURES).filter(|more| *more > 0) {
+            field(out, style, width, "", &format!("and {}", words::count(more as u64, "more test")));
+        }
     }
 }
 
@@ -215,11 +230,11 @@ fn failure(signature: &SignatureCount) -> String {
     format!("{} × {}{place}", signature.count, words::first_line(&signature.message, &signature.kind))
 }
 
-fn pad(text: &str, width: usize) -> String {
+pub(super) fn pad(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
 }
 
-fn pad_left(text: &str, width: usize) -> String {
+pub(super) fn pad_left(text: &str, width: usize) -> String {
     format!("{}{text}", " ".repeat(width.saturating_sub(text.width())))
 }
 
@@ -256,12 +271,12 @@ fn middle_cut(text: &str, width: usize) -> String {
     format!("{}…{}", head(text, left), tail(text, width - 1 - left))
 }
 
-fn end_cut(text: &str, width: usize) -> String {
+pub(super) fn end_cut(text: &str, width: usize) -> String {
     if text.width() <= width { text.to_owned() } else { format!("{}…", head(text, width - 1)) }
 }
 
 /// Lines of at most `width` columns, broken at spaces; a longer word is broken anywhere.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines.last_mut().expect("there is always a line");

@@ -62,10 +62,10 @@ fn timeline_entry(seen: &Observation) -> TimelineEntry {
     };
     TimelineEntry {
         at: date_time(seen.started_at),
-        condition: seen.condition().words().to_owned(),
+        condition: seen.condition().words().into_owned(),
         order_seed: match seen.order {
             Order::Shuffled { seed } => Some(seed),
-            Order::Given | Order::Reversed => None,
+            Order::Given | Order::Reversed | Order::AsListed => None,
         },
         position: seen.position,
         outcome,

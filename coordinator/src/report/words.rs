@@ -1,7 +1,8 @@
 //! Words and numbers as people read them, shared by the renderers, and the two defences every one of
 //! them needs: text of tests made harmless for a terminal, and arguments quoted for a shell.
 
-use super::model::{Report, Stopped, TestReport, Verdict};
+use super::model::{Cluster, ConditionCount, Report, Stopped, TestReport, Verdict};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// `1 flaky test`, `2 flaky tests`, `5,000 flaky tests`.
@@ -270,13 +271,47 @@ pub(crate) fn rate(test: &TestReport) -> String {
     }
 }
 
+/// `12 tests fail together, in 2 of the 15 attempts that ran all of them: time zone`.
+pub(crate) fn cluster(report: &Report, cluster: &Cluster) -> String {
+    let causes: BTreeSet<&str> = report
+        .tests
+        .iter()
+        .filter(|test| cluster.tests.contains(&test.id))
+        .filter_map(|test| Some(test.cause.as_ref()?.category.as_str()))
+        .collect();
+    let mut text = format!(
+        "{} fail together, in {} of {} that ran all of them",
+        count(cluster.tests.len() as u64, "test"),
+        thousands(cluster.together),
+        count(cluster.attempts, "attempt"),
+    );
+    if let (Some(cause), 1) = (causes.first(), causes.len()) {
+        let _ = write!(text, ": {}", category(cause));
+    }
+    text
+}
+
+/// Whether a condition changes something around the tests, beyond what runs and in which order.
+pub(crate) fn is_world(condition: &str) -> bool {
+    condition.parse::<flakefarm_shared::World>().is_ok()
+}
+
 /// `alone 0/20 · given 0/20 · shuffled 6/18`.
 pub(crate) fn conditions(test: &TestReport) -> String {
-    let parts: Vec<String> = test
-        .conditions
-        .iter()
-        .map(|count| format!("{} {}/{}", visible(&count.condition), count.failures, count.attempts))
-        .collect();
+    let (clean, told): (Vec<&ConditionCount>, Vec<&ConditionCount>) =
+        test.conditions.iter().partition(|count| count.failures == 0 && is_world(&count.condition));
+    let one = |count: &ConditionCount| {
+        format!("{} {}/{}", visible(&count.condition), count.failures, count.attempts)
+    };
+    let mut parts: Vec<String> = told.into_iter().map(one).collect();
+    match clean.as_slice() {
+        [] => {}
+        [count] => parts.push(one(count)),
+        counts => {
+            let attempts: u64 = counts.iter().map(|count| count.attempts).sum();
+            parts.push(format!("{} other conditions 0/{attempts}", counts.len()));
+        }
+    }
     parts.join(" · ")
 }
 

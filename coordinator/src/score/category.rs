@@ -1,8 +1,9 @@
 //! What a flaky test depends on, as far as passes and failures under different orders and scopes
 //! show it. Says nothing where chance explains the counts as well.
 
+use crate::diagnose::CauseCategory;
 use crate::plan::{Condition, Ledger, Observation, Seen};
-use flakefarm_shared::{AttemptSpec, TestId};
+use flakefarm_shared::{AttemptSpec, TestId, World};
 use serde::{Deserialize, Serialize};
 use statrs::function::gamma::ln_gamma;
 
@@ -21,6 +22,8 @@ pub enum Category {
     OrderDependent,
     /// Passes and fails although nothing was changed.
     NonDeterministic,
+    /// Something that was changed around it decides.
+    Condition(CauseCategory),
 }
 
 impl Category {
@@ -31,6 +34,7 @@ impl Category {
             Category::OrderBrittle => "order_brittle",
             Category::OrderDependent => "order_dependent",
             Category::NonDeterministic => "non_deterministic",
+            Category::Condition(category) => category.word(),
         }
     }
 }
@@ -44,16 +48,18 @@ pub struct Finding {
     pub confidence: f64,
     /// One line for each piece of evidence, for people.
     pub evidence: Vec<String>,
+    /// The world that changes it, where one does.
+    pub world: Option<World>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Count {
-    attempts: u32,
-    failures: u32,
+pub(super) struct Count {
+    pub(super) attempts: u32,
+    pub(super) failures: u32,
 }
 
 impl Count {
-    fn add(&mut self, observation: &Observation) {
+    pub(super) fn add(&mut self, observation: &Observation) {
         match observation.seen {
             Seen::Pass => self.attempts += 1,
             Seen::Fail(_) => {
@@ -64,22 +70,22 @@ impl Count {
         }
     }
 
-    fn plus(self, other: Count) -> Count {
+    pub(super) fn plus(self, other: Count) -> Count {
         Count { attempts: self.attempts + other.attempts, failures: self.failures + other.failures }
     }
 
-    fn varies(self) -> bool {
+    pub(super) fn varies(self) -> bool {
         self.failures > 0 && self.failures < self.attempts
     }
 
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         format!("failed {} of {}", self.failures, self.attempts)
     }
 }
 
 /// The category of a test that was seen to pass and to fail.
 pub(super) fn categorise(ledger: &Ledger, test: &TestId) -> Option<Finding> {
-    let observations = ledger.observations(test);
+    let observations: Vec<&Observation> = ledger.plain(test).collect();
     let count = |condition: Condition| {
         let mut count = Count::default();
         observations.iter().filter(|o| o.condition() == condition).for_each(|o| count.add(o));
@@ -98,9 +104,9 @@ pub(super) fn categorise(ledger: &Ledger, test: &TestId) -> Option<Finding> {
     let found = |category, confidence, first: String| {
         let mut evidence = vec![first];
         evidence.extend(lines());
-        Some(Finding { category, confidence, evidence })
+        Some(Finding { category, confidence, evidence, world: None })
     };
-    if let Some((condition, count)) = varying_treatment(ledger, observations) {
+    if let Some((condition, count)) = varying_treatment(ledger, &observations) {
         let line = format!("nothing was changed ({condition}) and it {}", count.text());
         return found(Category::NonDeterministic, 1.0, line);
     }
@@ -142,7 +148,7 @@ pub(super) fn categorise(ledger: &Ledger, test: &TestId) -> Option<Finding> {
         let line = format!("{condition}: {}, all orders together: {}", count.text(), suite.text());
         return found(category_by(count, suite.minus(count)), 1.0 - chance, line);
     }
-    let repeats = repeated_failing_shuffles(observations);
+    let repeats = repeated_failing_shuffles(&observations);
     if repeats.failures >= 3 && suite.failures < suite.attempts {
         let line = format!("an order it fails in was repeated: it {} there", repeats.text());
         let chance = chance_of_difference(repeats, suite.minus(repeats));
@@ -162,12 +168,15 @@ impl Count {
 }
 
 /// A treatment (scope, order, selection) under which the test both passed and failed.
-fn varying_treatment(ledger: &Ledger, observations: &[Observation]) -> Option<(Condition, Count)> {
+fn varying_treatment(ledger: &Ledger, observations: &[&Observation]) -> Option<(Condition, Count)> {
     let mut treatments: Vec<(&AttemptSpec, Count)> = Vec::new();
     for observation in observations {
         let Some(spec) = ledger.spec_of(observation) else { continue };
         let same = |known: &AttemptSpec| {
-            known.scope == spec.scope && known.order == spec.order && known.tests == spec.tests
+            known.scope == spec.scope
+                && known.order == spec.order
+                && known.tests == spec.tests
+                && known.world == spec.world
         };
         match treatments.iter_mut().find(|(known, _)| same(known)) {
             Some((_, count)) => count.add(observation),
@@ -182,13 +191,13 @@ fn varying_treatment(ledger: &Ledger, observations: &[Observation]) -> Option<(C
         .into_iter()
         .filter(|(_, count)| count.varies())
         .max_by_key(|(_, count)| count.attempts)
-        .map(|(spec, count)| (Condition::of(spec.scope, spec.order), count))
+        .map(|(spec, count)| (Condition::of(spec.scope, spec.order, spec.world), count))
 }
 
 /// Counts over shuffles that were run more than once and failed every time.
-fn repeated_failing_shuffles(observations: &[Observation]) -> Count {
+fn repeated_failing_shuffles(observations: &[&Observation]) -> Count {
     let mut shuffled: Vec<&Observation> =
-        observations.iter().filter(|o| o.condition() == Condition::Shuffled).collect();
+        observations.iter().copied().filter(|o| o.condition() == Condition::Shuffled).collect();
     shuffled.sort_by_key(|o| o.order);
     let mut sum = Count::default();
     for group in shuffled.chunk_by(|a, b| a.order == b.order) {
@@ -203,7 +212,7 @@ fn repeated_failing_shuffles(observations: &[Observation]) -> Count {
 
 /// Fisher's exact test, one-sided towards the difference that was seen: the chance that counts at
 /// least this far apart come from one rate.
-fn chance_of_difference(one: Count, other: Count) -> f64 {
+pub(super) fn chance_of_difference(one: Count, other: Count) -> f64 {
     let attempts = one.attempts + other.attempts;
     let failures = one.failures + other.failures;
     if one.attempts == 0 || other.attempts == 0 || failures == 0 || failures == attempts {

@@ -31,8 +31,8 @@ pub struct DurationSummary {
 /// Summarises the runs that can be compared: passes if there are any (a failure ends where it
 /// fails), of the scope with most of them (a test alone pays for its file's set-up), under the least
 /// concurrency that has at least five.
-pub fn summarise(observations: &[Observation]) -> Option<DurationSummary> {
-    let ran = || observations.iter().filter(|o| !matches!(o.seen, Seen::Skip));
+pub fn summarise(observations: &[&Observation]) -> Option<DurationSummary> {
+    let ran = || observations.iter().copied().filter(|o| !matches!(o.seen, Seen::Skip));
     let passes: Vec<&Observation> = ran().filter(|o| matches!(o.seen, Seen::Pass)).collect();
     let comparable = if passes.is_empty() { ran().collect() } else { passes };
     let of_scope = |scope: Scope| comparable.iter().filter(move |o| o.scope == scope);

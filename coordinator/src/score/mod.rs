@@ -2,10 +2,12 @@
 //! question and the ledger; formulas and sources are in `docs/statistics.md`.
 
 pub mod category;
+pub mod clusters;
 pub mod compare;
 #[cfg(test)]
 pub(crate) mod documented;
 pub mod durations;
+mod elsewhere;
 pub mod interval;
 mod level;
 pub mod prior;

@@ -50,7 +50,7 @@ fn diversity(signatures: &[SignatureCount]) -> f64 {
     (entropy / failures.ln()).clamp(0.0, 1.0)
 }
 
-pub(super) fn signatures(observations: &[Observation]) -> Vec<SignatureCount> {
+pub(super) fn signatures<'a>(observations: impl Iterator<Item = &'a Observation>) -> Vec<SignatureCount> {
     let mut found: BTreeMap<&str, SignatureCount> = BTreeMap::new();
     for observation in observations {
         let Seen::Fail(seen) = &observation.seen else { continue };

@@ -1,7 +1,8 @@
 //! Why we stopped with a test, and what is proved of it, in words.
 
 use crate::plan::{
-    Answer, ConditionCount, Guarantee, Ledger, Observation, Question, Record, Runs, Seen, TestAnswer, file_of,
+    Answer, Condition, ConditionCount, Guarantee, Ledger, Observation, Question, Record, Runs, Seen,
+    TestAnswer, file_of,
 };
 use crate::score::interval::upper_bound_after_clean_runs;
 use crate::score::verdict::Verdict;
@@ -17,9 +18,9 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
-    pub(super) fn of(observations: &[Observation]) -> Self {
+    pub(super) fn of(observations: &[&Observation]) -> Self {
         let mut outcomes = Self { passes: 0, failures: 0, skips: 0 };
-        for observation in observations.iter().filter(|o| o.world.is_plain()) {
+        for observation in observations {
             match observation.seen {
                 Seen::Pass => outcomes.passes += 1,
                 Seen::Fail(_) => outcomes.failures += 1,
@@ -35,7 +36,8 @@ pub(super) struct Case<'a> {
     pub(super) question: &'a Question,
     pub(super) ledger: &'a Ledger,
     pub(super) test: &'a TestId,
-    pub(super) observations: &'a [Observation],
+    /// With nothing changed around it.
+    pub(super) observations: &'a [&'a Observation],
     pub(super) counts: Outcomes,
     pub(super) answer: TestAnswer,
     pub(super) conditions: &'a [ConditionCount],
@@ -120,12 +122,7 @@ impl Case<'_> {
     pub(super) fn why_flaky(&self) -> String {
         let Outcomes { passes, failures, .. } = self.counts;
         let workers = |wanted: fn(&Seen) -> bool| -> BTreeSet<&WorkerId> {
-            self.observations
-                .iter()
-                .filter(|o| o.world.is_plain())
-                .filter(|o| wanted(&o.seen))
-                .map(|o| &o.worker)
-                .collect()
+            self.observations.iter().filter(|o| wanted(&o.seen)).map(|o| &o.worker).collect()
         };
         let failing = workers(|seen| matches!(seen, Seen::Fail(_)));
         let every = workers(|seen| !matches!(seen, Seen::Skip));
@@ -192,9 +189,10 @@ fn older(record: &Record) -> String {
 }
 
 fn words(conditions: &[ConditionCount]) -> String {
-    let words: Vec<String> =
-        conditions.iter().map(|count| format!("{} {}", count.attempts, count.condition)).collect();
-    words.join(", ")
+    let plain = |count: &&ConditionCount| !matches!(count.condition, Condition::World(_));
+    let words =
+        conditions.iter().filter(plain).map(|count| format!("{} {}", count.attempts, count.condition));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn times(count: impl Into<u64>, one: &str, more: &str) -> String {

@@ -1,8 +1,9 @@
 //! What is known of one test, and why we stopped.
 
-use crate::plan::{Answers, ConditionCount, Ledger, Question, Record};
-use crate::score::category::{Finding, categorise};
+use crate::plan::{Answers, ConditionCount, Ledger, Observation, Question, Record, WorldsSeen};
+use crate::score::category::{Category, Finding, categorise};
 use crate::score::durations::{DurationSummary, summarise};
+use crate::score::elsewhere::Elsewhere;
 use crate::score::interval::{RateEstimate, rate_interval};
 use crate::score::ranking::{SignatureCount, score, signatures};
 use crate::score::reasons::{Case, Outcomes};
@@ -15,9 +16,10 @@ use serde::{Deserialize, Serialize};
 pub enum Verdict {
     /// No failure in as many runs as were asked for.
     Healthy,
-    /// A pass and a failure on one snapshot, under treatments that differ in order at most.
+    /// A pass and a failure on one snapshot, under treatments that differ in order, or in what a plain
+    /// run draws at random, at most.
     Flaky,
-    /// Fails only under a stress condition.
+    /// Does the same in every plain run, and something else in other surroundings or under stress.
     Fragile,
     /// Failed every time, often enough.
     Broken,
@@ -46,13 +48,13 @@ impl Verdict {
 pub struct Assessment {
     /// The verdict.
     pub verdict: Verdict,
-    /// Passes and failures; skips are not attempts.
+    /// Passes and failures in plain runs; skips are not attempts.
     pub attempts: u32,
-    /// Failures.
+    /// Failures in plain runs.
     pub failures: u32,
-    /// Skips.
+    /// Skips in plain runs.
     pub skips: u32,
-    /// The failure rate.
+    /// The failure rate of plain runs.
     pub rate: RateEstimate,
     /// From 0 to 1, to rank tests.
     pub score: f64,
@@ -72,36 +74,67 @@ pub struct Assessment {
     pub risk: Option<f64>,
 }
 
-/// What the ledger proves about `test`. `answers` are those of the same question and ledger.
-pub fn assess(question: &Question, ledger: &Ledger, answers: &Answers, test: &TestId) -> Assessment {
-    let observations = ledger.observations(test);
-    let counts = Outcomes::of(observations);
+/// What the ledger proves about `test`. `answers` are those of the same question and ledger, `worlds`
+/// those of the same ledger.
+pub fn assess(
+    question: &Question,
+    ledger: &Ledger,
+    answers: &Answers,
+    worlds: &WorldsSeen,
+    test: &TestId,
+) -> Assessment {
+    let elsewhere = Elsewhere::read(ledger, worlds, test);
+    let observations: Vec<&Observation> = ledger.plain(test).collect();
+    let counts = Outcomes::of(&observations);
     let answer = answers.of(question, ledger, test);
-    let conditions = ledger.counts(test);
-    let durations = summarise(observations);
-    let signatures = signatures(observations);
+    let conditions: Vec<ConditionCount> =
+        ledger.counts(test).into_iter().filter(|count| worlds.counts(count.condition)).collect();
+    let durations = summarise(&observations);
+    let signatures = signatures(ledger.observations(test).iter().filter(|o| worlds.is_usable(o.world)));
+    let observations = observations.as_slice();
     let case = Case { question, ledger, test, observations, counts, answer, conditions: &conditions };
-    let (verdict, stopped_because) = match (counts.passes, counts.failures) {
-        (1.., 1..) => (Verdict::Flaky, case.why_flaky()),
-        (0, failures @ 1..) => case.always_failed(failures),
-        (0, 0) if counts.skips > 0 => case.always_skipped(),
-        (_, 0) => case.never_failed(),
+    let (verdict, stopped_because) = match (elsewhere.verdict(), counts.passes, counts.failures) {
+        (Some(different), ..) => different,
+        (None, 1.., 1..) => (Verdict::Flaky, case.why_flaky()),
+        (None, 0, failures @ 1..) => case.always_failed(failures),
+        (None, 0, 0) if counts.skips > 0 => case.always_skipped(),
+        (None, _, 0) => match case.never_failed() {
+            (Verdict::Healthy, text) => {
+                (Verdict::Healthy, format!("{text}{}", elsewhere.covered().unwrap_or_default()))
+            }
+            unsure => unsure,
+        },
     };
     let attempts = counts.passes + counts.failures;
+    let everywhere = elsewhere.everywhere();
+    let may_flake = counts.failures == 0 && !matches!(verdict, Verdict::Skipped | Verdict::Flaky);
     Assessment {
         verdict,
         attempts,
         failures: counts.failures,
         skips: counts.skips,
         rate: rate_interval(counts.failures, attempts, question.confidence),
-        score: score(counts.failures, attempts, durations.as_ref(), &signatures),
+        score: score(everywhere.failures, everywhere.attempts, durations.as_ref(), &signatures),
         durations,
         stopped_because,
         older: answer.record,
-        risk: (counts.failures == 0 && verdict != Verdict::Skipped).then_some(answer.risk),
-        category: if verdict == Verdict::Flaky { categorise(ledger, test) } else { None },
+        risk: may_flake.then_some(answer.risk),
+        category: category(verdict, &elsewhere, ledger, test),
         conditions,
         signatures,
+    }
+}
+
+/// What it depends on: an order, unless nothing but chance shows there, then a world.
+fn category(verdict: Verdict, elsewhere: &Elsewhere, ledger: &Ledger, test: &TestId) -> Option<Finding> {
+    let by_order = match verdict {
+        Verdict::Flaky => categorise(ledger, test),
+        Verdict::Fragile => None,
+        Verdict::Healthy | Verdict::Broken | Verdict::Inconclusive | Verdict::Skipped => return None,
+    };
+    match by_order {
+        Some(finding) if finding.category != Category::NonDeterministic => Some(finding),
+        by_chance => elsewhere.finding().or(by_chance),
     }
 }
 

@@ -53,7 +53,7 @@ impl<'a> Runs<'a> {
             index: spec.index,
             scope: spec.scope,
             order: spec.order,
-            world: spec.world.clone(),
+            world: spec.world,
             level: spec.level,
             worker: worker.clone(),
             started_at: 0,
@@ -65,6 +65,7 @@ impl<'a> Runs<'a> {
             samples: Vec::new(),
             output: None,
             collection_errors: Vec::new(),
+            details: Vec::new(),
         };
         let places = self.ordered(spec);
         let mut seconds = CONTAINER_SECONDS + FILE_SECONDS * files(self.population, &places) as f64;
@@ -78,6 +79,11 @@ impl<'a> Runs<'a> {
             });
             return record;
         }
+        if self.population.missing_worlds.contains(&spec.world) {
+            record.wall_us = micros(seconds);
+            record.end = AttemptEnd::NothingRan { reason: "not to be had".into() };
+            return record;
+        }
         let silent = |place: &usize| self.population.tests[*place].nature == Nature::Silent;
         if mishap == Some(Mishap::NothingRan) || places.iter().all(silent) {
             record.wall_us = micros(seconds);
@@ -87,7 +93,7 @@ impl<'a> Runs<'a> {
         let mut traces: Vec<usize> = Vec::new();
         for (position, place) in (0..).zip(places) {
             let test = &self.population.tests[place];
-            let Some(outcome) = self.outcome(place, spec.scope, &traces) else { continue };
+            let Some(outcome) = self.outcome(place, spec, &traces) else { continue };
             let ended_by = match &outcome {
                 Outcome::Fail(failure) => match &failure.kind {
                     kind @ (FailureKind::Crash { .. } | FailureKind::Timeout { .. }) => Some(kind.clone()),
@@ -122,7 +128,7 @@ impl<'a> Runs<'a> {
         record
     }
 
-    fn outcome(&mut self, place: usize, scope: Scope, traces: &[usize]) -> Option<Outcome> {
+    fn outcome(&mut self, place: usize, spec: &AttemptSpec, traces: &[usize]) -> Option<Outcome> {
         let ran = |others: &[usize]| others.iter().any(|other| traces.contains(other));
         let pass = |passes: bool| if passes { Outcome::Pass } else { failed(FailureKind::Assertion) };
         let luck = |made: &mut u32, rate: f64| {
@@ -140,11 +146,14 @@ impl<'a> Runs<'a> {
                 failed(FailureKind::Crash { exit_code: 139 })
             }
             Nature::Crashes(_) => Outcome::Pass,
-            Nature::HangsInSuites if scope == Scope::Suite => {
+            Nature::HangsInSuites if spec.scope == Scope::Suite => {
                 failed(FailureKind::Timeout { limit_ms: TIMEOUT_MS })
             }
             Nature::HangsInSuites => Outcome::Pass,
             Nature::Silent => return None,
+            Nature::FailsUnder(world) => pass(spec.world != *world),
+            Nature::PassesUnder(world) if spec.world == *world => Outcome::Pass,
+            Nature::PassesUnder(_) => failed_with(FailureKind::Exception, "socket.gaierror"),
         })
     }
 
@@ -155,6 +164,7 @@ impl<'a> Runs<'a> {
             Selection::Only(only) => only.iter().filter_map(|test| self.population.place(test)).collect(),
         };
         match spec.order {
+            Order::AsListed => {}
             Order::Given => places.sort_unstable(),
             Order::Reversed => places.sort_unstable_by_key(|place| std::cmp::Reverse(*place)),
             Order::Shuffled { seed } => {
@@ -191,11 +201,15 @@ fn micros(seconds: f64) -> u64 {
 }
 
 fn failed(kind: FailureKind) -> Outcome {
+    failed_with(kind, "builtins.AssertionError")
+}
+
+fn failed_with(kind: FailureKind, exception: &str) -> Outcome {
     Outcome::Fail(Failure {
         signature: format!("{}0000", kind.word()),
         kind,
         phase: Phase::Call,
-        exceptions: vec!["builtins.AssertionError".into()],
+        exceptions: vec![exception.into()],
         message: "assert 1 == 2".into(),
         frames: Vec::new(),
     })

@@ -5,10 +5,7 @@ use super::measure::{Measured, judged};
 use super::population::Population;
 use super::splitmix;
 use super::strategies::{Rerun, Reruns};
-use crate::plan::{
-    Confidence, Guarantee, History, Ledger, PastRun, Plan, Question, QuestionKind, Rate, Runs, SandboxChoice,
-    ScopeChoice, TestFilter, answers,
-};
+use crate::plan::{Confidence, Guarantee, History, Ledger, PastRun, Plan, Question, Rate, answers};
 use flakefarm_shared::UnixMicros;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU16;
@@ -137,18 +134,11 @@ impl Settings {
     /// The question of a sweep under one guarantee.
     pub fn question(&self, guarantee: Guarantee, seed: u64) -> Question {
         Question {
-            kind: QuestionKind::Detect,
-            runs: Runs::Adaptive,
-            scope: ScopeChoice::Auto,
-            order: None,
-            seed,
             confidence: self.confidence,
             max_flake_rate: self.max_flake_rate,
             guarantee,
-            budget: None,
             workers: self.workers,
-            tests: TestFilter::default(),
-            sandbox: SandboxChoice::Container,
+            ..Question::detect(seed)
         }
     }
 

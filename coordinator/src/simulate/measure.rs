@@ -2,7 +2,7 @@
 
 use super::farm::Carried;
 use super::population::{CALIBRATION_RATES, Nature, Population, TestModel};
-use crate::plan::{Answers, History, Question, answers};
+use crate::plan::{Answers, History, Question, WorldsSeen, answers};
 use crate::score::{Assessment, Verdict, assess};
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +148,8 @@ impl Measured {
                 }
                 Some(*rate)
             }
+            // The bench runs no panel: in the plain world the first is steady, the second broken.
+            Nature::FailsUnder(_) | Nature::PassesUnder(_) => None,
             Nature::VictimOf(_) | Nature::Needs(_) | Nature::HangsInSuites => {
                 self.flaky.count(flaky);
                 self.by_order.count(flaky);
@@ -208,5 +210,6 @@ pub(super) fn judged(
     answers: &Answers,
     test: &TestModel,
 ) -> Assessment {
-    assess(question, &carried.ledger, answers, &test.id)
+    // Bench questions ask for no panel.
+    assess(question, &carried.ledger, answers, &WorldsSeen::default(), &test.id)
 }

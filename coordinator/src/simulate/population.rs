@@ -8,7 +8,7 @@
 
 use super::dice;
 use flakefarm_shared::source::{Risk, TestSource};
-use flakefarm_shared::{Digest, TestId};
+use flakefarm_shared::{Digest, TestId, World};
 use rand_chacha::ChaCha8Rng;
 use statrs::distribution::{ContinuousCDF, Normal};
 use std::collections::HashMap;
@@ -62,6 +62,10 @@ pub enum Nature {
     HangsInSuites,
     /// Is listed, and never says anything.
     Silent,
+    /// Fails in this world.
+    FailsUnder(World),
+    /// Passes in this world only, and says that it wants a network.
+    PassesUnder(World),
 }
 
 impl Nature {
@@ -80,7 +84,9 @@ impl Nature {
             | Nature::Flakes(_)
             | Nature::Crashes(_)
             | Nature::HangsInSuites
-            | Nature::Silent => &[],
+            | Nature::Silent
+            | Nature::FailsUnder(_)
+            | Nature::PassesUnder(_) => &[],
         }
     }
 }
@@ -108,13 +114,15 @@ pub struct Population {
     places: HashMap<TestId, usize>,
     /// Whether some test depends on the one at this place.
     leaves_traces: Vec<bool>,
+    /// Worlds that cannot be given to its attempts.
+    pub missing_worlds: Vec<World>,
 }
 
 impl Population {
     /// A suite of these tests.
     pub fn of(tests: Vec<TestModel>) -> Self {
         let places = tests.iter().enumerate().map(|(place, test)| (test.id.clone(), place)).collect();
-        let mut population = Self { leaves_traces: Vec::new(), tests, places };
+        let mut population = Self { leaves_traces: Vec::new(), missing_worlds: Vec::new(), tests, places };
         population.note_traces();
         population
     }
@@ -210,7 +218,9 @@ impl Population {
             | Nature::Needs(_)
             | Nature::Crashes(_)
             | Nature::HangsInSuites
-            | Nature::Silent => RISK_IF_FLAKY,
+            | Nature::Silent
+            | Nature::FailsUnder(_)
+            | Nature::PassesUnder(_) => RISK_IF_FLAKY,
         };
         test.risks = if unit(dice) < risky {
             let found = [Risk::Sleep, Risk::Concurrency, Risk::Clock, Risk::Network, Risk::Randomness];

@@ -67,7 +67,7 @@ impl Reruns {
         let orders = orders(question);
         let keys = |order: &Order, place: usize| -> Position {
             match order {
-                Order::Given => Position::Place(place),
+                Order::Given | Order::AsListed => Position::Place(place),
                 Order::Reversed => Position::Back(std::cmp::Reverse(place)),
                 Order::Shuffled { seed } => Position::Key(shuffle_key(*seed, &population.tests[place].id)),
             }
@@ -97,7 +97,12 @@ impl Reruns {
                     (first_discordance(orders.iter().map(|order| !before(others, place, order))), None)
                 }
                 Nature::HangsInSuites => (None, None),
-                Nature::Steady | Nature::Broken | Nature::Skips | Nature::Silent => continue,
+                Nature::Steady
+                | Nature::Broken
+                | Nature::Skips
+                | Nature::Silent
+                | Nature::FailsUnder(_)
+                | Nature::PassesUnder(_) => continue,
             };
             reruns.shown.push(Shown { by, seconds: test.seconds, rate });
         }

@@ -92,6 +92,7 @@ impl Level {
             argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
             stdin: Vec::new(),
             variables: BTreeMap::new(),
+            user: flakefarm_worker::conditions::USER,
             limits,
             attempt: AttemptId { job: JobId::new(), index: 0 },
             sweep: SweepId::new(),

@@ -6,7 +6,7 @@ use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::project::Framework;
 use flakefarm_shared::{
     EnvironmentSpec, ImageSource, InfraStage, Limits, ProjectSpec, Refusal, SandboxLevel, SweepContext,
-    WIRE_VERSION, WorkerId,
+    WIRE_VERSION, WorkerId, World,
 };
 use flakefarm_tests::contract::sandbox::Level;
 use flakefarm_worker::environment::{Environments, PrepareError};
@@ -92,6 +92,7 @@ impl Bench {
             },
             snapshot: self.blobs.put(archive.bytes).await.unwrap(),
             revision: None,
+            under: World::Plain,
         };
         let said = Mutex::new(Vec::new());
         let plugin: Vec<(String, &str)> =
@@ -287,7 +288,8 @@ async fn a_missing_snapshot_is_an_infrastructure_error() {
         variables: BTreeMap::new(),
         limits: Limits::default(),
     };
-    let context = SweepContext { v: WIRE_VERSION, project, snapshot: absent, revision: None };
+    let context =
+        SweepContext { v: WIRE_VERSION, project, snapshot: absent, revision: None, under: World::Plain };
     match bench.environments.prepare(&context, &[], |_| {}).await.unwrap_err() {
         PrepareError::Infra(error) => assert_eq!(error.stage, InfraStage::Blobs),
         PrepareError::Refused(refusal) => panic!("refused: {}", refusal.message),

@@ -46,8 +46,9 @@ const ENVIRONMENT: &[&str] =
 const TESTS: &[&str] = &["paths", "arguments", "variables"];
 const LIMITS: &[&str] = &["test_timeout", "attempt_timeout", "memory", "cpus", "pids", "scratch", "network"];
 const SWEEP: &[&str] =
-    &["runs", "max_flake_rate", "confidence", "guarantee", "budget", "seed", "scope", "workers"];
+    &["runs", "max_flake_rate", "confidence", "guarantee", "budget", "seed", "scope", "panel", "workers"];
 const GUARANTEES: &[&str] = &["test", "suite"];
+const PANELS: &[&str] = &["quick", "full", "none"];
 const SCOPES: &[&str] = &["test", "file", "suite", "auto"];
 
 /// Reads the file's text; `path` is for messages. Returns the warnings beside it.
@@ -122,6 +123,7 @@ impl Source<'_> {
                 budget: self.text(&sweep, "budget")?,
                 seed: self.whole(&sweep, "seed", 0, u64::MAX)?,
                 scope: self.one_of(&sweep, "scope", SCOPES)?,
+                panel: self.one_of(&sweep, "panel", PANELS)?,
                 workers: self.whole(&sweep, "workers", 1, 1_024)?,
             },
         })

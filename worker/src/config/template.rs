@@ -60,6 +60,7 @@ network = @network@
 # budget = "10m"           # on the clock; or "container:2h", "attempts:500"
 # seed = 1                 # of every random choice
 # scope = "auto"           # one attempt runs a test, file, suite, or what fits (auto)
+# panel = "quick"          # conditions tried before repetition: quick (about ten), full, none
 # workers = 2              # attempts at once
 "#;
 

@@ -2,7 +2,7 @@
 //! line is never trusted to be whole or ours: whatever is not an event is counted and dropped.
 
 use flakefarm_shared::outcome::Frame;
-use flakefarm_shared::{FailureKind, Phase, TestId, TestSource};
+use flakefarm_shared::{FailureKind, Phase, StateChange, TestId, TestSource};
 use serde::Deserialize;
 
 /// One event. Unknown fields are ignored, so that a newer plugin may say more.
@@ -21,6 +21,11 @@ pub enum Event {
     /// There is no framework in the image.
     NoFramework {
         /// Why it could not be imported.
+        message: String,
+    },
+    /// The world that was asked for cannot be given.
+    Unavailable {
+        /// Why.
         message: String,
     },
     /// A file could not be collected.
@@ -109,6 +114,11 @@ pub struct EndEvent {
     pub reason: String,
     /// Of a failure: what it printed.
     pub output: Option<String>,
+    /// What the test printed, if state is watched.
+    pub captured: Option<String>,
+    /// What it changed, if state is watched.
+    #[serde(default)]
+    pub changes: Vec<StateChange>,
 }
 
 /// The outcome as the framework sees it.

@@ -7,7 +7,8 @@ pub mod reader;
 pub(crate) use ending::ARGUMENTS_REFUSED;
 pub use reader::{AttemptReader, AttemptReading, ExitSeen, ReadSample};
 
-use flakefarm_shared::{Order, ProjectSpec, TestId};
+use crate::conditions::Within;
+use flakefarm_shared::{Detail, Order, ProjectSpec, TestId, World};
 use serde::Serialize;
 
 /// Where the plugin lies in the image.
@@ -18,12 +19,15 @@ pub fn files() -> Vec<(String, &'static str)> {
     [
         ("run.py", include_str!("plugin/run.py")),
         ("flakefarm_channel.py", include_str!("plugin/flakefarm_channel.py")),
+        ("flakefarm_clock.py", include_str!("plugin/flakefarm_clock.py")),
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
         ("flakefarm_forks.py", include_str!("plugin/flakefarm_forks.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
         ("flakefarm_risks.py", include_str!("plugin/flakefarm_risks.py")),
         ("flakefarm_sources.py", include_str!("plugin/flakefarm_sources.py")),
+        ("flakefarm_state.py", include_str!("plugin/flakefarm_state.py")),
+        ("flakefarm_world.py", include_str!("plugin/flakefarm_world.py")),
     ]
     .map(|(name, content)| (name.to_owned(), content))
     .to_vec()
@@ -45,7 +49,10 @@ pub fn fork_server(project: &ProjectSpec) -> Vec<String> {
 
 /// What a [`fork_server`] prepares itself for.
 pub fn fork_server_request(project: &ProjectSpec) -> String {
-    let everything = request(project, &RunRequest::Run { tests: None, order: Order::Given });
+    let everything = request(
+        project,
+        &RunRequest::Run { tests: None, order: Order::Given, detail: Detail::Outcomes, world: World::Plain },
+    );
     String::from_utf8(everything).expect("JSON is UTF-8")
 }
 
@@ -79,6 +86,10 @@ pub enum RunRequest<'a> {
         tests: Option<&'a [TestId]>,
         /// In this order.
         order: Order,
+        /// Telling this much.
+        detail: Detail,
+        /// With this changed around them.
+        world: World,
     },
 }
 
@@ -90,6 +101,10 @@ struct Request<'a> {
     arguments: &'a [String],
     tests: Option<&'a [TestId]>,
     order: RequestOrder,
+    #[serde(skip_serializing_if = "Detail::is_outcomes")]
+    detail: Detail,
+    #[serde(skip_serializing_if = "Within::is_plain")]
+    world: Within,
 }
 
 #[derive(Serialize)]
@@ -98,22 +113,25 @@ enum RequestOrder {
     Given,
     Reversed,
     Shuffled { seed: u64 },
+    Listed,
 }
 
 /// The request in the form that the plugin reads from its stdin, to the end.
 pub fn request(project: &ProjectSpec, request: &RunRequest<'_>) -> Vec<u8> {
-    let (mode, tests, order) = match *request {
-        RunRequest::List => ("list", None, RequestOrder::Given),
-        RunRequest::Run { tests, order } => {
+    let (mode, tests, order, detail, world) = match *request {
+        RunRequest::List => ("list", None, RequestOrder::Given, Detail::Outcomes, World::Plain),
+        RunRequest::Run { tests, order, detail, world } => {
             let order = match order {
                 Order::Given => RequestOrder::Given,
                 Order::Reversed => RequestOrder::Reversed,
                 Order::Shuffled { seed } => RequestOrder::Shuffled { seed },
+                Order::AsListed => RequestOrder::Listed,
             };
-            ("run", tests, order)
+            ("run", tests, order, detail, world)
         }
     };
     let (paths, arguments) = (&project.test_paths, &project.arguments);
-    let request = Request { v: 1, mode, paths, arguments, tests, order };
+    let world = Within::of(world);
+    let request = Request { v: 1, mode, paths, arguments, tests, order, detail, world };
     serde_json::to_vec(&request).expect("a request serialises")
 }

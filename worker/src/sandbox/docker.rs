@@ -13,6 +13,7 @@ pub use running::RunningContainer;
 use super::engine::{ContainerGuard, Engine, Role, RuntimeChoice, infra};
 use super::hosts::{HOSTNAME, Hosts};
 use super::{SandboxRequest, seccomp};
+use crate::conditions::USER;
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, ResourcesUlimits};
@@ -89,7 +90,7 @@ impl DockerSandbox {
 
     /// See [`super::Sandbox::keep_ready`].
     pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16) {
-        self.pool.wish(Shape { image: image.to_owned(), limits: limits.clone() }, count);
+        self.pool.wish(Shape { image: image.to_owned(), limits: limits.clone(), user: USER }, count);
     }
 
     /// How many containers are started and wait for an attempt.
@@ -100,7 +101,8 @@ impl DockerSandbox {
     /// See [`super::Sandbox::start`].
     pub async fn start(&self, request: SandboxRequest) -> Result<RunningContainer, InfraError> {
         let timeout = Duration::from_millis(request.limits.attempt_timeout_ms);
-        let shape = Shape { image: request.image.clone(), limits: request.limits.clone() };
+        let shape =
+            Shape { image: request.image.clone(), limits: request.limits.clone(), user: request.user };
         let engine = self.launcher.engine.clone();
         if let Some(mut input) = words(&request)
             && let Some(launched) = self.pool.take(&shape)
@@ -263,10 +265,10 @@ fn container_body(
     runtime: Option<String>,
     hosts: Option<Mount>,
 ) -> ContainerCreateBody {
-    let limits = &shape.limits;
+    let (limits, user) = (&shape.limits, shape.user);
     let bytes = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let writable =
-        |size: u64, mode: &str| format!("rw,exec,nosuid,nodev,size={size},mode={mode},uid=1000,gid=1000");
+        |size: u64, mode: &str| format!("rw,exec,nosuid,nodev,size={size},mode={mode},uid={user},gid={user}");
     let tmpfs = HashMap::from([
         ("/work".to_owned(), writable(limits.scratch_bytes, "0755")),
         ("/tmp".to_owned(), writable(limits.scratch_bytes, "1777")),
@@ -312,7 +314,7 @@ fn container_body(
     ContainerCreateBody {
         image: Some(shape.image.clone()),
         hostname: Some(HOSTNAME.to_owned()),
-        user: Some("1000:1000".to_owned()),
+        user: Some(format!("{user}:{user}")),
         working_dir: Some("/work".to_owned()),
         entrypoint: Some(vec!["/bin/sh".to_owned()]),
         cmd: Some(cmd),
@@ -348,6 +350,7 @@ mod tests {
                 .iter()
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
+            user: USER,
             limits: Limits::default(),
             attempt: AttemptId { job: JobId::new(), index: 0 },
             sweep: SweepId::new(),

@@ -50,6 +50,8 @@ pub struct SandboxRequest {
     pub stdin: Vec<u8>,
     /// Environment variables, over those of the image.
     pub variables: BTreeMap<String, String>,
+    /// User and group it runs as.
+    pub user: u32,
     /// Limits of the attempt.
     pub limits: Limits,
     /// Which attempt, for labels.

@@ -3,6 +3,7 @@
 
 use super::nest::{Asked, GiveBack, Idle, Nest, NotStarted, Preparation, RunningNested, Use};
 use super::{DockerSandbox, LocalSandbox, RunningSandbox, Sandbox, SandboxRequest};
+use crate::conditions::USER;
 use flakefarm_shared::{InfraError, InfraStage, Limits, SandboxLevel};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -66,6 +67,12 @@ impl JobSandbox {
             return Err(failed(&format!("this worker does not offer the sandbox level {level}")));
         }
         match (&self.sandbox, level) {
+            // Every attempt in a nest has the same user.
+            (Sandbox::Docker(_), SandboxLevel::Nested | SandboxLevel::Forked) if request.user != USER => {
+                let instead = Some(format!("nested attempts run as user {USER}, not {}", request.user));
+                let running = self.sandbox.start(request).await?;
+                Ok(Started { running, level: SandboxLevel::Container, instead })
+            }
             (Sandbox::Docker(docker), SandboxLevel::Nested | SandboxLevel::Forked) => {
                 let preparation = preparation.filter(|_| level == SandboxLevel::Forked);
                 // Large futures, and one of them per attempt that runs.

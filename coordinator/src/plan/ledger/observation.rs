@@ -2,11 +2,13 @@
 
 use flakefarm_shared::{Digest, Failure, Order, SandboxLevel, Scope, UnixMicros, WorkerId, World};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// How the world of one observation differed from the others: by what else ran, and in which order.
+/// How the world of one observation differed from the others: by what else ran, in which order, and
+/// by what was changed around the tests on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
@@ -20,39 +22,55 @@ pub enum Condition {
     Alone,
     /// Its file alone.
     File,
+    /// Chosen tests in a chosen order.
+    Chosen,
+    /// Something was changed around the tests, whatever else ran.
+    World(World),
 }
 
 impl Condition {
-    /// All conditions, in the order reports list them.
-    pub const ALL: [Condition; 5] =
-        [Condition::Given, Condition::Reversed, Condition::Shuffled, Condition::Alone, Condition::File];
+    /// The conditions of plain attempts, in the order reports list them.
+    pub const PLAIN: [Condition; 6] = [
+        Condition::Given,
+        Condition::Reversed,
+        Condition::Shuffled,
+        Condition::Alone,
+        Condition::File,
+        Condition::Chosen,
+    ];
 
     /// The condition of an attempt.
-    pub fn of(scope: Scope, order: Order) -> Self {
+    pub fn of(scope: Scope, order: Order, world: World) -> Self {
+        if !world.is_plain() {
+            return Condition::World(world);
+        }
         match (scope, order) {
-            (Scope::Test, Order::Given | Order::Reversed | Order::Shuffled { .. }) => Condition::Alone,
-            (Scope::File, Order::Given | Order::Reversed | Order::Shuffled { .. }) => Condition::File,
+            (Scope::Test, _) => Condition::Alone,
+            (Scope::File, _) => Condition::File,
             (Scope::Suite, Order::Given) => Condition::Given,
             (Scope::Suite, Order::Reversed) => Condition::Reversed,
             (Scope::Suite, Order::Shuffled { .. }) => Condition::Shuffled,
+            (Scope::Suite, Order::AsListed) => Condition::Chosen,
         }
     }
 
     /// The stable words used in reports.
-    pub fn words(self) -> &'static str {
+    pub fn words(self) -> Cow<'static, str> {
         match self {
-            Condition::Given => "given order",
-            Condition::Reversed => "reversed",
-            Condition::Shuffled => "shuffled",
-            Condition::Alone => "alone",
-            Condition::File => "file alone",
+            Condition::Given => "given order".into(),
+            Condition::Reversed => "reversed".into(),
+            Condition::Shuffled => "shuffled".into(),
+            Condition::Alone => "alone".into(),
+            Condition::File => "file alone".into(),
+            Condition::Chosen => "chosen tests".into(),
+            Condition::World(world) => world.to_string().into(),
         }
     }
 }
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.words())
+        f.write_str(&self.words())
     }
 }
 
@@ -97,7 +115,7 @@ pub struct AttemptFacts {
 impl AttemptFacts {
     /// Its condition.
     pub fn condition(&self) -> Condition {
-        Condition::of(self.scope, self.order)
+        Condition::of(self.scope, self.order, self.world)
     }
 }
 

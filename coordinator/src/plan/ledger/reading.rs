@@ -60,30 +60,22 @@ impl Ledger {
         self.listed.iter().filter(|seen| !seen.is_empty()).chain(self.unlisted.values())
     }
 
-    /// Attempts and failures of `test` by condition, with nothing changed around it; conditions
-    /// without attempts left out.
+    /// Attempts and failures of `test` by condition, conditions without attempts left out.
     pub fn counts(&self, test: &TestId) -> Vec<ConditionCount> {
-        let observations = self.observations(test);
-        Condition::ALL
-            .into_iter()
-            .map(|condition| {
-                let (mut attempts, mut failures) = (0, 0);
-                for observation in
-                    observations.iter().filter(|o| o.world.is_plain() && o.condition() == condition)
-                {
-                    match observation.seen {
-                        Seen::Pass => attempts += 1,
-                        Seen::Fail(_) => {
-                            attempts += 1;
-                            failures += 1;
-                        }
-                        Seen::Skip => {}
-                    }
-                }
-                ConditionCount { condition, attempts, failures }
-            })
-            .filter(|count| count.attempts > 0)
-            .collect()
+        let mut counts: BTreeMap<Condition, ConditionCount> = BTreeMap::new();
+        for observation in self.observations(test) {
+            let failed = match observation.seen {
+                Seen::Pass => 0,
+                Seen::Fail(_) => 1,
+                Seen::Skip => continue,
+            };
+            let condition = observation.condition();
+            let count =
+                counts.entry(condition).or_insert(ConditionCount { condition, attempts: 0, failures: 0 });
+            count.attempts += 1;
+            count.failures += failed;
+        }
+        counts.into_values().collect()
     }
 
     /// Whether a job of that name was planned or heard of.
@@ -126,7 +118,9 @@ impl Ledger {
     /// Attempts on one test in which nothing ran.
     pub fn nothing_ran_alone(&self) -> u32 {
         let nothing = |record: &&AttemptRecord| {
-            record.scope == Scope::Test && matches!(record.end, AttemptEnd::NothingRan { .. })
+            record.scope == Scope::Test
+                && record.world.is_plain()
+                && matches!(record.end, AttemptEnd::NothingRan { .. })
         };
         u32::try_from(self.records().filter(nothing).count()).expect("attempts are counted in 32 bits")
     }
@@ -179,8 +173,9 @@ impl Ledger {
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for observations in self.each_observed() {
-            let passed = observations.iter().any(|o| matches!(o.seen, Seen::Pass));
-            let failed = observations.iter().any(|o| matches!(o.seen, Seen::Fail(_)));
+            let witnesses = || observations.iter().filter(|o| o.world.role().witnesses_flakiness());
+            let passed = witnesses().any(|o| matches!(o.seen, Seen::Pass));
+            let failed = witnesses().any(|o| matches!(o.seen, Seen::Fail(_)));
             match (passed, failed) {
                 (true, true) => tally.both += 1,
                 (true, false) => tally.only_passed += 1,
@@ -214,6 +209,12 @@ impl Ledger {
     pub fn container_seconds(&self) -> f64 {
         let micros: u64 = self.records().map(|record| record.wall_us).sum();
         micros as f64 / 1e6
+    }
+
+    /// The same without attempts in which something was changed on purpose.
+    pub fn plain_container_seconds(&self) -> f64 {
+        let plain = self.records().filter(|record| record.world.is_plain());
+        plain.map(|record| record.wall_us).sum::<u64>() as f64 / 1e6
     }
 
     /// Mean duration in seconds of attempts of `scope` that ran to their end or were interrupted, with
@@ -253,10 +254,11 @@ impl Ledger {
         selected.iter().filter(|test| !self.has_sample(test, key, index)).cloned().collect()
     }
 
-    /// Files that could not be collected in some attempt, by path, each with one of its errors.
+    /// Files that could not be collected in some plain attempt, by path, each with one of its errors.
     pub fn collection_errors(&self) -> Vec<CollectionError> {
         let mut errors: BTreeMap<&str, &str> = BTreeMap::new();
-        for error in self.records().flat_map(|record| &record.collection_errors) {
+        let plain = self.records().filter(|record| record.world.is_plain());
+        for error in plain.flat_map(|record| &record.collection_errors) {
             let message = errors.entry(&error.path).or_insert(&error.message);
             *message = (*message).min(&error.message);
         }
@@ -267,9 +269,10 @@ impl Ledger {
         errors.into_iter().map(own).collect()
     }
 
-    /// Why nothing ran in attempts in which something should have, each reason once.
+    /// Why nothing ran in plain attempts in which something should have, each reason once.
     pub fn nothing_ran(&self) -> BTreeSet<&str> {
         self.records()
+            .filter(|record| record.world.is_plain())
             .filter_map(|record| match &record.end {
                 AttemptEnd::NothingRan { reason } => Some(reason.as_str()),
                 AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {

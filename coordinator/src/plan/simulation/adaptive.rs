@@ -12,8 +12,9 @@ fn adaptive(scope: ScopeChoice, guarantee: Guarantee) -> Question {
 #[track_caller]
 fn everything_is_answered(model: &Model, question: &Question, ledger: &Ledger, history: &History) {
     let answers = answers(question, ledger, history);
+    let worlds = WorldsSeen::read(ledger);
     for TestModel { id: test, nature, .. } in model.tests() {
-        let found = assess(question, ledger, &answers, test);
+        let found = assess(question, ledger, &answers, &worlds, test);
         let text = &found.stopped_because;
         let allowed: &[Verdict] = match nature {
             Nature::Steady => &[Verdict::Healthy],
@@ -25,7 +26,11 @@ fn everything_is_answered(model: &Model, question: &Question, ledger: &Ledger, h
             | Nature::VictimOf(_)
             | Nature::Needs(_)
             | Nature::Crashes(_)
-            | Nature::HangsInSuites => &[Verdict::Flaky, Verdict::Healthy, Verdict::Broken],
+            | Nature::HangsInSuites
+            | Nature::FailsUnder(_)
+            | Nature::PassesUnder(_) => {
+                &[Verdict::Flaky, Verdict::Fragile, Verdict::Healthy, Verdict::Broken]
+            }
         };
         assert!(allowed.contains(&found.verdict), "{test} {nature:?}: {:?} {text}", found.verdict);
         let answer = answers.of(question, ledger, test).answer;

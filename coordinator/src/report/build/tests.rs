@@ -1,31 +1,23 @@
 //! Reports of small ledgers.
 
 use super::*;
-use crate::plan::{Confidence, Guarantee, ScopeChoice, TestFilter};
+use crate::plan::{ScopeChoice, TestFilter};
 use flakefarm_shared::{
     AttemptRecord, AttemptSpec, Failure, InfraError, InfraStage, JobId, JobReport, Outcome, Phase, Sample,
     SweepId, WorkerId,
 };
 use flakefarm_shared::{FailureKind, Order, SandboxLevel, Selection, World};
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU32;
 
 const VICTIM: &str = "tests/test a.py::test_v[it's]";
 const STEADY: &str = "tests/test_b.py::test_s";
 
 fn question(tests: &[&str]) -> Question {
     Question {
-        kind: QuestionKind::Detect,
         runs: Runs::Fixed(NonZeroU32::new(4).expect("four")),
         scope: ScopeChoice::Suite,
-        order: None,
-        seed: 7,
-        confidence: Confidence::DEFAULT,
-        max_flake_rate: crate::plan::Rate::DEFAULT,
-        guarantee: Guarantee::default(),
-        budget: None,
-        workers: NonZeroU16::new(1).expect("one"),
         tests: TestFilter(tests.iter().map(|&test| test.to_owned()).collect()),
-        sandbox: crate::plan::SandboxChoice::Container,
+        ..Question::detect(7)
     }
 }
 
@@ -102,6 +94,7 @@ fn ledger(attempts: &[(Order, Option<bool>)]) -> Ledger {
             .map_or_else(Vec::new, |failed| vec![sample(VICTIM, 1, failed), sample(STEADY, 0, false)]),
         output: None,
         collection_errors: Vec::new(),
+        details: Vec::new(),
     });
     let report =
         JobReport { v: 1, job: JobId::derive(sweep, "job"), listing: None, attempts: records.collect() };

@@ -2,6 +2,7 @@
 
 use super::super::model::{InfrastructureError, SignatureCount, TestReport};
 use super::super::{svg, words};
+use super::experiment::experiment;
 use super::{badge, id, short};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub(super) fn card(
                     p { b { (sentence(&words::category(&cause.category))) } span class="quiet" { " · " (words::percent(cause.confidence)) " sure" } }
                     ul { @for line in &cause.evidence { li { (words::visible(line)) } } }
                 }
+                @if let Some(found) = &cause.experiment { (experiment(found, outputs)) }
             }
             (svg::attempts(test, infrastructure))
             div class="pair" {
@@ -60,7 +62,7 @@ fn sentence(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-fn command(what: &str, text: &str) -> Markup {
+pub(super) fn command(what: &str, text: &str) -> Markup {
     html! { div class="command" { span class="quiet" { (what) } code { (words::visible(text)) } } }
 }
 

@@ -2,6 +2,8 @@
 //! in size however large the sweep. Text of tests is escaped by the template and made visible first.
 
 mod card;
+mod experiment;
+mod matrix;
 
 use super::model::{Report, TestReport, Verdict};
 use super::{svg, words};
@@ -34,6 +36,8 @@ pub fn render(report: &Report, outputs: &BTreeMap<String, String>) -> String {
                 (header(report))
                 main {
                     (overview(&notable))
+                    (matrix::clusters(report))
+                    (matrix::matrix(&notable))
                     @for (i, test) in notable.iter().take(CARDS).enumerate() {
                         (card::card(i, test, &report.sweep.infrastructure, outputs))
                     }

@@ -1,30 +1,18 @@
 //! Verdicts and their reasons from letters.
 
 use super::*;
-use crate::plan::{
-    Confidence, Guarantee, History, QuestionKind, Rate, Runs, ScopeChoice, TestFilter, answers,
-};
+use crate::plan::{History, Runs, answers};
 use crate::score::Category;
 use flakefarm_shared::{
     AttemptEnd, AttemptRecord, AttemptSpec, Digest, Failure, FailureKind, JobId, JobReport, Order, Outcome,
     Phase, Sample, SandboxLevel, Scope, Selection, WIRE_VERSION, WorkerId, World,
 };
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU32;
 
 fn question(runs: Option<u32>) -> Question {
     Question {
-        kind: QuestionKind::Detect,
         runs: runs.map_or(Runs::Adaptive, |runs| Runs::Fixed(NonZeroU32::new(runs).unwrap())),
-        scope: ScopeChoice::Auto,
-        order: None,
-        seed: 1,
-        confidence: Confidence::DEFAULT,
-        max_flake_rate: Rate::DEFAULT,
-        guarantee: Guarantee::default(),
-        budget: None,
-        workers: NonZeroU16::MIN,
-        tests: TestFilter::default(),
-        sandbox: crate::plan::SandboxChoice::Container,
+        ..Question::detect(1)
     }
 }
 
@@ -45,7 +33,7 @@ fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
             // Shuffles of one line differ, unlike those that a digit repeats.
             let order = match order {
                 Order::Shuffled { seed } => Order::Shuffled { seed: seed + u64::from(index) },
-                Order::Given | Order::Reversed => *order,
+                Order::Given | Order::Reversed | Order::AsListed => *order,
             };
             specs.push(AttemptSpec { index, ..AttemptSpec::plain(*scope, tests.clone(), order) });
             let kind = match letter {
@@ -89,6 +77,7 @@ fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
                 samples: vec![sample],
                 output: None,
                 collection_errors: Vec::new(),
+                details: Vec::new(),
             });
         }
         ledger.note_planned(&key, &specs);
@@ -107,7 +96,8 @@ fn judged(runs: Option<u32>, lines: &[((Scope, Order), &str)]) -> Assessment {
     let lines: Vec<_> = lines.iter().map(|((scope, order), letters)| (*scope, *order, *letters)).collect();
     let (question, ledger) = (question(runs), ledger(&lines));
     let answers = answers(&question, &ledger, &History::default());
-    assess(&question, &ledger, &answers, &TestId::from("tests/test_a.py::test_a"))
+    let worlds = WorldsSeen::read(&ledger);
+    assess(&question, &ledger, &answers, &worlds, &TestId::from("tests/test_a.py::test_a"))
 }
 
 #[test]

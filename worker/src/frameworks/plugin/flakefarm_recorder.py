@@ -10,13 +10,16 @@ import flakefarm_quiet as quiet
 import flakefarm_sources as sources
 from flakefarm_channel import clean
 from flakefarm_failures import bounded, describe, describe_report
+from flakefarm_state import Watcher
 
 WARNING_LIMIT = 8
 REASON_LIMIT = 2000
 
 
-def recorder_for(pytest, channel, request, root):
+def recorder_for(pytest, channel, request, root, world):
     """A plugin object for one session of the given pytest."""
+
+    from _pytest.runner import runtestprotocol
 
     hookimpl = pytest.hookimpl
     exit_error = pytest.exit.Exception
@@ -62,10 +65,14 @@ def recorder_for(pytest, channel, request, root):
             self.collected(session.items)
             if self.listing:
                 self.read_sources(session)
+            self.world.collected()
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_protocol(self, item):
             self.test_starts(item)
+            if self.world.runs == 2:
+                # Without a next test, fixtures of all scopes are torn down after it.
+                self.first_run_ended(runtestprotocol(item, log=False, nextitem=None))
             yield
             self.test_ended()
 
@@ -75,7 +82,12 @@ def recorder_for(pytest, channel, request, root):
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_call(self):
-            yield from self.measured()
+            changed = self.world.call()
+            if changed is None:
+                yield from self.measured()
+            else:
+                with changed:
+                    yield from self.measured()
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_teardown(self):
@@ -129,19 +141,22 @@ def recorder_for(pytest, channel, request, root):
             def pytest_ignore_collect(self, path, config):
                 return self.ignored(str(path), config)
 
-    return Collecting(channel, request, root)
+    return Collecting(channel, request, root, world)
 
 
 class Recorder:
     """What the hooks do. Clocks are bound to the object, out of reach of frozen time."""
 
-    def __init__(self, channel, request, root):
+    def __init__(self, channel, request, root, world):
         self.channel = channel
+        self.world = world
         self.root = root
         self.listing = request["mode"] == "list"
         self.order = request["order"]
         selected = request["tests"]
+        self.listed = {} if selected is None else dict((test, place) for place, test in enumerate(selected))
         self.selected = None if selected is None else set(selected)
+        self.watcher = Watcher(root) if request.get("detail") == "state" else None
         self.files = None
         self.ids = {}
         self.missing = []
@@ -213,6 +228,8 @@ class Recorder:
         elif kind == "shuffled":
             seed = self.order["seed"]
             chosen.sort(key=lambda item: shuffle_key(seed, self.ids[id(item)]))
+        elif kind == "listed":
+            chosen.sort(key=lambda item: self.listed.get(self.ids[id(item)], 0))
         items[:] = chosen
         return left_out
 
@@ -266,7 +283,16 @@ class Recorder:
     def test_starts(self, item):
         self.position += 1
         self.running = Running(self.id_of(item), self.position)
+        self.world.test_starts(self.running.test)
+        if self.watcher is not None:
+            self.watcher.before()
         self.channel.send({"e": "start", "test": self.running.test, "i": self.position})
+
+    def first_run_ended(self, reports):
+        """Of two runs the second counts, unless the first failed: then it is no matter of running twice."""
+        if any(report.outcome == "failed" for report in reports):
+            self.running.reports.extend(reports)
+        self.running.wall = self.running.cpu = 0.0
 
     def describe_failure(self, call, report):
         if report.outcome != "failed":
@@ -294,8 +320,12 @@ class Recorder:
     def test_ended(self):
         running, self.running = self.running, None
         result = running.result()
+        if result is not None and self.watcher is not None:
+            result["captured"] = running.captured()
+            result["changes"] = self.watcher.after()
         if result is not None:
             self.channel.send(result)
+        self.world.test_ended()
 
 
 class Running:
@@ -353,9 +383,15 @@ class Running:
             except Exception as error:
                 text = "the failure could not be printed: %s" % type(error).__name__
             parts.append("----- %s failed -----\n%s\n" % (report.when, text))
-        for title, text in self.reports[-1].sections:
-            parts.append("----- %s -----\n%s\n" % (title, text))
-        return bounded("".join(parts))
+        return bounded("".join(parts) + self.sections())
+
+    def captured(self):
+        """What the test printed, without what pytest says of it."""
+        return bounded(self.sections())
+
+    def sections(self):
+        sections = self.reports[-1].sections if self.reports else []
+        return "".join("----- %s -----\n%s\n" % (title, text) for title, text in sections)
 
 
 def shuffle_key(seed, test):

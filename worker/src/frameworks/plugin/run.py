@@ -34,6 +34,14 @@ def main():
         sys.stderr.write("flakefarm: this plugin does not speak version %r\n" % (request.get("v"),))
         return 96
 
+    from flakefarm_world import Unavailable, world_for
+
+    try:
+        world = world_for(request)
+    except Unavailable as error:
+        channel.send({"e": "unavailable", "message": str(error)})
+        return 95
+
     # As `python -m pytest` has it: the project's root comes first on the path, and nothing of ours.
     try:
         sys.path[0] = root
@@ -49,7 +57,7 @@ def main():
     sys.path.remove(here)
     arguments = arguments_for(request, root, os.environ)
     sys.argv = [os.path.join(os.path.dirname(pytest.__file__), "__main__.py")] + arguments
-    recorder = recorder_for(pytest, channel, request, root)
+    recorder = recorder_for(pytest, channel, request, root, world)
     plugins = [recorder]
     if server is not None:
         server.recorder = recorder

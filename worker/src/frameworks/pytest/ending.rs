@@ -21,6 +21,7 @@ pub(super) struct Evidence<'a> {
     pub(super) missing: usize,
     pub(super) collection_errors: usize,
     pub(super) no_framework: Option<&'a str>,
+    pub(super) unavailable: Option<&'a str>,
 }
 
 /// How the attempt ended. A test is charged only if it was running when the interpreter died, and
@@ -34,6 +35,9 @@ pub(super) fn decide(evidence: &Evidence<'_>, exit: ExitSeen, stderr: &str) -> A
         return AttemptEnd::NothingRan {
             reason: format!("pytest cannot be imported in the environment: {message}"),
         };
+    }
+    if let Some(message) = evidence.unavailable {
+        return AttemptEnd::NothingRan { reason: message.to_owned() };
     }
     if let Some(code) = evidence.finished {
         let useful = if evidence.listing { evidence.collected.unwrap_or(0) } else { evidence.samples };

@@ -5,7 +5,9 @@ use super::ending::{Evidence, charged, decide};
 use crate::frameworks::events::{self, EndEvent, EndOutcome, Event, Mode};
 use crate::frameworks::signature::signature;
 use flakefarm_shared::attempt::CollectionError;
-use flakefarm_shared::{AttemptEnd, Failure, FailureKind, Outcome, Phase, Sample, TestId, TestSource};
+use flakefarm_shared::{
+    AttemptEnd, Failure, FailureKind, Outcome, Phase, Sample, StateChange, TestId, TestSource,
+};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,8 @@ pub struct AttemptReading {
     pub end: AttemptEnd,
     /// What it said of each test, in the order they ended.
     pub samples: Vec<ReadSample>,
+    /// What tests printed and changed, if that was asked for.
+    pub details: Vec<ReadDetail>,
     /// Files that could not be collected.
     pub collection_errors: Vec<CollectionError>,
     /// `pytest 9.2.0, CPython 3.11.2`; empty if it did not come to that.
@@ -50,6 +54,17 @@ pub struct ReadSample {
     pub sample: Sample,
     /// The output of a failing test.
     pub output: Option<String>,
+}
+
+/// What a test printed and changed; its output is not stored yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadDetail {
+    /// The test.
+    pub test: TestId,
+    /// What it printed.
+    pub output: String,
+    /// What it changed.
+    pub changes: Vec<StateChange>,
 }
 
 #[derive(Debug)]
@@ -74,8 +89,10 @@ pub struct AttemptReader {
     running: Option<Running>,
     ended: HashSet<TestId>,
     samples: Vec<ReadSample>,
+    details: Vec<ReadDetail>,
     finished: Option<i64>,
     no_framework: Option<String>,
+    unavailable: Option<String>,
     last_event: Option<Instant>,
     garbage: u64,
 }
@@ -100,6 +117,7 @@ impl AttemptReader {
                 self.listing = mode == Mode::List;
             }
             Event::NoFramework { message } => self.no_framework = Some(message),
+            Event::Unavailable { message } => self.unavailable = Some(message),
             Event::CollectError { path, message } => {
                 // A file that two collectors want (module and doctests) fails twice.
                 if !self.collection_errors.iter().any(|known| known.path == path) {
@@ -120,7 +138,7 @@ impl AttemptReader {
         }
     }
 
-    fn test_ended(&mut self, end: EndEvent) {
+    fn test_ended(&mut self, mut end: EndEvent) {
         if self.running.as_ref().is_some_and(|running| running.test == end.test) {
             self.running = None;
         }
@@ -128,6 +146,10 @@ impl AttemptReader {
         if !wanted || !self.ended.insert(end.test.clone()) {
             self.garbage += 1;
             return;
+        }
+        if let Some(output) = end.captured.take() {
+            let changes = std::mem::take(&mut end.changes);
+            self.details.push(ReadDetail { test: end.test.clone(), output, changes });
         }
         self.samples.push(sample_of(end));
     }
@@ -158,6 +180,12 @@ impl AttemptReader {
         self.conclude_at(exit, stderr, Instant::now())
     }
 
+    /// The reading of an attempt that was not made, because its world cannot be given.
+    pub(crate) fn conclude_not_given(mut self, why: String) -> AttemptReading {
+        self.unavailable = Some(why);
+        self.conclude(ExitSeen { exit_code: 0, oom: false, timed_out: None }, "")
+    }
+
     fn conclude_at(mut self, exit: ExitSeen, stderr: &str, now: Instant) -> AttemptReading {
         let running = self.running.take();
         let evidence = Evidence {
@@ -171,6 +199,7 @@ impl AttemptReader {
             missing: self.missing.len(),
             collection_errors: self.collection_errors.len(),
             no_framework: self.no_framework.as_deref(),
+            unavailable: self.unavailable.as_deref(),
         };
         let end = decide(&evidence, exit, stderr);
         if let (AttemptEnd::Interrupted { by, .. }, Some(running)) = (&end, &running) {
@@ -183,6 +212,7 @@ impl AttemptReader {
         AttemptReading {
             end,
             samples: self.samples,
+            details: self.details,
             collection_errors: self.collection_errors,
             framework_version: self.version,
             tests,

@@ -30,6 +30,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Shape {
     pub(super) image: String,
     pub(super) limits: Limits,
+    pub(super) user: u32,
 }
 
 #[derive(Debug)]

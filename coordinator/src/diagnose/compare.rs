@@ -1,0 +1,52 @@
+//! What diagnosis makes of a comparison of two arms: how sure a difference is, or how much speaks for
+//! it so far.
+
+use crate::plan::Confidence;
+use crate::score::{Comparison, Counts, Decision};
+use std::num::NonZeroU32;
+
+/// What two arms show.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Judgement {
+    /// Their rates differ, with this confidence.
+    Different {
+        /// One minus the risk that the difference is chance, all comparisons considered.
+        confidence: f64,
+    },
+    /// Undecided, or alike.
+    Open {
+        /// The evidence for a difference: an e-value.
+        evidence: f64,
+    },
+}
+
+/// One of several comparisons that are to be right together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Comparing {
+    comparison: Comparison,
+    risk: f64,
+}
+
+impl Comparing {
+    /// One of `arms` comparisons.
+    pub(super) fn new(confidence: Confidence, arms: NonZeroU32) -> Self {
+        Self { comparison: Comparison::new(confidence, arms), risk: confidence.risk() }
+    }
+
+    /// Compares an arm with its baseline.
+    pub(super) fn judge(self, baseline: Counts, arm: Counts) -> Judgement {
+        match self.comparison.judge(baseline, arm) {
+            Decision::Differs(found) => {
+                // What evidence there is beyond the bar lowers the risk in proportion.
+                let risk = self.risk * (found.needed / found.evidence).min(1.0);
+                Judgement::Different { confidence: 1.0 - risk }
+            }
+            Decision::Same(found) | Decision::Open(found) => Judgement::Open { evidence: found.evidence },
+        }
+    }
+}
+
+/// Failures per attempt; 0 without attempts.
+pub(super) fn rate(counts: Counts) -> f64 {
+    counts.rate().unwrap_or_default()
+}

@@ -1,0 +1,20 @@
+//! Why is a test flaky? Controlled experiments on the same engine as every other question: arms that
+//! differ in one condition, compared as attempts come in, until one explains the test. Pure: what to
+//! run next and what is known so far are functions of the question and the ledger.
+
+pub mod bisect;
+mod category;
+mod cause;
+mod compare;
+mod investigate;
+mod order;
+mod planner;
+mod search;
+mod sequence;
+#[cfg(test)]
+mod simulation;
+mod trials;
+
+pub use category::CauseCategory;
+pub use cause::{Diagnosis, judge};
+pub use planner::plan;

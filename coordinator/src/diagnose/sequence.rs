@@ -1,0 +1,17 @@
+//! The order in which an attempt runs its tests, worked out as the plugin does it.
+
+use flakefarm_shared::{Order, TestId};
+use sha2::{Digest as _, Sha256};
+
+/// `tests`, as collected, in `order`.
+pub(super) fn sequence(tests: &[TestId], order: Order) -> Vec<TestId> {
+    let mut sequence = tests.to_vec();
+    match order {
+        Order::Given | Order::AsListed => {}
+        Order::Reversed => sequence.reverse(),
+        Order::Shuffled { seed } => {
+            sequence.sort_by_cached_key(|test| <[u8; 32]>::from(Sha256::digest(format!("{seed}:{test}"))));
+        }
+    }
+    sequence
+}

@@ -1,0 +1,278 @@
+//! The panel: the suite under other worlds, once each, before anything is repeated; then a closer
+//! look, alone, at what failed there. What is seen in another world is no clean run of a guarantee
+//! and no failure of the plain rate.
+
+use super::chains::{self, Slot};
+use super::costs::Costs;
+use super::funds::Funds;
+use super::ledger::Ledger;
+use super::worlds::WorldsSeen;
+use super::{Condition, PlannedJob, Question, ScopeChoice, Seen, alone, batch, slots};
+use flakefarm_shared::project::Network;
+use flakefarm_shared::{
+    AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Scope, Selection, TestId, World, Zone,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+/// Names of jobs that run the suite in a world, and of those that look closer.
+const FAMILY: &str = "panel";
+const LOOKS_FAMILY: &str = "look/";
+/// Attempts of a closer look, alone in that world, and in the plain one.
+const LOOKS: u32 = 2;
+const PLAIN_LOOKS: u32 = 3;
+/// Tests of one world that are looked at.
+const LOOKED_AT: usize = 30;
+
+/// The worlds of the quick panel: with given, reversed and shuffled, eleven suite attempts, and one
+/// more that depends on the project.
+const QUICK: [World; 8] = [
+    World::Twice,
+    World::TimeZone(Zone::Ahead),
+    World::TimeZone(Zone::Behind),
+    World::Clock(ClockStart::LeapDay),
+    World::CpuContention { hogs: 8 },
+    World::Clock(ClockStart::MonthEnd),
+    World::Clock(ClockStart::YearEnd),
+    World::RandomSeed { seed: 1 },
+];
+
+/// How much a sweep varies before it repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Panel {
+    /// About ten conditions.
+    #[default]
+    Quick,
+    /// Every condition there is.
+    Full,
+    /// Orders only.
+    None,
+}
+
+impl Panel {
+    /// All panels, in the order help texts list them.
+    pub const ALL: [Panel; 3] = [Panel::Quick, Panel::Full, Panel::None];
+
+    /// The stable word used on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Panel::Quick => "quick",
+            Panel::Full => "full",
+            Panel::None => "none",
+        }
+    }
+
+    /// Its worlds for `project`. [`World::NetworkOn`] is among them where the plain run has no
+    /// network: for tests that were seen to ask for one, not for the suite.
+    pub fn worlds(self, project: &ProjectSpec) -> Vec<World> {
+        let pinned = project.variables.get("PYTHONHASHSEED").is_some_and(|seed| seed != "random");
+        let with_network = project.limits.network == Network::Bridge;
+        match self {
+            Panel::None => Vec::new(),
+            Panel::Quick => {
+                let last = if with_network {
+                    World::NetworkOff
+                } else if pinned {
+                    World::HashSeed(HashSeed::Random)
+                } else {
+                    World::DirectoryOrder { seed: 1 }
+                };
+                let network = (!with_network).then_some(World::NetworkOn);
+                QUICK.into_iter().chain([last]).chain(network).collect()
+            }
+            Panel::Full => World::catalogue()
+                .iter()
+                .copied()
+                // What the plain run has already.
+                .filter(|world| match world {
+                    World::NetworkOff => with_network,
+                    World::NetworkOn => !with_network,
+                    World::HashSeed(HashSeed::Random) => pinned,
+                    _ => true,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for Panel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Not a panel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no panel: choose `quick`, `full` or `none`")]
+pub struct UnknownPanel(String);
+
+impl FromStr for Panel {
+    type Err = UnknownPanel;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Panel::ALL.into_iter().find(|panel| panel.word() == text).ok_or_else(|| UnknownPanel(text.to_owned()))
+    }
+}
+
+/// What the panel wants.
+#[derive(Default)]
+pub(super) struct Wanted {
+    /// Attempts again that gave too little.
+    follow_ups: Vec<PlannedJob>,
+    /// The suite in other worlds; the first has this number.
+    suite: Vec<batch::Wanted>,
+    first_free: usize,
+    /// Closer looks; the first job of them has this number.
+    looks: Vec<batch::Wanted>,
+    first_look: usize,
+    /// Runs alone in the plain world that tests need to be compared with, by place in the ledger.
+    pub(super) plain_alone: Vec<(usize, u32)>,
+}
+
+impl Wanted {
+    /// Drops what `funds` do not pay for; whether they paid for all.
+    pub(super) fn bought(&mut self, funds: &mut Funds, costs: &Costs<'_>) -> bool {
+        let attempts = |wanted: &Self| wanted.follow_ups.len() + wanted.suite.len() + wanted.looks.len();
+        let before = attempts(self);
+        self.follow_ups.retain(|job| funds.buy_job(job, costs));
+        // What is numbered is made in order.
+        let paid = self.suite.iter().take_while(|wanted| funds.buy(wanted.seconds)).count();
+        self.suite.truncate(paid);
+        self.looks.retain(|wanted| funds.buy(wanted.seconds));
+        attempts(self) == before
+    }
+
+    /// As jobs, the suite in other worlds first.
+    pub(super) fn into_jobs(self, workers: usize) -> Vec<PlannedJob> {
+        let mut jobs = self.follow_ups;
+        jobs.extend(batch::pack(self.suite, workers, |place| {
+            format!("{FAMILY}/{:05}", self.first_free + place)
+        }));
+        let looks = batch::pack(self.looks, workers, |_| String::new());
+        jobs.extend(
+            looks
+                .into_iter()
+                .zip(self.first_look..)
+                .map(|(job, number)| PlannedJob { key: format!("{LOOKS_FAMILY}{number:05}"), ..job }),
+        );
+        jobs
+    }
+}
+
+/// Reads off the ledger what the panel of `question` wants next. Waits until a plain attempt on the
+/// suite has said what one costs and what passes.
+pub(super) fn plan(question: &Question, selected: &[TestId], costs: &Costs<'_>, ledger: &Ledger) -> Wanted {
+    let mut wanted = Wanted::default();
+    if question.panel.is_empty() || question.scope != ScopeChoice::Auto || costs.suite().is_none() {
+        return wanted;
+    }
+    let priced = |spec: AttemptSpec| batch::Wanted { seconds: costs.of(&spec), spec };
+    let tests = slots::everything(question, selected);
+    let slots: Vec<Slot> = question
+        .panel
+        .iter()
+        .filter(|world| **world != World::NetworkOn)
+        .map(|world| Slot { scope: Scope::Suite, order: Order::Given, tests: tests.clone(), world: *world })
+        .collect();
+    let chains = chains::follow(FAMILY, &slots, ledger);
+    wanted.follow_ups = chains.follow_ups;
+    wanted.first_free = chains.first_free;
+    wanted.suite = chains.wanted.into_iter().map(priced).collect();
+
+    let looks = Looks::read(ledger);
+    wanted.first_look = looks.jobs;
+    for (test, world) in differing(question, selected, ledger) {
+        let place = ledger.place(test).expect("selected tests are listed");
+        wanted.plain_alone.push((place, PLAIN_LOOKS));
+        if !looks.planned.contains(&(place, world)) {
+            let spec = AttemptSpec { world, ..alone::spec(test) };
+            wanted.looks.extend(std::iter::repeat_n(priced(spec), LOOKS as usize));
+        }
+    }
+    wanted
+}
+
+/// Closer looks that were planned.
+struct Looks {
+    planned: BTreeSet<(usize, World)>,
+    jobs: usize,
+}
+
+impl Looks {
+    fn read(ledger: &Ledger) -> Self {
+        let mut looks = Looks { planned: BTreeSet::new(), jobs: 0 };
+        for attempt in ledger.keys_of(LOOKS_FAMILY).flat_map(|key| ledger.attempts_of(key)) {
+            if let Some(AttemptSpec { tests: Selection::Only(tests), world, .. }) = attempt.spec {
+                let places = tests.iter().filter_map(|test| ledger.place(test));
+                looks.planned.extend(places.map(|place| (place, *world)));
+            }
+        }
+        looks.jobs = ledger.keys_of(LOOKS_FAMILY).count();
+        looks
+    }
+}
+
+/// Tests that do in one world what they never do in the plain one, with that world: as many of each
+/// world as are looked at, one of each failure before a second of any.
+fn differing<'a>(question: &Question, selected: &'a [TestId], ledger: &Ledger) -> Vec<(&'a TestId, World)> {
+    let worlds = WorldsSeen::read(ledger);
+    let mut of_world: BTreeMap<World, Vec<(usize, &TestId)>> = BTreeMap::new();
+    let mut alike: BTreeMap<(World, String), usize> = BTreeMap::new();
+    for test in selected {
+        let Some(tally) = ledger.place(test).map(|place| ledger.tally_of(place)) else { continue };
+        let plain = (tally.passes, tally.failures);
+        for observation in ledger.observations(test).iter().filter(|o| o.scope == Scope::Suite) {
+            let Condition::World(world) = observation.condition() else { continue };
+            let signature = match (&observation.seen, plain) {
+                (Seen::Fail(seen), (1.., 0)) => seen.failure.signature.clone(),
+                (Seen::Pass, (0, 1..)) => String::new(),
+                _ => continue,
+            };
+            if worlds.is_usable(world) {
+                let round = alike.entry((world, signature)).or_default();
+                of_world.entry(world).or_default().push((*round, test));
+                *round += 1;
+            }
+        }
+        if plain.0 == 0 && question.panel.contains(&World::NetworkOn) && asked_for_network(test, ledger) {
+            let of_network = of_world.entry(World::NetworkOn).or_default();
+            of_network.push((of_network.len(), test));
+        }
+    }
+    of_world
+        .into_iter()
+        .flat_map(|(world, mut tests)| {
+            tests.sort_by_key(|(round, _)| *round);
+            tests.into_iter().take(LOOKED_AT).map(move |(_, test)| (test, world))
+        })
+        .collect()
+}
+
+/// Whether a plain failure of `test` says that there is no network.
+fn asked_for_network(test: &TestId, ledger: &Ledger) -> bool {
+    const EXCEPTIONS: [&str; 7] = [
+        "gaierror",
+        "URLError",
+        "NewConnectionError",
+        "NameResolutionError",
+        "ConnectionError",
+        "ConnectError",
+        "ConnectorError",
+    ];
+    const MESSAGES: [&str; 4] = [
+        "Temporary failure in name resolution",
+        "Name or service not known",
+        "Network is unreachable",
+        "Failed to establish a new connection",
+    ];
+    ledger.plain(test).any(|observation| match &observation.seen {
+        Seen::Fail(seen) => {
+            let failure = &seen.failure;
+            failure.exceptions.iter().any(|name| EXCEPTIONS.iter().any(|known| name.ends_with(known)))
+                || MESSAGES.iter().any(|known| failure.message.contains(known))
+        }
+        Seen::Pass | Seen::Skip => false,
+    })
+}

@@ -1,0 +1,146 @@
+//! Panels carried out: what is found under other worlds, what is not blamed on tests, what it costs.
+
+use super::*;
+use crate::diagnose::CauseCategory;
+use crate::plan::{Condition, Panel};
+use flakefarm_shared::{
+    EnvironmentSpec, ImageSource, Limits, ProjectSpec, Zone, project::Framework, project::Network,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+const AHEAD: World = World::TimeZone(Zone::Ahead);
+
+fn project(network: Network, variables: &[(&str, &str)]) -> ProjectSpec {
+    ProjectSpec {
+        name: "p".into(),
+        framework: Framework::Pytest,
+        environment: EnvironmentSpec {
+            image: ImageSource::Reference("i".into()),
+            setup: Vec::new(),
+            inputs: Vec::new(),
+            extra_ca_certificates: None,
+            setup_variables: BTreeMap::new(),
+            python: "python3".into(),
+        },
+        test_paths: Vec::new(),
+        arguments: Vec::new(),
+        variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        limits: Limits { network, ..Limits::default() },
+    }
+}
+
+fn with_panel(panel: Panel, runs: u32) -> Question {
+    Question { panel: panel.worlds(&project(Network::None, &[])), ..question(ScopeChoice::Auto, runs) }
+}
+
+fn suite_attempts(ledger: &Ledger) -> Vec<World> {
+    let specs = ledger.each_attempt().filter_map(|attempt| attempt.spec);
+    specs.filter(|spec| spec.scope == Scope::Suite).map(|spec| spec.world).collect()
+}
+
+#[test]
+fn a_quick_panel_costs_at_most_twelve_suite_runs_orders_included() {
+    for network in [Network::None, Network::Bridge] {
+        for variables in [&[][..], &[("PYTHONHASHSEED", "0")]] {
+            let panel = Panel::Quick.worlds(&project(network, variables));
+            let question = Question { panel, ..question(ScopeChoice::Auto, 3) };
+            let ledger = carry_out(&Model::new(&[], 12, CALM), &question, 1);
+            let worlds = suite_attempts(&ledger);
+            assert_eq!(worlds.len(), 12, "{worlds:?}");
+            assert_eq!(worlds.iter().collect::<BTreeSet<_>>().len(), 10, "given, reversed, shuffled are one");
+        }
+    }
+    let pinned = Panel::Quick.worlds(&project(Network::None, &[("PYTHONHASHSEED", "0")]));
+    assert!(pinned.contains(&World::HashSeed(flakefarm_shared::HashSeed::Random)));
+    assert!(Panel::None.worlds(&project(Network::None, &[])).is_empty());
+}
+
+#[test]
+fn what_fails_elsewhere_only_is_fragile_and_what_fails_twice_is_flaky() {
+    let model = Model::new(
+        &[
+            ("tests/test_0.py::test_zone", Kind::FailsUnder(AHEAD)),
+            ("tests/test_1.py::test_twice", Kind::FailsUnder(World::Twice)),
+            ("tests/test_2.py::test_broken", Kind::Broken),
+            ("tests/test_3.py::test_random", Kind::Flakes(0.4)),
+            ("tests/test_3.py::test_network", Kind::PassesUnder(World::NetworkOn)),
+        ],
+        20,
+        CALM,
+    );
+    let question = with_panel(Panel::Quick, 10);
+    let ledger = carry_out(&model, &question, 7);
+    let zone = judge(&question, &ledger, "tests/test_0.py::test_zone");
+    assert_eq!(zone.verdict, Verdict::Fragile, "{}", zone.stopped_because);
+    assert_eq!(zone.failures, 0, "what fails elsewhere is no failure of the plain rate");
+    let finding = zone.category.expect("three of three against none of ten and more is no chance");
+    assert_eq!(finding.category, Category::Condition(CauseCategory::TimeZone));
+    let under = zone.conditions.iter().find(|count| count.condition == Condition::World(AHEAD)).unwrap();
+    assert_eq!((under.attempts, under.failures), (3, 3), "looked at alone, twice");
+
+    let twice = judge(&question, &ledger, "tests/test_1.py::test_twice");
+    assert_eq!(twice.verdict, Verdict::Flaky, "{}", twice.stopped_because);
+    assert_eq!(
+        twice.category.map(|finding| finding.category),
+        Some(Category::Condition(CauseCategory::NotIdempotent))
+    );
+    let network = judge(&question, &ledger, "tests/test_3.py::test_network");
+    assert_eq!(network.verdict, Verdict::Fragile, "{}", network.stopped_because);
+    assert!(network.stopped_because.starts_with("passed only 2 of 2 under network-on"));
+    assert_eq!(judge(&question, &ledger, "tests/test_2.py::test_broken").verdict, Verdict::Broken);
+    assert_eq!(judge(&question, &ledger, "tests/test_3.py::test_random").verdict, Verdict::Flaky);
+
+    let steady = judge(&question, &ledger, "tests/test_0.py::test_steady_0");
+    assert_eq!(steady.verdict, Verdict::Healthy, "{}", steady.stopped_because);
+    let plain: u32 = steady
+        .conditions
+        .iter()
+        .filter(|count| !matches!(count.condition, Condition::World(_)))
+        .map(|count| count.attempts)
+        .sum();
+    assert_eq!(steady.attempts, plain, "runs elsewhere are no clean runs of the guarantee");
+    assert!(steady.stopped_because.contains("also clean under twice,"), "{}", steady.stopped_because);
+}
+
+#[test]
+fn a_world_that_breaks_the_project_accuses_nobody() {
+    let breaks: Vec<String> = (0..12).map(|n| format!("tests/test_0.py::test_bears_not_{n}")).collect();
+    let named: Vec<(&str, Kind)> =
+        breaks.iter().map(|name| (name.as_str(), Kind::FailsUnder(AHEAD))).collect();
+    let model = Model::new(&named, 8, CALM);
+    let question = with_panel(Panel::Quick, 6);
+    let ledger = carry_out(&model, &question, 3);
+    for name in &breaks {
+        let found = judge(&question, &ledger, name);
+        assert_eq!(found.verdict, Verdict::Healthy, "{}", found.stopped_because);
+    }
+    let notes = crate::plan::WorldsSeen::read(&ledger).notes();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("time-zone:ahead") && notes[0].contains("12 of 20"), "{notes:?}");
+}
+
+#[test]
+fn a_world_that_cannot_be_given_is_left_out_with_a_note() {
+    let mut model = Model::new(&[], 9, CALM);
+    model.population.missing_worlds = vec![AHEAD, World::Twice];
+    let question = with_panel(Panel::Quick, 3);
+    let ledger = carry_out(&model, &question, 3);
+    let tried = suite_attempts(&ledger).into_iter().filter(|world| *world == AHEAD).count();
+    assert_eq!(tried, 1, "trying again would change nothing");
+    let notes = crate::plan::WorldsSeen::read(&ledger).notes();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[0].contains("twice was left out, it cannot be given here: not to be had"), "{notes:?}");
+    assert!(ledger.nothing_ran().is_empty(), "the plain runs ran");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn panels_come_to_their_end_in_a_storm(chaos: u64, full: bool) {
+        let model = Model::new(&zoo(), 12, STORM);
+        let question = with_panel(if full { Panel::Full } else { Panel::Quick }, 6);
+        let ledger = carry_out(&model, &question, chaos);
+        nobody_is_accused_falsely(&model, &question, &ledger);
+    }
+}

@@ -1,0 +1,417 @@
+//! All worlds: what each is for, what it changes, how to have it by hand, where it does not reach.
+//! `docs/conditions.md` is this list.
+
+mod families;
+
+use super::{ClockStart, HashSeed, LocaleChoice, World, Zone};
+use families::{clock, locale, network, time_zone};
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+
+/// What a failure in a world alone says of a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The plain run itself.
+    Baseline,
+    /// Differs from the plain run only in what ran before: a test that fails here is flaky.
+    Order,
+    /// Fixes what a plain run draws at random: a test that fails here is flaky.
+    Chance,
+    /// Differs as healthy machines differ: a test that fails only here is fragile.
+    Surroundings,
+    /// Harder than a healthy machine: a test that fails only here is fragile.
+    Stress,
+}
+
+impl Role {
+    /// The word used in documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Baseline => "baseline",
+            Role::Order => "order",
+            Role::Chance => "chance",
+            Role::Surroundings => "surroundings",
+            Role::Stress => "stress",
+        }
+    }
+
+    /// Whether a test that passes in the plain run and fails in such a world is flaky, not fragile.
+    pub fn witnesses_flakiness(self) -> bool {
+        match self {
+            Role::Baseline | Role::Order | Role::Chance => true,
+            Role::Surroundings | Role::Stress => false,
+        }
+    }
+}
+
+/// What is to be known of a world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// What it is, as in `fails under ...`.
+    pub name: String,
+    /// What it finds, in a sentence.
+    pub finds: &'static str,
+    /// What is changed in the sandbox.
+    pub changes: String,
+    /// What it cannot reach; empty where there is nothing to say.
+    pub limits: &'static str,
+    /// How to have it without flakefarm.
+    pub by_hand: ByHand,
+    /// What a failure under it says.
+    pub role: Role,
+}
+
+/// How to have a world without flakefarm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ByHand {
+    /// Words put before the command, and arguments added to it.
+    Command {
+        /// `TZ=UTC`, `umask 077;`.
+        before: String,
+        /// `-n 2`.
+        after: String,
+    },
+    /// Something else, in a sentence.
+    Advice(String),
+}
+
+impl ByHand {
+    fn before(words: impl Into<String>) -> Self {
+        ByHand::Command { before: words.into(), after: String::new() }
+    }
+
+    fn after(words: impl Into<String>) -> Self {
+        ByHand::Command { before: String::new(), after: words.into() }
+    }
+
+    /// `command` in that world; none where no command does it.
+    pub fn command(&self, command: &str) -> Option<String> {
+        match self {
+            ByHand::Command { before, after } => {
+                Some(format!("{before} {command} {after}").trim().to_owned())
+            }
+            ByHand::Advice(_) => None,
+        }
+    }
+}
+
+const CATALOGUE: [World; 30] = [
+    World::Twice,
+    World::HashSeed(HashSeed::Fixed(0)),
+    World::HashSeed(HashSeed::Random),
+    World::RandomSeed { seed: 1 },
+    World::TimeZone(Zone::Behind),
+    World::TimeZone(Zone::Ahead),
+    World::TimeZone(Zone::HalfHour),
+    World::Clock(ClockStart::Days(400)),
+    World::Clock(ClockStart::MonthEnd),
+    World::Clock(ClockStart::YearEnd),
+    World::Clock(ClockStart::LeapDay),
+    World::Clock(ClockStart::DaylightSaving),
+    World::Locale(LocaleChoice::Ascii),
+    World::Locale(LocaleChoice::German),
+    World::CpuQuota { millis: 200 },
+    World::CpuContention { hogs: 8 },
+    World::MemoryPressure { percent: 25 },
+    World::SlowDisk { millis: 20 },
+    World::NetworkOff,
+    World::NetworkOn,
+    World::NetworkSlow { millis: 300 },
+    World::NetworkLossy { percent: 20 },
+    World::Parallel { workers: 2 },
+    World::Variables,
+    World::Home,
+    World::Umask,
+    World::User { id: 12_345 },
+    World::DirectoryOrder { seed: 1 },
+    World::WarningsAsErrors,
+    World::GarbageCollection,
+];
+
+impl World {
+    /// Every kind of world but the plain one, with the numbers that panels use.
+    pub fn catalogue() -> &'static [World] {
+        &CATALOGUE
+    }
+
+    /// What is to be known of it.
+    pub fn about(self) -> About {
+        match self {
+            World::Plain => About {
+                name: "the plain run".to_owned(),
+                finds: "What others are compared with.",
+                changes: "Nothing.".to_owned(),
+                limits: "",
+                by_hand: ByHand::before(""),
+                role: Role::Baseline,
+            },
+            World::Twice => About {
+                name: "running twice in one process".to_owned(),
+                finds: "Tests that are not idempotent: they leave something behind that they themselves cannot bear.",
+                changes: "Each test runs, its fixtures of all scopes are torn down, and it runs again; the second \
+                          run is the one that counts, unless the first failed."
+                    .to_owned(),
+                limits: "Modules are not imported again, which is the point.",
+                by_hand: ByHand::after("--flake-finder --flake-runs=2"),
+                role: Role::Order,
+            },
+            World::HashSeed(seed) => hash_seed(seed),
+            World::RandomSeed { seed } => About {
+                name: format!("random seed {seed}"),
+                finds: "Tests that draw random numbers, or count on a seed that others consume.",
+                changes: format!(
+                    "`random`, and `numpy.random` where it is loaded, are seeded before each test, by {seed} and \
+                     the test's id."
+                ),
+                limits: "Not what draws from the operating system: `secrets`, `uuid4`, generators of its own.",
+                by_hand: ByHand::after(format!("-p randomly -p no:random_order -p \"randomly_seed={seed}\"")),
+                role: Role::Surroundings,
+            },
+            World::TimeZone(zone) => time_zone(zone),
+            World::Clock(start) => clock(start),
+            World::Locale(choice) => locale(choice),
+            World::CpuQuota { millis } => About {
+                name: format!("{:.0} % of a CPU", f64::from(millis) / 10.0),
+                finds: "Tests with time limits too tight for a slow machine.",
+                changes: format!(
+                    "The sandbox gets {:.0} % of one CPU; time limits grow with it.",
+                    f64::from(millis) / 10.0
+                ),
+                limits: "Slows everything alike: a race between threads of one process may not show.",
+                by_hand: ByHand::Advice(format!("`docker run --cpus {:.2}`", f64::from(millis) / 1_000.0)),
+                role: Role::Stress,
+            },
+            World::CpuContention { hogs } => About {
+                name: format!("{hogs} busy processes beside it"),
+                finds: "Tests that wait a fixed time for something, and races.",
+                changes: format!(
+                    "{hogs} processes in the sandbox compute without end while the tests run, within its usual CPU \
+                     limit; time limits grow."
+                ),
+                limits: "How much each gets is up to the machine: not the same twice.",
+                by_hand: ByHand::before(format!("for i in $(seq {hogs}); do (while :; do :; done) & done;")),
+                role: Role::Stress,
+            },
+            World::MemoryPressure { percent } => About {
+                name: format!("{percent} % of the memory"),
+                finds: "Tests that need more memory than they should.",
+                changes: format!("The memory limit of the sandbox is {percent} % of the usual one, at least 128 MiB."),
+                limits: "",
+                by_hand: ByHand::Advice(format!("`docker run --memory` with {percent} % of the usual limit")),
+                role: Role::Stress,
+            },
+            World::SlowDisk { millis } => About {
+                name: "a slow disk".to_owned(),
+                finds: "Tests that race with writing or reading a file.",
+                changes: format!(
+                    "While a test runs, opening, listing, renaming and removing files takes {millis} ms longer."
+                ),
+                limits: "Calls that Python makes; not those of C libraries or other programs.",
+                by_hand: ByHand::Advice(
+                    "an audit hook (`sys.addaudithook`) that sleeps on `open`, `os.listdir`, `os.rename`, `os.remove`"
+                        .to_owned(),
+                ),
+                role: Role::Stress,
+            },
+            World::NetworkOff | World::NetworkOn | World::NetworkSlow { .. } | World::NetworkLossy { .. } => {
+                network(self)
+            }
+            World::Parallel { workers } => About {
+                name: format!("{workers} parallel workers"),
+                finds: "Tests that share a file, a port or a database with another that runs at the same time.",
+                changes: format!("pytest-xdist spreads the suite over {workers} processes in the one sandbox."),
+                limits: "Only where the environment has pytest-xdist.",
+                by_hand: ByHand::after(format!("-n {workers}")),
+                role: Role::Surroundings,
+            },
+            World::Variables => About {
+                name: "another machine's environment variables".to_owned(),
+                finds: "Tests that read variables of the process they did not set.",
+                changes: "`CI`, `COLUMNS`, `LINES`, `FORCE_COLOR`, `TERM`, `USER`, `EDITOR`, `TMPDIR` and proxies \
+                          are set to other values."
+                    .to_owned(),
+                limits: "",
+                by_hand: ByHand::before(variables_by_hand()),
+                role: Role::Surroundings,
+            },
+            World::Home => About {
+                name: "no home directory".to_owned(),
+                finds: "Tests that read or write below the home directory.",
+                changes: "`HOME` names a directory that does not exist and cannot be made.".to_owned(),
+                limits: "",
+                by_hand: ByHand::before("HOME=/nonexistent"),
+                role: Role::Surroundings,
+            },
+            World::Umask => About {
+                name: "umask 077".to_owned(),
+                finds: "Tests that compare permissions of files they make.",
+                changes: "The umask is 077.".to_owned(),
+                limits: "",
+                by_hand: ByHand::before("umask 077;"),
+                role: Role::Surroundings,
+            },
+            World::User { id } => About {
+                name: "a user without a name".to_owned(),
+                finds: "Tests that ask who runs them.",
+                changes: format!("User and group are {id}, which no file of the image names."),
+                limits: "",
+                by_hand: ByHand::Advice(format!("`docker run --user {id}:{id}`")),
+                role: Role::Surroundings,
+            },
+            World::DirectoryOrder { seed } => About {
+                name: "another order of directory entries".to_owned(),
+                finds: "Tests that take the order in which a directory lists its files for granted.",
+                changes: format!(
+                    "`os.listdir` and `os.scandir`, and what builds on them (`glob`, `pathlib`, `os.walk`), list in \
+                     an order that depends on the names and on {seed}."
+                ),
+                limits: "Calls that Python makes; not those of other programs.",
+                by_hand: ByHand::Advice("run on another file system (`disorderfs --shuffle-dirents=yes`)".to_owned()),
+                role: Role::Surroundings,
+            },
+            World::WarningsAsErrors => About {
+                name: "warnings as errors".to_owned(),
+                finds: "Tests that will fail once something deprecated is gone.",
+                changes: "A warning that is raised while a test's own body runs is an error.".to_owned(),
+                limits: "Not warnings of import, set-up and tear-down.",
+                by_hand: ByHand::after("-W error"),
+                role: Role::Stress,
+            },
+            World::GarbageCollection => About {
+                name: "frequent garbage collection".to_owned(),
+                finds: "Tests that depend on when an unreachable object goes: finalisers, weak references.",
+                changes: "The cyclic collector runs after every ten allocations, and before and after each test."
+                    .to_owned(),
+                limits: "",
+                by_hand: ByHand::Advice("`gc.set_threshold(10, 5, 5)` in a conftest.py".to_owned()),
+                role: Role::Stress,
+            },
+        }
+    }
+
+    /// The list as a page: what `docs/conditions.md` says between its marks.
+    pub fn document() -> String {
+        let mut page = String::from(
+            "| condition | finds | changes | by hand | a failure here alone |\n|---|---|---|---|---|\n",
+        );
+        for world in World::catalogue() {
+            let about = world.about();
+            let by_hand = match &about.by_hand {
+                ByHand::Command { .. } => {
+                    format!("`{}`", about.by_hand.command("pytest").expect("a command").replace('|', "\\|"))
+                }
+                ByHand::Advice(advice) => advice.clone(),
+            };
+            let limits = if about.limits.is_empty() { String::new() } else { format!(" *{}*", about.limits) };
+            let says = if about.role.witnesses_flakiness() { "flaky" } else { "fragile" };
+            writeln!(
+                page,
+                "| `{world}` | {} | {}{limits} | {by_hand} | {says} ({}) |",
+                about.finds,
+                about.changes,
+                about.role.word()
+            )
+            .expect("text takes all");
+        }
+        page
+    }
+}
+
+fn hash_seed(seed: HashSeed) -> About {
+    let (name, changes, by_hand) = match seed {
+        HashSeed::Fixed(seed) => (
+            format!("hash seed {seed}"),
+            format!("`PYTHONHASHSEED={seed}`: the order of sets is the same in every run."),
+            format!("PYTHONHASHSEED={seed}"),
+        ),
+        HashSeed::Random => (
+            "random hash seeds".to_owned(),
+            "`PYTHONHASHSEED=random`, over what the project sets.".to_owned(),
+            "PYTHONHASHSEED=random".to_owned(),
+        ),
+    };
+    About {
+        name,
+        finds: "Tests that take the order of a set, or the hash of a string, for granted.",
+        changes,
+        limits: "",
+        by_hand: ByHand::before(by_hand),
+        role: Role::Chance,
+    }
+}
+
+impl Zone {
+    /// Its name in the time zone database, and a rule that needs no database.
+    pub fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Zone::Behind => ("Pacific/Pago_Pago", "<-11>11"),
+            Zone::Ahead => ("Pacific/Kiritimati", "<+14>-14"),
+            Zone::HalfHour => ("Asia/Kolkata", "<+0530>-5:30"),
+        }
+    }
+
+    /// Seconds ahead of UTC, all year round.
+    pub fn offset_seconds(self) -> i32 {
+        match self {
+            Zone::Behind => -11 * 3_600,
+            Zone::Ahead => 14 * 3_600,
+            Zone::HalfHour => 11 * 1_800,
+        }
+    }
+}
+
+/// Variables and the values they have in [`World::Variables`].
+pub const VARIABLES: [(&str, &str); 10] = [
+    ("CI", "true"),
+    ("COLUMNS", "37"),
+    ("LINES", "11"),
+    ("FORCE_COLOR", "1"),
+    ("TERM", "xterm-256color"),
+    ("USER", "somebody-else"),
+    ("EDITOR", "/bin/ed"),
+    ("TMPDIR", "/tmp/another place"),
+    ("http_proxy", "http://127.0.0.1:9"),
+    ("https_proxy", "http://127.0.0.1:9"),
+];
+
+fn variables_by_hand() -> String {
+    let words: Vec<String> = VARIABLES.iter().map(|(name, value)| format!("{name}='{value}'")).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `FLAKEFARM_WRITE_DOCUMENTS=1 cargo nextest run -p flakefarm-shared conditions` writes the page anew.
+    #[test]
+    fn the_page_of_conditions_is_this_list() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/conditions.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (start, end) = ("<!-- list: begin -->\n", "<!-- list: end -->\n");
+        let head = page.split_once(start).unwrap().0;
+        let tail = page.split_once(end).unwrap().1;
+        let expect = format!("{head}{start}{}{end}{tail}", World::document());
+        if std::env::var_os("FLAKEFARM_WRITE_DOCUMENTS").is_some() {
+            std::fs::write(path, &expect).unwrap();
+        }
+        assert!(
+            page == expect || std::fs::read_to_string(path).unwrap() == expect,
+            "write docs/conditions.md anew"
+        );
+    }
+
+    #[test]
+    fn every_world_is_told() {
+        for world in World::catalogue() {
+            let about = world.about();
+            assert!(
+                !about.name.is_empty() && about.finds.ends_with('.') && about.changes.ends_with('.'),
+                "{world}"
+            );
+            assert_ne!(about.role, Role::Baseline, "{world}");
+            assert!(world.slowdown() >= 1);
+        }
+    }
+}
