@@ -3,6 +3,7 @@
 
 mod intake;
 mod outbox;
+mod past;
 mod sweeps;
 
 pub use sweeps::{Submission, SubmitError};

@@ -8,7 +8,7 @@ use crate::plan::{self, History, Ledger, Planning, Question};
 use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
 use flakefarm_shared::{
     Class, Control, Digest, JobId, JobReport, JobSpec, Listing, Refusal, SweepContext, SweepId, TestId,
-    TestSource, UnixMicros, WIRE_VERSION, Work, now_micros,
+    UnixMicros, WIRE_VERSION, Work, now_micros,
 };
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -17,8 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 const LIST_KEY: &str = "list";
-/// Earlier sweeps of a project that count as its history.
-const PAST_SWEEPS: u32 = 90;
 /// A worker silent for this long is not counted in estimates.
 const WORKER_SILENCE_MICROS: i64 = 45_000_000;
 
@@ -136,33 +134,6 @@ impl Coordinator {
             Some(digest) => Ok(Some(self.blobs.get_json(digest, "a listing").await?)),
             None => Ok(None),
         }
-    }
-
-    /// What was known of the tests when the sweep was submitted; the same however often it is asked.
-    async fn history(&self, row: &SweepRow, listing: &Listing) -> Result<History, EngineError> {
-        let past = self.db.past_runs(&row.project, row.created_at, PAST_SWEEPS).await?;
-        let fingerprints = self.fingerprints(row, listing).await?;
-        let of = |(test, source): (&TestId, &TestSource)| TestSource {
-            fingerprint: fingerprints[test].clone(),
-            risks: source.risks.clone(),
-        };
-        let sources: Vec<TestSource> = listing.tests.iter().zip(&listing.sources).map(of).collect();
-        Ok(History::new(&listing.tests, &sources, past, row.created_at))
-    }
-
-    /// What each test touches: its sources, and all that the attempts on it have in common.
-    async fn fingerprints(
-        &self,
-        row: &SweepRow,
-        listing: &Listing,
-    ) -> Result<HashMap<TestId, Digest>, EngineError> {
-        let context: SweepContext = self.blobs.get_json(&row.context, "a sweep's context").await?;
-        let common = serde_json::to_string(&context.project).expect("a project serialises");
-        let common = Digest::of(format!("{common}\n{}", listing.framework_version).as_bytes());
-        let of = |(test, source): (&TestId, &TestSource)| {
-            (test.clone(), Digest::of(format!("{common} {}", source.fingerprint).as_bytes()))
-        };
-        Ok(listing.tests.iter().zip(&listing.sources).map(of).collect())
     }
 
     async fn build_report(
@@ -302,8 +273,7 @@ impl Coordinator {
                 let selected = question.select(&listing.tests);
                 let digest = self.blobs.put_json(&listing).await?;
                 self.db.set_listing(row.id, &digest).await?;
-                let history = self.history(row, &listing).await?;
-                if let Err(error) = plan::affords_one_round(&question, &selected, &history) {
+                if let Err(error) = self.affords_one_round(row, &question, &selected, &listing).await? {
                     let refusal = Refusal {
                         message: error.to_string(),
                         log: String::new(),
