@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use flakefarm_coordinator::http::TokenKind;
 use flakefarm_coordinator::plan::{Confidence, Rate, SandboxChoice, ScopeChoice};
 use flakefarm_shared::Order;
+use flakefarm_worker::sandbox::RuntimeChoice;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
@@ -72,6 +73,9 @@ pub(crate) struct SweepArgs {
     /// Only this order: given, reversed, or shuffled:SEED
     #[arg(long, value_name = "ORDER", value_parser = parse_order)]
     pub(crate) order: Option<Order>,
+    /// Container runtime: auto, default, or a name that the engine knows (crun, runsc, kata)
+    #[arg(long, value_name = "NAME", env = "FLAKEFARM_RUNTIME", default_value = "auto")]
+    pub(crate) runtime: RuntimeChoice,
     /// A farm's coordinator; without it everything runs in this process
     #[arg(long, value_name = "URL", env = "FLAKEFARM_FARM")]
     pub(crate) farm: Option<String>,
@@ -203,6 +207,9 @@ pub(crate) struct WorkerArgs {
     /// Its name, unique on the farm [default: host name and process id]
     #[arg(long, value_name = "NAME", env = "FLAKEFARM_WORKER_ID")]
     pub(crate) id: Option<String>,
+    /// Container runtime: auto, default, or a name that the engine knows (crun, runsc, kata)
+    #[arg(long, value_name = "NAME", env = "FLAKEFARM_RUNTIME", default_value = "auto")]
+    pub(crate) runtime: RuntimeChoice,
     /// Jobs at once [default: the number of cores]
     #[arg(long, value_name = "N", env = "FLAKEFARM_SLOTS")]
     pub(crate) slots: Option<NonZeroU16>,
