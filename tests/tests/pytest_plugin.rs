@@ -1,9 +1,9 @@
 //! The pytest plugin on a real pytest, on this machine's Python: no container, real processes.
 
-#[path = "pytest_plugin/worlds.rs"]
-mod worlds;
 #[path = "pytest_plugin/state.rs"]
 mod state;
+#[path = "pytest_plugin/worlds.rs"]
+mod worlds;
 
 use flakefarm_shared::{AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, TestId, World};
 use flakefarm_worker::config::LoadedProject;

@@ -20,6 +20,7 @@ pub fn files() -> Vec<(String, &'static str)> {
         ("flakefarm_channel.py", include_str!("plugin/flakefarm_channel.py")),
         ("flakefarm_clock.py", include_str!("plugin/flakefarm_clock.py")),
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
+        ("flakefarm_parallel.py", include_str!("plugin/flakefarm_parallel.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
         ("flakefarm_state.py", include_str!("plugin/flakefarm_state.py")),

@@ -30,6 +30,8 @@ def main():
 
     try:
         world = world_for(request)
+        if world.workers:
+            world.hand_on(request)
     except Unavailable as error:
         channel.send({"e": "unavailable", "message": str(error)})
         return 95
@@ -47,7 +49,7 @@ def main():
     from flakefarm_quiet import arguments_for
 
     sys.path.remove(here)
-    arguments = arguments_for(request, root, os.environ)
+    arguments = arguments_for(request, root, os.environ) + world.arguments()
     sys.argv = [os.path.join(os.path.dirname(pytest.__file__), "__main__.py")] + arguments
     code = _run(pytest, arguments, recorder_for(pytest, channel, request, root, world))
     channel.send({"e": "finish", "exit": code})
