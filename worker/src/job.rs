@@ -240,6 +240,13 @@ async fn run(
     let Watched { reading, stray_output } = match watched {
         Ok(watched) => watched,
         Err(Unwatched::Stopped) => return Err(Stop::Asked),
+        // A machine without that network cannot give this world; it runs all others.
+        Err(Unwatched::Infrastructure(error))
+            if attempt.world == World::NetworkOn && error.stage == InfraStage::Sandbox =>
+        {
+            record.end = AttemptEnd::NothingRan { reason: error.to_string() };
+            return Ok(record);
+        }
         Err(Unwatched::Infrastructure(error)) => {
             warn!(job.id = %spec.id, attempt.index = attempt.index, error = %error, "attempt lost to infrastructure");
             record.end = AttemptEnd::Infrastructure(error);
