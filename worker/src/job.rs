@@ -10,7 +10,7 @@ use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobEnd, JobMessage,
     JobReport, JobSpec, Listing, Outcome, Refusal, SweepContext, TestDetail, WIRE_VERSION, Work, WorkerId,
-    now_micros,
+    World, now_micros,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
