@@ -98,7 +98,7 @@ pub(crate) async fn bench(args: &BenchArgs) -> Result<Exit, Complaint> {
         growth: Vec::new(),
     };
     if let Some(engine) = &engine {
-        attempts(args, engine, &mut report).await?;
+        Box::pin(attempts(args, engine, &mut report)).await?;
     }
     for addresses in &stores {
         for workers in [1, 8] {
@@ -244,7 +244,8 @@ async fn attempts(
             let latencies = ways::pool_latencies(&stage, &sandbox, if args.quick { 8 } else { 30 }).await;
             report.pool = pool_latency(&latencies);
             if args.growth {
-                report.growth.extend(container_growth(&stage, engine, &sandbox, args, state.path()).await?);
+                let grown = Box::pin(container_growth(&stage, engine, &sandbox, args, state.path()));
+                report.growth.extend(grown.await?);
             }
         }
         stage.strike().await;

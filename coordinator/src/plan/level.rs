@@ -115,8 +115,9 @@ fn level(
     key: &str,
     attempt: &AttemptSpec,
 ) -> SandboxLevel {
-    let one_in =
-        |share: u64| derive_seed(question.seed, &format!("level:{key}:{}", attempt.index)) % share == 0;
+    let one_in = |share: u64| {
+        derive_seed(question.seed, &format!("level:{key}:{}", attempt.index)).is_multiple_of(share)
+    };
     // What an interpreter is prepared for beforehand is the plain world and the framework's orders.
     let prepared =
         attempt.world.is_plain() && attempt.order != Order::AsListed && attempt.detail == Detail::Outcomes;

@@ -107,7 +107,7 @@ fn coverage(bench: &Bench) -> Chart {
     let ticks = (0..=steps).map(|n| 1.0 - step * f64::from(n)).map(|at| (at, percent(at))).collect();
     Chart {
         title: "Intervals that contain the true rate, when sweeps stop as they please".into(),
-        x: Axis::logarithmic("true failure rate", &rates, |rate| percent(rate)),
+        x: Axis::logarithmic("true failure rate", &rates, percent),
         y: Axis { label: "intervals that cover".into(), scale: Scale::Linear, from, to: 1.0, ticks },
         series,
         rules: vec![(confidence, format!("promised: {}", percent(confidence)))],

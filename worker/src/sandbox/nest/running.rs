@@ -58,7 +58,7 @@ pub(crate) enum Asked {
     /// It runs.
     Runs(Box<RunningNested>),
     /// It cannot be forked, for this reason.
-    NotForked(Nest, String),
+    NotForked(Box<Nest>, String),
 }
 
 impl RunningNested {
@@ -75,7 +75,7 @@ impl RunningNested {
             let heard = tokio::time::timeout(timeout, nest.hear()).await;
             match heard.map_err(|_| lost("a prepared interpreter was not ready in time"))?? {
                 Tell::Forked => {}
-                Tell::NotForked(why) => return Ok(Asked::NotForked(nest, why)),
+                Tell::NotForked(why) => return Ok(Asked::NotForked(Box::new(nest), why)),
                 Tell::Failed(why) => return Err(lost(&why)),
                 told @ (Tell::Ready | Tell::Output(_) | Tell::Errors(_) | Tell::Ended(_)) => {
                     return Err(unexpected(&told));
