@@ -166,7 +166,7 @@ def compare(project, report):
     known = {test["id"]: test for test in project.get("flaky", [])}
     # Tests that were seen to vary but whose cause nobody established: no miss, no false accusation.
     varied = {test["id"] for test in project.get("also_varied", [])}
-    varied |= {test["test_id"] for test in project.get("varied_but_unlisted", [])}
+    varied |= {test if isinstance(test, str) else test.get("id") or test["test_id"] for test in project.get("varied_but_unlisted", [])}
     accused = {test for test, verdict in verdicts.items() if verdict in ("flaky", "fragile")}
     found = sorted(set(known) & accused)
     missed = sorted(set(known) - accused)

@@ -11,7 +11,7 @@ use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Class, Digest, InfraError, InfraStage, JobEnd,
     JobMessage, JobReport, JobSpec, Listing, Outcome, Refusal, SandboxLevel, SweepContext, TestDetail,
-    WIRE_VERSION, Work, WorkerId, chain, now_micros,
+    WIRE_VERSION, Work, WorkerId, World, chain, now_micros,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU16;
@@ -308,6 +308,13 @@ async fn run(
     let Watched { reading, stray_output, level, instead } = match watched {
         Ok(watched) => watched,
         Err(Unwatched::Stopped) => return Err(Stop::Asked),
+        // A machine without that network cannot give this world; it runs all others.
+        Err(Unwatched::Infrastructure(error))
+            if attempt.world == World::NetworkOn && error.stage == InfraStage::Sandbox =>
+        {
+            record.end = AttemptEnd::NothingRan { reason: error.to_string() };
+            return Ok(record);
+        }
         Err(Unwatched::Infrastructure(error)) => {
             warn!(job.id = %spec.id, attempt.index = attempt.index, error = %error, "attempt lost to infrastructure");
             record.end = AttemptEnd::Infrastructure(error);

@@ -240,9 +240,8 @@ async fn attempts(
             let latencies = ways::pool_latencies(&stage, sandbox, if args.quick { 8 } else { 30 }).await;
             report.pool = pool_latency(&latencies);
             if args.growth {
-                report
-                    .growth
-                    .extend(Box::pin(container_growth(&stage, engine, sandbox, args, state.path())).await?);
+                let grown = Box::pin(container_growth(&stage, engine, sandbox, args, state.path()));
+                report.growth.extend(grown.await?);
             }
         }
         stage.strike().await;

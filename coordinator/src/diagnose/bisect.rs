@@ -13,14 +13,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Runs at the last revision before the flake is said not to be there.
-const MOST_AT_BAD: u32 = 100;
-/// Failures at the last revision from which its rate is known well enough.
-const FAILURES_AT_BAD: u32 = 4;
+const MOST_AT_BAD: u32 = 150;
+/// A lower bound of its rate from which that is known well enough.
+const RATE_AT_BAD: f64 = 0.05;
 /// Clean runs that are asked of a revision at most: rarer flakes are bisected with less confidence,
 /// which is said.
 const MOST_CLEAN: u32 = 300;
 /// Attempts without a word of the test, and none with one, after which a revision is passed over.
 const IN_VAIN: u32 = 3;
+/// Attempts at the last revision before its rate is looked at again.
+const AT_ONCE: u32 = 10;
 /// Most attempts of one job.
 const JOB_ATTEMPTS: u32 = 10;
 /// How job names begin.
@@ -131,8 +133,9 @@ pub fn plan(question: &Question, request: &BisectRequest, ledger: &Ledger) -> Pl
             let known = ledger.keys().filter(|key| key.starts_with(&family)).count();
             let spec = spec(question, request, ledger);
             let mut left = runs;
+            let size = runs.div_ceil(u32::from(question.workers.get())).clamp(1, JOB_ATTEMPTS);
             for number in 0.. {
-                let now = left.min(JOB_ATTEMPTS);
+                let now = left.min(size);
                 if now == 0 {
                     break;
                 }
@@ -215,10 +218,10 @@ impl<'a> Search<'a> {
         let bad = request.revisions.len() - 1;
         let at_bad = asked.get(&bad).copied().unwrap_or_default();
         let attempts = at_bad.passes + at_bad.failures;
-        let enough = at_bad.failures >= FAILURES_AT_BAD || at_bad.failures > 0 && attempts >= MOST_AT_BAD;
         let steps = f64::from(u32::try_from(request.revisions.len()).unwrap_or(u32::MAX)).log2().ceil() + 1.0;
         let each = question.confidence.risk() / steps;
         let lower = rate_interval(at_bad.failures, attempts, question.confidence).lower;
+        let enough = lower >= RATE_AT_BAD || at_bad.failures > 0 && attempts >= MOST_AT_BAD;
         let clean = enough.then(|| {
             let confidence =
                 Confidence::new((1.0 - each).min(Confidence::MAX)).unwrap_or(Confidence::DEFAULT);
@@ -273,7 +276,7 @@ impl<'a> Search<'a> {
             return if attempts >= MOST_AT_BAD || gone {
                 Vec::new()
             } else {
-                vec![(self.bad(), (MOST_AT_BAD - attempts).min(10))]
+                vec![(self.bad(), (MOST_AT_BAD - attempts).min(AT_ONCE))]
             };
         };
         match self.state(0) {
@@ -346,3 +349,6 @@ impl<'a> Search<'a> {
 fn place_of(key: &str) -> Option<usize> {
     key.strip_prefix(FAMILY)?.split('/').next()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,6 +104,9 @@ pub fn judge(question: &Question, ledger: &Ledger, test: &TestId) -> Diagnosis {
                 experiment.state = changes(&trials, &Arm::Alone(World::Twice), &[vec![test.clone()]]);
             }
             let mut evidence = vec![format!("{}, {}", said(&trials, &failing), said(&trials, &passing))];
+            if confidence < question.confidence.get() {
+                evidence.push("likely, and less sure than was asked for".to_owned());
+            }
             evidence.extend(experiment.activity.first().map(|_| did(&experiment.activity)));
             Diagnosis { category, confidence, evidence, experiment, reproduction }
         }

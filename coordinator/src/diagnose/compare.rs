@@ -17,6 +17,8 @@ pub(super) enum Judgement {
     Open {
         /// The evidence for a difference: an e-value.
         evidence: f64,
+        /// As of a difference, though it is less than was asked for; 0 where nothing speaks for one.
+        confidence: f64,
     },
 }
 
@@ -35,13 +37,13 @@ impl Comparing {
 
     /// Compares an arm with its baseline.
     pub(super) fn judge(self, baseline: Counts, arm: Counts) -> Judgement {
-        match self.comparison.judge(baseline, arm) {
-            Decision::Differs(found) => {
-                // What evidence there is beyond the bar lowers the risk in proportion.
-                let risk = self.risk * (found.needed / found.evidence).min(1.0);
-                Judgement::Different { confidence: 1.0 - risk }
-            }
-            Decision::Same(found) | Decision::Open(found) => Judgement::Open { evidence: found.evidence },
+        let decision = self.comparison.judge(baseline, arm);
+        let found = decision.difference();
+        // The risk of so much evidence by chance, among all comparisons.
+        let confidence = (1.0 - self.risk * found.needed / found.evidence).max(0.0);
+        match decision {
+            Decision::Differs(_) => Judgement::Different { confidence },
+            Decision::Same(_) | Decision::Open(_) => Judgement::Open { evidence: found.evidence, confidence },
         }
     }
 }

@@ -298,8 +298,12 @@ pub(crate) fn is_world(condition: &str) -> bool {
 
 /// `alone 0/20 · given 0/20 · shuffled 6/18`.
 pub(crate) fn conditions(test: &TestReport) -> String {
+    // Worlds that change nothing are told in one word.
+    let plain = || test.conditions.iter().filter(|count| !is_world(&count.condition));
+    let always = plain().all(|count| count.failures == count.attempts);
+    let unchanged = |count: &ConditionCount| count.failures == if always { count.attempts } else { 0 };
     let (clean, told): (Vec<&ConditionCount>, Vec<&ConditionCount>) =
-        test.conditions.iter().partition(|count| count.failures == 0 && is_world(&count.condition));
+        test.conditions.iter().partition(|count| is_world(&count.condition) && unchanged(count));
     let one = |count: &ConditionCount| {
         format!("{} {}/{}", visible(&count.condition), count.failures, count.attempts)
     };
@@ -308,8 +312,9 @@ pub(crate) fn conditions(test: &TestReport) -> String {
         [] => {}
         [count] => parts.push(one(count)),
         counts => {
-            let attempts: u64 = counts.iter().map(|count| count.attempts).sum();
-            parts.push(format!("{} other conditions 0/{attempts}", counts.len()));
+            let (failures, attempts) =
+                counts.iter().fold((0, 0), |sum, count| (sum.0 + count.failures, sum.1 + count.attempts));
+            parts.push(format!("{} other conditions {failures}/{attempts}", counts.len()));
         }
     }
     parts.join(" · ")

@@ -209,7 +209,10 @@ mod tests {
             &[(&["a", "b", "e"], 3, 12), (&["c", "d"], 2, 12)],
         );
         // One attempt that did not run one of them says nothing of the two together.
-        check(&[("a", "fpfppfpppp"), ("b", "fpfpp-pppp"), ("c", "pppppppppf")], &[(&["a", "b"], 2, 9)]);
+        check(
+            &[("a", "fpfppfpppppppp"), ("b", "fpfpp-pppppppp"), ("c", "pppppppppfpppp")],
+            &[(&["a", "b"], 2, 13)],
+        );
     }
 
     #[test]

@@ -165,7 +165,9 @@ impl World {
                      the test's id."
                 ),
                 limits: "Not what draws from the operating system: `secrets`, `uuid4`, generators of its own.",
-                by_hand: ByHand::after(format!("-p randomly -p no:random_order -p \"randomly_seed={seed}\"")),
+                by_hand: ByHand::Advice(format!(
+                    "with pytest-randomly, `pytest --randomly-dont-reorganize --randomly-seed={seed}` comes near"
+                )),
                 role: Role::Surroundings,
             },
             World::TimeZone(zone) => time_zone(zone),

@@ -59,6 +59,21 @@ fn files_directories_and_the_network_get_awkward() {
 }
 
 #[test]
+fn the_suite_is_spread_over_processes_and_failures_are_told_as_ever() {
+    check(World::Parallel { workers: 2 }, &["test_parallel"]);
+    let asked = ids(&["test_worlds.py::test_parallel", "test_worlds.py::test_home"]);
+    let world = World::Parallel { workers: 2 };
+    let request =
+        RunRequest::Run { tests: Some(&asked), order: Order::Reversed, detail: Detail::Outcomes, world };
+    let reading = attempt("worlds", python(), request, PATIENCE);
+    assert_eq!((reading.end, reading.samples.len()), (AttemptEnd::Completed, 2));
+    let failed = reading.samples.iter().find(|read| read.sample.outcome.is_failure()).expect("one fails");
+    let Outcome::Fail(failure) = &failed.sample.outcome else { panic!("it is a failure") };
+    assert_eq!((failure.kind.clone(), failure.phase), (FailureKind::Assertion, Phase::Call));
+    assert_eq!(failure.frames.last().map(|frame| frame.function.as_str()), Some("test_parallel"));
+}
+
+#[test]
 fn the_interpreter_gets_awkward() {
     check(World::RandomSeed { seed: 1 }, &["test_random_seed"]);
     check(World::WarningsAsErrors, &["test_warnings_as_errors"]);

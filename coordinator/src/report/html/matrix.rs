@@ -11,7 +11,7 @@ const ROWS: usize = 60;
 const NAMED: usize = 20;
 
 const CELL: f64 = 26.0;
-const HEAD: f64 = 128.0;
+const HEAD: f64 = 150.0;
 
 /// A table with a cell for each test and condition, shaded by the share of failures.
 pub(super) fn matrix(notable: &[&TestReport]) -> Markup {
@@ -52,7 +52,7 @@ pub(super) fn matrix(notable: &[&TestReport]) -> Markup {
 }
 
 fn turned(condition: &str) -> Markup {
-    let place = format!("translate({} {}) rotate(-60)", CELL / 2.0 + 4.0, HEAD - 4.0);
+    let place = format!("translate({} {}) rotate(-90)", CELL / 2.0 + 4.0, HEAD - 4.0);
     html! {
         svg width=(CELL) height=(HEAD) role="img" aria-label=(words::visible(condition)) {
             text transform=(place) class="axis" { (words::visible(condition)) }

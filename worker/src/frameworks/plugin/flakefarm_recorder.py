@@ -34,9 +34,15 @@ def recorder_for(pytest, channel, request, root, world):
             quiet.silence_early(early_config.known_args_namespace)
             yield
 
+        @hookimpl(optionalhook=True)
+        def pytest_xdist_node_collection_finished(self, ids):
+            self.collected_in_parallel(ids)
+
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_cmdline_main(self, config):
             quiet.silence(config.option, self.listing)
+            if self.world.workers:
+                self.world.spread(config.option)
             yield
 
         @hookimpl(trylast=True)
@@ -303,8 +309,31 @@ class Recorder:
             sys.stderr.write("flakefarm: a failure could not be described: %s\n" % type(error).__name__)
 
     def phase_reported(self, report):
-        if self.running is not None:
+        if self.world.workers:
+            self.reported_in_parallel(report)
+        elif self.running is not None:
             self.running.reports.append(report)
+
+    # Tests that run in the processes of pytest-xdist: many at once, so that one is told of when it ends.
+
+    def collected_in_parallel(self, ids):
+        if self.order is not None:
+            self.channel.send_list({"e": "collected"}, "tests", [clean(test) for test in ids])
+            self.order = None
+
+    def reported_in_parallel(self, report):
+        test = clean(report.nodeid)
+        running = self.ids.setdefault(test, Running(test, 0))
+        running.reports.append(report)
+        running.wall += report.duration
+        # A process that dies reports its test in a phase of no name.
+        if report.when == "teardown" or report.when not in ("setup", "call"):
+            self.position += 1
+            running.position = self.position
+            result = self.ids.pop(test).result()
+            if result is not None:
+                self.channel.send({"e": "start", "test": test, "i": self.position})
+                self.channel.send(result)
 
     def warned(self, warning_message):
         if self.running is None or len(self.running.warnings) >= WARNING_LIMIT:

@@ -86,13 +86,8 @@ class Watcher:
                 if in_module and name.startswith(told_whole):
                     continue
                 if old.get(name) != new.get(name):
-                    change = {
-                        "kind": kind,
-                        "name": clean(name)[:TEXT_LIMIT],
-                        "before": clean(old.get(name, ""))[:TEXT_LIMIT],
-                        "after": clean(new.get(name, ""))[:TEXT_LIMIT],
-                    }
-                    changes.append(change)
+                    was, now_is = _around_the_difference(clean(old.get(name, "")), clean(new.get(name, "")))
+                    changes.append({"kind": kind, "name": clean(name)[:TEXT_LIMIT], "before": was, "after": now_is})
         done = [
             {"kind": "activity", "name": ACTIVITIES[event], "before": "", "after": str(count)}
             for event, count in sorted(heard.items())
@@ -191,6 +186,14 @@ class Watcher:
                     if len(found) >= FILES:
                         return found
         return found
+
+
+def _around_the_difference(one, other):
+    """Both texts, short, from shortly before they differ."""
+    same = len(os.path.commonprefix([one, other]))
+    start = max(0, same - 40) if max(len(one), len(other)) > 80 else 0
+    head = "…" if start else ""
+    return tuple(head + text[start:start + TEXT_LIMIT] if text else "" for text in (one, other))
 
 
 def _describe(value, depth=DEPTH):

@@ -23,9 +23,10 @@ class World:
     """The plain world: nothing is changed. Others change what they override."""
 
     runs = 1
+    workers = 0
 
     def arguments(self):
-        """Arguments for pytest."""
+        """Further arguments for pytest."""
         return []
 
     def collected(self):
@@ -232,12 +233,36 @@ def while_tests_run(hook):
 
 
 class Parallel(World):
+    """Spread over the processes of pytest-xdist. Made before the project's root is on the path, so
+    that the path handed to those processes has our directory; the root goes before it."""
+
     def __init__(self, wanted):
         try:
-            import xdist  # noqa: F401
+            from xdist.plugin import _sys_path as path_of_workers
         except ImportError:
-            raise Unavailable("pytest-xdist is not installed in the environment")
+            raise Unavailable("pytest-xdist is not installed in the environment, or not one that is known")
+        path_of_workers.insert(0, os.getcwd())
+        sys.path.append(os.path.dirname(os.path.abspath(__file__)))
         self.workers = wanted["workers"]
+
+    def hand_on(self, request):
+        """Leaves the request where worker processes find it."""
+        import json
+        import tempfile
+
+        handle, path = tempfile.mkstemp(suffix=".json")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(dict(request, world={"kind": "plain"}), file)
+        os.environ["FLAKEFARM_PARALLEL"] = path
+
+    def spread(self, option):
+        """Options of pytest-xdist, after the usual silence."""
+        option.numprocesses = self.workers
+        option.dist = "load"
+
+    def arguments(self):
+        # Worker processes parse the same arguments again.
+        return ["-p", "flakefarm_parallel"]
 
 
 class Variables(World):

@@ -38,6 +38,8 @@ def main():
 
     try:
         world = world_for(request)
+        if world.workers:
+            world.hand_on(request)
     except Unavailable as error:
         channel.send({"e": "unavailable", "message": str(error)})
         return 95
@@ -55,7 +57,7 @@ def main():
     from flakefarm_quiet import arguments_for
 
     sys.path.remove(here)
-    arguments = arguments_for(request, root, os.environ)
+    arguments = arguments_for(request, root, os.environ) + world.arguments()
     sys.argv = [os.path.join(os.path.dirname(pytest.__file__), "__main__.py")] + arguments
     recorder = recorder_for(pytest, channel, request, root, world)
     plugins = [recorder]
