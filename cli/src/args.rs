@@ -56,17 +56,17 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_name = "N", env = "FLAKEFARM_RUNS")]
     pub(crate) runs: Option<NonZeroU32>,
     /// Find every test that flakes at this rate or above [default: 5%]
-    #[arg(long, value_name = "P", env = "FLAKEFARM_MAX_FLAKE_RATE", value_parser = parse_rate, conflicts_with = "runs")]
+    #[arg(long, value_name = "P", env = "FLAKEFARM_MAX_FLAKE_RATE", value_parser = parse_rate)]
     pub(crate) max_flake_rate: Option<Rate>,
     /// How sure verdicts are to be [default: 95%]
     #[arg(long, value_name = "P", env = "FLAKEFARM_CONFIDENCE", value_parser = parse_confidence)]
     pub(crate) confidence: Option<Confidence>,
     /// Of what the confidence speaks: each test, or the suite as a whole, which takes far fewer runs
     /// [default: test]
-    #[arg(long, value_name = "test|suite", env = "FLAKEFARM_GUARANTEE", value_parser = parse_guarantee, conflicts_with = "runs")]
+    #[arg(long, value_name = "test|suite", env = "FLAKEFARM_GUARANTEE", value_parser = parse_guarantee)]
     pub(crate) guarantee: Option<Guarantee>,
     /// What the sweep may cost: 10m (on the clock), container:2h (container time) or attempts:500
-    #[arg(long, value_name = "BUDGET", env = "FLAKEFARM_BUDGET", value_parser = parse_budget, conflicts_with = "runs")]
+    #[arg(long, value_name = "BUDGET", env = "FLAKEFARM_BUDGET", value_parser = parse_budget)]
     pub(crate) budget: Option<Budget>,
     /// Attempts at once [default: the number of cores]
     #[arg(long, value_name = "N", env = "FLAKEFARM_WORKERS")]

@@ -102,6 +102,17 @@ pub(crate) fn question(
         (None, Some(word)) => word.parse().map_err(wrong)?,
         (None, None) => Guarantee::default(),
     };
+    let promises = [
+        ("--max-flake-rate", args.max_flake_rate.is_some()),
+        ("--guarantee", args.guarantee.is_some()),
+        ("--budget", args.budget.is_some()),
+    ];
+    if let (Some(runs), Some((option, _))) = (args.runs, promises.iter().find(|(_, given)| *given)) {
+        return Err(Complaint::usage(format!(
+            "--runs {runs} and {option} contradict each other: a fixed number of runs leaves nothing to choose"
+        ))
+        .hint(format!("leave out --runs for as many runs as the answer takes, or {option} for {runs} runs of each test")));
+    }
     // An option that only an adaptive sweep has goes before a fixed number in the file.
     let adaptive = args.max_flake_rate.is_some() || args.guarantee.is_some() || args.budget.is_some();
     let fixed = args.runs.or(if adaptive { None } else { defaults.runs.and_then(NonZeroU32::new) });

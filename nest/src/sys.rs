@@ -42,7 +42,7 @@ pub(crate) fn exit_now(code: i32) -> ! {
 pub(crate) struct Prepared<'a> {
     steps: Vec<(&'a Step, [Word; 6])>,
     /// What addresses in `steps` point to.
-    #[expect(clippy::vec_box, reason = "they must stay where they are while the vector grows")]
+    #[expect(clippy::vec_box, reason = "addresses must hold while the list grows")]
     _filters: Vec<Box<libc::sock_fprog>>,
 }
 

@@ -81,6 +81,24 @@ fn options_that_cannot_be_promised() {
 }
 
 #[test]
+fn options_that_contradict_each_other() {
+    for option in [["--max-flake-rate", "1%"], ["--guarantee", "suite"], ["--budget", "10m"]] {
+        let arguments = [&["--runs", "5"], &option[..]].concat();
+        check(&[PASSING], &arguments, &[], 2, &["--runs 5", option[0], "contradict", "hint:", "leave out"]);
+    }
+}
+
+#[test]
+fn a_budget_that_is_none() {
+    check(&[PASSING], &["--budget", "10"], &[], 2, &["10m", "container:2h", "attempts:500"]);
+    check(&[PASSING], &["--budget", "attempts:0"], &[], 2, &["at least 1 second, or 1 attempt"]);
+    let two = ("test_two.py", "def test_one(): pass\ndef test_other(): pass\n");
+    let arguments = ["--scope", "test", "--budget", "attempts:1"];
+    let wanted = ["does not pay for one run of every test: that takes attempts:2", "hint:"];
+    check(&[("flakefarm.toml", TOML), two], &arguments, &[], 4, &wanted);
+}
+
+#[test]
 fn a_farm_that_does_not_answer() {
     let arguments = ["--farm", "http://127.0.0.1:1", "--token", "ff_submit_x_y"];
     check(&[("flakefarm.toml", TOML), PASSING], &arguments, &[], 70, &["127.0.0.1:1", "hint:"]);

@@ -100,6 +100,7 @@ check!(
     cancelling_leaves_settled_jobs_alone,
     dead_jobs_are_revived_or_discarded,
     verdicts_are_replaced_and_remembered,
+    past_runs_are_of_sweeps_that_had_ended,
     a_hundred_thousand_verdicts_take_seconds,
     workers_are_as_last_heard,
     tokens_are_used_and_revoked,

@@ -81,6 +81,63 @@ fn crashes_and_hangs_are_charged_to_the_test_that_was_running_and_nobody_else() 
 }
 
 #[test]
+fn nested_and_forked_sweeps_charge_crashes_and_hangs_as_containers_do() {
+    let toml = format!("{TOML}[limits]\ntest_timeout = \"5s\"\n");
+    let project = project(&[
+        ("flakefarm.toml", toml.as_str()),
+        (
+            "test_ends.py",
+            "import os, time\n\
+             def test_before(): print('captured')\n\
+             def test_crash(): os._exit(3)\n\
+             def test_hang(): time.sleep(600)\n\
+             def test_after(tmp_path): (tmp_path / 'x').write_text('x')\n",
+        ),
+    ]);
+    for level in ["nested", "forked-only"] {
+        let state = tempfile::tempdir().unwrap();
+        let output = command(state.path())
+            .args(["sweep", "--runs", "3", "--seed", "1", "--format", "json", "--sandbox", level])
+            .arg(project.path())
+            .output()
+            .unwrap();
+        let report = report(&output);
+        let healthy = ["test_ends.py::test_after", "test_ends.py::test_before"];
+        assert_eq!(with_verdict(&report, "healthy"), healthy, "{level}: {}", said(&output));
+        assert_eq!(with_verdict(&report, "broken"), ["test_ends.py::test_crash", "test_ends.py::test_hang"]);
+        assert_eq!(report["sweep"]["sandbox"], level);
+        assert_eq!(report["sweep"]["notes"], serde_json::Value::Null, "no level gave way");
+        let tests = report["tests"].as_array().unwrap();
+        let before = tests.iter().find(|test| test["id"] == "test_ends.py::test_before").unwrap();
+        let why = before["stopped_because"].as_str().unwrap();
+        assert_eq!(why.contains("forked from a prepared interpreter"), level == "forked-only", "{why}");
+    }
+}
+
+#[test]
+fn a_project_that_starts_threads_at_import_is_not_forked_and_the_report_says_so() {
+    let project = project(&[
+        ("flakefarm.toml", TOML),
+        (
+            "test_thread.py",
+            "import threading, time\n\
+             threading.Thread(target=time.sleep, args=(60,), daemon=True, name='ticker').start()\n\
+             def test_a(): pass\n",
+        ),
+    ]);
+    let state = tempfile::tempdir().unwrap();
+    let output = command(state.path())
+        .args(["sweep", "--runs", "2", "--format", "json", "--sandbox", "forked"])
+        .arg(project.path())
+        .output()
+        .unwrap();
+    let report = report(&output);
+    assert_eq!(with_verdict(&report, "healthy"), ["test_thread.py::test_a"], "{}", said(&output));
+    let notes = report["sweep"]["notes"].to_string();
+    assert!(notes.contains("`nested`") && notes.contains("ticker"), "{notes}");
+}
+
+#[test]
 fn odd_ids_and_partly_broken_collection_are_reported_whole() {
     let project = project(&[
         ("flakefarm.toml", TOML),
@@ -104,6 +161,49 @@ fn odd_ids_and_partly_broken_collection_are_reported_whole() {
     let report = report(&output);
     assert_eq!(with_verdict(&report, "healthy").len(), 7, "{}", said(&output));
     assert_eq!(report["sweep"]["collection_errors"][0]["path"], "test_broken.py");
+}
+
+#[test]
+fn an_adaptive_sweep_keeps_its_budget_and_rests_on_what_was_seen_before() {
+    let project = project(&[
+        ("flakefarm.toml", TOML),
+        ("test_a.py", "import time\ndef test_quick(): pass\ndef test_slow(): time.sleep(0.2)\n"),
+    ]);
+    let state = tempfile::tempdir().unwrap();
+    let sweep = |arguments: &[&str]| {
+        let output = command(state.path())
+            .args(["sweep", "--max-flake-rate", "30%", "--format", "json", "--seed", "1"])
+            .args(arguments)
+            .arg(project.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        report(&output)
+    };
+    let short = sweep(&["--budget", "attempts:4"]);
+    assert_eq!((&short["sweep"]["stopped"], &short["sweep"]["attempts"]), (&"budget".into(), &4.into()));
+    assert_eq!(with_verdict(&short, "inconclusive").len(), 2);
+    let because = short["tests"][0]["stopped_because"].as_str().unwrap();
+    assert!(because.contains("of 9 wanted: if it flakes, less than"), "{because}");
+    // The sources are the same: what is missing is made up for, not made again.
+    let whole = sweep(&[]);
+    assert_eq!(whole["sweep"]["stopped"], "answered");
+    assert_eq!(with_verdict(&whole, "healthy").len(), 2);
+    for test in whole["tests"].as_array().unwrap() {
+        assert!(test["attempts"].as_u64().unwrap() <= 6, "{test}");
+        assert!(test["older_evidence"]["clean_runs"].as_f64().unwrap() >= 3.0, "{test}");
+    }
+    assert!(whole["sweep"]["saved_vs_fixed"]["fixed_runs"] == 9 && whole["sweep"]["suite"].is_object());
+    // A changed test is a new one.
+    std::fs::write(
+        project.path().join("test_a.py"),
+        "def test_quick(): assert True\ndef test_slow(): pass\n",
+    )
+    .unwrap();
+    let changed = sweep(&[]);
+    for test in changed["tests"].as_array().unwrap() {
+        assert!(test["attempts"].as_u64().unwrap() >= 9 && test.get("older_evidence").is_none(), "{test}");
+    }
 }
 
 #[test]

@@ -1,13 +1,18 @@
-//! The container level against the laws of `contract::sandbox`, on the engine at DOCKER_HOST, and
-//! the environments made there. Each test is a worker of its own and asserts that nothing carrying
+//! Every sandbox level against the laws of `contract::sandbox` and, where it claims to isolate, of
+//! `contract::hostile`, on the engine at DOCKER_HOST; and the environments made there. Each test is a worker of its own and asserts that nothing carrying
 //! its name is left. The image is `FLAKEFARM_TEST_IMAGE`, by default `flakefarm-base:bookworm`.
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
 
 use bollard::Docker;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
-use flakefarm_shared::WorkerId;
+use flakefarm_shared::blobs::Blobs;
+use flakefarm_shared::{SandboxLevel, SweepContext, WIRE_VERSION, WorkerId};
+use flakefarm_tests::contract::hostile;
 use flakefarm_tests::contract::sandbox::{self as laws, Level};
-use flakefarm_worker::sandbox::{DockerSandbox, Engine, EngineUnavailable, Sandbox};
+use flakefarm_worker::config::LoadedProject;
+use flakefarm_worker::environment::{Environments, LocalPlaces};
+use flakefarm_worker::sandbox::{DockerSandbox, Engine, EngineUnavailable, LocalSandbox, Sandbox};
+use flakefarm_worker::snapshot;
 use futures::FutureExt as _;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -17,36 +22,113 @@ use uuid::Uuid;
 #[path = "sandbox_contract/environments.rs"]
 mod environments;
 
-macro_rules! containers {
-    ($($law:ident;)*) => {
-        $(#[tokio::test(flavor = "multi_thread")]
-        async fn $law() {
-            on_docker(laws::$law).await;
-        })*
+/// Tests of laws at one level, by a function that holds it to them.
+macro_rules! laws_at {
+    ($module:ident, $level:expr, $($source:ident: $($law:ident)*;)*) => {
+        mod $module {
+            use super::*;
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $law() {
+                    at($level, async |level: &Level| $source::$law(level).await).await;
+                }
+            )*)*
+        }
     };
 }
 
-containers! {
-    lines_arrive_in_order;
-    lines_arrive_while_the_program_runs;
-    long_lines_are_cut;
-    exit_codes_are_reported;
-    standard_error_is_bounded;
-    standard_input_is_delivered;
-    unread_standard_input_does_no_harm;
-    kill_ends_it;
-    the_last_resort_deadline_ends_it;
-    out_of_memory_is_flagged;
-    fork_bombs_are_contained;
-    the_network_is_loopback_only;
-    only_scratch_is_writable;
-    scratch_is_limited;
-    attempts_share_nothing;
-    privileges_are_dropped;
-    variables_are_set;
-    giving_up_a_read_loses_nothing;
-    giving_up_a_start_leaves_nothing;
-    a_missing_image_is_an_infrastructure_error;
+/// What every level owes.
+macro_rules! reporting_at {
+    ($module:ident, $level:expr) => {
+        laws_at! { $module, $level, laws:
+            lines_arrive_in_order
+            lines_arrive_while_the_program_runs
+            long_lines_are_cut
+            exit_codes_are_reported
+            standard_error_is_bounded
+            standard_input_is_delivered
+            unread_standard_input_does_no_harm
+            kill_ends_it
+            the_last_resort_deadline_ends_it
+            variables_are_set
+            giving_up_a_read_loses_nothing
+            giving_up_a_start_leaves_nothing
+            a_missing_image_is_an_infrastructure_error
+        ; }
+    };
+}
+
+/// What every level owes that claims to isolate.
+macro_rules! isolation_at {
+    ($module:ident, $level:expr) => {
+        laws_at! { $module, $level,
+        laws:
+            out_of_memory_is_flagged
+            fork_bombs_are_contained
+            the_network_is_loopback_only
+            only_scratch_is_writable
+            scratch_is_limited
+            attempts_share_nothing
+            privileges_are_dropped
+        ; hostile:
+            what_outlives_its_test_ends_with_it
+            signals_reach_nobody_else
+            the_kernel_grants_nothing
+            links_lead_nowhere_new
+            no_engine_can_be_reached
+            shared_memory_and_queues_are_its_own
+            abstract_sockets_are_its_own
+            a_memory_hog_is_charged_alone
+            a_full_disk_is_its_own
+        ; }
+    };
+}
+
+reporting_at!(container_reports, SandboxLevel::Container);
+reporting_at!(nested_reports, SandboxLevel::Nested);
+reporting_at!(forked_reports, SandboxLevel::Forked);
+reporting_at!(host_reports, SandboxLevel::Host);
+reporting_at!(process_reports, SandboxLevel::Process);
+isolation_at!(container_isolates, SandboxLevel::Container);
+isolation_at!(nested_isolates, SandboxLevel::Nested);
+isolation_at!(forked_isolates, SandboxLevel::Forked);
+isolation_at!(host_isolates, SandboxLevel::Host);
+
+/// Holds a level to a law, and asserts that nothing is left of it.
+async fn at(level: SandboxLevel, law: impl AsyncFnOnce(&Level)) {
+    match level {
+        SandboxLevel::Container | SandboxLevel::Nested | SandboxLevel::Forked => on_docker(level, law).await,
+        SandboxLevel::Host | SandboxLevel::Process => on_this_machine(level, law).await,
+    }
+}
+
+/// Without an engine; the place that attempts run in is prepared as a sweep does it.
+async fn on_this_machine(level: SandboxLevel, law: impl AsyncFnOnce(&Level)) {
+    let project = tempfile::tempdir().unwrap();
+    std::fs::write(project.path().join("test_a.py"), "def test_a(): pass\n").unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(&format!("file://{}", state.path().join("blobs").display())).unwrap();
+    let archive = snapshot::archive(project.path()).unwrap();
+    let mut spec = LoadedProject::load(project.path(), None).unwrap().spec;
+    spec.environment.setup = Vec::new();
+    let snapshot = blobs.put(archive.bytes).await.unwrap();
+    let context = SweepContext {
+        v: WIRE_VERSION,
+        project: spec,
+        snapshot,
+        revision: None,
+        under: flakefarm_shared::World::Plain,
+    };
+    let environments = Environments::Local(LocalPlaces::new(state.path().join("places"), blobs));
+    let image = environments.prepare(&context, &[], |_| {}).await.unwrap().image_id;
+    let local = LocalSandbox::new(level).unwrap();
+    if let Err(why) = local.check().await {
+        panic!("{why}; hint: user namespaces must be allowed (sysctl user.max_user_namespaces)");
+    }
+    let level = Level::new(Sandbox::Local(local), level, new_worker(), image);
+    law(&level).await;
+    level.job.close().await;
+    level.sandbox.close().await;
 }
 
 fn image() -> String {
@@ -87,11 +169,12 @@ async fn containers_with(labels: Vec<String>) -> Vec<String> {
     found.into_iter().map(|container| container.names.unwrap_or_default().join(" ")).collect()
 }
 
-async fn on_docker(law: impl AsyncFnOnce(&Level)) {
+async fn on_docker(level: SandboxLevel, law: impl AsyncFnOnce(&Level)) {
     let worker = new_worker();
     let sandbox = Sandbox::Docker(DockerSandbox::new(engine(&worker).await));
-    let level = Level { sandbox, worker: worker.clone(), image: image() };
+    let level = Level::new(sandbox, level, worker.clone(), image());
     let result = AssertUnwindSafe(law(&level)).catch_unwind().await;
+    level.job.close().await;
     level.sandbox.close().await;
     let left = left(&worker).await;
     if let Err(panic) = result {
@@ -102,7 +185,7 @@ async fn on_docker(law: impl AsyncFnOnce(&Level)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_container_is_removed() {
-    on_docker(async |level: &Level| {
+    on_docker(SandboxLevel::Container, async |level: &Level| {
         laws::a_dropped_sandbox_is_removed(level, || attempts(&level.worker)).await;
     })
     .await;
@@ -110,7 +193,7 @@ async fn a_dropped_container_is_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_removes_what_was_dropped_just_before() {
-    on_docker(async |level: &Level| {
+    on_docker(SandboxLevel::Container, async |level: &Level| {
         let running = level.start("sleep 600").await;
         drop(running);
     })
@@ -119,7 +202,7 @@ async fn closing_removes_what_was_dropped_just_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_removed_under_us_is_an_infrastructure_error() {
-    on_docker(async |level: &Level| {
+    on_docker(SandboxLevel::Container, async |level: &Level| {
         let mut running = level.start("echo up; sleep 600").await;
         running.next_line().await.unwrap();
         let name = attempts(&level.worker).await.remove(0);
@@ -134,7 +217,7 @@ async fn a_container_removed_under_us_is_an_infrastructure_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reaping_removes_orphans_and_spares_what_is_known() {
-    on_docker(async |level: &Level| {
+    on_docker(SandboxLevel::Container, async |level: &Level| {
         let mut known = level.start("echo up; sleep 600").await;
         known.next_line().await.unwrap();
         // A worker of the same name that died: its container is there, its process is not.
@@ -169,7 +252,7 @@ async fn a_silent_engine_is_named_with_a_hint() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn rate_of_empty_attempts_at_two_at_once() {
-    on_docker(async |level: &Level| {
+    on_docker(SandboxLevel::Container, async |level: &Level| {
         const EACH: u32 = 30;
         let begun = Instant::now();
         let lane = async || {

@@ -1,6 +1,7 @@
 //! The laws of the ports, to be run on every adapter.
 
 pub mod db;
+pub mod hostile;
 pub mod queue;
 pub mod samples;
 pub mod sandbox;

@@ -2,23 +2,87 @@
 //! nothing is left of it. Programs are shell or Python, so the image needs both.
 
 use crate::eventually::eventually;
-use flakefarm_shared::{AttemptId, JobId, Limits, SweepId, WorkerId};
-use flakefarm_worker::sandbox::{RunningSandbox, Sandbox, SandboxExit, SandboxRequest};
+use flakefarm_shared::{AttemptId, InfraError, JobId, Limits, SandboxLevel, SweepId, WorkerId};
+use flakefarm_worker::frameworks::pytest;
+use flakefarm_worker::sandbox::{
+    JobSandbox, Preparation, RunningSandbox, Sandbox, SandboxExit, SandboxRequest, Started,
+};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A sandbox level under test.
 #[derive(Debug)]
 pub struct Level {
-    /// The level.
+    /// What offers the level.
     pub sandbox: Sandbox,
+    /// The sandboxes of one job.
+    pub job: JobSandbox,
+    /// The level.
+    pub level: SandboxLevel,
     /// The worker its sandboxes are labelled with.
     pub worker: WorkerId,
     /// An image with a shell and Python.
     pub image: String,
 }
 
+/// A prepared interpreter whose attempts become whatever program the first line of their input names,
+/// so that forked attempts can be held to the laws of all others.
+const FORK_SERVER: &str = r#"
+import json, os, signal, sys, types
+for name, source in json.load(sys.stdin):
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+import flakefarm_forks
+
+class Server(flakefarm_forks.ForkServer):
+    def _become_attempt(self, session, capture, birth, streams):
+        self._control.close()
+        os.setsid()
+        for fd, target in zip(streams, range(3)):
+            os.dup2(fd, target)
+        os.closerange(3, 64)
+        os.environ.pop("PYTHONHASHSEED")
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        line = b""
+        while not line.endswith(b"\n"):
+            line += os.read(0, 1)
+        argv = json.loads(line)
+        try:
+            os.execvp(argv[0], argv)
+        except OSError as error:
+            os.write(2, f"{argv[0]}: {error}".encode())
+            os._exit(127)
+
+plugins = types.SimpleNamespace(getplugin=lambda name: None)
+Server(flakefarm_forks.Held()).serve(types.SimpleNamespace(config=types.SimpleNamespace(pluginmanager=plugins)))
+"#;
+
 impl Level {
+    /// `level`, as `sandbox` offers it.
+    pub fn new(sandbox: Sandbox, level: SandboxLevel, worker: WorkerId, image: String) -> Self {
+        Self { job: sandbox.open_job(), sandbox, level, worker, image }
+    }
+
+    /// Starts a request at this level, and no other.
+    pub async fn begin(&self, mut request: SandboxRequest) -> Result<RunningSandbox, InfraError> {
+        let preparation = match self.level {
+            SandboxLevel::Forked => {
+                let mut input = serde_json::to_vec(&request.argv).expect("plain data serialises");
+                input.push(b'\n');
+                input.append(&mut request.stdin);
+                request.stdin = input;
+                Some(fork_server())
+            }
+            SandboxLevel::Container | SandboxLevel::Nested | SandboxLevel::Host | SandboxLevel::Process => {
+                None
+            }
+        };
+        let Started { running, level, instead } =
+            self.job.start(request, self.level, preparation.as_ref()).await?;
+        assert_eq!((level, instead), (self.level, None));
+        Ok(running)
+    }
+
     /// A request to run `argv` within small limits.
     pub fn request(&self, argv: &[&str]) -> SandboxRequest {
         let limits =
@@ -38,25 +102,45 @@ impl Level {
 
     /// Starts a shell script.
     pub async fn start(&self, script: &str) -> RunningSandbox {
-        self.sandbox.start(self.request(&["sh", "-c", script])).await.expect("starts")
+        self.begin(self.request(&["sh", "-c", script])).await.expect("starts")
+    }
+
+    /// Starts a Python program.
+    pub async fn start_python(&self, program: &str) -> RunningSandbox {
+        self.begin(self.request(&["python3", "-c", program])).await.expect("starts")
     }
 
     /// Runs a request to its end.
     pub async fn run(&self, request: SandboxRequest) -> (Vec<String>, SandboxExit) {
-        let running = self.sandbox.start(request).await.expect("starts");
+        let running = self.begin(request).await.expect("starts");
         watch(running).await
     }
 
-    async fn shell(&self, script: &str) -> (Vec<String>, SandboxExit) {
+    /// Runs a shell script to its end.
+    pub async fn shell(&self, script: &str) -> (Vec<String>, SandboxExit) {
         self.run(self.request(&["sh", "-c", script])).await
     }
 
-    async fn python(&self, program: &str) -> (Vec<String>, SandboxExit) {
+    /// Runs a Python program to its end.
+    pub async fn python(&self, program: &str) -> (Vec<String>, SandboxExit) {
         self.run(self.request(&["python3", "-c", program])).await
     }
 }
 
-async fn watch(mut running: RunningSandbox) -> (Vec<String>, SandboxExit) {
+fn fork_server() -> Preparation {
+    let modules: Vec<(String, &str)> = pytest::files()
+        .into_iter()
+        .filter_map(|(name, source)| Some((name.strip_suffix(".py")?.to_owned(), source)))
+        .filter(|(name, _)| ["flakefarm_channel", "flakefarm_forks"].contains(&name.as_str()))
+        .collect();
+    Preparation {
+        argv: ["python3", "-c", FORK_SERVER].map(str::to_owned).to_vec(),
+        input: serde_json::to_string(&modules).expect("plain data serialises"),
+    }
+}
+
+/// Every line of a sandbox, and how it ended.
+pub async fn watch(mut running: RunningSandbox) -> (Vec<String>, SandboxExit) {
     let mut lines = Vec::new();
     while let Some(line) = running.next_line().await {
         lines.push(String::from_utf8_lossy(&line).into_owned());
@@ -237,11 +321,14 @@ pub async fn privileges_are_dropped(level: &Level) {
 
 /// Variables reach the program; the image's own stay unless overridden.
 pub async fn variables_are_set(level: &Level) {
-    let mut request =
-        level.request(&["sh", "-c", "echo \"$GREETING\"; echo \"$HOME\"; test -n \"$PATH\" && echo path"]);
+    let mut request = level.request(&[
+        "sh",
+        "-c",
+        "echo \"$GREETING\"; echo \"${HOME##*/}\"; test -n \"$PATH\" && echo path",
+    ]);
     request.variables.insert("GREETING".to_owned(), "two words = three".to_owned());
     let (lines, _) = level.run(request).await;
-    assert_eq!(lines, ["two words = three", "/tmp/home", "path"]);
+    assert_eq!(lines, ["two words = three", "home", "path"]);
 }
 
 /// A read that was given up loses nothing.
@@ -264,7 +351,7 @@ pub async fn giving_up_a_read_loses_nothing(level: &Level) {
 /// Starting is given up at every possible moment; what was made is gone after closing.
 pub async fn giving_up_a_start_leaves_nothing(level: &Level) {
     for patience_ms in [0, 1, 3, 10, 30, 60, 100, 150, 250] {
-        let start = level.sandbox.start(level.request(&["sleep", "600"]));
+        let start = level.begin(level.request(&["sleep", "600"]));
         let _ = tokio::time::timeout(Duration::from_millis(patience_ms), start).await;
     }
 }
@@ -273,7 +360,7 @@ pub async fn giving_up_a_start_leaves_nothing(level: &Level) {
 pub async fn a_missing_image_is_an_infrastructure_error(level: &Level) {
     let mut request = level.request(&["true"]);
     request.image = "flakefarm/no-such-image:0".to_owned();
-    let error = level.sandbox.start(request).await.expect_err("no image");
+    let error = level.begin(request).await.expect_err("no image");
     assert!(error.to_string().contains("No such image"), "{error}");
 }
 

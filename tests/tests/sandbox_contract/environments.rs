@@ -5,8 +5,8 @@ use bollard::query_parameters::RemoveImageOptions;
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::project::Framework;
 use flakefarm_shared::{
-    EnvironmentSpec, ImageSource, InfraStage, Limits, ProjectSpec, Refusal, SweepContext, WIRE_VERSION,
-    WorkerId, World,
+    EnvironmentSpec, ImageSource, InfraStage, Limits, ProjectSpec, Refusal, SandboxLevel, SweepContext,
+    WIRE_VERSION, WorkerId, World,
 };
 use flakefarm_tests::contract::sandbox::Level;
 use flakefarm_worker::environment::{Environments, PrepareError};
@@ -40,11 +40,12 @@ impl Bench {
         let blob_directory = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(&format!("file://{}", blob_directory.path().display())).unwrap();
         let bench = Self {
-            level: Level {
-                sandbox: Sandbox::Docker(DockerSandbox::new(engine.clone())),
-                worker: worker.clone(),
-                image: image(),
-            },
+            level: Level::new(
+                Sandbox::Docker(DockerSandbox::new(engine.clone())),
+                SandboxLevel::Container,
+                worker.clone(),
+                image(),
+            ),
             environments: Environments::new(engine, blobs.clone()),
             worker,
             blobs,

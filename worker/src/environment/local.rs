@@ -167,6 +167,7 @@ fn furnish(directory: &Path, tree: &Tree, plugin_files: &[(String, &str)], place
     let aside = tempfile::Builder::new().prefix("making-").tempdir_in(parent)?;
     let (sources, plugin) = (aside.path().join("tree"), aside.path().join("plugin"));
     std::fs::create_dir(&sources)?;
+    std::fs::create_dir(&plugin)?;
     tar::Archive::new(tree.tar.as_slice()).unpack(&sources)?;
     for (path, content) in plugin_files {
         let path = plugin.join(path);

@@ -16,7 +16,7 @@ use super::SandboxRequest;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use flakefarm_nest::{Ask, Attempt, Fork, SetUp, Tell, Tellings};
-use flakefarm_shared::{InfraError, InfraStage};
+use flakefarm_shared::{Digest, InfraError, InfraStage};
 use futures::{Stream, StreamExt};
 use std::pin::Pin;
 use std::time::Duration;
@@ -31,9 +31,8 @@ const OPENING: Duration = Duration::from_secs(60);
 const PIECE: usize = 1 << 20;
 /// What a nest says beside the wire, kept for the error that follows.
 const ASIDE: usize = 4096;
-/// Interpreters that take turns in one nest, by hash seed. Where the seed is set by the project, it is
-/// the same in all.
-const HASH_SEEDS: [u32; 3] = [1, 20_011, 4_000_037];
+/// Interpreters that take turns in one nest, each with another hash seed (unless the project sets it).
+const INTERPRETERS: usize = 3;
 
 /// How to prepare an interpreter that attempts are forked from.
 #[derive(Debug, Clone)]
@@ -124,7 +123,7 @@ impl Nest {
             fork: fork.map(|preparation| Fork {
                 argv: preparation.argv.clone(),
                 input: preparation.input.clone(),
-                hash_seeds: HASH_SEEDS.to_vec(),
+                hash_seeds: hash_seeds(request),
             }),
         };
         self.ask(&Ask::Start(Box::new(attempt))).await
@@ -184,6 +183,18 @@ impl Nest {
             }
         }
     }
+}
+
+/// Other seeds for every job: a job has too few interpreters to show what depends on them.
+fn hash_seeds(request: &SandboxRequest) -> Vec<u32> {
+    let digest = Digest::of(request.attempt.job.to_string().as_bytes());
+    let seeds = digest.as_str().as_bytes().chunks(8).filter_map(|part| std::str::from_utf8(part).ok());
+    // Python takes no more than 32 bits, and 0 for no seed at all.
+    seeds
+        .filter_map(|part| u32::from_str_radix(part, 16).ok())
+        .map(|seed| seed.max(1))
+        .take(INTERPRETERS)
+        .collect()
 }
 
 fn unexpected(told: &Tell) -> InfraError {

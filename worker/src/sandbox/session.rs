@@ -5,6 +5,7 @@ use super::nest::{Asked, GiveBack, Idle, Nest, NotStarted, Preparation, RunningN
 use super::{DockerSandbox, LocalSandbox, RunningSandbox, Sandbox, SandboxRequest};
 use crate::conditions::USER;
 use flakefarm_shared::{InfraError, InfraStage, Limits, SandboxLevel};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 /// Starts the attempts of one job. Dropped, it hands what it keeps to the clean-up of its level.
@@ -22,6 +23,15 @@ struct Key {
     image: String,
     limits: Limits,
     used_for: Use,
+    /// Interpreters are prepared with them.
+    variables: BTreeMap<String, String>,
+}
+
+impl Key {
+    fn of(request: &SandboxRequest, used_for: Use) -> Self {
+        let (image, limits) = (request.image.clone(), request.limits.clone());
+        Self { image, limits, used_for, variables: request.variables.clone() }
+    }
 }
 
 /// A sandbox that was started.
@@ -65,14 +75,15 @@ impl JobSandbox {
             }
             (Sandbox::Docker(docker), SandboxLevel::Nested | SandboxLevel::Forked) => {
                 let preparation = preparation.filter(|_| level == SandboxLevel::Forked);
-                self.start_nested(docker, request, preparation).await
+                // Large futures, and one of them per attempt that runs.
+                Box::pin(self.start_nested(docker, request, preparation)).await
             }
             (Sandbox::Local(local), SandboxLevel::Host) => {
-                let running = self.start_on_host(local, &request).await?;
+                let running = Box::pin(self.start_on_host(local, &request)).await?;
                 Ok(Started { running, level, instead: None })
             }
             (Sandbox::Docker(_) | Sandbox::Local(_) | Sandbox::Scripted(_), _) => {
-                Ok(Started { running: self.sandbox.start(request).await?, level, instead: None })
+                Ok(Started { running: Box::pin(self.sandbox.start(request)).await?, level, instead: None })
             }
         }
     }
@@ -122,7 +133,7 @@ impl JobSandbox {
         preparation: Option<&Preparation>,
     ) -> Result<Result<RunningSandbox, String>, InfraError> {
         let used_for = if preparation.is_some() { Use::Forking } else { Use::Starting };
-        let key = Key { image: request.image.clone(), limits: request.limits.clone(), used_for };
+        let key = Key::of(request, used_for);
         let nest = match self.take_idle(&key) {
             Some(nest) => nest,
             None => match Nest::in_container(docker.engine(), request, used_for).await {
@@ -146,8 +157,7 @@ impl JobSandbox {
         local: &LocalSandbox,
         request: &SandboxRequest,
     ) -> Result<RunningSandbox, InfraError> {
-        let (image, limits) = (request.image.clone(), request.limits.clone());
-        let key = Key { image, limits, used_for: Use::Starting };
+        let key = Key::of(request, Use::Starting);
         let nest = match self.take_idle(&key) {
             Some(nest) => nest,
             None => local.open_nest(request).await.map_err(|error| match error {

@@ -25,10 +25,10 @@ CONTROL = 3
 WORDS = 6
 
 
-class Held:
+class Held(Channel):
     """A channel that keeps events until there is somebody to tell them."""
 
-    def __init__(self):
+    def __init__(self):  # there is no descriptor yet
         self.events = []
 
     def send(self, event):

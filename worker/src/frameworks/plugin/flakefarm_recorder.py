@@ -260,7 +260,7 @@ class Recorder:
         goes on with the selection and order of `request`."""
         self.channel = channel
         for event in events:
-            if event["e"] != "collected":
+            if event["e"] not in ("missing", "collected"):
                 channel.send(event)
         selected = request["tests"]
         self.selected = None if selected is None else set(selected)

@@ -9,11 +9,13 @@ use flakefarm_shared::{InfraError, InfraStage, SandboxLevel};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use tempfile::TempPath;
 
+/// Where programs are looked for last.
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What the description of a prepared place is called.
 const DESCRIPTION: &str = "place.json";
 /// Passed on to attempts from this process's own environment: the rest may hold secrets.
@@ -51,9 +53,12 @@ impl Place {
 
     /// PATH of an attempt.
     pub(crate) fn search_path(&self) -> String {
-        let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        self.path.iter().map(String::as_str).chain([system]).collect::<Vec<_>>().join(":")
+        search_path(self.path.iter().cloned())
     }
+}
+
+fn search_path(first: impl Iterator<Item = String>) -> String {
+    first.chain([SYSTEM_PATH.to_owned()]).collect::<Vec<_>>().join(":")
 }
 
 /// Where an interpreter is and what it needs.
@@ -96,7 +101,7 @@ impl LocalSandbox {
         if self.level == SandboxLevel::Process {
             return Ok(());
         }
-        match self.open(Vec::new(), Network::None).await {
+        match self.open(Vec::new(), SYSTEM_PATH, Network::None).await {
             Ok(nest) => {
                 nest.close().await;
                 Ok(())
@@ -130,12 +135,13 @@ impl LocalSandbox {
             target: format!("/flakefarm/{name}"),
         };
         let needs = place.needs.iter().filter(|path| hidden(path));
-        let needs = needs.map(|path| Bind { source: path.clone(), target: path.clone() });
+        let needs = needs.map(|path| Bind { source: path.clone(), target: inside(path) });
         let binds = [own("tree"), own("plugin")].into_iter().chain(needs).collect();
-        self.open(binds, request.limits.network).await
+        self.open(binds, &search_path(place.path.iter().map(|path| inside(path))), request.limits.network)
+            .await
     }
 
-    async fn open(&self, binds: Vec<Bind>, network: Network) -> Result<Nest, NotStarted> {
+    async fn open(&self, binds: Vec<Bind>, path: &str, network: Network) -> Result<Nest, NotStarted> {
         if PROGRAM.is_empty() {
             return Err(NotStarted::Unsupported("namespaces are Linux's".to_owned()));
         }
@@ -143,7 +149,7 @@ impl LocalSandbox {
         let mut command = tokio::process::Command::new(program);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         command.envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var(name).ok()?))));
-        command.current_dir("/").kill_on_drop(true);
+        command.env("PATH", path).current_dir("/").kill_on_drop(true);
         let spawned = command.spawn();
         let mut child = spawned.map_err(|error| failed(&format!("failed to start the nest: {error}")))?;
         let streams = child.stdin.take().zip(child.stdout.take());
@@ -159,9 +165,23 @@ impl LocalSandbox {
 
 /// Whether attempts would not see a path unless it is bound: its beginning is left empty for them.
 fn hidden(path: &str) -> bool {
-    let empty = ["home", "root", "boot", "tmp", "run", "mnt", "media", "work"];
-    let first = PathBuf::from(path).components().nth(1).map(|part| part.as_os_str().to_owned());
-    first.is_some_and(|first| empty.iter().any(|name| first == *name))
+    begins_with(path, &["home", "root", "boot", "mnt", "media"]) || covered(path)
+}
+
+/// Whether attempts have something of their own over it.
+fn covered(path: &str) -> bool {
+    begins_with(path, &["tmp", "run", "work"])
+}
+
+fn begins_with(path: &str, names: &[&str]) -> bool {
+    let first = Path::new(path).components().nth(1).map(Component::as_os_str);
+    first.is_some_and(|first| names.iter().any(|name| first == *name))
+}
+
+/// Where attempts see a path of this machine. A virtual environment works there, too: it is found by
+/// where its interpreter is.
+fn inside(path: &str) -> String {
+    if covered(path) { format!("/flakefarm/machine{path}") } else { path.to_owned() }
 }
 
 /// Owns the nest's first process; with it, all of it ends.
@@ -192,5 +212,7 @@ mod tests {
         assert!(hidden("/home/me/venv"));
         assert!(!hidden("/usr"));
         assert!(!hidden("/opt/python"));
+        assert_eq!(inside("/tmp/state/venv"), "/flakefarm/machine/tmp/state/venv");
+        assert_eq!(inside("/home/me/venv"), "/home/me/venv");
     }
 }

@@ -13,6 +13,8 @@ const LINE_CAP: usize = 1 << 20;
 const ERROR_HALF: usize = 64 << 10;
 /// Beyond the attempt's own limit, before it is killed from here.
 const LAST_RESORT: Duration = Duration::from_secs(5);
+/// For an interpreter to import and collect, at least.
+const PREPARING: Duration = Duration::from_secs(120);
 /// For a killed attempt to be gone.
 const SETTLING: Duration = Duration::from_secs(30);
 
@@ -72,8 +74,12 @@ impl RunningNested {
         let timeout = Duration::from_millis(request.limits.attempt_timeout_ms);
         nest.start(request, fork).await?;
         if fork.is_some() {
-            let heard = tokio::time::timeout(timeout, nest.hear()).await;
-            match heard.map_err(|_| lost("a prepared interpreter was not ready in time"))?? {
+            let patience = timeout.max(PREPARING);
+            let Ok(heard) = tokio::time::timeout(patience, nest.hear()).await else {
+                let why = format!("the interpreter was not ready after {} s", patience.as_secs());
+                return Ok(Asked::NotForked(Box::new(nest), why));
+            };
+            match heard? {
                 Tell::Forked => {}
                 Tell::NotForked(why) => return Ok(Asked::NotForked(Box::new(nest), why)),
                 Tell::Failed(why) => return Err(lost(&why)),
@@ -172,6 +178,7 @@ impl RunningNested {
         } else {
             self.kill().await;
             self.timed_out = true;
+            self.deadline = Instant::now() + SETTLING;
         }
     }
 }
