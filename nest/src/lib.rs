@@ -311,7 +311,6 @@ fn unknown(kind: u8) -> BrokenFrame {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
 mod tests {
     use super::*;
 
