@@ -28,6 +28,18 @@ def recorder_for(pytest, channel, request, root, world):
     harmless_interrupt = type("KeyboardInterrupt", (Exception,), {"__module__": "builtins"})
     harmless_exit = type("Exit", (Exception,), {"__module__": "_pytest.outcomes"})
 
+    class FirstRun:
+        """The first of two runs of each test. A hook of its own, within those that wrap a run: they
+        catch warnings and output, and explain assertions."""
+
+        def __init__(self, recorder):
+            self.recorder = recorder
+
+        @hookimpl(tryfirst=True)
+        def pytest_runtest_protocol(self, item):
+            # Without a next test, fixtures of all scopes are torn down after it.
+            self.recorder.first_run_ended(runtestprotocol(item, log=False, nextitem=None))
+
     class Hooks(Recorder):
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_load_initial_conftests(self, early_config):
@@ -48,6 +60,8 @@ def recorder_for(pytest, channel, request, root, world):
         @hookimpl(trylast=True)
         def pytest_configure(self, config):
             quiet.unregister(config.pluginmanager)
+            if self.world.runs == 2:
+                config.pluginmanager.register(FirstRun(self), "flakefarm_first_run")
 
         @hookimpl(tryfirst=True)
         def pytest_sessionstart(self, session):
@@ -76,9 +90,6 @@ def recorder_for(pytest, channel, request, root, world):
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_protocol(self, item):
             self.test_starts(item)
-            if self.world.runs == 2:
-                # Without a next test, fixtures of all scopes are torn down after it.
-                self.first_run_ended(runtestprotocol(item, log=False, nextitem=None))
             yield
             self.test_ended()
 
