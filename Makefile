@@ -8,10 +8,12 @@ SERVICES := docker rabbitmq redis postgres
 FLAKEFARM := target/debug/flakefarm
 # The example sweep: adaptive, small enough to watch.
 DEMO_ARGS ?= --max-flake-rate 0.1 --seed 1
+# Arguments of flakefarm bench.
+BENCH_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo test lint services-up services-down services-status base-image cases causes build toolchain
+.PHONY: help demo bench test lint services-up services-down services-status base-image cases causes build toolchain
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +28,10 @@ build: toolchain ## Build the binary (debug)
 
 demo: build ## Sweep the example project with known flaky tests; writes report.html
 	@deploy/dev/with-services docker -- deploy/dev/demo $(FLAKEFARM) $(DEMO_ARGS)
+
+bench: toolchain ## Measure attempts at each level, other ways and the control plane: make bench BENCH_ARGS=--quick
+	cargo build --locked --release -p flakefarm
+	@deploy/dev/with-services docker -- target/release/flakefarm bench --output target/bench $(BENCH_ARGS)
 
 test: toolchain ## Run every test on real services, started and stopped around it
 	@deploy/dev/with-services $(SERVICES) -- deploy/dev/test

@@ -7,6 +7,7 @@ use flakefarm_coordinator::plan::{
     Budget, Confidence, Guarantee, Panel, QuestionError, Rate, SandboxChoice, ScopeChoice,
 };
 use flakefarm_shared::{Order, World};
+use flakefarm_worker::sandbox::RuntimeChoice;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
@@ -93,6 +94,9 @@ pub(crate) struct SweepArgs {
     /// Run everything under this condition (see docs/conditions.md), and try no others
     #[arg(long, value_name = "CONDITION", conflicts_with = "panel")]
     pub(crate) under: Option<World>,
+    /// Container runtime: auto, default, or a name that the engine knows (crun, runsc, kata)
+    #[arg(long, value_name = "NAME", env = "FLAKEFARM_RUNTIME", default_value = "auto")]
+    pub(crate) runtime: RuntimeChoice,
     /// A farm's coordinator; without it everything runs in this process
     #[arg(long, value_name = "URL", env = "FLAKEFARM_FARM")]
     pub(crate) farm: Option<String>,
@@ -356,6 +360,9 @@ pub(crate) struct WorkerArgs {
     /// Its name, unique on the farm [default: host name and process id]
     #[arg(long, value_name = "NAME", env = "FLAKEFARM_WORKER_ID")]
     pub(crate) id: Option<String>,
+    /// Container runtime: auto, default, or a name that the engine knows (crun, runsc, kata)
+    #[arg(long, value_name = "NAME", env = "FLAKEFARM_RUNTIME", default_value = "auto")]
+    pub(crate) runtime: RuntimeChoice,
     /// Jobs at once [default: the number of cores]
     #[arg(long, value_name = "N", env = "FLAKEFARM_SLOTS")]
     pub(crate) slots: Option<NonZeroU16>,

@@ -12,6 +12,7 @@ use flakefarm_coordinator::plan::{QuestionKind, SandboxChoice, ScopeChoice};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::{Digest, Scope, TestId};
 use flakefarm_worker::revisions::{self, Revision, RevisionError};
+use flakefarm_worker::sandbox::RuntimeChoice;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -45,7 +46,7 @@ pub(crate) async fn bisect(args: BisectArgs) -> Result<Exit, Complaint> {
     let loaded = sweep::load(&sweep_args, &root, &progress)?;
     let slots = sweep::slots(&sweep_args, Some(&loaded));
     let state = stores::state_dir(sweep_args.state.as_deref())?;
-    let embedded = Embedded::open(&state, slots, SandboxChoice::Container).await?;
+    let embedded = Embedded::open(&state, slots, SandboxChoice::Container, &RuntimeChoice::default()).await?;
     progress.note(&format!("{} revisions, {}", revisions.len(), sweep::describe(&loaded)));
     let revisions = snapshots(&root, revisions, &embedded.blobs).await?;
     let last = revisions.last().expect("a range has two ends").clone();
@@ -110,6 +111,7 @@ fn as_sweep(args: BisectArgs) -> SweepArgs {
         scope: None,
         order: None,
         sandbox: None,
+        runtime: RuntimeChoice::default(),
         farm: None,
         token: None,
         interactive: false,

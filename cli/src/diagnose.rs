@@ -4,6 +4,7 @@ use crate::args::{DiagnoseArgs, SweepArgs};
 use crate::exit::{Complaint, Exit};
 use crate::sweep;
 use flakefarm_coordinator::plan::{QuestionKind, TestFilter};
+use flakefarm_worker::sandbox::RuntimeChoice;
 use std::path::{Path, PathBuf};
 
 pub(crate) async fn diagnose(args: DiagnoseArgs) -> Result<Exit, Complaint> {
@@ -22,6 +23,7 @@ pub(crate) async fn diagnose(args: DiagnoseArgs) -> Result<Exit, Complaint> {
         scope: None,
         order: args.order,
         sandbox: None,
+        runtime: RuntimeChoice::default(),
         panel: None,
         under: None,
         farm: args.farm,

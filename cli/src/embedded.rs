@@ -13,7 +13,7 @@ use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::queue::{Queue, Role};
 use flakefarm_shared::{SandboxLevel, SweepId, WorkerId};
 use flakefarm_worker::environment::{Environments, LocalPlaces};
-use flakefarm_worker::sandbox::{DockerSandbox, Engine, LocalSandbox, Sandbox};
+use flakefarm_worker::sandbox::{DockerSandbox, Engine, LocalSandbox, RuntimeChoice, Sandbox};
 use flakefarm_worker::{Ending, WorkerParts};
 use std::num::NonZeroU16;
 use std::path::Path;
@@ -45,9 +45,10 @@ impl Embedded {
         state: &Path,
         slots: NonZeroU16,
         sandbox: SandboxChoice,
+        runtime: &RuntimeChoice,
     ) -> Result<Self, Complaint> {
         let id = WorkerId(format!("embedded-{}", std::process::id()));
-        let ground = Ground::of(sandbox, &id).await?;
+        let ground = Ground::of(sandbox, runtime, &id).await?;
         let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
         let db = open_database(state).await?;
         let samples =
@@ -55,7 +56,7 @@ impl Embedded {
         let queue = stores::open_queue("embedded:", Role::Coordinator)?;
         let coordinator = Coordinator::embedded(db, queue.clone(), blobs.clone(), engine::DEFAULT_LEASE);
         let worker = match ground {
-            Ground::Engine(engine) => worker_parts(id, slots, queue, samples, blobs.clone(), engine),
+            Ground::Engine(docker) => worker_parts(id, slots, queue, samples, blobs.clone(), docker),
             Ground::Machine(sandbox) => {
                 let places = LocalPlaces::new(state.join("places"), blobs.clone());
                 let (environments, sandbox) = (Environments::Local(places), Sandbox::Local(sandbox));
@@ -153,18 +154,24 @@ async fn watch(
 
 /// What attempts run on.
 enum Ground {
-    Engine(Engine),
+    Engine(DockerSandbox),
     Machine(LocalSandbox),
 }
 
 impl Ground {
-    async fn of(sandbox: SandboxChoice, worker: &WorkerId) -> Result<Self, Complaint> {
+    async fn of(
+        sandbox: SandboxChoice,
+        runtime: &RuntimeChoice,
+        worker: &WorkerId,
+    ) -> Result<Self, Complaint> {
         let level = match sandbox {
             SandboxChoice::Container
             | SandboxChoice::Nested
             | SandboxChoice::Forked
             | SandboxChoice::ForkedOnly
-            | SandboxChoice::Auto => return Ok(Ground::Engine(connect_engine(worker.clone()).await?)),
+            | SandboxChoice::Auto => {
+                return Ok(Ground::Engine(connect_docker(worker.clone(), runtime).await?));
+            }
             SandboxChoice::Host => SandboxLevel::Host,
             SandboxChoice::Process => SandboxLevel::Process,
         };
@@ -204,6 +211,16 @@ fn unavailable(error: &flakefarm_worker::sandbox::EngineUnavailable) -> Complain
     Complaint::new(Exit::FarmFailed, flakefarm_shared::chain(error)).hint(error.hint())
 }
 
+/// Connects to the container engine and checks that it has the runtime that attempts are to run on.
+pub(crate) async fn connect_docker(
+    worker: WorkerId,
+    runtime: &RuntimeChoice,
+) -> Result<DockerSandbox, Complaint> {
+    let engine = connect_engine(worker).await?;
+    engine.check_runtime(runtime).await.map_err(|error| unavailable(&error))?;
+    Ok(DockerSandbox::with_runtime(engine, runtime.clone()))
+}
+
 /// Puts a worker together.
 pub(crate) fn worker_parts(
     id: WorkerId,
@@ -211,10 +228,10 @@ pub(crate) fn worker_parts(
     queue: Queue,
     samples: flakefarm_shared::samples::Samples,
     blobs: Blobs,
-    engine: Engine,
+    docker: DockerSandbox,
 ) -> WorkerParts {
-    let environments = Environments::new(engine.clone(), blobs.clone());
-    let sandbox = Sandbox::Docker(DockerSandbox::new(engine));
+    let environments = Environments::new(docker.engine().clone(), blobs.clone());
+    let sandbox = Sandbox::Docker(docker);
     WorkerParts { id, slots, queue, samples, blobs, environments, sandbox }
 }
 

@@ -62,12 +62,12 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     let queue = stores::open_queue(args.stores.queue()?, Role::Worker)?;
     let samples = stores::open_samples(args.stores.samples()?).await?;
     let blobs = stores::open_blobs(args.stores.blobs()?)?;
-    let engine = embedded::connect_engine(id.clone()).await?;
+    let docker = embedded::connect_docker(id.clone(), &args.runtime).await?;
     if let Err(error) = samples.check().await {
         warn!(error = %error, "the sample store is not there yet");
     }
     let slots = args.slots.unwrap_or_else(embedded::slots_of_this_machine);
-    let parts = embedded::worker_parts(id, slots, queue.clone(), samples, blobs, engine);
+    let parts = embedded::worker_parts(id, slots, queue.clone(), samples, blobs, docker);
     // Told to stop, a worker takes no more and finishes its jobs; they are two minutes long at most.
     let ending = Ending { drain: stop, stop: tokio_util::sync::CancellationToken::new() };
     flakefarm_worker::run(parts, ending).await;

@@ -215,7 +215,7 @@ async fn here(
     let slots = slots(args, Some(&loaded));
     let question = question(args, kind, &loaded, slots)?;
     let state = stores::state_dir(args.state.as_deref())?;
-    let embedded = Embedded::open(&state, slots, question.sandbox).await?;
+    let embedded = Embedded::open(&state, slots, question.sandbox, &args.runtime).await?;
     let archive = archive(root, progress).await?;
     let snapshot = embedded.blobs.put(archive.bytes).await?;
     progress.note(&announcement(&loaded, &question));
@@ -251,7 +251,7 @@ async fn resume(
     };
     let question: Question = serde_json::from_str(&row.question)?;
     drop(db);
-    let embedded = Embedded::open(&state, slots(args, None), question.sandbox).await?;
+    let embedded = Embedded::open(&state, slots(args, None), question.sandbox, &args.runtime).await?;
     progress.note(&format!("resuming sweep {} (seed {})", row.id, row.seed));
     let outputs = Outputs::Blobs(embedded.blobs.clone());
     let (row, report) = embedded.run(Task::Resume(&row), progress, stop).await?;

@@ -64,13 +64,31 @@ pub(crate) fn enforce(first: i32, limit: u64) -> bool {
         waiting.extend(children(process));
     }
     let total: u64 = sizes.iter().map(|(size, _)| size).sum();
-    match sizes.iter().max() {
-        Some((_, largest)) if total > limit => {
-            sys::kill(*largest);
-            true
-        }
-        Some(_) | None => false,
+    if total <= limit {
+        return false;
     }
+    // Pages that forked processes share were counted for each of them; the true count is dearer.
+    let shares = sizes.iter().map(|(size, process)| share(*process).unwrap_or(*size));
+    if shares.sum::<u64>() <= limit {
+        return false;
+    }
+    if let Some((_, largest)) = sizes.iter().max() {
+        sys::kill(*largest);
+    }
+    true
+}
+
+/// Bytes that are not a file's, each page divided by the processes that share it.
+fn share(process: i32) -> Option<u64> {
+    share_in(&fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?)
+}
+
+fn share_in(rollup: &str) -> Option<u64> {
+    let kibibytes = |name: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    };
+    Some((kibibytes("Pss_Anon:")? + kibibytes("Pss_Shmem:")?) << 10)
 }
 
 /// Resident bytes that are not a file's.
@@ -96,6 +114,14 @@ fn children(process: i32) -> Vec<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_leave_out_what_is_a_files() {
+        let rollup =
+            "Rss: 900 kB\nPss: 800 kB\nPss_Anon:           300 kB\nPss_File: 400 kB\nPss_Shmem: 4 kB\n";
+        assert_eq!(share_in(rollup), Some(304 << 10));
+        assert_eq!(share_in("Rss: 1 kB\n"), None);
+    }
 
     #[test]
     fn counters_are_read_in_both_forms() {

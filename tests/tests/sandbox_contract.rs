@@ -21,6 +21,8 @@ use uuid::Uuid;
 
 #[path = "sandbox_contract/environments.rs"]
 mod environments;
+#[path = "sandbox_contract/pool.rs"]
+mod pool;
 
 /// Tests of laws at one level, by a function that holds it to them.
 macro_rules! laws_at {

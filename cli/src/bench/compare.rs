@@ -62,7 +62,10 @@ pub(crate) async fn compare(
             }
         }
     }
-    let reference = slots.get(&Way::DockerRun).and_then(|slots| rate(slots)).map(|rate| rate.median);
+    let reference = slots.get(&Way::DockerRun).and_then(|slots| {
+        let (rate, cpu) = (rate(slots)?, cpu_seconds(slots)?);
+        Some(Reference { per_second: rate.median, cpu_seconds: cpu.median })
+    });
     let rows = slots.iter().filter_map(|(way, slots)| row(payload, *way, slots, reference)).collect();
     (rows, unavailable)
 }
@@ -100,22 +103,36 @@ async fn slot(stage: &Stage<'_>, way: Way, effort: Effort, cpu: &Cpu) -> Result<
     })
 }
 
+/// What the loop of `docker run` did.
+#[derive(Debug, Clone, Copy)]
+struct Reference {
+    per_second: f64,
+    cpu_seconds: f64,
+}
+
+/// Per attempt.
+fn cpu_seconds(slots: &[Slot]) -> Option<Spread> {
+    let each = slots.iter().map(|slot| slot.cpu_seconds / f64::from(slot.attempts.max(1)));
+    Spread::of(&each.collect::<Vec<_>>())
+}
+
 fn rate(slots: &[Slot]) -> Option<Spread> {
     Spread::of(&slots.iter().map(|slot| slot.per_second).collect::<Vec<_>>())
 }
 
-fn row(payload: &str, way: Way, slots: &[Slot], reference: Option<f64>) -> Option<Row> {
+fn row(payload: &str, way: Way, slots: &[Slot], reference: Option<Reference>) -> Option<Row> {
     let per_second = rate(slots)?;
     let seconds: Vec<f64> = slots.iter().flat_map(|slot| slot.seconds.iter().copied()).collect();
-    let cpu: Vec<f64> = slots.iter().map(|slot| slot.cpu_seconds / f64::from(slot.attempts.max(1))).collect();
+    let cpu = cpu_seconds(slots)?;
     let peaks: Vec<f64> = slots.iter().map(|slot| slot.peak_mib).collect();
     Some(Row {
         payload: payload.to_owned(),
         way,
         attempts: slots.iter().map(|slot| slot.attempts).sum(),
         per_second,
-        times_docker_run: reference.map(|reference| per_second.median / reference),
-        cpu_seconds: Spread::of(&cpu)?,
+        times_docker_run: reference.map(|reference| per_second.median / reference.per_second),
+        cpu_seconds: cpu,
+        cpu_times_docker_run: reference.map(|reference| reference.cpu_seconds / cpu.median),
         p50_ms: quantile_of(&seconds, 0.5).map(|seconds| seconds * 1e3),
         p99_ms: quantile_of(&seconds, 0.99).map(|seconds| seconds * 1e3),
         peak_mib: Spread::of(&peaks)?.median,

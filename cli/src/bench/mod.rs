@@ -124,12 +124,10 @@ fn say(doing: &str) {
     }
 }
 
-async fn connect(args: &BenchArgs) -> Result<(Engine, WorkerId), Complaint> {
+async fn connect(args: &BenchArgs) -> Result<(DockerSandbox, WorkerId), Complaint> {
     let worker = WorkerId(format!("bench-{}", std::process::id()));
-    let engine = embedded::connect_engine(worker.clone()).await?;
-    let checked = engine.check_runtime(&args.runtime).await;
-    checked.map_err(|error| Complaint::usage(error.to_string()).hint(error.hint()))?;
-    Ok((engine, worker))
+    let docker = embedded::connect_docker(worker.clone(), &args.runtime).await?;
+    Ok((docker, worker))
 }
 
 fn effort(args: &BenchArgs) -> Effort {
@@ -147,12 +145,10 @@ fn cores() -> NonZeroU16 {
 }
 
 fn control_size(args: &BenchArgs) -> Size {
-    let count = |n: u32| NonZeroU32::new(n).expect("not zero");
-    if args.quick {
-        Size { jobs: 2_000, suite_attempts: count(100), tests: count(500), queued: 100_000 }
-    } else {
-        Size { jobs: 10_000, suite_attempts: count(500), tests: count(1_000), queued: 500_000 }
-    }
+    let rounds = effort(args).rounds;
+    let count = |n: u32| NonZeroU32::new(n.max(1)).expect("not zero");
+    let tests = count(if args.quick { 500 } else { 1_000 });
+    Size { jobs: 1_000 * rounds, suite_attempts: count(50 * rounds), tests, queued: 50_000 * rounds }
 }
 
 /// The embedded stores and, if addresses are given, those.
@@ -180,13 +176,13 @@ fn all_stores(given: &StoreArgs) -> Result<Vec<Addresses>, Complaint> {
     Ok(stores)
 }
 
-async fn machine(args: &BenchArgs, engine: Option<&(Engine, WorkerId)>) -> Result<Machine, Complaint> {
+async fn machine(args: &BenchArgs, engine: Option<&(DockerSandbox, WorkerId)>) -> Result<Machine, Complaint> {
     let busy = Cpu::Machine.seconds();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let background_cores = Cpu::Machine.seconds() - busy;
     let (version, runtime) = match engine {
-        Some((engine, _)) => {
-            let facts = engine.check().await?;
+        Some((docker, _)) => {
+            let facts = docker.engine().check().await?;
             let lean = facts.runtimes.iter().any(|runtime| runtime == "crun");
             let runtime = match &args.runtime {
                 RuntimeChoice::Named(name) => name.clone(),
@@ -219,12 +215,12 @@ fn cpu(args: &BenchArgs) -> Result<Cpu, Complaint> {
 /// Every way on every payload, the pool, whole sweeps, and growth of containers.
 async fn attempts(
     args: &BenchArgs,
-    (engine, worker): &(Engine, WorkerId),
+    (sandbox, worker): &(DockerSandbox, WorkerId),
     report: &mut BenchReport,
 ) -> Result<(), Complaint> {
     let (effort, cpu) = (effort(args), cpu(args)?);
     let state = tempfile::Builder::new().prefix("flakefarm-bench-").tempdir()?;
-    let sandbox = DockerSandbox::with_runtime(engine.clone(), args.runtime.clone());
+    let engine = sandbox.engine();
     let suite = Payload::suite()?;
     let mut payloads = vec![Payload::nothing()?, Payload::trivial()?];
     if !args.quick {
@@ -234,17 +230,17 @@ async fn attempts(
     for payload in &payloads {
         say(&format!("{}: preparing", payload.name));
         let stage =
-            Stage::set(payload, engine, &sandbox, state.path(), &args.python, worker.clone(), None).await?;
+            Stage::set(payload, engine, sandbox, state.path(), &args.python, worker.clone(), None).await?;
         let (rows, unavailable) =
             compare::compare(&stage, payload.name, &Way::all(), effort, &cpu, say).await;
         report.rows.extend(rows);
         report.unavailable.extend(unavailable);
         if report.pool.is_none() {
             say("containers kept ready");
-            let latencies = ways::pool_latencies(&stage, &sandbox, if args.quick { 8 } else { 30 }).await;
+            let latencies = ways::pool_latencies(&stage, sandbox, if args.quick { 8 } else { 30 }).await;
             report.pool = pool_latency(&latencies);
             if args.growth {
-                let grown = Box::pin(container_growth(&stage, engine, &sandbox, args, state.path()));
+                let grown = Box::pin(container_growth(&stage, engine, sandbox, args, state.path()));
                 report.growth.extend(grown.await?);
             }
         }

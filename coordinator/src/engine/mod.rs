@@ -3,6 +3,7 @@
 
 mod intake;
 mod outbox;
+mod past;
 mod sweeps;
 mod trouble;
 

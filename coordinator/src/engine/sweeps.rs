@@ -10,7 +10,7 @@ use crate::plan::{self, History, Ledger, Planning, Question, QuestionKind};
 use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
 use flakefarm_shared::{
     Class, Control, Digest, JobId, JobReport, JobSpec, Listing, Refusal, SweepContext, SweepId, TestId,
-    TestSource, UnixMicros, WIRE_VERSION, Work, now_micros,
+    UnixMicros, WIRE_VERSION, Work, now_micros,
 };
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -21,8 +21,6 @@ use tracing::{info, warn};
 /// Between two rounds of planning, however long the first took.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LIST_KEY: &str = "list";
-/// Earlier sweeps of a project that count as its history.
-const PAST_SWEEPS: u32 = 90;
 /// A worker silent for this long is not counted in estimates.
 const WORKER_SILENCE_MICROS: i64 = 45_000_000;
 
@@ -140,36 +138,6 @@ impl Coordinator {
             Some(digest) => Ok(Some(self.blobs.get_json(digest, "a listing").await?)),
             None => Ok(None),
         }
-    }
-
-    /// What was known of the tests when the sweep was submitted; the same however often it is asked.
-    async fn history(&self, row: &SweepRow, listing: &Listing) -> Result<History, EngineError> {
-        if !self.makes_history(row).await? {
-            return Ok(History::default());
-        }
-        let past = self.db.past_runs(&row.project, row.created_at, PAST_SWEEPS).await?;
-        let fingerprints = self.fingerprints(row, listing).await?;
-        let of = |(test, source): (&TestId, &TestSource)| TestSource {
-            fingerprint: fingerprints[test].clone(),
-            risks: source.risks.clone(),
-        };
-        let sources: Vec<TestSource> = listing.tests.iter().zip(&listing.sources).map(of).collect();
-        Ok(History::new(&listing.tests, &sources, past, row.created_at))
-    }
-
-    /// What each test touches: its sources, and all that the attempts on it have in common.
-    async fn fingerprints(
-        &self,
-        row: &SweepRow,
-        listing: &Listing,
-    ) -> Result<HashMap<TestId, Digest>, EngineError> {
-        let context = self.context(row).await?;
-        let common = serde_json::to_string(&context.project).expect("a project serialises");
-        let common = Digest::of(format!("{common}\n{}", listing.framework_version).as_bytes());
-        let of = |(test, source): (&TestId, &TestSource)| {
-            (test.clone(), Digest::of(format!("{common} {}", source.fingerprint).as_bytes()))
-        };
-        Ok(listing.tests.iter().zip(&listing.sources).map(of).collect())
     }
 
     async fn build_report(
@@ -320,8 +288,7 @@ impl Coordinator {
                     if unmatched.is_empty() { question.targets(&listing.tests) } else { Vec::new() };
                 let digest = self.blobs.put_json(&listing).await?;
                 self.db.set_listing(row.id, &digest).await?;
-                let history = self.history(row, &listing).await?;
-                if let Err(error) = plan::affords_one_round(&question, &selected, &history) {
+                if let Err(error) = self.affords_one_round(row, &question, &selected, &listing).await? {
                     let refusal = Refusal {
                         message: error.to_string(),
                         log: String::new(),
@@ -397,13 +364,13 @@ impl Coordinator {
         Ok(self.blobs.put_json(&SweepContext { snapshot: snapshot.clone(), ..own }).await?)
     }
 
-    async fn context(&self, row: &SweepRow) -> Result<SweepContext, EngineError> {
+    pub(super) async fn context(&self, row: &SweepRow) -> Result<SweepContext, EngineError> {
         Ok(self.blobs.get_json(&row.context, "a sweep's context").await?)
     }
 
     /// Whether the sweep's plain runs are what history is made of: those of the project as it is, rather
     /// than of chosen arms, other revisions, or a world of the user's choice.
-    async fn makes_history(&self, row: &SweepRow) -> Result<bool, EngineError> {
+    pub(super) async fn makes_history(&self, row: &SweepRow) -> Result<bool, EngineError> {
         Ok(question_of(row).kind == QuestionKind::Detect && self.context(row).await?.under.is_plain())
     }
 

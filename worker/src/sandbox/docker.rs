@@ -40,17 +40,20 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
 /// Registered under this name, it is taken by itself: it starts a container in half runc's time.
 const LEAN_RUNTIME: &str = "crun";
 
-/// Copies the tree, then becomes the program. The base image itself (no tree) is fine, too.
+/// Copies the tree. The base image itself (no tree) is fine, too.
 const ENTRY: &str = r#"mkdir -p "$HOME"
 if [ -d /flakefarm/tree ]; then
   cp -a /flakefarm/tree/. /work/ || { echo "flakefarm: the project's tree does not fit into /work" >&2; exit 125; }
 fi
 "#;
-const RUN: &str = r#"exec "$@""#;
+/// The shell stays as process 1, so that the program is not: there it would ignore signals that it has
+/// no handler for. The shell reaps orphans while it waits; the engine's own init would cost a mount and
+/// a program more.
+const RUN: &str = r#""$@"; exit $?"#;
 /// The program comes as a line of quoted words. A closed input means that nobody wants this container
 /// any more. The shell reads byte by byte, so the rest of the input is the program's.
 const AWAIT: &str = r#"IFS= read -r words || exit 0
-eval "exec $words""#;
+eval "$words"; exit $?"#;
 
 /// Runs attempts in containers. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -301,8 +304,6 @@ fn container_body(
         // `none` would take /dev/shm away, which semaphores of multiprocessing need.
         ipc_mode: Some("private".to_owned()),
         shm_size: Some(64 << 20),
-        // Without an init the program is process 1: it ignores signals it has no handler for.
-        init: Some(true),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         network_mode: match limits.network {
             Network::None => None,
