@@ -154,6 +154,7 @@ fn suspects(ledger: &Ledger) -> BTreeSet<&TestId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flakefarm_shared::World;
     use crate::plan::{Estimate, PlannedJob, Planning};
 
     fn question(sandbox: SandboxChoice) -> Question {
@@ -181,6 +182,21 @@ mod tests {
         check(SandboxChoice::ForkedOnly, &suspects, "t.py::failed", SandboxLevel::Forked);
         check(SandboxChoice::Auto, &suspects, "t.py::failed", SandboxLevel::Container);
         check(SandboxChoice::Nested, &suspects, "t.py::failed", SandboxLevel::Nested);
+    }
+
+    #[test]
+    fn what_a_prepared_interpreter_cannot_give_is_given_by_a_container() {
+        let other_world = AttemptSpec { world: World::Twice, ..alone("t.py::other") };
+        let watched = AttemptSpec { detail: Detail::State, ..alone("t.py::other") };
+        let listed = AttemptSpec { order: Order::AsListed, ..alone("t.py::other") };
+        for spec in [other_world, watched, listed] {
+            let of = |sandbox| level(&question(sandbox), &BTreeSet::new(), "look/0", &spec);
+            for sandbox in [SandboxChoice::Forked, SandboxChoice::ForkedOnly, SandboxChoice::Auto] {
+                assert_eq!(of(sandbox), SandboxLevel::Container, "{sandbox} {spec:?}");
+            }
+            assert_eq!(of(SandboxChoice::Nested), SandboxLevel::Nested);
+            assert_eq!(of(SandboxChoice::Host), SandboxLevel::Host);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ fn adaptive(scope: ScopeChoice, guarantee: Guarantee) -> Question {
 
 /// No steady test is accused, and every test is answered.
 #[track_caller]
-fn everything_is_answered(model: &Model, question: &Question, ledger: &Ledger, history: &History) {
+pub(super) fn everything_is_answered(model: &Model, question: &Question, ledger: &Ledger, history: &History) {
     let answers = answers(question, ledger, history);
     let worlds = WorldsSeen::read(ledger);
     for TestModel { id: test, nature, .. } in model.tests() {

@@ -7,6 +7,7 @@ use flakefarm_shared::{
     EnvironmentSpec, ImageSource, Limits, ProjectSpec, Zone, project::Framework, project::Network,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 
 const AHEAD: World = World::TimeZone(Zone::Ahead);
 
@@ -31,6 +32,12 @@ fn project(network: Network, variables: &[(&str, &str)]) -> ProjectSpec {
 
 fn with_panel(panel: Panel, runs: u32) -> Question {
     Question { panel: panel.worlds(&project(Network::None, &[])), ..question(ScopeChoice::Auto, runs) }
+}
+
+/// With a fixed number of runs, and with as many as each answer takes.
+fn with_panel_both_ways(panel: Panel, runs: u32) -> [Question; 2] {
+    let fixed = with_panel(panel, runs);
+    [fixed.clone(), Question { runs: Runs::Adaptive, ..fixed }]
 }
 
 fn suite_attempts(ledger: &Ledger) -> Vec<World> {
@@ -68,38 +75,39 @@ fn what_fails_elsewhere_only_is_fragile_and_what_fails_twice_is_flaky() {
         20,
         CALM,
     );
-    let question = with_panel(Panel::Quick, 10);
-    let ledger = carry_out(&model, &question, 7);
-    let zone = judge(&question, &ledger, "tests/test_0.py::test_zone");
-    assert_eq!(zone.verdict, Verdict::Fragile, "{}", zone.stopped_because);
-    assert_eq!(zone.failures, 0, "what fails elsewhere is no failure of the plain rate");
-    let finding = zone.category.expect("three of three against none of ten and more is no chance");
-    assert_eq!(finding.category, Category::Condition(CauseCategory::TimeZone));
-    let under = zone.conditions.iter().find(|count| count.condition == Condition::World(AHEAD)).unwrap();
-    assert_eq!((under.attempts, under.failures), (3, 3), "looked at alone, twice");
+    for question in with_panel_both_ways(Panel::Quick, 10) {
+        let ledger = carry_out(&model, &question, 7);
+        let zone = judge(&question, &ledger, "tests/test_0.py::test_zone");
+        assert_eq!(zone.verdict, Verdict::Fragile, "{}", zone.stopped_because);
+        assert_eq!(zone.failures, 0, "what fails elsewhere is no failure of the plain rate");
+        let finding = zone.category.expect("three of three against none of ten and more is no chance");
+        assert_eq!(finding.category, Category::Condition(CauseCategory::TimeZone));
+        let under = zone.conditions.iter().find(|count| count.condition == Condition::World(AHEAD)).unwrap();
+        assert_eq!((under.attempts, under.failures), (3, 3), "looked at alone, twice");
 
-    let twice = judge(&question, &ledger, "tests/test_1.py::test_twice");
-    assert_eq!(twice.verdict, Verdict::Flaky, "{}", twice.stopped_because);
-    assert_eq!(
-        twice.category.map(|finding| finding.category),
-        Some(Category::Condition(CauseCategory::NotIdempotent))
-    );
-    let network = judge(&question, &ledger, "tests/test_3.py::test_network");
-    assert_eq!(network.verdict, Verdict::Fragile, "{}", network.stopped_because);
-    assert!(network.stopped_because.starts_with("passed only 2 of 2 under network-on"));
-    assert_eq!(judge(&question, &ledger, "tests/test_2.py::test_broken").verdict, Verdict::Broken);
-    assert_eq!(judge(&question, &ledger, "tests/test_3.py::test_random").verdict, Verdict::Flaky);
+        let twice = judge(&question, &ledger, "tests/test_1.py::test_twice");
+        assert_eq!(twice.verdict, Verdict::Flaky, "{}", twice.stopped_because);
+        assert_eq!(
+            twice.category.map(|finding| finding.category),
+            Some(Category::Condition(CauseCategory::NotIdempotent))
+        );
+        let network = judge(&question, &ledger, "tests/test_3.py::test_network");
+        assert_eq!(network.verdict, Verdict::Fragile, "{}", network.stopped_because);
+        assert!(network.stopped_because.starts_with("passed only 2 of 2 under network-on"));
+        assert_eq!(judge(&question, &ledger, "tests/test_2.py::test_broken").verdict, Verdict::Broken);
+        assert_eq!(judge(&question, &ledger, "tests/test_3.py::test_random").verdict, Verdict::Flaky);
 
-    let steady = judge(&question, &ledger, "tests/test_0.py::test_steady_0");
-    assert_eq!(steady.verdict, Verdict::Healthy, "{}", steady.stopped_because);
-    let plain: u32 = steady
-        .conditions
-        .iter()
-        .filter(|count| !matches!(count.condition, Condition::World(_)))
-        .map(|count| count.attempts)
-        .sum();
-    assert_eq!(steady.attempts, plain, "runs elsewhere are no clean runs of the guarantee");
-    assert!(steady.stopped_because.contains("also clean under twice,"), "{}", steady.stopped_because);
+        let steady = judge(&question, &ledger, "tests/test_0.py::test_steady_0");
+        assert_eq!(steady.verdict, Verdict::Healthy, "{}", steady.stopped_because);
+        let plain: u32 = steady
+            .conditions
+            .iter()
+            .filter(|count| !matches!(count.condition, Condition::World(_)))
+            .map(|count| count.attempts)
+            .sum();
+        assert_eq!(steady.attempts, plain, "runs elsewhere are no clean runs of the guarantee");
+        assert!(steady.stopped_because.contains("also clean under twice,"), "{}", steady.stopped_because);
+    }
 }
 
 #[test]
@@ -108,29 +116,72 @@ fn a_world_that_breaks_the_project_accuses_nobody() {
     let named: Vec<(&str, Kind)> =
         breaks.iter().map(|name| (name.as_str(), Kind::FailsUnder(AHEAD))).collect();
     let model = Model::new(&named, 8, CALM);
-    let question = with_panel(Panel::Quick, 6);
-    let ledger = carry_out(&model, &question, 3);
-    for name in &breaks {
-        let found = judge(&question, &ledger, name);
-        assert_eq!(found.verdict, Verdict::Healthy, "{}", found.stopped_because);
+    for question in with_panel_both_ways(Panel::Quick, 6) {
+        let ledger = carry_out(&model, &question, 3);
+        for name in &breaks {
+            let found = judge(&question, &ledger, name);
+            assert_eq!(found.verdict, Verdict::Healthy, "{}", found.stopped_because);
+        }
+        let notes = crate::plan::WorldsSeen::read(&ledger).notes();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].contains("time-zone:ahead") && notes[0].contains("12 of 20"), "{notes:?}");
     }
-    let notes = crate::plan::WorldsSeen::read(&ledger).notes();
-    assert_eq!(notes.len(), 1, "{notes:?}");
-    assert!(notes[0].contains("time-zone:ahead") && notes[0].contains("12 of 20"), "{notes:?}");
 }
 
 #[test]
 fn a_world_that_cannot_be_given_is_left_out_with_a_note() {
     let mut model = Model::new(&[], 9, CALM);
     model.population.missing_worlds = vec![AHEAD, World::Twice];
-    let question = with_panel(Panel::Quick, 3);
-    let ledger = carry_out(&model, &question, 3);
-    let tried = suite_attempts(&ledger).into_iter().filter(|world| *world == AHEAD).count();
-    assert_eq!(tried, 1, "trying again would change nothing");
-    let notes = crate::plan::WorldsSeen::read(&ledger).notes();
-    assert_eq!(notes.len(), 2, "{notes:?}");
-    assert!(notes[0].contains("twice was left out, it cannot be given here: not to be had"), "{notes:?}");
-    assert!(ledger.nothing_ran().is_empty(), "the plain runs ran");
+    for question in with_panel_both_ways(Panel::Quick, 3) {
+        let ledger = carry_out(&model, &question, 3);
+        let tried = suite_attempts(&ledger).into_iter().filter(|world| *world == AHEAD).count();
+        assert_eq!(tried, 1, "trying again would change nothing");
+        let notes = crate::plan::WorldsSeen::read(&ledger).notes();
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].contains("twice was left out, it cannot be given here: not to be had"), "{notes:?}");
+        assert!(ledger.nothing_ran().is_empty(), "the plain runs ran");
+    }
+}
+
+#[test]
+fn an_adaptive_sweep_varies_before_it_repeats_and_the_panel_changes_no_plain_run() {
+    let model = Model::new(&zoo(), 20, CALM);
+    let [_, with] = with_panel_both_ways(Panel::Quick, 1);
+    let without = Question { panel: Vec::new(), ..with.clone() };
+    let (varied, plain) = (carry_out(&model, &with, 5), carry_out(&model, &without, 5));
+    let repeats_begin = |ledger: &Ledger| {
+        let starts = ledger.each_attempt().filter_map(|attempt| match attempt.standing {
+            ledger::Standing::Ended(record) => Some((record.started_at, attempt.key, record.world)),
+            ledger::Standing::Outstanding | ledger::Standing::Lost => None,
+        });
+        let (panel, rest): (Vec<_>, Vec<_>) =
+            starts.filter(|(_, key, _)| !key.starts_with("look/")).partition(|(_, _, world)| !world.is_plain());
+        let last_of_panel = panel.iter().map(|(at, ..)| *at).max();
+        let first_more = rest.iter().filter(|(_, key, _)| key.starts_with("more/")).map(|(at, ..)| *at).min();
+        (last_of_panel, first_more)
+    };
+    let (last_of_panel, first_more) = repeats_begin(&varied);
+    assert!(last_of_panel.unwrap() <= first_more.unwrap(), "{last_of_panel:?} {first_more:?}");
+    assert_eq!(plain.container_seconds(), plain.plain_container_seconds());
+    assert!(varied.container_seconds() > varied.plain_container_seconds());
+    for test in model.ids() {
+        let place = varied.place(&test).unwrap();
+        let seen = varied.plain(&test).count();
+        assert_eq!(varied.tally_of(place).heard() as usize, seen, "{test}: only plain runs are counted");
+    }
+}
+
+#[test]
+fn a_budget_pays_for_the_panel_too() {
+    let model = Model::new(&zoo(), 20, CALM);
+    let [_, question] = with_panel_both_ways(Panel::Full, 1);
+    for attempts in [4, 12, 40] {
+        let budget = Some(Budget::Attempts(NonZeroU64::new(attempts).unwrap()));
+        let question = Question { budget, ..question.clone() };
+        let ledger = carry_out(&model, &question, 1);
+        assert!(ledger.attempts() <= attempts, "{} of {attempts}", ledger.attempts());
+        assert!(next(&question, &ledger).limited);
+    }
 }
 
 proptest! {
@@ -139,8 +190,14 @@ proptest! {
     #[test]
     fn panels_come_to_their_end_in_a_storm(chaos: u64, full: bool) {
         let model = Model::new(&zoo(), 12, STORM);
-        let question = with_panel(if full { Panel::Full } else { Panel::Quick }, 6);
-        let ledger = carry_out(&model, &question, chaos);
-        nobody_is_accused_falsely(&model, &question, &ledger);
+        for question in with_panel_both_ways(if full { Panel::Full } else { Panel::Quick }, 6) {
+            let ledger = carry_out(&model, &question, chaos);
+            match question.runs {
+                Runs::Fixed(_) => nobody_is_accused_falsely(&model, &question, &ledger),
+                Runs::Adaptive => {
+                    adaptive::everything_is_answered(&model, &question, &ledger, &History::default());
+                }
+            }
+        }
     }
 }
