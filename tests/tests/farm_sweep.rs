@@ -10,7 +10,7 @@ fn a_farm_of_two_workers_gives_the_verdicts_of_an_embedded_sweep() {
     let mut farm = Farm::start();
     farm.start_worker("first");
     farm.start_worker("second");
-    let arguments = ["--runs", "20", "--seed", "7"];
+    let arguments = ["--runs", "20", "--seed", "7", "--panel", "none"];
     let output = farm.sweep(&flaky_shop(), &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), farm.logs());
     let theirs = report(&output);
