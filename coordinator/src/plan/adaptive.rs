@@ -347,6 +347,8 @@ impl<'a> Turn<'a> {
             Known::Nothing | Known::Before => {
                 // Durations decide how many runs each test gets, unless all get the same number.
                 let room = match self.question.guarantee {
+                    // What is queued here would go before the panel.
+                    Guarantee::PerTest if !self.question.panel.is_empty() => workers,
                     Guarantee::PerTest => 2 * workers,
                     Guarantee::PerSuite => workers.min(most / 2).max(1),
                 };

@@ -154,8 +154,8 @@ fn suspects(ledger: &Ledger) -> BTreeSet<&TestId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flakefarm_shared::World;
     use crate::plan::{Estimate, PlannedJob, Planning};
+    use flakefarm_shared::World;
 
     fn question(sandbox: SandboxChoice) -> Question {
         Question { sandbox, ..Question::detect(1) }

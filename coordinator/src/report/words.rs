@@ -116,8 +116,13 @@ pub(crate) fn headline(report: &Report) -> String {
 pub(crate) fn cost(report: &Report) -> String {
     let sweep = &report.sweep;
     let mut text = format!(
-        "{} in fresh containers, {}, {} of container time",
+        "{} in fresh {}, {}, {} of container time",
         count(sweep.attempts, "attempt"),
+        if sweep.sandbox.as_deref().is_none_or(|level| level == "container") {
+            "containers"
+        } else {
+            "sandboxes"
+        },
         count(sweep.samples, "sample"),
         duration(sweep.container_seconds * 1_000.0),
     );
