@@ -63,7 +63,7 @@ fn crashes_and_hangs_are_charged_to_the_test_that_was_running_and_nobody_else() 
     ]);
     let state = tempfile::tempdir().unwrap();
     let output = command(state.path())
-        .args(["sweep", "--runs", "3", "--seed", "1", "--format", "json"])
+        .args(["sweep", "--runs", "3", "--seed", "1", "--panel", "none", "--format", "json"])
         .arg(project.path())
         .output()
         .unwrap();
@@ -97,7 +97,19 @@ fn nested_and_forked_sweeps_charge_crashes_and_hangs_as_containers_do() {
     for level in ["nested", "forked-only"] {
         let state = tempfile::tempdir().unwrap();
         let output = command(state.path())
-            .args(["sweep", "--runs", "3", "--seed", "1", "--format", "json", "--sandbox", level])
+            .args([
+                "sweep",
+                "--runs",
+                "3",
+                "--seed",
+                "1",
+                "--panel",
+                "none",
+                "--format",
+                "json",
+                "--sandbox",
+                level,
+            ])
             .arg(project.path())
             .output()
             .unwrap();
