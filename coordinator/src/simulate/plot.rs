@@ -107,7 +107,7 @@ fn coverage(bench: &Bench) -> Chart {
     let ticks = (0..=steps).map(|n| 1.0 - step * f64::from(n)).map(|at| (at, percent(at))).collect();
     Chart {
         title: "Intervals that contain the true rate, when sweeps stop as they please".into(),
-        x: Axis::logarithmic("true failure rate", &rates, |rate| percent(rate)),
+        x: Axis::logarithmic("true failure rate", &rates, percent),
         y: Axis { label: "intervals that cover".into(), scale: Scale::Linear, from, to: 1.0, ticks },
         series,
         rules: vec![(confidence, format!("promised: {}", percent(confidence)))],
@@ -126,11 +126,18 @@ fn nights(bench: &Bench) -> Chart {
         };
         let at = |night: u32| f64::from(night);
         if found.guarantee == Guarantee::PerTest || bench.guarantees.len() == 1 {
-            let fixed =
-                found.nights.iter().map(|night| (at(night.night), night.guaranteed_seconds)).collect();
+            let fixed = found
+                .nights
+                .iter()
+                .map(|night| (at(night.night), night.guaranteed_seconds / night.measured.sweeps as f64))
+                .collect();
             add(format!("fixed N = {}", bench.guaranteed_runs), fixed);
         }
-        let own = found.nights.iter().map(|n| (at(n.night), n.measured.container_seconds)).collect();
+        let own = found
+            .nights
+            .iter()
+            .map(|n| (at(n.night), n.measured.container_seconds / n.measured.sweeps as f64))
+            .collect();
         add(name(found).to_owned(), own);
     }
     Chart {
