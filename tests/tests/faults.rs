@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::ToSocketAddrs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -95,11 +95,17 @@ fn resume(state: &Path, project: &Path) -> Output {
     command(state).args(["sweep", "--resume", "--format", "json"]).arg(project).output().unwrap()
 }
 
+/// Where the engine that the tests use listens.
+fn engine_socket() -> PathBuf {
+    let address = std::env::var("DOCKER_HOST").unwrap_or("unix:///var/run/docker.sock".into());
+    address.strip_prefix("unix://").expect("this test needs the engine's socket").into()
+}
+
 #[test]
 fn an_engine_that_goes_away_for_a_while_is_no_failure_of_a_test() {
     let (state, project) = (tempfile::tempdir().unwrap(), project(MIXED));
     let socket = state.path().join("engine.sock");
-    let relay = Relay::unix(Path::new("/var/run/docker.sock"), &socket);
+    let relay = Relay::unix(&engine_socket(), &socket);
     let mut sweep = command(state.path());
     sweep
         .env("DOCKER_HOST", format!("unix://{}", socket.display()))

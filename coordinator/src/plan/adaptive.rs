@@ -27,21 +27,26 @@ use std::time::Duration;
 /// Jobs under way per worker beyond which nothing is planned that can wait.
 const JOBS_PER_WORKER: usize = 3;
 /// Runs alone of a test that fails and has passed, and of one that has only failed.
-const ALONE_VARYING: u32 = 6;
-const ALONE_FAILING: u32 = 3;
+const ALONE_VARYING: u32 = 5;
+/// One that fails less often than this among others gets one run alone: more would not tell order from
+/// chance.
+const OFTEN: f64 = 0.2;
+const ALONE_FAILING: u32 = 2;
 /// Share of the container time so far that runs alone of suspicious tests may cost, but for a floor
 /// in seconds.
-const ALONE_SHARE: f64 = 0.1;
+const ALONE_SHARE: f64 = 0.012;
 const ALONE_SECONDS: f64 = 30.0;
 /// The same for the screen: tests that run alone once although nothing speaks against them.
-const SCREEN_SHARE: f64 = 0.03;
+const SCREEN_SHARE: f64 = 0.003;
 const SCREEN_SECONDS: f64 = 5.0;
 const SCREEN_TESTS: usize = 400;
 /// Tests are left out of an attempt on the suite if that saves this share of it.
-const WORTH_LEAVING_OUT: f64 = 0.05;
-/// How often a failing shuffle is repeated, if that costs no more than this share of the sweep.
-const REPEATS: usize = 2;
+const WORTH_LEAVING_OUT: f64 = 0.003;
+/// How often a failing shuffle is repeated, if what that costs beside the runs that are wanted anyway is
+/// no more than this share of the sweep; and after how many attempts on many tests, if not at the end.
+const REPEATS: u32 = 2;
 const REPEATS_SHARE: f64 = 0.05;
+const REPEATS_AFTER: u32 = 12;
 
 /// What to run next.
 pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elapsed: Duration) -> Plan {
@@ -71,6 +76,8 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     let mut now = turn.opening_wanted(&mut wants);
     let opening = now.len();
     let screen = turn.screen(&mut wants);
+    let repeats = turn.repeated_shuffles(&mut wants, outstanding);
+    jobs.extend(repeats.into_iter().filter(|job| funds.buy_job(job, &costs)));
     let affordable = funds.affordable(&wants, &turn.beliefs, &costs);
     let limited = affordable != wants || !whole_panel;
     let many = turn.attempts_on_many(&affordable, opening, workers, outstanding + jobs.len());
@@ -87,9 +94,6 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     screen.retain(|job| funds.buy_job(job, &costs));
     jobs.extend(turn.named("screen/", screen));
     jobs.extend(turn.named("more/", batch::pack(more, workers, |_| String::new())));
-    if jobs.is_empty() && outstanding == 0 && !limited {
-        jobs.extend(turn.repeated_shuffles().into_iter().filter(|job| funds.buy_job(job, &costs)));
-    }
 
     let mut remaining = under_way(ledger, &costs);
     for spec in jobs.iter().flat_map(|job| &job.attempts) {
@@ -165,6 +169,7 @@ impl<'a> Turn<'a> {
                 && tally.failures > 0
                 && !self.futile.alone.given_up(place, self.ledger)
                 && matches!(self.needs.answers[place], Answer::Open(_) | Answer::Flaky)
+                && !self.failed_before(place)
                 && !repeats::varies_unchanged(self.ledger, place)
             {
                 suspects.push(place);
@@ -172,7 +177,13 @@ impl<'a> Turn<'a> {
         }
         let each = self.runs_alone(&suspects);
         for place in suspects {
-            let runs = if self.tally(place).passes > 0 { each } else { ALONE_FAILING.min(each) };
+            let tally = self.tally(place);
+            let often = f64::from(tally.failures) >= OFTEN * f64::from(tally.attempts());
+            let runs = match (tally.passes, often || repeats::failed_alone(self.ledger, place)) {
+                (0, _) => ALONE_FAILING.min(each),
+                (1.., true) => each,
+                (1.., false) => 1,
+            };
             self.raise(&mut targets, place, runs.min(self.question.runs_for_guarantee()), wants);
         }
         for (place, runs) in compare {
@@ -187,6 +198,11 @@ impl<'a> Turn<'a> {
         let before = targets[place].max(tally.alone + tally.alone_under_way);
         targets[place] = targets[place].max(runs);
         wants[place] = wants[place].saturating_sub(runs.saturating_sub(before));
+    }
+
+    /// Whether earlier sweeps saw it fail, and looked at it then.
+    fn failed_before(&self, place: usize) -> bool {
+        record_of(self.history, self.ledger, place).is_some_and(|record| record.failures > 0)
     }
 
     /// Runs alone that each suspicious test gets: fewer where there are many of them (a service is down
@@ -231,6 +247,9 @@ impl<'a> Turn<'a> {
             })
         };
         let candidates: Vec<TestId> = self.ledger.tests().iter().filter(unknown).cloned().collect();
+        if 2 * candidates.len() < self.ledger.tests().len() && !self.history.is_empty() {
+            return Vec::new(); // they run without most of the others anyway
+        }
         let mut chosen = Vec::new();
         for test in alone::screen_order(&candidates, self.question.seed).into_iter().take(SCREEN_TESTS) {
             let seconds = self.costs.alone(test).unwrap_or(0.0);
@@ -378,13 +397,21 @@ impl<'a> Turn<'a> {
 
     /// The failing shuffle of the opening that says most of tests not yet seen to do both under one
     /// treatment, again: what fails again fails for the order, what passes fails by chance.
-    fn repeated_shuffles(&self) -> Vec<PlannedJob> {
-        let Some(suite) = self.costs.suite() else { return Vec::new() };
-        let money = REPEATS_SHARE * self.ledger.container_seconds();
+    fn repeated_shuffles(&self, wants: &mut [u32], outstanding: usize) -> Vec<PlannedJob> {
+        let at_the_end = outstanding == 0 && wants.iter().all(|want| *want == 0);
+        let under_way = at_the_end || self.ledger.attempts_on_many().0 >= REPEATS_AFTER;
         if self.question.scope != ScopeChoice::Auto
-            || suite * REPEATS as f64 > money
+            || !under_way
+            || self.costs.suite().is_none()
             || self.ledger.keys_of("repeat/").next().is_some()
         {
+            return Vec::new();
+        }
+        let beside = |(place, want): (usize, &u32)| {
+            f64::from(REPEATS.saturating_sub(*want)) * self.costs.seconds_at(place)
+        };
+        let beside: f64 = wants.iter().enumerate().map(beside).sum();
+        if beside > REPEATS_SHARE * self.ledger.container_seconds() {
             return Vec::new();
         }
         let Some(order) = repeats::take_most_telling(&mut repeats::failing_shuffles(self.ledger)) else {
@@ -393,6 +420,7 @@ impl<'a> Turn<'a> {
         let tests = slots::everything(self.question, &self.question.select(self.ledger.tests()));
         let spec = AttemptSpec::plain(Scope::Suite, tests, order);
         let job = |repeat| PlannedJob { key: format!("repeat/{repeat}"), attempts: vec![spec.clone()] };
+        (0..REPEATS).for_each(|_| take_off(wants, &spec.tests, self.ledger));
         (0..REPEATS).map(job).collect()
     }
 }

@@ -19,7 +19,8 @@ const MICROS_PER_DAY: f64 = 86_400e6;
 /// What is known of a project's tests beforehand. Empty by default: every test is new.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    tests: BTreeMap<TestId, TestHistory>,
+    /// Looked up for every test at every turn, never gone through.
+    tests: HashMap<TestId, TestHistory>,
     /// How often tests failed in how many runs, on every version of them that was seen.
     spread: Vec<RunCounts>,
 }
@@ -114,7 +115,7 @@ impl History {
             *failures = failures.saturating_add(run.failures);
             runs.entry(run.test.clone()).or_default().push(run);
         }
-        let mut history = Self { tests: BTreeMap::new(), spread: spread(&versions) };
+        let mut history = Self { tests: HashMap::new(), spread: spread(&versions) };
         for (place, test) in tests.iter().enumerate() {
             let source = sources.get(place);
             let mut known = TestHistory {

@@ -7,7 +7,6 @@ use super::beliefs::Beliefs;
 use super::costs::Costs;
 use super::history::{History, Record};
 use super::ledger::{Ledger, TestTally};
-use super::slots::KNOWN_RUNS;
 use super::{Guarantee, Question, derive_seed};
 use flakefarm_shared::Scope;
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// Runs of a test that was seen to fail, for its rate: as many as the others get, within these bounds.
 const LEAST_RUNS_FOR_RATE: u32 = 10;
 const RUNS_FOR_RATE: u32 = 20;
+/// Under the suite's guarantee, a test is called broken when it is flaky with this part of the share that
+/// may be missed: a flaky test that is called broken is missed too.
+const BROKEN_RISK: f64 = 0.2;
 /// A flake is confirmed when both outcomes were seen so often.
 const CONFIRMED: u32 = 2;
 /// Skips after which a test is taken for skipped.
@@ -31,7 +33,12 @@ const LOOK_AT_ONE_IN: u64 = 10;
 const IN_VAIN: u32 = 6;
 /// The suite's guarantee is planned for this part of the share that may be missed: beliefs are guesses,
 /// and what is promised is what is found.
-const SAFETY: f64 = 0.7;
+const SAFETY: f64 = 0.4;
+/// Attempts that only add what the guarantee does not need are made as long as they find a flaky test for
+/// so much more than its price: seldom flakes, the most of all, are found by no other.
+const LAST_ATTEMPTS: f64 = 0.4;
+/// One run in so many may be missing to what the suite's guarantee wants.
+const NEARLY: u32 = 8;
 /// Steps of bisection over the logarithm of a price.
 const PRICE_STEPS: usize = 30;
 
@@ -88,6 +95,7 @@ impl Needs {
         };
         // A failing test gets as many runs as the others, and enough for its rate.
         let most = targets.iter().copied().max().unwrap_or(0);
+        let runs_of_others = most.max(LEAST_RUNS_FOR_RATE).min(runs_for_guarantee);
         let runs_for_rate = most.clamp(LEAST_RUNS_FOR_RATE, RUNS_FOR_RATE).min(runs_for_guarantee);
         let mut needs = Self { answers: Vec::with_capacity(count), runs: Vec::with_capacity(count), targets };
         for place in 0..count {
@@ -99,6 +107,7 @@ impl Needs {
                 ledger,
                 look,
                 runs_for_rate,
+                runs_of_others,
                 place,
                 target: needs.targets[place],
                 record,
@@ -166,6 +175,8 @@ struct Of<'a> {
     look: u64,
     /// Runs of a test that fails, for its rate.
     runs_for_rate: u32,
+    /// Most runs of a test that passes.
+    runs_of_others: u32,
     place: usize,
     target: u32,
     record: Option<&'a Record>,
@@ -203,8 +214,20 @@ impl Of<'_> {
                 if passes < wanted && skips > 0 && passes + skips >= HEARD_AT_MOST * wanted.max(SKIPS) {
                     return Answer::GivenUp;
                 }
+                if passes >= self.enough(wanted) {
+                    return Answer::Healthy;
+                }
                 open(wanted, passes).unwrap_or(Answer::Healthy)
             }
+        }
+    }
+
+    /// Clean runs that will do where so many are wanted. The suite's guarantee moves a little with every
+    /// test that fails: a test that has nearly all its runs is not run again by itself for that.
+    fn enough(&self, wanted: u32) -> u32 {
+        match self.question.guarantee {
+            Guarantee::PerTest => wanted,
+            Guarantee::PerSuite => wanted - wanted / NEARLY,
         }
     }
 
@@ -233,8 +256,9 @@ impl Of<'_> {
             Guarantee::PerSuite => {
                 let rates = &self.beliefs.of(self.place).rates;
                 let risk = |n: &u32| rates.risk_of_broken(self.question.max_flake_rate, f64::from(*n));
-                let found = (1..classical).find(|n| risk(n) <= self.question.confidence.risk());
-                found.unwrap_or(classical).min(self.runs_for_rate)
+                let enough = BROKEN_RISK * self.question.confidence.risk();
+                let found = (1..classical).find(|n| risk(n) <= enough);
+                found.unwrap_or(classical).min(self.runs_of_others)
             }
         };
         // If it always failed before, one more time says that it still does.
@@ -256,7 +280,8 @@ fn spread_out(seed: u64, place: usize) -> u64 {
 /// Clean runs each test is to have for the suite's guarantee: where they take most off the expected
 /// number of missed flaky tests for the container time they cost, until that number is the wanted
 /// share of the flaky tests that are expected. The optimum of a convex problem, by bisection over the
-/// price of a missed test.
+/// price of a missed test. It is about the tests that earlier sweeps left open: the others had their
+/// share when they were new.
 fn suite_targets(
     question: &Question,
     ledger: &Ledger,
@@ -267,9 +292,10 @@ fn suite_targets(
     let most = question.most_runs();
     let count = ledger.tests().len();
     let mut open: Vec<(usize, usize, f64)> = Vec::with_capacity(count);
-    let mut share_a_start = 0_u32;
     let (mut expected, mut missed) = (0.0, 0.0);
-    for place in 0..count {
+    let mut targets: Vec<u32> = vec![0; count];
+    let wanted_share = SAFETY * question.confidence.risk();
+    for (place, target) in targets.iter_mut().enumerate() {
         let tally = ledger.tally_of(place);
         if tally.failures > 0 || tally.skips > 0 && tally.passes == 0 {
             continue;
@@ -277,16 +303,19 @@ fn suite_targets(
         let old = record_of(history, ledger, place).map_or(0.0, |record| record.clean_runs);
         let clean = old + f64::from(tally.passes + ledger.under_way(place));
         let belief = beliefs.of(place);
+        let have = (clean as usize).min(most as usize);
+        if belief.missed_after(old) <= wanted_share * belief.missed[0] {
+            *target = u32::try_from(have).expect("at most as many as can be wanted");
+            continue;
+        }
         expected += belief.missed[0];
         missed += belief.missed_after(clean);
-        share_a_start += u32::from(old < KNOWN_RUNS);
-        open.push((place, (clean as usize).min(most as usize), costs.seconds_at(place)));
+        open.push((place, have, costs.seconds_at(place)));
     }
-    // Tests that are known already seldom join in.
-    let share_of_start = costs.overhead(Scope::Suite) / f64::from(share_a_start.max(1));
+    let start = costs.overhead(Scope::Suite);
+    let share_of_start = start / open.len().max(1) as f64;
     open.iter_mut().for_each(|(_, _, seconds)| *seconds += share_of_start);
-    let wanted = SAFETY * question.confidence.risk() * expected;
-    let mut targets: Vec<u32> = vec![0; count];
+    let wanted = wanted_share * expected;
     let at = |price: f64, have: usize, place: usize, seconds: f64| -> usize {
         let gain = &beliefs.of(place).gain;
         let worth_it = gain.partition_point(|gain| *gain >= price * seconds);
@@ -308,9 +337,29 @@ fn suite_targets(
         }
         low.exp()
     };
-    for (place, have, seconds) in open {
-        targets[place] =
-            u32::try_from(at(price, have, place, seconds)).expect("at most the classical number");
+    // What tests gain together from one more attempt, by runs they have by then, and what it costs: the
+    // tests that are left at the end must still pay for the whole start of a container.
+    let mut together = vec![(0.0, start); most as usize + 1];
+    for (place, have, seconds) in &open {
+        let target = at(price, *have, *place, *seconds);
+        targets[*place] = u32::try_from(target).expect("at most as many as can be wanted");
+        let gain = &beliefs.of(*place).gain;
+        for runs in *have..target {
+            together[runs].0 += gain[runs];
+            together[runs].1 += seconds - share_of_start;
+        }
+    }
+    let guaranteed = question.runs_for_guarantee();
+    let worth_it = |runs: &u32| {
+        let (gain, seconds) = together[*runs as usize];
+        gain >= LAST_ATTEMPTS * price * seconds
+    };
+    // Where most tests are known, nights to come add runs of everything for nothing.
+    let most = if 2 * open.len() < count { guaranteed } else { most };
+    let cap = (guaranteed..most).find(|runs| !worth_it(runs)).unwrap_or(most);
+    for (place, have, _) in open {
+        let have = u32::try_from(have).expect("at most as many as can be wanted");
+        targets[place] = targets[place].min(cap.max(have));
     }
     targets
 }

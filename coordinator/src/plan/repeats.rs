@@ -46,6 +46,12 @@ pub(super) fn varies_unchanged(ledger: &Ledger, place: usize) -> bool {
     both(&|o| o.scope == Scope::Test) || both(&everything)
 }
 
+/// Whether a test was seen to fail alone.
+pub(super) fn failed_alone(ledger: &Ledger, place: usize) -> bool {
+    let alone = |o: &&Observation| o.world.is_plain() && o.scope == Scope::Test;
+    ledger.observations_at(place).iter().filter(alone).any(|o| matches!(o.seen, Seen::Fail(_)))
+}
+
 /// Takes out the shuffle that says most, and from the others the tests it answers.
 pub(super) fn take_most_telling(open: &mut BTreeMap<Order, BTreeSet<usize>>) -> Option<Order> {
     // The last of the largest; ties go by the order's seed.

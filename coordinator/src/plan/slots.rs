@@ -13,7 +13,7 @@ const OPENING: u32 = 3;
 /// other, which only an attempt on all of them shows.
 const OPENING_KNOWN: u32 = 2;
 /// Clean runs from which on a test counts as known.
-pub(super) const KNOWN_RUNS: f64 = 5.0;
+const KNOWN_RUNS: f64 = 5.0;
 
 /// The attempts of the first phase, in the order they are made, and the family their jobs are named
 /// by. With a fixed number of runs these are all; an adaptive sweep opens with three orders of the

@@ -1,6 +1,6 @@
 //! The bench itself: first sweeps, nights, and the comparison with what others do.
 
-use super::farm::{Farm, Stalled, Weather};
+use super::farm::{Carried, Farm, Stalled, Weather};
 use super::measure::{Measured, judged};
 use super::population::Population;
 use super::splitmix;
@@ -17,6 +17,8 @@ pub const FIXED: [u32; 4] = [10, 20, 50, 100];
 const CURVE: [u32; 10] = [2, 5, 10, 20, 35, 59, 100, 200, 500, 1_000];
 /// The nights at the end over which the cost with history is taken.
 const SETTLED: usize = 5;
+/// Suites that are followed through the nights, at most.
+const SUITES_AT_NIGHT: u32 = 8;
 /// Tests of a calibration, at most: coverage needs many runs, not many tests.
 const CALIBRATION_TESTS: usize = 2_000;
 /// Tests up to which every report leads to a new plan, as on a real farm.
@@ -117,7 +119,7 @@ pub struct CurvePoint {
     pub missed: f64,
 }
 
-/// One night.
+/// One night, of all suites that were followed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Night {
     /// Its number; 0 has no history.
@@ -237,55 +239,71 @@ fn nights(
     planner: &mut Planner<'_>,
     say: &mut dyn FnMut(&str),
 ) -> Result<(Vec<Night>, Option<Comparison>), Stalled> {
-    let mut nights = Vec::new();
-    let mut past: Vec<PastRun> = Vec::new();
-    let (mut last, mut last_reruns) = (Measured::default(), Reruns::default());
-    let mut population = Population::published(settings.tests, settings.seed_of(7, 0));
     if settings.nights == 0 {
-        return Ok((nights, None));
+        return Ok((Vec::new(), None));
     }
-    for night in 0..=settings.nights {
-        say(&format!("guarantee `{}`: night {night} of {}", guarantee.word(), settings.nights));
-        if night > 0 {
-            population.change(settings.changed, settings.seed_of(8, night));
-        }
-        let luck = settings.seed_of(9, night);
-        let question = settings.question(guarantee, settings.seed_of(10, night));
-        let starts_at = BEGINNING + i64::from(night) * DAY_MICROS;
-        let sources = population.sources();
-        let history = History::new(&population.ids(), &sources, past.iter().cloned(), starts_at);
-        let farm = Farm { starts_at, ..settings.farm(&population, weather, luck) };
-        let carried = farm.carry_out(&question, &history, planner)?;
-        let measured = Measured::of(&question, &population, &history, &carried);
-        let reruns = Reruns::of(&population, &question, weather, luck);
-        let finished_at = starts_at + i64::try_from(carried.wall.as_micros()).expect("a night ends");
-        let answers = answers(&question, &carried.ledger, &history);
-        for (test, source) in population.tests.iter().zip(sources) {
-            let found = judged(&question, &carried, &answers, test);
-            if found.attempts > 0 {
-                past.push(PastRun {
-                    test: test.id.clone(),
-                    fingerprint: Some(source.fingerprint),
-                    attempts: found.attempts,
-                    failures: found.failures,
-                    seconds: found.durations.map_or(0.0, |durations| durations.p50 / 1e3),
-                    finished_at,
-                });
+    let mut by_night: Vec<(Measured, Reruns)> = Vec::new();
+    by_night.resize_with(settings.nights as usize + 1, Default::default);
+    for suite in 0..settings.sweeps.min(SUITES_AT_NIGHT) {
+        say(&format!("guarantee `{}`: {} nights of suite {suite}", guarantee.word(), settings.nights));
+        let mut past: Vec<PastRun> = Vec::new();
+        let mut population = Population::published(settings.tests, settings.seed_of(7, suite));
+        for (night, (measured, reruns)) in (0_u32..).zip(&mut by_night) {
+            let seed = |purpose: u64| splitmix(settings.seed_of(purpose, suite) ^ u64::from(night));
+            if night > 0 {
+                population.change(settings.changed, seed(8));
             }
-        }
-        nights.push(Night {
-            night,
-            equal_recall_seconds: reruns.at_equal_recall(measured.flaky.missed()).container_seconds,
-            guaranteed_seconds: reruns.fixed(question.runs_for_guarantee()).container_seconds,
-            measured: measured.clone(),
-        });
-        if settings.nights - night < SETTLED as u32 && night > 0 {
-            last.add(&measured);
-            last_reruns.add(&reruns);
+            let starts_at = BEGINNING + i64::from(night) * DAY_MICROS;
+            let question = settings.question(guarantee, seed(10));
+            let sources = population.sources();
+            let history = History::new(&population.ids(), &sources, past.iter().cloned(), starts_at);
+            let farm = Farm { starts_at, ..settings.farm(&population, weather, seed(9)) };
+            let carried = farm.carry_out(&question, &history, planner)?;
+            measured.add(&Measured::of(&question, &population, &history, &carried));
+            reruns.add(&Reruns::of(&population, &question, weather, seed(9)));
+            remember(&mut past, &population, &question, &history, &carried, starts_at);
         }
     }
-    let settled = compare(settings, last, &last_reruns);
-    Ok((nights, Some(settled)))
+    let (mut last, mut last_reruns) = (Measured::default(), Reruns::default());
+    for (measured, reruns) in by_night.iter().skip(1).rev().take(SETTLED) {
+        last.add(measured);
+        last_reruns.add(reruns);
+    }
+    let guaranteed = settings.question(guarantee, 0).runs_for_guarantee();
+    let night = |(night, (measured, reruns)): (u32, (Measured, Reruns))| Night {
+        night,
+        equal_recall_seconds: reruns.at_equal_recall(measured.flaky.missed()).container_seconds,
+        guaranteed_seconds: reruns.fixed(guaranteed).container_seconds,
+        measured,
+    };
+    let nights = (0..).zip(by_night).map(night).collect();
+    Ok((nights, Some(compare(settings, last, &last_reruns))))
+}
+
+/// Adds what a night recorded, as a project's history has it.
+fn remember(
+    past: &mut Vec<PastRun>,
+    population: &Population,
+    question: &Question,
+    history: &History,
+    carried: &Carried,
+    starts_at: UnixMicros,
+) {
+    let finished_at = starts_at + i64::try_from(carried.wall.as_micros()).expect("a night ends");
+    let answers = answers(question, &carried.ledger, history);
+    for (test, source) in population.tests.iter().zip(population.sources()) {
+        let found = judged(question, carried, &answers, test);
+        if found.attempts > 0 {
+            past.push(PastRun {
+                test: test.id.clone(),
+                fingerprint: Some(source.fingerprint),
+                attempts: found.attempts,
+                failures: found.failures,
+                seconds: found.durations.map_or(0.0, |durations| durations.p50 / 1e3),
+                finished_at,
+            });
+        }
+    }
 }
 
 fn compare(settings: &Settings, measured: Measured, reruns: &Reruns) -> Comparison {

@@ -94,7 +94,7 @@ fn of_guarantee(bench: &Bench, found: &GuaranteeBench) -> Vec<Check> {
         check(
             "first sweep, cost over fixed N at equal recall",
             format!("≤ {FIRST}"),
-            two(first),
+            three(first),
             first <= FIRST,
         );
     }
@@ -102,14 +102,14 @@ fn of_guarantee(bench: &Bench, found: &GuaranteeBench) -> Vec<Check> {
     check(
         &format!("first sweep, cost over fixed N = {}", bench.guaranteed_runs),
         "≤ 1".into(),
-        two(against),
+        three(against),
         against <= 1.0,
     );
     if let Some(settled) = &found.settled {
         check(
             &format!("after {} nights, cost over fixed N at equal recall", bench.settings.nights),
             format!("≤ {SETTLED}"),
-            two(settled.cost_at_equal_recall),
+            three(settled.cost_at_equal_recall),
             settled.cost_at_equal_recall <= SETTLED,
         );
         check(
@@ -129,7 +129,7 @@ fn of_guarantee(bench: &Bench, found: &GuaranteeBench) -> Vec<Check> {
     checks
 }
 
-fn two(value: f64) -> String {
+fn three(value: f64) -> String {
     format!("{value:.3}")
 }
 

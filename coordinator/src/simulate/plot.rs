@@ -126,11 +126,18 @@ fn nights(bench: &Bench) -> Chart {
         };
         let at = |night: u32| f64::from(night);
         if found.guarantee == Guarantee::PerTest || bench.guarantees.len() == 1 {
-            let fixed =
-                found.nights.iter().map(|night| (at(night.night), night.guaranteed_seconds)).collect();
+            let fixed = found
+                .nights
+                .iter()
+                .map(|night| (at(night.night), night.guaranteed_seconds / night.measured.sweeps as f64))
+                .collect();
             add(format!("fixed N = {}", bench.guaranteed_runs), fixed);
         }
-        let own = found.nights.iter().map(|n| (at(n.night), n.measured.container_seconds)).collect();
+        let own = found
+            .nights
+            .iter()
+            .map(|n| (at(n.night), n.measured.container_seconds / n.measured.sweeps as f64))
+            .collect();
         add(name(found).to_owned(), own);
     }
     Chart {

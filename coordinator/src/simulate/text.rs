@@ -78,9 +78,9 @@ fn guarantee(text: &mut String, bench: &Bench, found: &GuaranteeBench) {
         let m = &night.measured;
         vec![
             night.night.to_string(),
-            seconds(m.container_seconds),
+            seconds(m.container_seconds / m.sweeps as f64),
             percent(m.container_seconds / night.guaranteed_seconds),
-            thousands(m.attempts as f64),
+            thousands(m.attempts as f64 / m.sweeps as f64),
             format!("{:.1}", m.steady_runs as f64 / m.steady.max(1) as f64),
             format!("{} of {}", m.flaky.missed(), m.flaky.tests),
             percent(m.at_or_above.share()),
