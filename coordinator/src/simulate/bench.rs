@@ -16,9 +16,9 @@ pub const FIXED: [u32; 4] = [10, 20, 50, 100];
 /// Points of the curve of what a fixed number of runs finds.
 const CURVE: [u32; 10] = [2, 5, 10, 20, 35, 59, 100, 200, 500, 1_000];
 /// The nights at the end over which the cost with history is taken.
-const SETTLED: usize = 5;
+const SETTLED: usize = 10;
 /// Suites that are followed through the nights, at most.
-const SUITES_AT_NIGHT: u32 = 8;
+const SUITES_AT_NIGHT: u32 = 16;
 /// Tests of a calibration, at most: coverage needs many runs, not many tests.
 const CALIBRATION_TESTS: usize = 2_000;
 /// Tests up to which every report leads to a new plan, as on a real farm.
