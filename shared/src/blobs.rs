@@ -1,4 +1,4 @@
-//! Content-addressed blobs: snapshots, specs, reports and outputs, stored once by digest, in a
+//! Content-addressed blobs: snapshots, outputs, and whatever is too large to travel otherwise, stored once by digest, in a
 //! directory or an object store.
 
 use crate::ids::Digest;
@@ -132,31 +132,7 @@ impl Blobs {
 
     /// Stores `value` as zstd-compressed JSON.
     pub async fn put_json<T: Serialize>(&self, value: &T) -> Result<Digest, BlobError> {
-        let json = serde_json::to_vec(value).expect("wire types serialise");
-        let packed = zstd::encode_all(json.as_slice(), 3).expect("compressing memory to memory");
-        self.put(packed).await
-    }
-
-    /// Stores many values, several at a time; their names come in the order of the values.
-    pub async fn put_json_all<T: Serialize>(&self, values: &[T]) -> Result<Vec<Digest>, BlobError> {
-        let puts: Vec<_> = values.iter().map(|value| self.put_json(value)).collect();
-        futures::stream::iter(puts).buffered(AT_ONCE).try_collect().await
-    }
-
-    /// Reads many values, several at a time, in the order of their names. One that is missing or damaged
-    /// is `None`: what it said has to be found out again.
-    pub async fn get_json_all<T: DeserializeOwned>(
-        &self,
-        digests: &[Digest],
-        what: &'static str,
-    ) -> Result<Vec<Option<T>>, BlobError> {
-        let gets: Vec<_> = digests.iter().map(|digest| self.get_json(digest, what)).collect();
-        let found = futures::stream::iter(gets).buffered(AT_ONCE).map(|found| match found {
-            Ok(value) => Ok(Some(value)),
-            Err(BlobError::Missing(_) | BlobError::Damaged(_)) => Ok(None),
-            Err(error) => Err(error),
-        });
-        found.try_collect().await
+        self.put(encode(value)).await
     }
 
     /// Reads what [`Blobs::put_json`] stored. `what` names the expected type in errors.
@@ -166,12 +142,27 @@ impl Blobs {
         what: &'static str,
     ) -> Result<T, BlobError> {
         let packed = self.get(digest).await?;
-        let wrong = |source: Box<dyn std::error::Error + Send + Sync>| BlobError::Content {
-            digest: digest.clone(),
-            what,
-            source,
-        };
-        let json = zstd::decode_all(packed.as_ref()).map_err(|e| wrong(e.into()))?;
-        serde_json::from_slice(&json).map_err(|e| wrong(e.into()))
+        decode(&packed).map_err(|source| BlobError::Content { digest: digest.clone(), what, source })
     }
+
+    /// Awaits several of these at a time; what they give comes in their order.
+    pub(crate) async fn several<T>(
+        &self,
+        each: impl Iterator<Item = impl Future<Output = Result<T, BlobError>>>,
+    ) -> Result<Vec<T>, BlobError> {
+        let each: Vec<_> = each.collect();
+        futures::stream::iter(each).buffered(AT_ONCE).try_collect().await
+    }
+}
+
+/// Zstd-compressed JSON.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let json = serde_json::to_vec(value).expect("wire types serialise");
+    zstd::encode_all(json.as_slice(), 3).expect("compressing memory to memory")
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(
+    packed: &[u8],
+) -> Result<T, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(serde_json::from_slice(&zstd::decode_all(packed)?)?)
 }

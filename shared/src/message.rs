@@ -3,7 +3,8 @@
 
 use crate::UnixMicros;
 use crate::attempt::InfraError;
-use crate::ids::{Digest, JobId, SweepId, WorkerId};
+use crate::ids::{JobId, SweepId, WorkerId};
+use crate::payload::Payload;
 use serde::{Deserialize, Serialize};
 
 /// Who waits for a job: a person (CI, a pull request) or the night.
@@ -43,8 +44,8 @@ pub struct JobMessage {
     /// How often the coordinator has published it, from 1 (republishing after an infrastructure
     /// error or a lost worker; the broker's own redeliveries are not counted here).
     pub publication: u32,
-    /// The [`crate::JobSpec`] blob.
-    pub spec: Digest,
+    /// The [`crate::JobSpec`].
+    pub spec: Payload,
 }
 
 /// From a worker to the coordinator.
@@ -106,8 +107,8 @@ pub struct JobProgress {
 pub enum JobEnd {
     /// It ran; its samples are durable.
     Done {
-        /// The [`crate::JobReport`] blob.
-        report: Digest,
+        /// The [`crate::JobReport`].
+        report: Payload,
     },
     /// Something of ours failed: try again, later, perhaps elsewhere.
     Retryable(InfraError),

@@ -91,7 +91,7 @@ pub(crate) async fn work(
         () = stopped_for_long(stop) => Err(Stop::Asked),
     };
     match outcome {
-        Ok(report) => match bench.blobs.put_json(&report).await {
+        Ok(report) => match bench.blobs.pack(&report).await {
             Ok(report) => Some(JobEnd::Done { report }),
             Err(error) => {
                 Some(JobEnd::Retryable(InfraError { stage: InfraStage::Blobs, message: chain(&error) }))
@@ -114,7 +114,7 @@ async fn attempt_all(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<JobReport, Stop> {
-    let spec: JobSpec = bench.blobs.get_json(&message.spec, "a job spec").await?;
+    let spec: JobSpec = bench.blobs.unpack(&message.spec, "a job spec").await?;
     if spec.v != WIRE_VERSION {
         return Err(Stop::Refused(Refusal {
             message: format!(

@@ -433,7 +433,7 @@ async fn record(
         keys.push(key);
         specs.push(spec);
     }
-    let stored = blobs.put_json_all(&specs).await?;
+    let stored = blobs.pack_all(&specs).await?;
     let new_jobs: Vec<NewJob> = keys
         .into_iter()
         .zip(&specs)

@@ -2,10 +2,14 @@
 //! revives. Only jobs of running sweeps are handed out.
 
 use super::raw::{RawJob, clean, json};
-use super::rows::{JobRow, JobState, NewJob, Settled, Settlement};
+use super::rows::{JobRow, JobStanding, JobState, NewJob, Settled, Settlement};
 use super::{Db, DbError, change, postgres, read};
 use flakefarm_shared::{Class, JobId, SweepId, UnixMicros, WorkerId};
 use std::time::Duration;
+use uuid::Uuid;
+
+/// Jobs that are read by their ids together.
+const JOBS_PER_QUERY: usize = 500;
 
 impl Db {
     /// Records jobs of a sweep, pending; gives how many were new. A job that is there already stays
@@ -36,6 +40,28 @@ impl Db {
         let row: Option<RawJob> =
             read!(self, "read a job", fetch_optional, sqlx::query_as(query).bind(job.0))?;
         row.map(JobRow::try_from).transpose()
+    }
+
+    /// How the jobs of a sweep stand, in the order they were planned.
+    pub async fn job_standings(&self, sweep: SweepId) -> Result<Vec<JobStanding>, DbError> {
+        let query = "SELECT id, job_key, state FROM jobs WHERE sweep = $1 ORDER BY created_at, ordinal, id";
+        let rows: Vec<(Uuid, String, String)> =
+            read!(self, "read how jobs stand", fetch_all, sqlx::query_as(query).bind(sweep.0))?;
+        let standing = |(id, key, state)| JobStanding { id: JobId(id), key, settled: state == "settled" };
+        Ok(rows.into_iter().map(standing).collect())
+    }
+
+    /// These jobs, in no order. Those that are not there are left out.
+    pub async fn jobs_by_id(&self, jobs: &[JobId]) -> Result<Vec<JobRow>, DbError> {
+        let mut found = Vec::with_capacity(jobs.len());
+        for jobs in jobs.chunks(JOBS_PER_QUERY) {
+            let rows = match self {
+                Db::Sqlite(store) => store.jobs_by_id(jobs).await,
+                Db::Postgres(store) => postgres::in_time(store.jobs_by_id(jobs)).await,
+            };
+            found.extend(rows.map_err(|source| DbError::from_driver("read jobs", source))?);
+        }
+        found.into_iter().map(JobRow::try_from).collect()
     }
 
     /// All jobs of a sweep, in the order they were planned.

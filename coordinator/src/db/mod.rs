@@ -19,8 +19,8 @@ mod verdicts;
 
 pub use error::{DbError, FailedAction};
 pub use rows::{
-    HistoryRow, JobRow, JobState, NewJob, NewSweep, Settled, Settlement, SweepRow, SweepState, TokenRow,
-    VerdictRow, WorkerRow,
+    HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, Settled, Settlement, SweepRow, SweepState,
+    TokenRow, VerdictRow, WorkerRow,
 };
 
 /// Runs a reading statement: `read!(db, "read a job", fetch_optional, query)`.

@@ -3,7 +3,7 @@
 
 use super::error::DbError;
 use super::migrations;
-use super::raw::{clean, subject};
+use super::raw::{RawJob, clean, subject};
 use super::rows::{NewJob, VerdictRow};
 use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -70,7 +70,7 @@ impl Postgres {
             .bind(ordinals)
             .bind(jobs.iter().map(|job| clean(&job.key)).collect::<Vec<_>>())
             .bind(jobs.iter().map(|job| job.class.word()).collect::<Vec<_>>())
-            .bind(jobs.iter().map(|job| job.spec.as_str()).collect::<Vec<_>>())
+            .bind(jobs.iter().map(|job| job.spec.to_string()).collect::<Vec<_>>())
             .bind(jobs.iter().map(|job| i64::from(job.attempts)).collect::<Vec<_>>())
             .execute(&mut *transaction)
             .await?;
@@ -103,6 +103,11 @@ impl Postgres {
         .execute(&self.pool)
         .await?;
         Ok(())
+    }
+
+    pub(super) async fn jobs_by_id(&self, jobs: &[JobId]) -> Result<Vec<RawJob>, sqlx::Error> {
+        let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
+        sqlx::query_as("SELECT * FROM jobs WHERE id = ANY($1)").bind(ids).fetch_all(&self.pool).await
     }
 
     pub(super) async fn settle_jobs(

@@ -145,7 +145,7 @@ impl TryFrom<RawJob> for JobRow {
             sweep: SweepId(raw.sweep),
             key: raw.job_key,
             class: class(&raw.class)?,
-            spec: digest("spec", &raw.spec)?,
+            spec: raw.spec.parse().map_err(|error| DbError::Damaged(format!("spec: {error}")))?,
             attempts: count("attempts", raw.attempts)?,
             created_at: raw.created_at,
             state,

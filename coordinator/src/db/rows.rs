@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL cannot hold the NUL character in text: both stores keep it as U+FFFD.
 
-use flakefarm_shared::{Class, Digest, JobId, Refusal, SweepId, TestId, UnixMicros, WorkerId};
+use flakefarm_shared::{Class, Digest, JobId, Payload, Refusal, SweepId, TestId, UnixMicros, WorkerId};
 use serde::{Deserialize, Serialize};
 
 /// A sweep to be recorded; it starts [`SweepState::Running`].
@@ -107,8 +107,8 @@ pub struct NewJob {
     pub key: String,
     /// Which queue it waits in.
     pub class: Class,
-    /// The [`flakefarm_shared::JobSpec`] blob.
-    pub spec: Digest,
+    /// The [`flakefarm_shared::JobSpec`].
+    pub spec: Payload,
     /// How many attempts it asks for.
     pub attempts: u32,
 }
@@ -124,8 +124,8 @@ pub struct JobRow {
     pub key: String,
     /// Which queue it waits in.
     pub class: Class,
-    /// The [`flakefarm_shared::JobSpec`] blob.
-    pub spec: Digest,
+    /// The [`flakefarm_shared::JobSpec`].
+    pub spec: Payload,
     /// How many attempts it asks for.
     pub attempts: u32,
     /// When it was planned.
@@ -138,6 +138,17 @@ pub struct JobRow {
     pub infra_failures: u32,
     /// The last of those errors.
     pub last_error: Option<String>,
+}
+
+/// A recorded job at a glance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobStanding {
+    /// Its id.
+    pub id: JobId,
+    /// What the planner calls it.
+    pub key: String,
+    /// Whether it ended.
+    pub settled: bool,
 }
 
 /// How a job stands.
@@ -174,8 +185,8 @@ pub enum JobState {
 pub enum Settlement {
     /// It ran.
     Done {
-        /// The [`flakefarm_shared::JobReport`] blob.
-        report: Digest,
+        /// The [`flakefarm_shared::JobReport`].
+        report: Payload,
     },
     /// It cannot work; the user can mend it.
     Refused(Refusal),

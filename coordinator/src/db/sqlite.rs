@@ -3,7 +3,7 @@
 
 use super::error::DbError;
 use super::migrations;
-use super::raw::{clean, subject};
+use super::raw::{RawJob, clean, subject};
 use super::rows::{NewJob, VerdictRow};
 use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
 use sqlx::sqlite::{
@@ -106,7 +106,7 @@ impl Sqlite {
                     .push_bind(*ordinal)
                     .push_bind(clean(&job.key))
                     .push_bind(job.class.word())
-                    .push_bind(job.spec.as_str().to_owned())
+                    .push_bind(job.spec.to_string())
                     .push_bind(i64::from(job.attempts))
                     .push_bind(now)
                     .push_bind(now);
@@ -140,6 +140,16 @@ impl Sqlite {
             update.build().execute(&mut *transaction).await?;
         }
         transaction.commit().await
+    }
+
+    pub(super) async fn jobs_by_id(&self, jobs: &[JobId]) -> Result<Vec<RawJob>, sqlx::Error> {
+        let mut query = QueryBuilder::<Driver>::new("SELECT * FROM jobs WHERE id IN (");
+        let mut ids = query.separated(", ");
+        jobs.iter().for_each(|job| {
+            ids.push_bind(job.0);
+        });
+        query.push(")");
+        query.build_query_as().fetch_all(&self.readers).await
     }
 
     pub(super) async fn settle_jobs(

@@ -2,6 +2,7 @@
 //! idempotent step; a signal only makes it look sooner. kill -9 anywhere loses time, not truth.
 
 mod intake;
+mod memory;
 mod outbox;
 mod past;
 mod sweeps;
@@ -11,11 +12,11 @@ pub use sweeps::{Submission, SubmitError};
 
 use crate::db::{Db, DbError};
 use crate::events::{Event, Events};
-use crate::plan::{History, Ledger};
+use flakefarm_shared::SweepId;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::queue::{Queue, QueueError};
-use flakefarm_shared::{JobId, SweepId};
-use std::collections::{HashMap, HashSet};
+use memory::SweepMemory;
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
@@ -42,15 +43,6 @@ pub enum EngineError {
     /// The queue.
     #[error("the queue failed")]
     Queue(#[from] QueueError),
-}
-
-/// What a running sweep keeps in memory: a fold over its recorded jobs, rebuilt after a restart.
-#[derive(Debug)]
-struct SweepMemory {
-    ledger: Ledger,
-    history: History,
-    folded: HashSet<JobId>,
-    planned: HashSet<JobId>,
 }
 
 /// The coordinator. Cloning is cheap.

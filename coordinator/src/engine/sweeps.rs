@@ -2,8 +2,8 @@
 //! ledger, asks the planner, and records what it wants; nothing else decides.
 
 use super::trouble::Step;
-use super::{Coordinator, EngineError, SweepMemory, next_round};
-use crate::db::{JobRow, JobState, NewJob, NewSweep, Settlement, SweepRow, SweepState, VerdictRow};
+use super::{Coordinator, EngineError, next_round};
+use crate::db::{JobState, NewJob, NewSweep, Settlement, SweepRow, SweepState, VerdictRow};
 use crate::diagnose::bisect;
 use crate::events::Event;
 use crate::plan::{self, History, Ledger, Planning, Question, QuestionKind};
@@ -12,15 +12,14 @@ use flakefarm_shared::{
     Class, Control, Digest, JobId, JobReport, JobSpec, Listing, Refusal, SweepContext, SweepId, TestId,
     UnixMicros, WIRE_VERSION, Work, now_micros,
 };
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Between two rounds of planning, however long the first took.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-const LIST_KEY: &str = "list";
+pub(super) const LIST_KEY: &str = "list";
 /// A worker silent for this long is not counted in estimates.
 const WORKER_SILENCE_MICROS: i64 = 45_000_000;
 
@@ -133,7 +132,7 @@ impl Coordinator {
         self.build_report(&row, &row.state, Spent::Enough).await
     }
 
-    async fn listing(&self, row: &SweepRow) -> Result<Option<Listing>, EngineError> {
+    pub(super) async fn listing(&self, row: &SweepRow) -> Result<Option<Listing>, EngineError> {
         match &row.listing {
             Some(digest) => Ok(Some(self.blobs.get_json(digest, "a listing").await?)),
             None => Ok(None),
@@ -178,64 +177,12 @@ impl Coordinator {
         Ok(report::build(meta, &question, ledger, history))
     }
 
-    /// Brings the sweep's memory up to what is recorded; rebuilds it after a restart.
-    async fn fold(&self, row: &SweepRow) -> Result<Vec<JobRow>, EngineError> {
-        let jobs = self.db.jobs(row.id).await?;
-        let mut memory = self.memory.lock().await;
-        let memory = match memory.entry(row.id) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let Some(listing) = self.listing(row).await? else { return Ok(jobs) };
-                let history = self.history(row, &listing).await?;
-                place.insert(SweepMemory {
-                    ledger: Ledger::new(question_of(row).select(&listing.tests)),
-                    history,
-                    folded: HashSet::new(),
-                    planned: HashSet::new(),
-                })
-            }
-        };
-        let unplanned: Vec<&JobRow> =
-            jobs.iter().filter(|job| job.key != LIST_KEY && !memory.planned.contains(&job.id)).collect();
-        let specs: Vec<Digest> = unplanned.iter().map(|job| job.spec.clone()).collect();
-        let specs: Vec<Option<JobSpec>> = self.blobs.get_json_all(&specs, "a job spec").await?;
-        for (job, spec) in unplanned.into_iter().zip(specs) {
-            memory.planned.insert(job.id);
-            // Without its spec a job can only be lost, which its worker will say.
-            if let Some(Work::Run { attempts }) = spec.map(|spec| spec.work) {
-                memory.ledger.note_planned(&job.key, &attempts);
-            }
-        }
-        let unread = jobs.iter().filter(|job| job.key != LIST_KEY && !memory.folded.contains(&job.id));
-        let unread: Vec<(JobId, Digest)> = unread.filter_map(|job| Some((job.id, report_of(job)?))).collect();
-        let digests: Vec<Digest> = unread.iter().map(|(_, report)| report.clone()).collect();
-        let reports: Vec<Option<JobReport>> = self.blobs.get_json_all(&digests, "a job report").await?;
-        let mut reports: HashMap<JobId, Option<JobReport>> =
-            unread.into_iter().map(|(job, _)| job).zip(reports).collect();
-        for job in jobs.iter().filter(|job| job.key != LIST_KEY) {
-            let JobState::Settled { settlement, .. } = &job.state else { continue };
-            if !memory.folded.insert(job.id) {
-                continue;
-            }
-            match settlement {
-                Settlement::Done { .. } => match reports.remove(&job.id).flatten() {
-                    Some(report) => memory.ledger.note_report(&job.key, &report),
-                    None => memory.ledger.note_lost(&job.key, "its report was lost"),
-                },
-                Settlement::Refused(refusal) => memory.ledger.note_lost(&job.key, &refusal.message),
-                Settlement::Dead { reason } => memory.ledger.note_lost(&job.key, reason),
-                Settlement::Cancelled => memory.ledger.note_lost(&job.key, "cancelled"),
-            }
-        }
-        Ok(jobs)
-    }
-
     /// The next step of one running sweep.
     async fn advance(&self, row: &SweepRow) -> Result<(), EngineError> {
-        let jobs = self.fold(row).await?;
         if row.listing.is_none() {
-            return self.advance_listing(row, &jobs).await;
+            return self.advance_listing(row).await;
         }
+        self.fold(row).await?;
         let question = question_of(row);
         let (planned, progress) = {
             let memory = self.memory.lock().await;
@@ -270,8 +217,8 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn advance_listing(&self, row: &SweepRow, jobs: &[JobRow]) -> Result<(), EngineError> {
-        let Some(job) = jobs.iter().find(|job| job.key == LIST_KEY) else {
+    async fn advance_listing(&self, row: &SweepRow) -> Result<(), EngineError> {
+        let Some(job) = self.db.job(JobId::derive(row.id, LIST_KEY)).await? else {
             let jobs = self.new_jobs(row, [(LIST_KEY.to_owned(), Work::List)]).await?;
             self.db.insert_jobs(row.id, &jobs, now_micros()).await?;
             self.wake_outbox.notify_one();
@@ -280,7 +227,7 @@ impl Coordinator {
         let JobState::Settled { settlement, .. } = &job.state else { return Ok(()) };
         let refusal = match settlement {
             Settlement::Done { report } => {
-                let report: JobReport = self.blobs.get_json(report, "a job report").await?;
+                let report: JobReport = self.blobs.unpack(report, "a job report").await?;
                 let listing = report.listing.expect("a list job reports a listing");
                 let question = question_of(row);
                 let unmatched = question.unmatched(&listing.tests);
@@ -337,7 +284,7 @@ impl Coordinator {
             });
             keys.push(key);
         }
-        let stored = self.blobs.put_json_all(&specs).await?;
+        let stored = self.blobs.pack_all(&specs).await?;
         let jobs = keys.into_iter().zip(&specs).zip(stored).map(|((key, spec), stored)| NewJob {
             id: spec.id,
             key,
@@ -443,13 +390,6 @@ async fn advance_all(coordinator: &Coordinator) -> Result<(), EngineError> {
     advanced
 }
 
-fn report_of(job: &JobRow) -> Option<Digest> {
-    match &job.state {
-        JobState::Settled { settlement: Settlement::Done { report }, .. } => Some(report.clone()),
-        JobState::Settled { .. } | JobState::Queued { .. } | JobState::Pending { .. } => None,
-    }
-}
-
 /// Whether the budget left something unanswered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spent {
@@ -490,7 +430,7 @@ fn verdict_rows(
     report.tests.iter().map(row).collect()
 }
 
-fn question_of(row: &SweepRow) -> Question {
+pub(super) fn question_of(row: &SweepRow) -> Question {
     serde_json::from_str(&row.question).expect("a recorded question was serialised by this program's version")
 }
 

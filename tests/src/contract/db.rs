@@ -10,7 +10,7 @@ use flakefarm_coordinator::db::{
     WorkerRow,
 };
 use flakefarm_coordinator::plan::PastRun;
-use flakefarm_shared::{Class, Digest, JobId, Refusal, SweepId, TestId, WorkerId};
+use flakefarm_shared::{Class, Digest, JobId, Payload, Refusal, SweepId, TestId, WorkerId};
 use std::time::{Duration, Instant};
 
 const NOW: i64 = 1_790_000_000_000_000;
@@ -39,7 +39,7 @@ async fn running_sweep(db: &Db) -> SweepId {
 }
 
 fn new_job(sweep: SweepId, key: &str, class: Class) -> NewJob {
-    let spec = Digest::of(key.as_bytes());
+    let spec = Payload::Inline(key.as_bytes().to_vec());
     NewJob { id: JobId::derive(sweep, key), key: key.to_owned(), class, spec, attempts: 20 }
 }
 
@@ -73,7 +73,7 @@ fn refusal() -> Refusal {
 
 fn settlements() -> [Settlement; 4] {
     [
-        Settlement::Done { report: Digest::of(b"report") },
+        Settlement::Done { report: Payload::Inline(b"report".to_vec()) },
         Settlement::Refused(refusal()),
         Settlement::Dead { reason: AWKWARD.to_owned() },
         Settlement::Cancelled,

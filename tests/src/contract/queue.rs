@@ -7,7 +7,7 @@ use flakefarm_shared::queue::{
     REASON_REJECTED, WorkerMessageConsumer,
 };
 use flakefarm_shared::{
-    Class, Control, Digest, JobEnd, JobId, JobMessage, SweepId, WIRE_VERSION, WorkerId, WorkerMessage,
+    Class, Control, JobEnd, JobId, JobMessage, Payload, SweepId, WIRE_VERSION, WorkerId, WorkerMessage,
 };
 use futures::FutureExt as _;
 use std::collections::BTreeSet;
@@ -241,7 +241,7 @@ pub async fn worker_messages_round_trip(ends: &Ends) {
         sweep: SweepId::new(),
         publication: 1,
         worker,
-        end: JobEnd::Done { report: Digest::of(b"report") },
+        end: JobEnd::Done { report: Payload::Inline(b"report".to_vec()) },
     };
     let mut messages = ends.coordinator.worker_messages();
     for message in [&beat, &ended] {
@@ -304,7 +304,7 @@ pub fn job() -> JobMessage {
         sweep: SweepId::new(),
         class: Class::Bulk,
         publication: 1,
-        spec: Digest::of(b"spec"),
+        spec: Payload::Inline(b"spec".to_vec()),
     }
 }
 

@@ -15,6 +15,14 @@ pub async fn job_inserted_again_stays_as_it_is(db: &Db) {
     assert_eq!(db.insert_jobs(sweep, &jobs, NOW + 1).await.unwrap(), 600);
     assert_eq!(db.insert_jobs(sweep, &jobs, NOW + 2).await.unwrap(), 0);
     let rows = db.jobs(sweep).await.unwrap();
+    let standings = db.job_standings(sweep).await.unwrap();
+    let settled: Vec<_> = standings.iter().filter(|job| job.settled).map(|job| job.id).collect();
+    assert_eq!(settled, [jobs[3].id]);
+    let asked: Vec<_> = standings.iter().map(|job| job.id).chain([JobId::derive(sweep, "none")]).collect();
+    assert_eq!(asked[..1_300], jobs.iter().map(|job| job.id).collect::<Vec<_>>());
+    let mut found = db.jobs_by_id(&asked).await.unwrap();
+    found.sort_by_key(|row| asked.iter().position(|id| *id == row.id));
+    assert_eq!(found, rows);
     assert_eq!(
         rows.iter().map(|row| &row.key).collect::<Vec<_>>(),
         jobs.iter().map(|job| &job.key).collect::<Vec<_>>(),
