@@ -31,7 +31,7 @@ demo: build ## Sweep the example project with known flaky tests; writes report.h
 
 bench: toolchain ## Measure attempts at each level, other ways and the control plane: make bench BENCH_ARGS=--quick
 	cargo build --locked --release -p flakefarm
-	@deploy/dev/with-services docker -- target/release/flakefarm bench --output target/bench $(BENCH_ARGS)
+	@deploy/dev/bench target/release/flakefarm $(BENCH_ARGS)
 
 test: toolchain ## Run every test on real services, started and stopped around it
 	@deploy/dev/with-services $(SERVICES) -- deploy/dev/test

@@ -10,6 +10,7 @@ use flakefarm_shared::{Order, World};
 use flakefarm_worker::sandbox::RuntimeChoice;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Find the flaky tests of a project, with evidence: every run in a fresh container.
 #[derive(Debug, Parser)]
@@ -54,7 +55,7 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_name = "FILE", env = "FLAKEFARM_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Runs of each test, fixed
-    #[arg(long, value_name = "N", env = "FLAKEFARM_RUNS")]
+    #[arg(long, value_name = "N", value_parser = counted::<NonZeroU32>, env = "FLAKEFARM_RUNS")]
     pub(crate) runs: Option<NonZeroU32>,
     /// Find every test that flakes at this rate or above [default: 5%]
     #[arg(long, value_name = "P", env = "FLAKEFARM_MAX_FLAKE_RATE", value_parser = parse_rate)]
@@ -70,7 +71,7 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_name = "BUDGET", env = "FLAKEFARM_BUDGET", value_parser = parse_budget)]
     pub(crate) budget: Option<Budget>,
     /// Attempts at once [default: the number of cores]
-    #[arg(long, value_name = "N", env = "FLAKEFARM_WORKERS")]
+    #[arg(long, value_name = "N", value_parser = counted::<NonZeroU16>, env = "FLAKEFARM_WORKERS")]
     pub(crate) workers: Option<NonZeroU16>,
     /// Where all randomness of the sweep comes from; printed, so that it can be repeated
     #[arg(long, value_name = "S", env = "FLAKEFARM_SEED")]
@@ -135,7 +136,7 @@ pub(crate) struct DiagnoseArgs {
     #[arg(long, value_name = "P", env = "FLAKEFARM_CONFIDENCE", value_parser = parse_confidence)]
     pub(crate) confidence: Option<Confidence>,
     /// Attempts at once [default: the number of cores]
-    #[arg(long, value_name = "N", env = "FLAKEFARM_WORKERS")]
+    #[arg(long, value_name = "N", value_parser = counted::<NonZeroU16>, env = "FLAKEFARM_WORKERS")]
     pub(crate) workers: Option<NonZeroU16>,
     /// Where all randomness comes from; printed, so that it can be repeated
     #[arg(long, value_name = "S", env = "FLAKEFARM_SEED")]
@@ -194,7 +195,7 @@ pub(crate) struct BisectArgs {
     #[arg(long, value_name = "P", env = "FLAKEFARM_CONFIDENCE", value_parser = parse_confidence)]
     pub(crate) confidence: Option<Confidence>,
     /// Attempts at once [default: the number of cores]
-    #[arg(long, value_name = "N", env = "FLAKEFARM_WORKERS")]
+    #[arg(long, value_name = "N", value_parser = counted::<NonZeroU16>, env = "FLAKEFARM_WORKERS")]
     pub(crate) workers: Option<NonZeroU16>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -262,7 +263,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(crate) seed: u64,
     /// First sweeps, each of another suite, that are added up [default: 40,000 tests' worth, at most 40]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = counted::<NonZeroU32>)]
     pub(crate) sweeps: Option<NonZeroU32>,
     /// Nights of history
     #[arg(long, value_name = "N", default_value_t = 30)]
@@ -283,7 +284,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "P", value_parser = parse_confidence)]
     pub(crate) confidence: Option<Confidence>,
     /// Jobs at once [default: by the number of tests]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = counted::<NonZeroU16>)]
     pub(crate) workers: Option<NonZeroU16>,
     /// Only how long planning takes, and how much memory
     #[arg(long)]
@@ -364,7 +365,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "NAME", env = "FLAKEFARM_RUNTIME", default_value = "auto")]
     pub(crate) runtime: RuntimeChoice,
     /// Jobs at once [default: the number of cores]
-    #[arg(long, value_name = "N", env = "FLAKEFARM_SLOTS")]
+    #[arg(long, value_name = "N", value_parser = counted::<NonZeroU16>, env = "FLAKEFARM_SLOTS")]
     pub(crate) slots: Option<NonZeroU16>,
 }
 
@@ -398,6 +399,15 @@ pub(crate) enum TokenAction {
         /// The third part of the token: ff_kind_ID_secret
         id: String,
     },
+}
+
+/// A number of things, of which there must be one at least.
+pub(crate) fn counted<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| match text.trim().parse::<u64>() {
+        Ok(0) => "0 is none: choose 1 or more".to_owned(),
+        Ok(_) => format!("{text} is more than there can be"),
+        Err(_) => format!("`{text}` is not a whole number"),
+    })
 }
 
 /// `0.05` or `5%`.

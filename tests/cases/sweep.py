@@ -24,6 +24,10 @@ class NotSwept(Exception):
     """A project that could not be swept: reported, never counted as clean."""
 
 
+class UnknownOptions(NotSwept):
+    """A project whose own options for pytest name plugins that are not installed."""
+
+
 def main():
     options = parse_arguments()
     cases = json.loads(options.cases.read_text())
@@ -79,8 +83,14 @@ def sweep_and_compare(project, options):
         with tempfile.TemporaryDirectory(prefix="flakefarm-case.") as scratch:
             tree = pathlib.Path(scratch) / project["name"]
             bring_source(project, options, tree)
-            (tree / "flakefarm.toml").write_text(configuration(project, options))
-            report = sweep(project, options, tree)
+            settings = tree / "flakefarm.toml"
+            settings.write_text(configuration(project, options))
+            try:
+                report = sweep(project, options, tree)
+            except UnknownOptions:
+                # The requirements are what the tests need, not what the project's options report with.
+                settings.write_text(configuration(project, options, arguments=["-o", "addopts="]))
+                report = sweep(project, options, tree)
         row = compare(project, report)
     except NotSwept as error:
         print(f"   {error}", file=sys.stderr, flush=True)
@@ -112,7 +122,7 @@ def bring_source(project, options, tree):
         raise NotSwept(f"cannot check out {project['commit'][:12]}: {done.stderr.strip()[-300:]}")
 
 
-def configuration(project, options):
+def configuration(project, options, arguments=()):
     requirements = " ".join(f"'{requirement}'" for requirement in project.get("requirements", []))
     setup = [f"python3 -m pip install 'setuptools<70' wheel {requirements}".strip()]
     if project.get("editable", True):
@@ -123,8 +133,9 @@ def configuration(project, options):
         "[project]",
         f"name = {json.dumps(project['name'])}",
     ]
-    # The requirements are what the tests need, not what the project's options report with (coverage, say).
-    lines += ["", "[tests]", 'arguments = ["-o", "addopts="]']
+    lines += ["", "[tests]"]
+    if arguments:
+        lines += [f"arguments = {json.dumps(arguments)}"]
     if project.get("test_paths"):
         lines += [f"paths = {json.dumps(project['test_paths'])}"]
     lines += [
@@ -151,8 +162,10 @@ def sweep(project, options, tree):
         done = subprocess.run(command, cwd=options.output, stdin=subprocess.DEVNULL, stdout=stream,
                               stderr=subprocess.STDOUT, check=False)
     if done.returncode not in EXIT_CODES_WITH_A_REPORT or not output.is_file():
-        last = log.read_text(errors="replace").strip().splitlines()[-3:]
-        raise NotSwept(f"flakefarm sweep ended with {done.returncode}: {' / '.join(last) or 'no output'} (see {log})")
+        said = log.read_text(errors="replace")
+        last = said.strip().splitlines()[-3:]
+        kind = UnknownOptions if "unrecognized arguments" in said else NotSwept
+        raise kind(f"flakefarm sweep ended with {done.returncode}: {' / '.join(last) or 'no output'} (see {log})")
     report = json.loads(output.read_text())
     if report.get("schema") != "flakefarm.report/v1":
         raise NotSwept(f"unexpected schema {report.get('schema')!r}")

@@ -12,7 +12,7 @@ mod stats;
 mod ways;
 mod whole;
 
-use crate::args::StoreArgs;
+use crate::args::{StoreArgs, counted};
 use crate::exit::{Complaint, Exit};
 use crate::{embedded, output};
 use clap::{Args, ValueEnum};
@@ -47,10 +47,10 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) growth: bool,
     /// Attempts at once [default: the number of cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = counted::<NonZeroU16>)]
     pub(crate) workers: Option<NonZeroU16>,
     /// Rounds of each way [default: 5, with --quick 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = counted::<NonZeroU32>)]
     pub(crate) rounds: Option<NonZeroU32>,
     /// Container runtime: auto, default, or a name that the engine knows (crun, runsc, kata)
     #[arg(long, value_name = "NAME", env = "FLAKEFARM_RUNTIME", default_value = "auto")]

@@ -9,6 +9,9 @@ use flakefarm_shared::{JobId, JobReport, JobSpec, Payload, Work};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
+/// Jobs whose specs and reports are unpacked together: a restart reads all of a long sweep.
+const JOBS_AT_ONCE: usize = 200;
+
 #[derive(Debug)]
 pub(super) struct SweepMemory {
     pub(super) ledger: Ledger,
@@ -54,12 +57,15 @@ impl Coordinator {
         };
         let news: Vec<JobId> =
             standings.into_iter().filter(|job| memory.is_news(job)).map(|job| job.id).collect();
-        let mut jobs: HashMap<JobId, JobRow> =
-            self.db.jobs_by_id(&news).await?.into_iter().map(|job| (job.id, job)).collect();
-        // In the order they were planned.
-        let jobs: Vec<JobRow> = news.iter().filter_map(|job| jobs.remove(job)).collect();
-        self.note_planned(memory, &jobs).await?;
-        self.note_ends(memory, &jobs).await
+        for news in news.chunks(JOBS_AT_ONCE) {
+            let mut jobs: HashMap<JobId, JobRow> =
+                self.db.jobs_by_id(news).await?.into_iter().map(|job| (job.id, job)).collect();
+            // In the order they were planned.
+            let jobs: Vec<JobRow> = news.iter().filter_map(|job| jobs.remove(job)).collect();
+            self.note_planned(memory, &jobs).await?;
+            self.note_ends(memory, &jobs).await?;
+        }
+        Ok(())
     }
 
     async fn note_planned(&self, memory: &mut SweepMemory, jobs: &[JobRow]) -> Result<(), EngineError> {

@@ -107,6 +107,9 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
         (true, _) if funds.is_overdue() => Planning::Overdue,
         (true, _) | (false, _) => Planning::Working,
     };
+    if foreseen.attempts == 0 {
+        batch::longest_first(&mut jobs, &costs);
+    }
     Plan { jobs, remaining, state, limited }
 }
 

@@ -2,7 +2,9 @@
 //! is foreseen, and no worker left idle for the sake of packing.
 
 use super::PlannedJob;
+use super::costs::Costs;
 use flakefarm_shared::AttemptSpec;
+use std::cmp::Reverse;
 
 /// Seconds a job is to take.
 const JOB_SECONDS: f64 = 30.0;
@@ -45,6 +47,16 @@ pub(super) fn pack(wanted: Vec<Wanted>, workers: usize, name: impl Fn(usize) -> 
         }
     }
     jobs
+}
+
+/// Orders jobs that are planned together: the longest first, so that at the end no worker is left with a
+/// long one while the others idle (Graham's LPT rule); what was never measured before all others.
+pub(super) fn longest_first(jobs: &mut [PlannedJob], costs: &Costs<'_>) {
+    jobs.sort_by_cached_key(|job| {
+        let seconds: Option<f64> = job.attempts.iter().map(|attempt| costs.of(attempt)).sum();
+        // Microseconds: whole numbers have an order.
+        Reverse(seconds.map_or(u64::MAX, |seconds| (seconds * 1e6) as u64))
+    });
 }
 
 pub(super) fn index(place: usize) -> u32 {

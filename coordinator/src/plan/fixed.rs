@@ -41,8 +41,8 @@ const REPEATED_SHUFFLES: u32 = 3;
 const JOBS_UNDER_WAY: usize = 256;
 
 /// What to run next, for a fixed number of runs per test.
-pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
-    let costs = Costs::learn(ledger, &History::default());
+pub fn plan(question: &Question, ledger: &Ledger, history: &History) -> Plan {
+    let costs = Costs::learn(ledger, history);
     let alone = Alone::read(ledger);
     let runs = question.runs_per_test();
     let workers = usize::from(question.workers.get());
@@ -109,7 +109,8 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
     let remaining = estimate(&jobs, &costs, ledger);
     let outstanding = ledger.outstanding().count();
     let state = if jobs.is_empty() && outstanding == 0 { Planning::Complete } else { Planning::Working };
-    let jobs = hold_back(jobs, pressing, outstanding, workers, &costs);
+    let mut jobs = hold_back(jobs, pressing, outstanding, workers, &costs);
+    batch::longest_first(&mut jobs, &costs);
     Plan { jobs, remaining, state, limited: false }
 }
 

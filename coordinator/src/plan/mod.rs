@@ -49,7 +49,7 @@ use std::time::Duration;
 /// question of causes needs does not depend on either.
 pub fn plan(question: &Question, ledger: &Ledger, history: &History, elapsed: Duration) -> Plan {
     let planned = match (&question.kind, question.runs) {
-        (QuestionKind::Detect, Runs::Fixed(_)) => fixed::plan(question, ledger),
+        (QuestionKind::Detect, Runs::Fixed(_)) => fixed::plan(question, ledger, history),
         (QuestionKind::Detect, Runs::Adaptive) => adaptive::plan(question, ledger, history, elapsed),
         (QuestionKind::Diagnose { .. }, _) => crate::diagnose::plan(question, ledger),
         (QuestionKind::Bisect(request), _) => crate::diagnose::bisect::plan(question, request, ledger),
@@ -60,7 +60,8 @@ pub fn plan(question: &Question, ledger: &Ledger, history: &History, elapsed: Du
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Jobs that are not in the ledger yet, the most informative first.
+    /// Jobs that are not in the ledger yet: the most informative first, but once they are the last, the
+    /// longest.
     pub jobs: Vec<PlannedJob>,
     /// What is left to do, the new jobs and those under way included.
     pub remaining: Estimate,

@@ -11,11 +11,12 @@ use crate::simulate::attempt::{Mishap, Runs as Luck};
 use crate::simulate::farm::{Farm, Weather};
 use crate::simulate::population::{Nature, Population, TestModel};
 use flakefarm_shared::{
-    AttemptRecord, JobId, JobReport, Scope, SweepId, TestId, WIRE_VERSION, WorkerId, World,
+    AttemptRecord, JobId, JobReport, Scope, Selection, SweepId, TestId, WIRE_VERSION, WorkerId, World,
 };
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
+use std::collections::HashMap;
 use std::num::{NonZeroU16, NonZeroU32};
 
 /// The planner promises to bear three failures in a row.
@@ -313,6 +314,43 @@ fn first_jobs_are_single_and_later_ones_are_batched() {
     assert_eq!(second.remaining.attempts, 58);
     let each = ledger.mean_attempt_seconds(Scope::Suite).unwrap();
     assert!((second.remaining.container_seconds - 58.0 * each).abs() < 0.1, "{:?}", second.remaining);
+}
+
+#[test]
+fn the_longest_of_the_jobs_planned_together_come_first() {
+    let mut model = Model::new(&[], 40, CALM);
+    for (number, test) in (1_u32..).zip(&mut model.population.tests) {
+        test.seconds = 20.0 + f64::from(number * 7 % 41);
+    }
+    let seconds: HashMap<TestId, f64> =
+        model.tests().iter().map(|test| (test.id.clone(), test.seconds)).collect();
+    let past = seconds.iter().map(|(test, seconds)| PastRun {
+        test: test.clone(),
+        fingerprint: None,
+        attempts: 5,
+        failures: 0,
+        seconds: *seconds,
+        finished_at: 0,
+    });
+    let history = History::new(&model.ids(), &[], past, 1);
+    let question = question(ScopeChoice::Test, 3);
+    let mut ledger = Ledger::new(model.ids());
+    let first = plan(&question, &ledger, &history, Duration::ZERO);
+    let job = &first.jobs[0];
+    let (worker, mut luck) = (WorkerId("worker".into()), Luck::new(&model.population, 1));
+    let mut dice = ChaCha8Rng::seed_from_u64(1);
+    for job in &first.jobs {
+        ledger.note_planned(&job.key, &job.attempts);
+    }
+    let records = job.attempts.iter().map(|spec| luck.make(spec, &worker, None, &mut dice)).collect();
+    ledger.note_report(&job.key, &report(&job.key, records));
+    let second = plan(&question, &ledger, &history, Duration::ZERO);
+    let longest = |job: &PlannedJob| match &job.attempts[..] {
+        [AttemptSpec { tests: Selection::Only(tests), .. }] => seconds[&tests[0]],
+        attempts => panic!("one attempt on a test of over 20 seconds: {attempts:?}"),
+    };
+    let planned: Vec<f64> = second.jobs.iter().map(longest).collect();
+    assert!(planned.len() > 50 && planned.is_sorted_by(|one, next| one >= next), "{planned:?}");
 }
 
 #[test]

@@ -62,11 +62,13 @@ docker_without_network() {
   DOCKER_NETWORK=(--bridge=none --iptables=false)
 }
 
+# crun, where it is installed, is there to be chosen; the default stays what it is.
 docker_start() {
-  local run=$1
+  local run=$1 runtimes=()
   shift
+  if command -v crun >/dev/null; then runtimes=(--add-runtime "crun=$(command -v crun)"); fi
   spawn docker "${DOCKER_PREFIX[@]}" dockerd --data-root "$DEV_DIR/docker/data" --exec-root "$run/exec" --pidfile "$run/docker.pid" \
-    -H "unix://$run/docker.sock" "${DOCKER_NETWORK[@]}" "$@"
+    -H "unix://$run/docker.sock" "${DOCKER_NETWORK[@]}" "${runtimes[@]}" "$@"
   if DOCKER_HOST=unix://$run/docker.sock wait_ready docker 60 dockerd docker_answers; then return 0; fi
   stop_pid docker "$(docker_marker)" TERM 20
   return 1
