@@ -59,7 +59,7 @@ impl Progress {
                 }
                 if *slots == 0 {
                     line.push_str(", no worker");
-                } else if *remaining_seconds > 0.0 {
+                } else if *attempts > 0 && *remaining_seconds > 0.0 {
                     let eta = Duration::from_secs((remaining_seconds / f64::from(*slots)).ceil() as u64);
                     line.push_str(&format!(", about {} left", humantime::format_duration(eta)));
                 }

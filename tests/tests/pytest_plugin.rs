@@ -348,6 +348,45 @@ fn other_plugins_do_not_reorder_rerun_stop_or_measure() {
     assert!(burnt.wall_us >= 190_000, "measured although time was frozen: {burnt:?}");
 }
 
+const COUNTS_PARSES: &str = "
+import ast
+parse, parsed = ast.parse, []
+
+def counted(source, filename='<unknown>', *others, **more):
+    if filename == 'source' and len(source) > 10_000:
+        parsed.append(filename)
+    return parse(source, filename, *others, **more)
+
+ast.parse = counted
+
+def pytest_sessionfinish(session):
+    (session.config.rootpath / 'parses').write_text(str(len(parsed)))
+";
+
+#[test]
+fn many_failures_in_one_file_do_not_parse_it_many_times() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let work = home.path().join("work");
+    std::fs::create_dir(&work).expect("a directory");
+    let tests: String = (0..500).map(|n| format!("def test_{n}():\n    assert {n} < 0\n\n")).collect();
+    for (name, content) in
+        [("test_many.py", &*tests), ("conftest.py", COUNTS_PARSES), ("pytest.ini", "[pytest]\n")]
+    {
+        std::fs::write(work.join(name), content).expect("a file");
+    }
+    let reading = attempt_at(home.path(), python(), run_request(None, Order::Given), PATIENCE);
+    assert_eq!(reading.samples.len(), 500);
+    assert!(
+        reading
+            .samples
+            .iter()
+            .all(|read| read.output.as_deref().is_some_and(|said| said.contains(">       assert"))),
+        "the line is shown"
+    );
+    let parses = std::fs::read_to_string(work.join("parses")).expect("the session ended");
+    assert_eq!(parses, "1");
+}
+
 #[test]
 fn an_image_without_pytest_is_nothing_ran_with_a_reason() {
     let home = tempfile::tempdir().expect("a temporary directory");

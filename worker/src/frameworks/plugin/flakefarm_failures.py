@@ -2,6 +2,7 @@
 
 import builtins
 import os
+from collections import OrderedDict
 
 from flakefarm_channel import clean
 
@@ -9,6 +10,35 @@ MESSAGE_LIMIT = 2000
 OUTPUT_LIMIT = 64 * 1024
 FRAME_LIMIT = 64
 CHAIN_LIMIT = 16
+PARSED_LIMIT = 8
+LARGE_SOURCE = 10 * 1000
+
+
+def parse_sources_once():
+    """pytest parses the whole of a test's file anew for each failure it prints. In a large file of failing
+    tests that takes many times as long as the tests."""
+    try:
+        from _pytest._code import code, source
+
+        original = source.getstatementrange_ast
+        if code.getstatementrange_ast is not original:
+            return
+    except (ImportError, AttributeError):  # another pytest: slower, not wrong
+        return
+    parsed = OrderedDict()
+
+    def getstatementrange_ast(lineno, source, assertion=False, astnode=None):
+        text = str(source)
+        if len(text) < LARGE_SOURCE:
+            return original(lineno, source, assertion, astnode)
+        known = parsed.pop(text, None)
+        found = original(lineno, source, assertion, astnode if known is None else known)
+        parsed[text] = found[0]
+        while len(parsed) > PARSED_LIMIT:
+            parsed.popitem(last=False)
+        return found
+
+    source.getstatementrange_ast = code.getstatementrange_ast = getstatementrange_ast
 
 
 def describe(call, report, root):

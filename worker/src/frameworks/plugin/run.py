@@ -53,12 +53,14 @@ def main():
         return 97
 
     sys.path.insert(0, here)
+    from flakefarm_failures import parse_sources_once
     from flakefarm_recorder import recorder_for
     from flakefarm_quiet import arguments_for
 
     sys.path.remove(here)
     arguments = arguments_for(request, root, os.environ) + world.arguments()
     sys.argv = [os.path.join(os.path.dirname(pytest.__file__), "__main__.py")] + arguments
+    parse_sources_once()
     recorder = recorder_for(pytest, channel, request, root, world)
     plugins = [recorder]
     if server is not None:
