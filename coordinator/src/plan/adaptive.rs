@@ -36,6 +36,9 @@ const ALONE_FAILING: u32 = 2;
 /// in seconds.
 const ALONE_SHARE: f64 = 0.012;
 const ALONE_SECONDS: f64 = 30.0;
+/// The same for tests that fail each time: one run of each.
+const FAILING_SHARE: f64 = 0.05;
+const FAILING_SECONDS: f64 = 120.0;
 /// The same for the screen: tests that run alone once although nothing speaks against them.
 const SCREEN_SHARE: f64 = 0.003;
 const SCREEN_SECONDS: f64 = 5.0;
@@ -179,7 +182,9 @@ impl<'a> Turn<'a> {
             }
         }
         let each = self.runs_alone(&suspects);
-        for place in suspects {
+        let (varying, failing): (Vec<usize>, Vec<usize>) =
+            suspects.into_iter().partition(|place| self.tally(*place).passes > 0);
+        for place in varying.into_iter().chain(self.sample_of_failing(failing)) {
             let tally = self.tally(place);
             let often = f64::from(tally.failures) >= OFTEN * f64::from(tally.attempts());
             let runs = match (tally.passes, often || repeats::failed_alone(self.ledger, place)) {
@@ -216,6 +221,20 @@ impl<'a> Turn<'a> {
         let money = (ALONE_SHARE * self.foreseen_seconds()).max(ALONE_SECONDS);
         let affordable = if one_round > 0.0 { (money / one_round) as u32 } else { ALONE_VARYING };
         affordable.clamp(1, ALONE_VARYING)
+    }
+
+    /// Those of the tests that always fail that are tried alone: all, unless that costs too much. Where
+    /// thousands fail, the environment is to blame; a sample shows whether their neighbours are.
+    fn sample_of_failing(&self, failing: Vec<usize>) -> Vec<usize> {
+        let mut money = (FAILING_SHARE * self.foreseen_seconds()).max(FAILING_SECONDS);
+        let tests: Vec<TestId> = failing.iter().map(|place| self.ledger.tests()[*place].clone()).collect();
+        let affordable = |test: &&TestId| {
+            money -= self.costs.alone(test).unwrap_or(0.0);
+            money >= 0.0
+        };
+        let sample: Vec<&TestId> =
+            alone::screen_order(&tests, self.question.seed).into_iter().take_while(affordable).collect();
+        sample.into_iter().filter_map(|test| self.ledger.place(test)).collect()
     }
 
     /// Seconds in tests if every test gets the clean runs that are enough, those made included.
