@@ -42,8 +42,9 @@ def main():
         sys.exit(f"error: no project to sweep in {options.cases}")
 
     options.output.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows = earlier_rows(options) if options.keep else []
     for project in projects:
+        rows = [row for row in rows if row["name"] != project["name"]]
         print(f"== {project['name']}", file=sys.stderr, flush=True)
         rows.append(sweep_and_compare(project, options))
         # Rewritten after each project: an interrupted run keeps what it learned.
@@ -51,6 +52,14 @@ def main():
         (options.output / "cases.md").write_text(markdown(rows, options))
     print(markdown(rows, options))
     return 70 if any(row["error"] for row in rows) else 0
+
+
+def earlier_rows(options):
+    """What an earlier run into the same directory found."""
+    try:
+        return json.loads((options.output / "cases.json").read_text())["projects"]
+    except FileNotFoundError:
+        return []
 
 
 def absolute(path):
@@ -68,6 +77,7 @@ def parse_arguments():
     parser.add_argument("--runs", type=int, help="attempts per test; without it the sweep is adaptive")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these projects only")
+    parser.add_argument("--keep", action="store_true", help="keep what earlier runs found of other projects")
     parser.add_argument("--image", default=os.environ.get("FLAKEFARM_IMAGE", "python:3.11-slim-bookworm"))
     parser.add_argument("sweep_arguments", nargs="*", metavar="ARGUMENT", help="after --: further options of sweep")
     options = parser.parse_args()
@@ -95,6 +105,7 @@ def sweep_and_compare(project, options):
     except NotSwept as error:
         print(f"   {error}", file=sys.stderr, flush=True)
         row = {"name": project["name"], "stable": project["stable"], "error": str(error)}
+    row["arguments"] = options.sweep_arguments
     row["minutes"] = round((time.monotonic() - started) / 60, 1)
     return row
 
@@ -242,6 +253,8 @@ def markdown(rows, options):
     ]
     for row in rows:
         name = row["name"] + (" (stable)" if row["stable"] else "")
+        if row.get("arguments"):
+            name += f" (`{' '.join(row['arguments'])}`)"
         if row["error"]:
             lines.append(f"| {name} | not swept: {cell(row['error'])} | | | | | | | | {row['minutes']} |")
             continue
