@@ -80,15 +80,16 @@ impl CauseCategory {
             World::TimeZone(_) => CauseCategory::TimeZone,
             World::Clock(_) => CauseCategory::Clock,
             World::Locale(_) => CauseCategory::Locale,
-            World::CpuQuota { .. } | World::CpuContention { .. } => CauseCategory::Timing,
+            // Right answers that come too late: what is slow is only how it was seen.
+            World::CpuQuota { .. } | World::CpuContention { .. } | World::SlowDisk { .. } => {
+                CauseCategory::Timing
+            }
             World::MemoryPressure { .. } => CauseCategory::Memory,
             World::NetworkOff | World::NetworkOn | World::NetworkSlow { .. } | World::NetworkLossy { .. } => {
                 CauseCategory::Network
             }
             World::Parallel { .. } => CauseCategory::Concurrency,
-            World::SlowDisk { .. } | World::DirectoryOrder { .. } | World::Home | World::Umask => {
-                CauseCategory::FileSystem
-            }
+            World::DirectoryOrder { .. } | World::Home | World::Umask => CauseCategory::FileSystem,
             World::Variables | World::User { .. } => CauseCategory::Environment,
             World::WarningsAsErrors => CauseCategory::Warnings,
             World::GarbageCollection => CauseCategory::GarbageCollection,

@@ -40,6 +40,8 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
 /// Registered under this name, it is taken by itself: it starts a container in half runc's time.
 const LEAN_RUNTIME: &str = "crun";
 
+const SHM_BYTES: u64 = 64 << 20;
+
 /// Copies the tree. The base image itself (no tree) is fine, too.
 const ENTRY: &str = r#"mkdir -p "$HOME"
 if [ -d /flakefarm/tree ]; then
@@ -276,6 +278,8 @@ fn container_body(
         ("/work".to_owned(), writable(limits.scratch_bytes, "0755")),
         ("/tmp".to_owned(), writable(limits.scratch_bytes, "1777")),
         ("/run".to_owned(), writable(16 << 20, "0755")),
+        // For semaphores of multiprocessing.
+        ("/dev/shm".to_owned(), format!("rw,noexec,nosuid,nodev,size={SHM_BYTES},mode=1777")),
     ]);
     let mut environment = HashMap::from([("HOME", "/tmp/home")]);
     let mut cmd = vec!["-c".to_owned()];
@@ -301,9 +305,8 @@ fn container_body(
         readonly_rootfs: Some(true),
         tmpfs: Some(tmpfs),
         mounts: hosts.map(|hosts| vec![hosts]),
-        // `none` would take /dev/shm away, which semaphores of multiprocessing need.
-        ipc_mode: Some("private".to_owned()),
-        shm_size: Some(64 << 20),
+        // An IPC namespace of its own without a /dev/shm that the engine mounts outside first.
+        ipc_mode: Some("none".to_owned()),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         network_mode: match limits.network {
             Network::None => None,

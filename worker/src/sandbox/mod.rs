@@ -17,7 +17,7 @@ mod session;
 pub use docker::{DockerSandbox, RunningContainer};
 pub(crate) use engine::{CONTAINER_LABELS, Role, infra, is_missing, label};
 pub use engine::{ContainerGuard, Engine, EngineFacts, EngineUnavailable, RuntimeChoice};
-pub use nest::{LocalSandbox, Preparation, RunningNested};
+pub use nest::{INTERPRETERS, LocalSandbox, Preparation, RunningNested};
 pub(crate) use nest::{Place, interpreter};
 pub use output::BoundedOutput;
 pub use process::RunningProcess;

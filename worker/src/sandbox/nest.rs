@@ -32,7 +32,7 @@ const PIECE: usize = 1 << 20;
 /// What a nest says beside the wire, kept for the error that follows.
 const ASIDE: usize = 4096;
 /// Interpreters that take turns in one nest, each with another hash seed (unless the project sets it).
-const INTERPRETERS: usize = 3;
+pub const INTERPRETERS: usize = 3;
 
 /// How to prepare an interpreter that attempts are forked from.
 #[derive(Debug, Clone)]
