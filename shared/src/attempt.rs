@@ -3,7 +3,7 @@
 use crate::UnixMicros;
 use crate::detail::TestDetail;
 use crate::ids::{Digest, TestId, WorkerId};
-use crate::job::{Order, Scope};
+use crate::job::{AttemptSpec, Order, Scope};
 use crate::outcome::{FailureKind, Sample};
 use crate::world::{SandboxLevel, World};
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,30 @@ pub struct AttemptRecord {
     /// What the tests printed and changed, if that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<TestDetail>,
+}
+
+impl AttemptRecord {
+    /// Of an attempt as `spec` asks for it that ran to its end by itself, in no time and without a sample.
+    pub fn completed(spec: &AttemptSpec, worker: WorkerId) -> Self {
+        Self {
+            index: spec.index,
+            scope: spec.scope,
+            order: spec.order,
+            world: spec.world,
+            level: spec.level,
+            worker,
+            started_at: 0,
+            wall_us: 0,
+            concurrency: 1,
+            stolen_us: 0,
+            instead: None,
+            end: AttemptEnd::Completed,
+            samples: Vec::new(),
+            output: None,
+            collection_errors: Vec::new(),
+            details: Vec::new(),
+        }
+    }
 }
 
 /// How an attempt ended.

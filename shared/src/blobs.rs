@@ -3,16 +3,12 @@
 
 use crate::ids::Digest;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use url::Url;
-
-/// Blobs read or written at the same time.
-const AT_ONCE: usize = 32;
 
 /// A blob store. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -143,15 +139,6 @@ impl Blobs {
     ) -> Result<T, BlobError> {
         let packed = self.get(digest).await?;
         decode(&packed).map_err(|source| BlobError::Content { digest: digest.clone(), what, source })
-    }
-
-    /// Awaits several of these at a time; what they give comes in their order.
-    pub(crate) async fn several<T>(
-        &self,
-        each: impl Iterator<Item = impl Future<Output = Result<T, BlobError>>>,
-    ) -> Result<Vec<T>, BlobError> {
-        let each: Vec<_> = each.collect();
-        futures::stream::iter(each).buffered(AT_ONCE).try_collect().await
     }
 }
 

@@ -6,6 +6,7 @@ use crate::blobs::{BlobError, Blobs, decode, encode};
 use crate::ids::Digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use futures::{StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -13,6 +14,8 @@ use std::str::FromStr;
 
 /// Bytes, compressed, up to which a value travels inside.
 const SMALL: usize = 8 << 10;
+/// Blobs read or written at the same time.
+const AT_ONCE: usize = 32;
 /// What the text of a small value begins with.
 const INLINE: &str = "zstd:";
 
@@ -78,7 +81,7 @@ impl Blobs {
 
     /// Makes payloads of many values, in their order.
     pub async fn pack_all<T: Serialize>(&self, values: &[T]) -> Result<Vec<Payload>, BlobError> {
-        self.several(values.iter().map(|value| self.pack(value))).await
+        several(values.iter().map(|value| self.pack(value))).await
     }
 
     /// Reads what [`Blobs::pack`] made. `what` names the expected type in errors.
@@ -111,8 +114,16 @@ impl Blobs {
                 Err(error) => Err(error),
             }
         };
-        self.several(payloads.iter().map(read)).await
+        several(payloads.iter().map(read)).await
     }
+}
+
+/// Awaits some of these at a time; what they give comes in their order.
+async fn several<T>(
+    each: impl Iterator<Item = impl Future<Output = Result<T, BlobError>>>,
+) -> Result<Vec<T>, BlobError> {
+    let each: Vec<_> = each.collect();
+    futures::stream::iter(each).buffered(AT_ONCE).try_collect().await
 }
 
 #[cfg(test)]

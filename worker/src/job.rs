@@ -287,22 +287,11 @@ async fn run(
     let watched =
         attempt::run(setting, AttemptId { job: spec.id, index: attempt.index }, attempt, stop).await;
     let mut record = AttemptRecord {
-        index: attempt.index,
-        scope: attempt.scope,
-        order: attempt.order,
-        world: attempt.world,
-        level: attempt.level,
-        worker: bench.worker.clone(),
         started_at,
         wall_us: micros(begun.elapsed()),
         concurrency: counted.peak,
         stolen_us: machine::stolen_us().saturating_sub(stolen_before),
-        instead: None,
-        end: AttemptEnd::Completed,
-        samples: Vec::new(),
-        output: None,
-        collection_errors: Vec::new(),
-        details: Vec::new(),
+        ..AttemptRecord::completed(attempt, bench.worker.clone())
     };
     drop(counted);
     let Watched { reading, stray_output, level, instead } = match watched {

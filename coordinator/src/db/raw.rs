@@ -5,8 +5,10 @@ use super::rows::{
     HistoryRow, JobRow, JobState, Settlement, SweepRow, SweepState, TokenRow, VerdictRow, WorkerRow,
 };
 use crate::plan::PastRun;
-use flakefarm_shared::{Class, Digest, JobId, SweepId, TestId, WorkerId};
+use flakefarm_shared::{Class, JobId, SweepId, TestId, WorkerId};
 use sha2::{Digest as _, Sha256};
+use std::fmt::Display;
+use std::str::FromStr;
 use uuid::Uuid;
 
 /// Text as both databases can hold it.
@@ -32,7 +34,7 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T
     serde_json::from_str(text).map_err(|error| DbError::Damaged(format!("{what}: {error}")))
 }
 
-fn digest(what: &str, text: &str) -> Result<Digest, DbError> {
+fn parsed<T: FromStr<Err: Display>>(what: &str, text: &str) -> Result<T, DbError> {
     text.parse().map_err(|error| DbError::Damaged(format!("{what}: {error}")))
 }
 
@@ -86,14 +88,14 @@ impl TryFrom<RawSweep> for SweepRow {
             project: raw.project,
             revision: raw.revision,
             question: raw.question,
-            context: digest("context", &raw.context)?,
+            context: parsed("context", &raw.context)?,
             class: class(&raw.class)?,
             seed: raw.seed.cast_unsigned(),
             source: raw.source,
             created_at: raw.created_at,
             state,
-            listing: raw.listing.map(|text| digest("listing", &text)).transpose()?,
-            report: raw.report.map(|text| digest("report", &text)).transpose()?,
+            listing: raw.listing.map(|text| parsed("listing", &text)).transpose()?,
+            report: raw.report.map(|text| parsed("report", &text)).transpose()?,
             finished_at: raw.finished_at,
         })
     }
@@ -145,7 +147,7 @@ impl TryFrom<RawJob> for JobRow {
             sweep: SweepId(raw.sweep),
             key: raw.job_key,
             class: class(&raw.class)?,
-            spec: raw.spec.parse().map_err(|error| DbError::Damaged(format!("spec: {error}")))?,
+            spec: parsed("spec", &raw.spec)?,
             attempts: count("attempts", raw.attempts)?,
             created_at: raw.created_at,
             state,
@@ -193,7 +195,7 @@ impl TryFrom<RawVerdict> for HistoryRow {
                 score: raw.score,
                 p50_ms: raw.p50_ms,
                 finished_at: raw.finished_at,
-                fingerprint: raw.fingerprint.map(|text| digest("fingerprint", &text)).transpose()?,
+                fingerprint: raw.fingerprint.map(|text| parsed("fingerprint", &text)).transpose()?,
             },
         })
     }
@@ -215,7 +217,7 @@ impl TryFrom<RawRun> for PastRun {
     fn try_from(raw: RawRun) -> Result<Self, DbError> {
         Ok(Self {
             test: TestId(raw.test),
-            fingerprint: raw.fingerprint.map(|text| digest("fingerprint", &text)).transpose()?,
+            fingerprint: raw.fingerprint.map(|text| parsed("fingerprint", &text)).transpose()?,
             attempts: count("attempts", raw.attempts)?,
             failures: count("failures", raw.failures)?,
             seconds: raw.p50_ms / 1e3,

@@ -4,8 +4,8 @@
 use super::{CauseCategory, Diagnosis, judge, plan};
 use crate::plan::{Ledger, Planning, Question, QuestionKind, TestFilter};
 use flakefarm_shared::{
-    AttemptEnd, AttemptRecord, AttemptSpec, Failure, FailureKind, JobId, JobReport, Order, Outcome, Phase,
-    Sample, Scope, Selection, SweepId, TestId, WorkerId, World,
+    AttemptRecord, AttemptSpec, Failure, FailureKind, JobId, JobReport, Order, Outcome, Phase, Sample, Scope,
+    Selection, SweepId, TestId, WorkerId, World,
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -65,22 +65,9 @@ fn run(spec: &AttemptSpec, all: &[TestId], nature: &Nature, dice: &mut ChaCha8Rn
         warnings: Vec::new(),
     });
     AttemptRecord {
-        index: spec.index,
-        scope: spec.scope,
-        order: spec.order,
-        world: spec.world,
-        level: spec.level,
-        worker: WorkerId("w".into()),
-        started_at: 0,
         wall_us: 1_000_000,
-        concurrency: 1,
-        stolen_us: 0,
-        instead: None,
-        end: AttemptEnd::Completed,
         samples: samples.collect(),
-        output: None,
-        collection_errors: Vec::new(),
-        details: Vec::new(),
+        ..AttemptRecord::completed(spec, WorkerId("w".into()))
     }
 }
 

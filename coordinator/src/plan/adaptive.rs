@@ -226,15 +226,10 @@ impl<'a> Turn<'a> {
     /// Those of the tests that always fail that are tried alone: all, unless that costs too much. Where
     /// thousands fail, the environment is to blame; a sample shows whether their neighbours are.
     fn sample_of_failing(&self, failing: Vec<usize>) -> Vec<usize> {
-        let mut money = (FAILING_SHARE * self.foreseen_seconds()).max(FAILING_SECONDS);
+        let money = (FAILING_SHARE * self.foreseen_seconds()).max(FAILING_SECONDS);
         let tests: Vec<TestId> = failing.iter().map(|place| self.ledger.tests()[*place].clone()).collect();
-        let affordable = |test: &&TestId| {
-            money -= self.costs.alone(test).unwrap_or(0.0);
-            money >= 0.0
-        };
-        let sample: Vec<&TestId> =
-            alone::screen_order(&tests, self.question.seed).into_iter().take_while(affordable).collect();
-        sample.into_iter().filter_map(|test| self.ledger.place(test)).collect()
+        let sample = alone::affordable(&tests, self.question.seed, money, self.costs);
+        sample.filter_map(|test| self.ledger.place(test)).collect()
     }
 
     /// Seconds in tests if every test gets the clean runs that are enough, those made included.
@@ -262,7 +257,7 @@ impl<'a> Turn<'a> {
         {
             return Vec::new();
         }
-        let mut money = (SCREEN_SHARE * self.foreseen_seconds()).max(SCREEN_SECONDS);
+        let money = (SCREEN_SHARE * self.foreseen_seconds()).max(SCREEN_SECONDS);
         let unknown = |test: &&TestId| {
             self.ledger.place(test).is_some_and(|place| {
                 wants[place] > 0 && record_of(self.history, self.ledger, place).is_none()
@@ -273,12 +268,7 @@ impl<'a> Turn<'a> {
             return Vec::new(); // they run without most of the others anyway
         }
         let mut chosen = Vec::new();
-        for test in alone::screen_order(&candidates, self.question.seed).into_iter().take(SCREEN_TESTS) {
-            let seconds = self.costs.alone(test).unwrap_or(0.0);
-            if seconds > money {
-                break;
-            }
-            money -= seconds;
+        for test in alone::affordable(&candidates, self.question.seed, money, self.costs).take(SCREEN_TESTS) {
             if let Some(place) = self.ledger.place(test) {
                 wants[place] = wants[place].saturating_sub(1);
             }

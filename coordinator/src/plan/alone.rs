@@ -1,5 +1,6 @@
 //! Attempts on one test alone: how many of them were made, and which are still wanted.
 
+use super::costs::Costs;
 use super::ledger::Ledger;
 use super::{derive_seed, file_of};
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
@@ -62,9 +63,23 @@ pub(super) fn spec(test: &TestId) -> AttemptSpec {
     AttemptSpec::plain(Scope::Test, Selection::Only(vec![test.clone()]), Order::Given)
 }
 
+/// As many of `tests`, in the order of the screen, as one run alone of each costs no more than `seconds`.
+pub(super) fn affordable<'t>(
+    tests: &'t [TestId],
+    seed: u64,
+    seconds: f64,
+    costs: &Costs<'_>,
+) -> impl Iterator<Item = &'t TestId> {
+    let mut spent = 0.0;
+    screen_order(tests, seed).into_iter().take_while(move |test| {
+        spent += costs.alone(test).unwrap_or(0.0);
+        spent <= seconds
+    })
+}
+
 /// All tests in the order in which the screen takes them: one of each file before a second of any,
 /// by the seed.
-pub(super) fn screen_order(tests: &[TestId], seed: u64) -> Vec<&TestId> {
+fn screen_order(tests: &[TestId], seed: u64) -> Vec<&TestId> {
     let mut files: BTreeMap<&str, Vec<(u64, &TestId)>> = BTreeMap::new();
     for test in tests {
         let rank = derive_seed(seed, &format!("screen:{test}"));

@@ -209,16 +209,8 @@ fn screen_choice(
         return Vec::new();
     }
     let budget = (f64::from(question.runs_per_test()) * suite).max(SCREEN_SECONDS);
-    let mut spent = 0.0;
-    alone::screen_order(selected, question.seed)
-        .into_iter()
-        .take(SCREEN_TESTS)
-        .take_while(|test| {
-            spent += costs.alone(test).unwrap_or(0.0);
-            spent <= budget
-        })
-        .map(alone::spec)
-        .collect()
+    let screened = alone::affordable(selected, question.seed, budget, costs);
+    screened.take(SCREEN_TESTS).map(alone::spec).collect()
 }
 
 /// Failing shuffles again, twice: a test that fails again fails for the order, one that passes

@@ -161,6 +161,24 @@ fn zoo() -> Vec<(&'static str, Kind)> {
     ]
 }
 
+/// Verdicts that accuse no test of this nature falsely.
+fn fitting(nature: &Nature) -> &'static [Verdict] {
+    match nature {
+        Nature::Steady => &[Verdict::Healthy],
+        Nature::Skips => &[Verdict::Skipped],
+        Nature::Silent => &[Verdict::Inconclusive],
+        Nature::Broken => &[Verdict::Broken],
+        Nature::Crashes(rate) if *rate >= 1.0 => &[Verdict::Broken],
+        Nature::Flakes(_)
+        | Nature::VictimOf(_)
+        | Nature::Needs(_)
+        | Nature::Crashes(_)
+        | Nature::HangsInSuites
+        | Nature::FailsUnder(_)
+        | Nature::PassesUnder(_) => &[Verdict::Flaky, Verdict::Fragile, Verdict::Healthy, Verdict::Broken],
+    }
+}
+
 #[track_caller]
 fn nobody_is_accused_falsely(model: &Model, question: &Question, ledger: &Ledger) {
     let runs = question.runs_per_test();
@@ -169,23 +187,7 @@ fn nobody_is_accused_falsely(model: &Model, question: &Question, ledger: &Ledger
     for TestModel { id: test, nature, .. } in model.tests() {
         let found = assess(question, ledger, &answers, &worlds, test);
         let text = &found.stopped_because;
-        let allowed: &[Verdict] = match nature {
-            Nature::Steady => &[Verdict::Healthy],
-            Nature::Skips => &[Verdict::Skipped],
-            Nature::Silent => &[Verdict::Inconclusive],
-            Nature::Broken => &[Verdict::Broken],
-            Nature::Crashes(rate) if *rate >= 1.0 => &[Verdict::Broken],
-            Nature::Flakes(_)
-            | Nature::VictimOf(_)
-            | Nature::Needs(_)
-            | Nature::Crashes(_)
-            | Nature::HangsInSuites
-            | Nature::FailsUnder(_)
-            | Nature::PassesUnder(_) => {
-                &[Verdict::Flaky, Verdict::Fragile, Verdict::Healthy, Verdict::Broken]
-            }
-        };
-        assert!(allowed.contains(&found.verdict), "{test} {nature:?}: {:?} {text}", found.verdict);
+        assert!(fitting(nature).contains(&found.verdict), "{test} {nature:?}: {:?} {text}", found.verdict);
         if *nature == Nature::Silent {
             assert!(text.starts_with("never ran"), "{text}");
         } else {

@@ -115,8 +115,8 @@ fn cluster(group: &[&Vector<'_>]) -> Cluster {
 mod tests {
     use super::*;
     use flakefarm_shared::{
-        AttemptEnd, AttemptRecord, AttemptSpec, Failure, FailureKind, JobId, JobReport, Order, Outcome,
-        Phase, Sample, SandboxLevel, Selection, WIRE_VERSION, WorkerId, World,
+        AttemptRecord, AttemptSpec, Failure, FailureKind, JobId, JobReport, Order, Outcome, Phase, Sample,
+        Selection, WIRE_VERSION, WorkerId,
     };
 
     /// A letter per suite attempt and test: `p`asses, `f`ails, `-` is not seen.
@@ -128,18 +128,7 @@ mod tests {
         let indexes: Vec<u32> = (0..u32::try_from(attempts).unwrap()).collect();
         ledger.note_planned("suite/00000", &indexes.iter().map(|index| spec(*index)).collect::<Vec<_>>());
         let records = indexes.iter().map(|index| AttemptRecord {
-            index: *index,
-            scope: Scope::Suite,
-            order: Order::Given,
-            world: World::Plain,
-            level: SandboxLevel::Container,
-            worker: WorkerId("w".into()),
-            started_at: 0,
             wall_us: 1_000,
-            concurrency: 1,
-            stolen_us: 0,
-            instead: None,
-            end: AttemptEnd::Completed,
             samples: tests
                 .iter()
                 .filter_map(|(name, letters)| {
@@ -166,9 +155,7 @@ mod tests {
                     })
                 })
                 .collect(),
-            output: None,
-            collection_errors: Vec::new(),
-            details: Vec::new(),
+            ..AttemptRecord::completed(&spec(*index), WorkerId("w".into()))
         });
         let report = JobReport {
             v: WIRE_VERSION,

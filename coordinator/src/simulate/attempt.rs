@@ -49,24 +49,7 @@ impl<'a> Runs<'a> {
         mishap: Option<Mishap>,
         dice: &mut ChaCha8Rng,
     ) -> AttemptRecord {
-        let mut record = AttemptRecord {
-            index: spec.index,
-            scope: spec.scope,
-            order: spec.order,
-            world: spec.world,
-            level: spec.level,
-            worker: worker.clone(),
-            started_at: 0,
-            wall_us: 0,
-            concurrency: 1,
-            stolen_us: 0,
-            instead: None,
-            end: AttemptEnd::Completed,
-            samples: Vec::new(),
-            output: None,
-            collection_errors: Vec::new(),
-            details: Vec::new(),
-        };
+        let mut record = AttemptRecord::completed(spec, worker.clone());
         let places = self.ordered(spec);
         let mut seconds = CONTAINER_SECONDS + FILE_SECONDS * files(self.population, &places) as f64;
         if mishap == Some(Mishap::Infrastructure) {

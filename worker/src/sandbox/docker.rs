@@ -10,17 +10,14 @@ mod running;
 
 pub use running::RunningContainer;
 
-use super::engine::{ContainerGuard, Engine, Role, RuntimeChoice, infra};
+use super::engine::{ContainerGuard, Engine, Role, RuntimeChoice, infra, start_attached};
 use super::hosts::{HOSTNAME, Hosts};
 use super::{SandboxRequest, seccomp};
 use crate::conditions::USER;
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, ResourcesUlimits};
-use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
-    WaitContainerOptionsBuilder,
-};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, WaitContainerOptionsBuilder};
 use flakefarm_shared::project::Network;
 use flakefarm_shared::{InfraError, InfraStage, Limits};
 use futures::StreamExt;
@@ -220,21 +217,7 @@ impl Launcher {
             return Err(failed("failed to create a container")(error));
         }
         guard.created();
-        // Attached before the start, or the first lines would be lost: nothing is logged.
-        let options = AttachContainerOptionsBuilder::default()
-            .stdin(true)
-            .stdout(true)
-            .stderr(true)
-            .stream(true)
-            .build();
-        let AttachContainerResults { output, input } = docker
-            .attach_container(guard.name(), Some(options))
-            .await
-            .map_err(failed("failed to attach to a container"))?;
-        docker
-            .start_container(guard.name(), None::<StartContainerOptions>)
-            .await
-            .map_err(failed("failed to start a container"))?;
+        let AttachContainerResults { output, input } = start_attached(docker, guard.name()).await?;
         // Held open while it runs: an engine that goes away breaks this stream, so that the end it
         // gave its containers is not taken for theirs.
         let options = WaitContainerOptionsBuilder::default().condition("not-running").build();

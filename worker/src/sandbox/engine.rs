@@ -5,8 +5,12 @@
 
 use super::owner;
 use bollard::Docker;
+use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
-use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
+};
 use flakefarm_shared::{InfraError, InfraStage, WorkerId, now_micros};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -441,6 +445,26 @@ async fn remove(docker: &Docker, name: &str) -> Result<Removal, Error> {
 /// Whether the engine answered that there is no such thing.
 pub(crate) fn is_missing(error: &Error) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
+}
+
+/// Starts a container that was created; gives both ends of its streams. Attached before the start, or the
+/// first lines would be lost: nothing is logged.
+pub(super) async fn start_attached(
+    docker: &Docker,
+    container: &str,
+) -> Result<AttachContainerResults, InfraError> {
+    let failed = |what: &'static str| move |error: Error| infra(InfraStage::Sandbox, what, &error);
+    let options =
+        AttachContainerOptionsBuilder::default().stdin(true).stdout(true).stderr(true).stream(true).build();
+    let attached = docker
+        .attach_container(container, Some(options))
+        .await
+        .map_err(failed("failed to attach to a container"))?;
+    docker
+        .start_container(container, None::<StartContainerOptions>)
+        .await
+        .map_err(failed("failed to start a container"))?;
+    Ok(attached)
 }
 
 /// An engine's error as ours: `stage` if the engine answered, [`InfraStage::Engine`] if it did not.

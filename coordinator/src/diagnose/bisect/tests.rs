@@ -3,8 +3,7 @@
 use super::*;
 use crate::plan::ScopeChoice;
 use flakefarm_shared::{
-    AttemptRecord, Failure, FailureKind, JobId, JobReport, Outcome, Phase, Sample, SandboxLevel, SweepId,
-    WorkerId,
+    AttemptRecord, Failure, FailureKind, JobId, JobReport, Outcome, Phase, Sample, SweepId, WorkerId,
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -92,25 +91,13 @@ fn run(spec: &AttemptSpec, at: At, dice: &mut ChaCha8Rng) -> AttemptRecord {
         warnings: Vec::new(),
     };
     AttemptRecord {
-        index: spec.index,
-        scope: spec.scope,
-        order: spec.order,
-        world: spec.world,
-        level: SandboxLevel::Container,
-        worker: WorkerId("w".into()),
-        started_at: 0,
         wall_us: 1,
-        concurrency: 1,
-        stolen_us: 0,
-        instead: None,
         end: match outcome {
             Some(_) => AttemptEnd::Completed,
             None => AttemptEnd::NothingRan { reason: "none of the selected tests".into() },
         },
         samples: outcome.map(sample).into_iter().collect(),
-        output: None,
-        collection_errors: Vec::new(),
-        details: Vec::new(),
+        ..AttemptRecord::completed(spec, WorkerId("w".into()))
     }
 }
 

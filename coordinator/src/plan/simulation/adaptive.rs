@@ -16,23 +16,7 @@ pub(super) fn everything_is_answered(model: &Model, question: &Question, ledger:
     for TestModel { id: test, nature, .. } in model.tests() {
         let found = assess(question, ledger, &answers, &worlds, test);
         let text = &found.stopped_because;
-        let allowed: &[Verdict] = match nature {
-            Nature::Steady => &[Verdict::Healthy],
-            Nature::Skips => &[Verdict::Skipped],
-            Nature::Silent => &[Verdict::Inconclusive],
-            Nature::Broken => &[Verdict::Broken],
-            Nature::Crashes(rate) if *rate >= 1.0 => &[Verdict::Broken],
-            Nature::Flakes(_)
-            | Nature::VictimOf(_)
-            | Nature::Needs(_)
-            | Nature::Crashes(_)
-            | Nature::HangsInSuites
-            | Nature::FailsUnder(_)
-            | Nature::PassesUnder(_) => {
-                &[Verdict::Flaky, Verdict::Fragile, Verdict::Healthy, Verdict::Broken]
-            }
-        };
-        assert!(allowed.contains(&found.verdict), "{test} {nature:?}: {:?} {text}", found.verdict);
+        assert!(fitting(nature).contains(&found.verdict), "{test} {nature:?}: {:?} {text}", found.verdict);
         let answer = answers.of(question, ledger, test).answer;
         let scope = question.scope;
         assert!(

@@ -6,7 +6,7 @@ use flakefarm_shared::{
     AttemptRecord, AttemptSpec, Failure, InfraError, InfraStage, JobId, JobReport, Outcome, Phase, Sample,
     SweepId, WorkerId,
 };
-use flakefarm_shared::{FailureKind, Order, SandboxLevel, Selection, World};
+use flakefarm_shared::{FailureKind, Order, Selection};
 use std::num::NonZeroU32;
 
 const VICTIM: &str = "tests/test a.py::test_v[it's]";
@@ -72,18 +72,9 @@ fn ledger(attempts: &[(Order, Option<bool>)]) -> Ledger {
         .collect();
     ledger.note_planned("job", &specs);
     let sweep: SweepId = "0195925b-3f00-7c41-9d5e-6a1b2c3d4e5f".parse().expect("an id");
-    let records = attempts.iter().zip(0..).map(|((order, failed), index)| AttemptRecord {
-        index,
-        scope: Scope::Suite,
-        order: *order,
-        world: World::Plain,
-        level: SandboxLevel::Container,
-        worker: WorkerId("w".into()),
-        started_at: 2_000_000 + i64::from(index),
+    let records = attempts.iter().zip(&specs).map(|((_, failed), spec)| AttemptRecord {
+        started_at: 2_000_000 + i64::from(spec.index),
         wall_us: 500_000,
-        concurrency: 1,
-        stolen_us: 0,
-        instead: None,
         end: match failed {
             Some(_) => AttemptEnd::Completed,
             None => {
@@ -92,9 +83,7 @@ fn ledger(attempts: &[(Order, Option<bool>)]) -> Ledger {
         },
         samples: failed
             .map_or_else(Vec::new, |failed| vec![sample(VICTIM, 1, failed), sample(STEADY, 0, false)]),
-        output: None,
-        collection_errors: Vec::new(),
-        details: Vec::new(),
+        ..AttemptRecord::completed(spec, WorkerId("w".into()))
     });
     let report =
         JobReport { v: 1, job: JobId::derive(sweep, "job"), listing: None, attempts: records.collect() };

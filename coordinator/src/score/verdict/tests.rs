@@ -4,8 +4,8 @@ use super::*;
 use crate::plan::{History, Runs, answers};
 use crate::score::Category;
 use flakefarm_shared::{
-    AttemptEnd, AttemptRecord, AttemptSpec, Digest, Failure, FailureKind, JobId, JobReport, Order, Outcome,
-    Phase, Sample, SandboxLevel, Scope, Selection, WIRE_VERSION, WorkerId, World,
+    AttemptRecord, AttemptSpec, Digest, Failure, FailureKind, JobId, JobReport, Order, Outcome, Phase,
+    Sample, Scope, Selection, WIRE_VERSION, WorkerId,
 };
 use std::num::NonZeroU32;
 
@@ -35,7 +35,7 @@ fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
                 Order::Shuffled { seed } => Order::Shuffled { seed: seed + u64::from(index) },
                 Order::Given | Order::Reversed | Order::AsListed => *order,
             };
-            specs.push(AttemptSpec { index, ..AttemptSpec::plain(*scope, tests.clone(), order) });
+            let spec = AttemptSpec { index, ..AttemptSpec::plain(*scope, tests.clone(), order) };
             let kind = match letter {
                 't' => FailureKind::Timeout { limit_ms: 1_000 },
                 _ => FailureKind::Assertion,
@@ -62,23 +62,11 @@ fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
                 warnings: Vec::new(),
             };
             attempts.push(AttemptRecord {
-                index,
-                scope: *scope,
-                order,
-                world: World::Plain,
-                level: SandboxLevel::Container,
-                worker: WorkerId(format!("worker-{}", index % 2)),
-                started_at: 0,
                 wall_us: 1_000_000,
-                concurrency: 1,
-                stolen_us: 0,
-                instead: None,
-                end: AttemptEnd::Completed,
                 samples: vec![sample],
-                output: None,
-                collection_errors: Vec::new(),
-                details: Vec::new(),
+                ..AttemptRecord::completed(&spec, WorkerId(format!("worker-{}", index % 2)))
             });
+            specs.push(spec);
         }
         ledger.note_planned(&key, &specs);
         let job = JobId(uuid::Uuid::nil());

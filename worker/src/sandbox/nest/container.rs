@@ -3,7 +3,7 @@
 //! that making namespaces takes; the nest closes them again for every attempt.
 
 use super::{Carrier, Nest, NotStarted, PROGRAM};
-use crate::sandbox::engine::{ContainerGuard, Engine, Role, infra};
+use crate::sandbox::engine::{ContainerGuard, Engine, Role, infra, start_attached};
 use crate::sandbox::hosts::HOSTNAME;
 use crate::sandbox::{SandboxRequest, seccomp};
 use bollard::body_full;
@@ -12,10 +12,7 @@ use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
 };
-use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
-    UploadToContainerOptionsBuilder,
-};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use flakefarm_nest::{Ground, SetUp};
 use flakefarm_shared::project::Network;
 use flakefarm_shared::{InfraError, InfraStage};
@@ -79,20 +76,7 @@ impl Nest {
             .map_err(failed("failed to create a container"))?;
         guard.created();
         upload(engine, guard.name()).await?;
-        let options = AttachContainerOptionsBuilder::default()
-            .stdin(true)
-            .stdout(true)
-            .stderr(true)
-            .stream(true)
-            .build();
-        let AttachContainerResults { output, input } = docker
-            .attach_container(guard.name(), Some(options))
-            .await
-            .map_err(failed("failed to attach to a container"))?;
-        docker
-            .start_container(guard.name(), None::<StartContainerOptions>)
-            .await
-            .map_err(failed("failed to start a container"))?;
+        let AttachContainerResults { output, input } = start_attached(docker, guard.name()).await?;
         let mut nest = Nest::over(Carrier::Container { output, input, outer: Outer { guard } });
         let shared_network = request.limits.network == Network::Bridge;
         nest.set_up(SetUp { ground: Ground::Container, shared_network }).await?;
