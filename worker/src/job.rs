@@ -9,9 +9,9 @@ use crate::sandbox::Sandbox;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
 use flakefarm_shared::{
-    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Class, Digest, InfraError, InfraStage, JobEnd,
-    JobMessage, JobReport, JobSpec, Listing, Outcome, Refusal, SandboxLevel, SweepContext, TestDetail,
-    WIRE_VERSION, Work, WorkerId, World, chain, now_micros,
+    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobEnd, JobMessage,
+    JobReport, JobSpec, Listing, Outcome, Refusal, SandboxLevel, SweepContext, TestDetail, WIRE_VERSION,
+    Work, WorkerId, World, chain, now_micros,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU16;
@@ -147,8 +147,8 @@ async fn attempt_all(
     if let Some(level) = levels.iter().find(|level| !bench.sandbox.offers(**level)) {
         return Err(Stop::Refused(not_offered(*level)));
     }
-    if spec.class == Class::Interactive && levels.contains(&SandboxLevel::Container) {
-        bench.sandbox.keep_ready(setting.image, &context.project.limits, bench.slots);
+    if levels.contains(&SandboxLevel::Container) {
+        sandbox.keep_ready(setting.image, &context.project.limits, bench.slots);
     }
     let mut report = JobReport { v: WIRE_VERSION, job: spec.id, listing: None, attempts: Vec::new() };
     match &spec.work {

@@ -74,7 +74,8 @@ pub(crate) async fn compare(
 /// but the first attempts of a job. The whole sweeps include what this costs.
 async fn warm_up(stage: &Stage<'_>, way: Way, effort: Effort) -> Result<(), String> {
     stage.run(way).await?;
-    if let Way::Level(_) = way {
+    if let Way::Level(level) = way {
+        stage.as_jobs_begin(level, effort.lanes);
         for _ in 0..INTERPRETERS {
             try_join_all((0..effort.lanes.get()).map(|_| stage.run(way))).await?;
         }

@@ -58,6 +58,10 @@ pub(crate) struct BenchArgs {
     /// Interpreter with pytest on this machine, for bare processes
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     pub(crate) python: String,
+    /// Only these ways, beside the loop of `docker run`, and no whole sweep: docker-run,
+    /// container-per-batch, bare-process, in-process, or a level of isolation [default: all]
+    #[arg(long, value_name = "WAY", value_delimiter = ',')]
+    pub(crate) ways: Vec<Way>,
     /// Levels of isolation for the whole sweep
     #[arg(long, value_name = "LEVEL", value_delimiter = ',', default_value = "container,auto")]
     pub(crate) sweeps: Vec<String>,
@@ -99,6 +103,8 @@ pub(crate) async fn bench(args: &BenchArgs) -> Result<Exit, Complaint> {
     };
     if let Some(engine) = &engine {
         Box::pin(attempts(args, engine, &mut report)).await?;
+        // By now it is known whether it works.
+        report.machine.runtime = engine.0.runtime().await?;
     }
     for addresses in &stores {
         for workers in [1, 8] {
@@ -137,6 +143,11 @@ fn effort(args: &BenchArgs) -> Effort {
         slot: Duration::from_millis(slot),
         lanes: args.workers.unwrap_or_else(cores),
     }
+}
+
+fn ways(args: &BenchArgs) -> Vec<Way> {
+    let chosen = |way: &Way| args.ways.is_empty() || args.ways.contains(way) || *way == Way::DockerRun;
+    Way::all().into_iter().filter(chosen).collect()
 }
 
 fn cores() -> NonZeroU16 {
@@ -181,16 +192,7 @@ async fn machine(args: &BenchArgs, engine: Option<&(DockerSandbox, WorkerId)>) -
     tokio::time::sleep(Duration::from_secs(1)).await;
     let background_cores = Cpu::Machine.seconds() - busy;
     let (version, runtime) = match engine {
-        Some((docker, _)) => {
-            let facts = docker.engine().check().await?;
-            let lean = facts.runtimes.iter().any(|runtime| runtime == "crun");
-            let runtime = match &args.runtime {
-                RuntimeChoice::Named(name) => name.clone(),
-                RuntimeChoice::Auto if lean => "crun".to_owned(),
-                RuntimeChoice::Auto | RuntimeChoice::Default => facts.default_runtime,
-            };
-            (facts.version, runtime)
-        }
+        Some((docker, _)) => (docker.engine().check().await?.version, docker.runtime().await?),
         None => ("not used".to_owned(), "none".to_owned()),
     };
     let effort = effort(args);
@@ -232,7 +234,7 @@ async fn attempts(
         let stage =
             Stage::set(payload, engine, sandbox, state.path(), &args.python, worker.clone(), None).await?;
         let (rows, unavailable) =
-            compare::compare(&stage, payload.name, &Way::all(), effort, &cpu, say).await;
+            compare::compare(&stage, payload.name, &ways(args), effort, &cpu, say).await;
         report.rows.extend(rows);
         report.unavailable.extend(unavailable);
         if report.pool.is_none() {
@@ -248,7 +250,7 @@ async fn attempts(
     }
     let single = report.rows.iter().find(|row| row.way == Way::DockerRun && row.payload == "one test");
     let single = single.map(|row| row.per_second.median);
-    if let Some(loop_per_second) = single.filter(|_| !args.quick) {
+    if let Some(loop_per_second) = single.filter(|_| !args.quick && args.ways.is_empty()) {
         for level in &args.sweeps {
             say(&format!("a whole sweep, --sandbox {level}"));
             report

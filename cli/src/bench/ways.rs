@@ -16,8 +16,10 @@ use flakefarm_worker::sandbox::{
 use flakefarm_worker::{config::LoadedProject, snapshot};
 use serde::Serialize;
 use std::fmt;
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::process::Stdio;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
@@ -62,6 +64,29 @@ impl Way {
         let mut ways = vec![Way::DockerRun, Way::ContainerPerBatch, Way::BareProcess, Way::InProcess];
         ways.extend(SandboxLevel::ALL.map(Way::Level));
         ways
+    }
+}
+
+impl Way {
+    /// The word for it on the command line.
+    fn word(self) -> &'static str {
+        match self {
+            Way::DockerRun => "docker-run",
+            Way::ContainerPerBatch => "container-per-batch",
+            Way::BareProcess => "bare-process",
+            Way::InProcess => "in-process",
+            Way::Level(level) => level.word(),
+        }
+    }
+}
+
+impl FromStr for Way {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::all().into_iter().find(|way| way.word() == text).ok_or_else(|| {
+            let words: Vec<&str> = Self::all().into_iter().map(Way::word).collect();
+            format!("there is no such way: choose among {}", words.join(", "))
+        })
     }
 }
 
@@ -159,6 +184,13 @@ impl<'a> Stage<'a> {
             python,
             plugins,
         })
+    }
+
+    /// Asks for what a job of `level` asks for at its beginning.
+    pub(crate) fn as_jobs_begin(&self, level: SandboxLevel, lanes: NonZeroU16) {
+        if level == SandboxLevel::Container {
+            self.docker.keep_ready(&self.image, &self.project.limits, lanes);
+        }
     }
 
     /// Removes what jobs keep.
@@ -323,10 +355,10 @@ fn quoted(word: &str) -> String {
 
 /// How long the first instruction of an attempt takes to run when containers are kept ready.
 pub(crate) async fn pool_latencies(stage: &Stage<'_>, sandbox: &DockerSandbox, count: usize) -> Vec<f64> {
-    let one = std::num::NonZeroU16::new(2).expect("not zero");
+    let two = NonZeroU16::new(2).expect("not zero");
     let mut seconds = Vec::new();
     for _ in 0..count {
-        sandbox.keep_ready(&stage.image, &stage.project.limits, one);
+        sandbox.keep_ready(&stage.image, &stage.project.limits, two);
         let patience = Instant::now();
         while sandbox.ready() == 0 && patience.elapsed() < Duration::from_secs(30) {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -79,6 +79,13 @@ docker_mount_cgroups() {
     command -v cgroupfs-mount >/dev/null || install_packages "cgroupfs-mount" cgroupfs-mount
     cgroupfs-mount >>"$DEV_DIR/docker/output.log" 2>&1 || true
   fi
+  # Beside the old control groups crun bears the new ones only if they control nothing.
+  local unified=/sys/fs/cgroup/unified controller
+  [[ -s $unified/cgroup.controllers ]] || return 0
+  for controller in $(<"$unified/cgroup.controllers"); do
+    mkdir -p "/sys/fs/cgroup/$controller" &&
+      mount -t cgroup -o "$controller" "$controller" "/sys/fs/cgroup/$controller" 2>>"$DEV_DIR/docker/output.log" || true
+  done
 }
 
 # Two engines must not share a bridge (both would hand out the same addresses) nor chains in the

@@ -10,7 +10,9 @@ mod running;
 
 pub use running::RunningContainer;
 
-use super::engine::{ContainerGuard, Engine, Role, RuntimeChoice, infra, start_attached};
+use super::engine::{
+    ContainerGuard, Engine, EngineFacts, EngineUnavailable, Role, RuntimeChoice, infra, start_attached,
+};
 use super::hosts::{HOSTNAME, Hosts};
 use super::{SandboxRequest, seccomp};
 use crate::conditions::USER;
@@ -81,6 +83,13 @@ impl DockerSandbox {
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.launcher.engine
+    }
+
+    /// The runtime that starts its containers, as far as is known: being registered does not mean that
+    /// it works here, which the first container tells.
+    pub async fn runtime(&self) -> Result<String, EngineUnavailable> {
+        let facts = self.launcher.engine.check().await?;
+        Ok(self.launcher.chosen_runtime(&facts).unwrap_or(facts.default_runtime))
     }
 
     /// See [`super::Sandbox::close`].
@@ -160,7 +169,12 @@ impl Launcher {
         program: Program<'_>,
         lifetime: Duration,
     ) -> Result<Launched, InfraError> {
-        let runtime = self.runtime().await?;
+        let facts = self
+            .engine
+            .check()
+            .await
+            .map_err(|error| InfraError { stage: InfraStage::Engine, message: error.to_string() })?;
+        let runtime = self.chosen_runtime(&facts);
         match self.launch_with(shape, role, program, lifetime, runtime.clone()).await {
             Err(error)
                 if self.runtime == RuntimeChoice::Auto
@@ -175,13 +189,9 @@ impl Launcher {
         }
     }
 
-    async fn runtime(&self) -> Result<Option<String>, InfraError> {
-        let facts = self
-            .engine
-            .check()
-            .await
-            .map_err(|error| InfraError { stage: InfraStage::Engine, message: error.to_string() })?;
-        Ok(match &self.runtime {
+    /// `None`: the engine's default.
+    fn chosen_runtime(&self, facts: &EngineFacts) -> Option<String> {
+        match &self.runtime {
             RuntimeChoice::Named(name) => Some(name.clone()),
             RuntimeChoice::Default => None,
             RuntimeChoice::Auto => {
@@ -189,7 +199,7 @@ impl Launcher {
                 (registered && !self.lean_runtime_fails.load(Ordering::Relaxed))
                     .then(|| LEAN_RUNTIME.to_owned())
             }
-        })
+        }
     }
 
     async fn launch_with(

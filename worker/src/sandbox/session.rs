@@ -6,6 +6,7 @@ use super::{DockerSandbox, LocalSandbox, RunningSandbox, Sandbox, SandboxRequest
 use crate::conditions::USER;
 use flakefarm_shared::{InfraError, InfraStage, Limits, SandboxLevel};
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 
 /// Starts the attempts of one job. Dropped, it hands what it keeps to the clean-up of its level.
@@ -53,6 +54,11 @@ impl JobSandbox {
     /// The level at which there is nothing to share: what lists tests, say, is started at.
     pub fn own_level(&self) -> SandboxLevel {
         self.sandbox.own_level()
+    }
+
+    /// See [`Sandbox::keep_ready`].
+    pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16) {
+        self.sandbox.keep_ready(image, limits, count);
     }
 
     /// Creates and starts a fresh sandbox. `preparation` says how to prepare interpreters for the

@@ -1,5 +1,6 @@
-//! Containers started ahead for attempts that somebody waits for: each has its tree in place and waits
-//! for its program, so that the first instruction runs a few milliseconds after it was asked for.
+//! Containers started ahead: each has its tree in place and waits for its program, so that the first
+//! instruction runs a few milliseconds after it was asked for. They are made while other attempts end or
+//! wait for the engine's files, and so many attempts get through in the same time.
 //!
 //! It is bounded, forgets what nobody asks for any more, and each container serves one attempt. One
 //! task makes and removes them; it ends with [`Pool::close`]. What a killed process leaves behind loses
@@ -8,6 +9,7 @@
 use super::super::engine::Role;
 use super::{Launched, Launcher, Program};
 use flakefarm_shared::{InfraError, Limits};
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
@@ -20,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Waiting containers in all: each is a process and some kernel memory.
 const BOUND: usize = 16;
+/// Made at once: enough to be busy while one waits for the engine's files.
+const MADE_AT_ONCE: usize = 2;
 /// A shape that nobody asked for in this time is given up.
 const IDLE: Duration = Duration::from_secs(300);
 /// After a failure to make one.
@@ -53,6 +57,7 @@ struct Shelf {
     wanted: usize,
     asked: Instant,
     ready: VecDeque<Launched>,
+    making: usize,
 }
 
 impl std::fmt::Debug for Shelf {
@@ -84,7 +89,7 @@ impl Pool {
         let mut shelves = self.shared.shelves();
         let mut shelf = match shelves.iter().position(|shelf| shelf.shape == shape) {
             Some(place) => shelves.remove(place),
-            None => Shelf { shape, wanted: 0, asked: Instant::now(), ready: VecDeque::new() },
+            None => Shelf { shape, wanted: 0, asked: Instant::now(), ready: VecDeque::new(), making: 0 },
         };
         shelf.wanted = usize::from(count.get()).min(BOUND);
         shelf.asked = Instant::now();
@@ -143,43 +148,49 @@ impl Shared {
         self.shelves.lock().expect("no holder panics")
     }
 
-    /// Drops what nobody asks for any more; then a shape that has too few, the last asked for first.
+    /// Drops what nobody asks for any more; then a shape that has too few, the last asked for first,
+    /// which counts as being made from now on.
     fn next(&self) -> Option<Shape> {
         let mut shelves = self.shelves();
         shelves.retain(|shelf| shelf.asked.elapsed() < IDLE);
-        shelves.iter().find(|shelf| shelf.ready.len() < shelf.wanted).map(|shelf| shelf.shape.clone())
+        let shelf = shelves.iter_mut().find(|shelf| shelf.ready.len() + shelf.making < shelf.wanted)?;
+        shelf.making += 1;
+        Some(shelf.shape.clone())
     }
 
-    async fn make(&self, shape: &Shape) -> Result<(), InfraError> {
+    async fn make(&self, shape: Shape) -> Result<(), InfraError> {
         let lifetime = IDLE + Duration::from_millis(shape.limits.attempt_timeout_ms);
-        let launched = self.launcher.launch(shape, &Role::Ready, Program::Awaited, lifetime).await?;
+        let launched = self.launcher.launch(&shape, &Role::Ready, Program::Awaited, lifetime).await;
+        let mut shelves = self.shelves();
+        let shelf = shelves.iter_mut().find(|shelf| shelf.shape == shape);
         // Given up while it was made: dropped, and so removed.
-        if let Some(shelf) = self.shelves().iter_mut().find(|shelf| shelf.shape == *shape) {
-            shelf.ready.push_back(launched);
-        }
+        let Some(shelf) = shelf else { return launched.map(drop) };
+        shelf.making = shelf.making.saturating_sub(1);
+        shelf.ready.push_back(launched?);
         Ok(())
     }
 }
 
-/// Makes one at a time: beside attempts that run, more would only slow them down.
 async fn keep(shared: Arc<Shared>) {
+    let mut making = FuturesUnordered::new();
+    let mut rest_until = None;
     loop {
-        let pause = match shared.next() {
-            Some(shape) => tokio::select! {
-                made = shared.make(&shape) => match made {
-                    Ok(()) => continue,
-                    Err(error) => {
-                        tracing::warn!("failed to keep a container ready: {error}");
-                        PAUSE
-                    }
-                },
-                () = shared.closed.cancelled() => return,
-            },
-            None => IDLE / 10,
-        };
+        let resting = rest_until.is_some_and(|until| Instant::now() < until);
+        while making.len() < MADE_AT_ONCE
+            && !resting
+            && let Some(shape) = shared.next()
+        {
+            making.push(shared.make(shape));
+        }
         tokio::select! {
+            Some(made) = making.next(), if !making.is_empty() => {
+                if let Err(error) = made {
+                    tracing::warn!("failed to keep a container ready: {error}");
+                    rest_until = Some(Instant::now() + PAUSE);
+                }
+            }
             () = shared.changed.notified() => {}
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(if resting { PAUSE } else { IDLE / 10 }) => {}
             () = shared.closed.cancelled() => return,
         }
     }
