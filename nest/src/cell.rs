@@ -20,15 +20,19 @@ pub(crate) const USER: u32 = 1000;
 const NAMESPACES: i32 =
     libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
+/// `CAP_SYS_ADMIN`.
+const SYS_ADMIN: u64 = 21;
+
 /// What a cell is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// An attempt of its own.
     Fresh,
-    /// An interpreter that attempts are forked from. It may make cells, so it is not behind the closing
+    /// An interpreter that attempts are forked from. Cells are made in it, so it is not behind the closing
     /// filter and sees all of its own /proc.
     Zygote,
-    /// An attempt forked by a zygote, over what that has left in /work and /tmp.
+    /// An attempt forked by a zygote, over what that has left in /work and /tmp. Its first process takes
+    /// the steps and waits; the attempt joins it.
     Forked,
 }
 
@@ -60,6 +64,22 @@ impl Plan<'_> {
         self.devices(&mut list);
         self.processes(&mut list);
         self.names(&mut list);
+        self.measures(&mut list);
+        self.give_up_privileges(&mut list);
+        list.0
+    }
+
+    /// What a process does that has joined a cell, before it runs anything there.
+    pub(crate) fn joining(&self) -> Vec<Step> {
+        let mut list = List::default();
+        // A change of user namespaces may take what lets a process see itself.
+        list.prctl("stay visible to itself", libc::PR_SET_DUMPABLE, 1);
+        self.measures(&mut list);
+        self.give_up_privileges(&mut list);
+        list.0
+    }
+
+    fn measures(&self, list: &mut List) {
         list.call("enter the work tree", libc::SYS_chdir, vec![text(WORK)]);
         list.call("set the umask", libc::SYS_umask, vec![number(0o022)]);
         list.limit("limit core dumps", libc::RLIMIT_CORE, 0);
@@ -67,8 +87,6 @@ impl Plan<'_> {
         // Under memory pressure the kernel ends attempts, not the nest. Refused where that is less.
         list.write("offer itself to the kernel", "/proc/self/oom_score_adj", "900");
         list.optional_since(3);
-        self.give_up_privileges(&mut list);
-        list.0
     }
 
     /// What programs write to.
@@ -161,17 +179,29 @@ impl Plan<'_> {
         list.call("close a socket", libc::SYS_close, vec![Argument::Descriptor]);
     }
 
+    /// The capabilities, as bits, that are not given up: to fork into a cell, a zygote needs one in the
+    /// user namespace of its own.
+    fn kept(&self) -> u64 {
+        match self.kind {
+            Kind::Zygote => 1 << SYS_ADMIN,
+            Kind::Fresh | Kind::Forked => 0,
+        }
+    }
+
     fn give_up_privileges(&self, list: &mut List) {
         // More than there are: a number that is no capability is refused.
-        for capability in 0..64 {
+        let kept = self.kept();
+        for capability in (0..64).filter(|capability| kept >> capability & 1 == 0) {
             list.prctl("drop a capability", libc::PR_CAPBSET_DROP, capability);
             list.optional_since(1);
         }
         list.prctl("drop ambient capabilities", libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64);
-        // struct __user_cap_header_struct, then two empty struct __user_cap_data_struct.
-        let header: Vec<u8> = [crate::sys::CAPABILITY_VERSION.to_ne_bytes(), 0_u32.to_ne_bytes()].concat();
-        let arguments = vec![Argument::Bytes(header), Argument::Bytes(vec![0; 24])];
-        list.call("drop capabilities", libc::SYS_capset, arguments);
+        list.capabilities("drop capabilities", kept, kept, kept);
+        if kept != 0 {
+            // So that it outlasts becoming another program.
+            let arguments = [libc::PR_CAP_AMBIENT as u64, libc::PR_CAP_AMBIENT_RAISE as u64, SYS_ADMIN];
+            list.call("keep a capability", libc::SYS_prctl, arguments.map(number).to_vec());
+        }
         list.prctl("refuse new privileges", libc::PR_SET_NO_NEW_PRIVS, 1);
         list.prctl("end with the nest", libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64);
         match self.kind {
@@ -188,13 +218,18 @@ impl Plan<'_> {
     }
 }
 
-/// What a cell's first process does when it only waits: the attempt, which has its user, must neither
-/// look into it nor find anything open there.
-pub(crate) fn first_steps() -> Vec<Step> {
+/// Puts down what a zygote has kept, so that what it imports and starts has no capability in effect.
+pub(crate) fn put_down() -> Vec<Step> {
     let mut list = List::default();
-    let everything = vec![number(0), number(u64::from(u32::MAX)), number(0)];
-    list.call("close what is open", libc::SYS_close_range, everything);
-    list.prctl("hide itself", libc::PR_SET_DUMPABLE, 0);
+    list.prctl("drop ambient capabilities", libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64);
+    list.capabilities("put a capability down", 0, 1 << SYS_ADMIN, 0);
+    list.0
+}
+
+/// Takes it up again.
+pub(crate) fn take_up() -> Vec<Step> {
+    let mut list = List::default();
+    list.capabilities("take a capability up", 1 << SYS_ADMIN, 1 << SYS_ADMIN, 0);
     list.0
 }
 
@@ -241,6 +276,15 @@ impl List {
         self.call(purpose, libc::SYS_prlimit64, arguments);
     }
 
+    /// `capset` with sets of the first 32 capabilities.
+    fn capabilities(&mut self, purpose: &str, effective: u64, permitted: u64, inheritable: u64) {
+        // struct __user_cap_header_struct, then two struct __user_cap_data_struct.
+        let header: Vec<u8> = [crate::sys::CAPABILITY_VERSION.to_ne_bytes(), 0_u32.to_ne_bytes()].concat();
+        let sets = [effective, permitted, inheritable, 0, 0, 0];
+        let data: Vec<u8> = sets.iter().flat_map(|set| (*set as u32).to_ne_bytes()).collect();
+        self.call(purpose, libc::SYS_capset, vec![Argument::Bytes(header), Argument::Bytes(data)]);
+    }
+
     fn prctl(&mut self, purpose: &str, option: i32, argument: u64) {
         let arguments = vec![number(option as u64), number(argument)];
         self.call(purpose, libc::SYS_prctl, arguments);
@@ -265,12 +309,13 @@ mod tests {
 
     #[test]
     fn every_attempt_ends_behind_the_filter_and_without_capabilities() {
-        for kind in [Kind::Fresh, Kind::Forked] {
-            let steps = steps(kind);
+        let plan = |kind| Plan { kind, tree: "/tree", scratch_bytes: 1, pids: 2, shared_network: false };
+        let lists = [plan(Kind::Fresh).steps(), plan(Kind::Forked).steps(), plan(Kind::Forked).joining()];
+        for steps in lists {
             let place = |purpose: &str| steps.iter().position(|step| step.purpose == purpose && step.needed);
             let dropped = place("drop capabilities");
-            assert!(dropped.is_some() && dropped < place("refuse new privileges"), "{kind:?}");
-            assert_eq!(place("install the filter"), Some(steps.len() - 1), "{kind:?}");
+            assert!(dropped.is_some() && dropped < place("refuse new privileges"));
+            assert_eq!(place("install the filter"), Some(steps.len() - 1));
         }
     }
 

@@ -148,17 +148,17 @@ pub enum Argument {
     Descriptor,
 }
 
-/// What a zygote is told before it is asked to fork for the first time, as one line of JSON.
+/// What a zygote is told as one line of JSON, before it imports anything of the project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Birth {
-    /// Number of the system call `clone`.
-    pub clone: i64,
-    /// Its flags.
-    pub flags: u64,
-    /// What the child does first.
+    /// Number of the system call `setns`.
+    pub setns: i64,
+    /// Puts down the privilege to fork into a cell, where it can be taken up again.
+    pub put_down: Vec<Step>,
+    /// Takes it up.
+    pub take_up: Vec<Step>,
+    /// What an attempt does once it is in its cell.
     pub steps: Vec<Step>,
-    /// What it does once it has forked the attempt and only waits for its end.
-    pub first_steps: Vec<Step>,
     /// Variables that are the zygote's own and no attempt's.
     pub unset: Vec<String>,
 }

@@ -9,6 +9,7 @@
 mod cell;
 mod filter;
 mod memory;
+mod nursery;
 mod serve;
 mod sys;
 mod tree;

@@ -4,6 +4,7 @@
 use crate::Wire;
 use crate::cell::{Kind, Plan};
 use crate::memory::{self, Keeper};
+use crate::nursery::Nursery;
 use crate::sys::{self, Interest, Prepared, Program, Side};
 use crate::zygote::Zygotes;
 use flakefarm_nest::{Ask, Attempt, Ended, HOME, SetUp, Tell};
@@ -185,6 +186,9 @@ fn attend(
         if ended {
             over = true;
             pipes.to_stdin = None;
+            if let Running::Forked { zygotes, turn } = running {
+                zygotes.end_cell(*turn);
+            }
         }
         if asked {
             match Ask::read(&mut wire.input)? {
@@ -266,12 +270,13 @@ pub(crate) fn program(argv: &[String], variables: &BTreeMap<String, String>) -> 
     ))
 }
 
-/// Starts `program` in a new cell. Returns the cell's first process, which ends with it.
+/// Starts `program` in a new cell; a zygote with its control and with what makes cells for its
+/// attempts. Returns the cell's first process, which ends with it.
 pub(crate) fn start(
     plan: &Plan<'_>,
     program: &Program,
     inside: [i32; 3],
-    control: Option<i32>,
+    zygote: Option<(i32, Nursery<'_>)>,
 ) -> Result<i32, NotRun> {
     let steps = plan.steps();
     let prepared = Prepared::new(&steps);
@@ -287,7 +292,7 @@ pub(crate) fn start(
                 sys::exit_now(1);
             }
             drop((trouble, tell_trouble));
-            sys::exit_now(live(&laid_out, inside, control))
+            sys::exit_now(live(&laid_out, inside, zygote))
         }
     };
     drop(tell_trouble);
@@ -302,7 +307,7 @@ pub(crate) fn start(
 
 /// The life of a cell's first process: it starts the program, waits for whatever ends, and ends with
 /// the program, and the cell with it.
-fn live(program: &sys::LaidOut<'_>, inside: [i32; 3], control: Option<i32>) -> i32 {
+fn live(program: &sys::LaidOut<'_>, inside: [i32; 3], zygote: Option<(i32, Nursery<'_>)>) -> i32 {
     let payload = match sys::clone(0) {
         Ok(Side::Parent { child }) => child,
         Ok(Side::Child) => {
@@ -311,7 +316,7 @@ fn live(program: &sys::LaidOut<'_>, inside: [i32; 3], control: Option<i32>) -> i
             for (fd, target) in inside.into_iter().zip(0..) {
                 sys::rename(fd, target);
             }
-            if let Some(control) = control {
+            if let Some((control, _)) = zygote {
                 sys::rename(control, flakefarm_nest::ZYGOTE_CONTROL_FD);
             }
             let code = program.execute();
@@ -322,11 +327,14 @@ fn live(program: &sys::LaidOut<'_>, inside: [i32; 3], control: Option<i32>) -> i
         }
         Err(_) => return 126,
     };
-    sys::close_from(0);
     // Or the program could look into this process, which has its user.
     if sys::prctl(libc::PR_SET_DUMPABLE, 0).is_err() {
         return 126;
     }
+    if let Some((_, nursery)) = zygote {
+        return sys::only(nursery.asked).map_or(126, |asked| Nursery { asked, ..nursery }.tend(payload));
+    }
+    sys::close_from(0);
     loop {
         match sys::wait(-1) {
             Some(waited) if waited.process == payload => return waited.exit_code,

@@ -197,6 +197,17 @@ pub(crate) fn close_from(first: RawFd) {
     unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
 }
 
+/// Closes every descriptor but `kept`, which is the first from now on.
+pub(crate) fn only(kept: BorrowedFd<'_>) -> io::Result<BorrowedFd<'static>> {
+    // SAFETY: the caller, a child about to do one thing, uses no other. The new descriptor is never
+    // closed, so that it may be borrowed as long as the process lives.
+    unsafe {
+        checked(libc::dup2(kept.as_raw_fd(), 0).into())?;
+        close_from(1);
+        Ok(BorrowedFd::borrow_raw(0))
+    }
+}
+
 /// Says on standard error, without allocating.
 pub(crate) fn complain(parts: &[&[u8]]) {
     for part in parts {
@@ -236,16 +247,25 @@ pub(crate) struct Waited {
 
 /// Waits for `process`, or for any child if it is -1. `None`: there is none.
 pub(crate) fn wait(process: i32) -> Option<Waited> {
+    waited(process, 0)
+}
+
+/// A child that has ended, if there is one.
+pub(crate) fn reap() -> Option<Waited> {
+    waited(-1, libc::WNOHANG)
+}
+
+fn waited(process: i32, options: i32) -> Option<Waited> {
     let mut status = 0;
     // SAFETY: all zeros is a valid value of this plain structure.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     let process = loop {
         // SAFETY: both places are valid for writing.
-        let result = unsafe { libc::wait4(process, &raw mut status, 0, &raw mut usage) };
-        if result >= 0 {
+        let result = unsafe { libc::wait4(process, &raw mut status, options, &raw mut usage) };
+        if result > 0 {
             break result;
         }
-        if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+        if result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
             return None;
         }
     };
@@ -255,13 +275,37 @@ pub(crate) fn wait(process: i32) -> Option<Waited> {
     Some(Waited { process, exit_code, cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime) })
 }
 
+/// Does nothing until it is killed; the kernel reaps what ends meanwhile.
+pub(crate) fn wait_for_death() -> ! {
+    // SAFETY: a disposition of this process only; no memory involved.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    loop {
+        // SAFETY: always is.
+        unsafe { libc::pause() };
+    }
+}
+
 /// Kills a process; one that is gone is no error.
 pub(crate) fn kill(process: i32) {
     // SAFETY: no memory involved; the caller's child, not waited for yet, so the id is nobody else's.
     unsafe { libc::kill(process, libc::SIGKILL) };
 }
 
-/// A descriptor that can be polled for the end of a child.
+/// Kills the process of a descriptor; one that is gone is no error.
+pub(crate) fn kill_by_descriptor(process: BorrowedFd<'_>) {
+    // SAFETY: no memory involved; without more information the null pointer is what the call asks for.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+}
+
+/// A descriptor that can be polled for the end of a process.
 pub(crate) fn descriptor_of(process: i32) -> io::Result<OwnedFd> {
     // SAFETY: no memory involved; the call returns a new descriptor that nobody else owns.
     unsafe {
@@ -315,31 +359,69 @@ pub(crate) fn poll<const N: usize>(
     }
 }
 
-/// Sends one byte and three descriptors over a Unix socket.
-pub(crate) fn send_descriptors(socket: BorrowedFd<'_>, fds: [BorrowedFd<'_>; 3]) -> io::Result<()> {
-    #[repr(C, align(8))]
-    struct Control([u8; 32]);
-    let mut byte = *b"F";
-    let mut control = Control([0; 32]);
-    let raw = fds.map(|fd| fd.as_raw_fd());
-    // SAFETY: header and payload lie within `control`, which is aligned and large enough for three
-    // descriptors (checked below); the message and all it points to outlive the call.
+/// Descriptors that one message may carry.
+pub(crate) const MOST_DESCRIPTORS: usize = 9;
+
+/// Room for a header and that many descriptors, aligned as headers must be.
+#[repr(C, align(8))]
+struct Ancillary([u8; 64]);
+
+/// Sends one byte and descriptors over a Unix socket.
+pub(crate) fn send_descriptors(socket: BorrowedFd<'_>, mut byte: u8, fds: &[RawFd]) -> io::Result<()> {
+    assert!(fds.len() <= MOST_DESCRIPTORS, "room for so many descriptors");
+    let mut ancillary = Ancillary([0; 64]);
+    // SAFETY: header and payload lie within `ancillary`, which is aligned and large enough for as many
+    // descriptors (checked above); the message and all it points to outlive the call.
     unsafe {
-        let mut piece = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+        let mut piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &raw mut piece;
         message.msg_iovlen = 1;
-        message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = libc::CMSG_SPACE(size_of_val(&raw) as u32) as _;
-        assert!(message.msg_controllen as usize <= control.0.len(), "room for three descriptors");
+        message.msg_control = ancillary.0.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(size_of_val(fds) as u32) as _;
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(size_of_val(&raw) as u32) as _;
-        std::ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), size_of_val(&raw));
+        (*header).cmsg_len = libc::CMSG_LEN(size_of_val(fds) as u32) as _;
+        std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), size_of_val(fds));
         checked(libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) as libc::c_long)?;
     }
     Ok(())
+}
+
+/// Receives bytes, and the descriptors that came with them.
+pub(crate) fn receive_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut ancillary = Ancillary([0; 64]);
+    let mut fds = Vec::new();
+    // SAFETY: the message points to buffers that are valid for their lengths; of what the kernel wrote,
+    // only whole descriptors within the payload it names are read, and nobody else owns them.
+    let length = unsafe {
+        let mut piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut piece;
+        message.msg_iovlen = 1;
+        message.msg_control = ancillary.0.as_mut_ptr().cast();
+        message.msg_controllen = size_of::<Ancillary>() as _;
+        let length = checked(
+            libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) as libc::c_long
+        )?;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        if !header.is_null()
+            && (*header).cmsg_level == libc::SOL_SOCKET
+            && (*header).cmsg_type == libc::SCM_RIGHTS
+        {
+            let payload = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+            for place in 0..payload / size_of::<RawFd>() {
+                let fd = libc::CMSG_DATA(header).cast::<RawFd>().add(place).read_unaligned();
+                fds.push(OwnedFd::from_raw_fd(fd));
+            }
+        }
+        length
+    };
+    Ok((usize::try_from(length).expect("a length"), fds))
 }
 
 /// Real and effective user of this process.

@@ -4,14 +4,19 @@
 
 use crate::Wire;
 use crate::cell::{self, Kind};
+use crate::nursery::{Cell, Cells, Nursery};
 use crate::serve::{self, HASH_SEED, NotRun, World};
-use crate::sys::{self, Interest};
+use crate::sys::{self, Interest, Prepared};
 use flakefarm_nest::{Ask, Attempt, Birth, Fork};
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-const COMPLAINT: usize = 2000;
+pub(crate) const COMPLAINT: usize = 2000;
+/// Has the zygote see whether it can fork into a cell.
+const TRY: u8 = b'T';
+/// Has it fork an attempt.
+const FORK: u8 = b'F';
 /// Processes of a zygote itself, beside those of the attempt that it forks.
 const OWN_PROCESSES: u32 = 16;
 
@@ -26,6 +31,9 @@ pub(crate) struct Zygotes {
 struct Zygote {
     first: i32,
     control: UnixStream,
+    cells: Cells,
+    /// The one of the attempt that runs, or the next one's.
+    cell: Option<Cell>,
     /// What it has said, not yet a whole line.
     said: Vec<u8>,
     killed: bool,
@@ -50,10 +58,16 @@ impl Zygotes {
         if self.all[turn].is_none() {
             self.all[turn] = Some(prepare(wire, world, attempt, fork, fork.hash_seeds[turn])?);
         }
-        let zygote = self.all[turn].as_ref().expect("it was just put there");
-        sys::send_descriptors(zygote.control.as_fd(), inside)
-            .map_err(|error| NotRun::NotForked(format!("the prepared interpreter has gone: {error}")))?;
+        let zygote = self.all[turn].as_mut().expect("it was just put there");
+        zygote.fork(inside)?;
         Ok(turn)
+    }
+
+    /// Ends whatever its attempt has left behind.
+    pub(crate) fn end_cell(&self, turn: usize) {
+        if let Some(cell) = self.all[turn].as_ref().and_then(|zygote| zygote.cell.as_ref()) {
+            cell.end();
+        }
     }
 
     /// Readable when the attempt has ended.
@@ -69,9 +83,12 @@ impl Zygotes {
         }
     }
 
-    /// Exit code and CPU time of the attempt that has ended.
+    /// Exit code and CPU time of the attempt that has ended, once all of its cell has.
     pub(crate) fn ended(&mut self, turn: usize) -> Result<(i32, u64), NotRun> {
         let zygote = self.all[turn].as_mut().expect("it runs an attempt");
+        if let Some(cell) = zygote.cell.take() {
+            cell.wait()?;
+        }
         let said = zygote.line()?;
         if let Some(said) = &said {
             if let Some(why) = said.strip_prefix("failed ") {
@@ -94,6 +111,36 @@ fn parse_end(text: &str) -> Option<(i32, u64)> {
 }
 
 impl Zygote {
+    fn fork(&mut self, inside: [BorrowedFd<'_>; 3]) -> Result<(), NotRun> {
+        let gone = |error| NotRun::NotForked(format!("the prepared interpreter has gone: {error}"));
+        let cell = match self.cell.take() {
+            Some(cell) => cell,
+            None => self.cells.take().map_err(gone)?.map_err(NotRun::Failed)?,
+        };
+        let fds: Vec<_> = inside.iter().map(AsRawFd::as_raw_fd).chain(cell.namespaces()).collect();
+        sys::send_descriptors(self.control.as_fd(), FORK, &fds).map_err(gone)?;
+        self.cell = Some(cell);
+        // The next one's is made while this one runs.
+        self.cells.ask().map_err(gone)
+    }
+
+    /// Whether it can fork into a cell; the inner error is why not.
+    fn try_cell(&mut self) -> Result<Result<(), String>, NotRun> {
+        self.cells.ask()?;
+        let cell = match self.cells.take()? {
+            Ok(cell) => cell,
+            Err(why) => return Ok(Err(why)),
+        };
+        let fds: Vec<_> = cell.namespaces().collect();
+        sys::send_descriptors(self.control.as_fd(), TRY, &fds)?;
+        self.cell = Some(cell);
+        Ok(match self.line()? {
+            Some(line) if line == "can" => Ok(()),
+            Some(line) => Err(line.strip_prefix("refused ").unwrap_or(&line).to_owned()),
+            None => Err("the interpreter ended before it could fork".to_owned()),
+        })
+    }
+
     /// The next line that it says; `None` if it has gone.
     fn line(&mut self) -> io::Result<Option<String>> {
         loop {
@@ -129,20 +176,29 @@ fn prepare(
     let (stdin, mut to_stdin) = io::pipe()?;
     let (from_output, output) = io::pipe()?;
     let (control, theirs) = UnixStream::pair()?;
+    let (cells, asked) = UnixStream::pair()?;
     let mut plan = world.plan(Kind::Zygote, attempt);
     plan.pids = plan.pids.saturating_add(OWN_PROCESSES);
     let program = serve::program(&fork.argv, &serve::variables(attempt, Some(hash_seed)))?;
     let inside = [stdin.as_raw_fd(), output.as_raw_fd(), output.as_raw_fd()];
-    let first = serve::start(&plan, &program, inside, Some(theirs.as_raw_fd()))?;
-    drop((stdin, output, theirs));
-    let mut zygote = Zygote { first, control, said: Vec::new(), killed: false };
     let forked = world.plan(Kind::Forked, attempt);
+    let steps = forked.steps();
+    let nursery = Nursery {
+        asked: asked.as_fd(),
+        flags: forked.flags(),
+        steps: &Prepared::new(&steps),
+        shared_network: world.shared_network,
+    };
+    let first = serve::start(&plan, &program, inside, Some((theirs.as_raw_fd(), nursery)))?;
+    drop((stdin, output, theirs, asked));
+    let cells = Cells::new(cells);
+    let mut zygote = Zygote { first, control, cells, cell: None, said: Vec::new(), killed: false };
     let ours = !attempt.variables.contains_key(HASH_SEED) && std::env::var_os(HASH_SEED).is_none();
     let birth = Birth {
-        clone: libc::SYS_clone,
-        flags: forked.flags() | libc::SIGCHLD as u64,
-        steps: forked.steps(),
-        first_steps: cell::first_steps(),
+        setns: libc::SYS_setns,
+        put_down: cell::put_down(),
+        take_up: cell::take_up(),
+        steps: forked.joining(),
         unset: if ours { vec![HASH_SEED.to_owned()] } else { Vec::new() },
     };
     let mut line = serde_json::to_vec(&birth).expect("plain data serialises");
@@ -151,7 +207,10 @@ fn prepare(
     let told = to_stdin.write_all(fork.input.as_bytes()).and_then(|()| zygote.control.write_all(&line));
     drop(to_stdin);
     let heard = match told {
-        Ok(()) => listen(wire, &mut zygote, from_output),
+        Ok(()) => listen(wire, &mut zygote, from_output).and_then(|heard| match heard {
+            Ok(()) => zygote.try_cell(),
+            Err(why) => Ok(Err(why)),
+        }),
         Err(error) => Ok(Err(format!("it did not read what it was told: {error}"))),
     };
     match heard {

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 /// Seconds a job is to take.
 const JOB_SECONDS: f64 = 30.0;
 /// Most attempts of one job, however short.
-const JOB_ATTEMPTS: usize = 100;
+const JOB_ATTEMPTS: usize = 1000;
 
 /// An attempt to be planned.
 #[derive(Debug, Clone)]

@@ -35,7 +35,7 @@ for name, source in json.load(sys.stdin):
 import flakefarm_forks
 
 class Server(flakefarm_forks.ForkServer):
-    def _become_attempt(self, session, capture, birth, streams):
+    def _become_attempt(self, session, capture, streams):
         self._control.close()
         os.setsid()
         for fd, target in zip(streams, range(3)):

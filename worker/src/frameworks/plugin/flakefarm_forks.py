@@ -1,9 +1,10 @@
 """A prepared interpreter: it imports and collects once, then forks an attempt whenever it is asked to.
 
-The one who asks sits at the other end of a socket (descriptor 3). It first sends, as a line of JSON,
-which system call clones into new namespaces and what a clone must do before it runs anything; then one
-byte per attempt, with the attempt's three standard streams. Attempts read their request from stdin, as
-fresh ones do, so nothing of a project needs to know that it was forked.
+The one who asks sits at the other end of a socket (descriptor 3). It first sends, as a line of JSON, how
+to put down and take up the privilege to fork into other namespaces, and what an attempt must do there
+before it runs anything; then one byte per attempt, with the attempt's three standard streams and the
+namespaces made for it. Attempts read their request from stdin, as fresh ones do, so nothing of a project
+needs to know that it was forked.
 
 What this hides from a test is told in docs/sandboxes.md. Where it would be more than that (threads,
 sockets, children from before the fork), the interpreter refuses.
@@ -22,6 +23,8 @@ import threading
 from flakefarm_channel import Channel
 
 CONTROL = 3
+STREAMS = 3
+MOST_DESCRIPTORS = 9
 WORDS = 6
 
 
@@ -81,15 +84,14 @@ class Steps:
 
 def system_call():
     """`syscall` of the C library, which keeps hold of the interpreter while it runs."""
-    library = ctypes.PyDLL(None, use_errno=True)
-    function = library.syscall
+    function = ctypes.PyDLL(None, use_errno=True).syscall
     function.restype = ctypes.c_long
 
     def call(number, *words):
         padded = list(words) + [0] * (WORDS - len(words))
         return function(ctypes.c_long(number), *[ctypes.c_ulong(word & (2**64 - 1)) for word in padded])
 
-    return library, call
+    return call
 
 
 class ForkServer:
@@ -99,15 +101,24 @@ class ForkServer:
         self.held = held
         self.recorder = None
         # Collecting may replace any of these.
-        self._library, self._call = system_call()
+        self._call = system_call()
         self._os = {
             name: getattr(os, name)
-            for name in ("_exit", "close", "dup2", "fork", "fstat", "listdir", "pipe", "read", "setsid", "wait", "wait4", "write")
+            for name in ("_exit", "close", "dup2", "fork", "fstat", "listdir", "pipe", "read", "setsid", "strerror", "wait4", "write")
         }
         output = os.fstat(2)
         self._output = (output.st_dev, output.st_ino)
         self._control = socket.socket(fileno=CONTROL)
         os.set_inheritable(CONTROL, False)
+        birth = json.loads(self._line())
+        self._setns = birth["setns"]
+        self._unset = birth["unset"]
+        self._steps = Steps(self._call, birth["steps"])
+        self._take_up = Steps(self._call, birth["take_up"])
+        self._put_down = Steps(self._call, birth["put_down"])
+        failure = self._put_down.take()
+        if failure is not None:
+            self._refuse(failure)
 
     def plugin(self, pytest):
         server = self
@@ -121,75 +132,82 @@ class ForkServer:
 
     def serve(self, session):
         """Returns in forked attempts only, each with its own selection in the session."""
-        birth = json.loads(self._line())
         reason = unfit()
         if reason is not None:
-            self._say("refused %s" % reason)
-            self._os["_exit"](0)
+            self._refuse(reason)
         capture = session.config.pluginmanager.getplugin("capturemanager")
         if capture is not None:
             capture.stop_global_capturing()
-        steps = Steps(self._call, birth["steps"])
-        first_steps = Steps(self._call, birth["first_steps"])
         gc.collect()
         gc.freeze()
         self._say("ready")
         while True:
-            streams = self._asked()
-            if streams is None:
-                self._os["_exit"](0)
-            if self._fork(birth, steps, first_steps, streams):
+            attempt, fds = self._asked()
+            if not attempt:
+                self._try(fds)
+            elif self._fork(fds[:STREAMS], fds[STREAMS:]):
                 break
-        self._become_attempt(session, capture, birth, streams)
+        self._become_attempt(session, capture, fds[:STREAMS])
 
-    def _fork(self, birth, steps, first_steps, streams):
+    def _refuse(self, reason):
+        self._say("refused %s" % reason)
+        self._os["_exit"](0)
+
+    def _try(self, namespaces):
+        failure = self._bear_into(namespaces)
+        self._close(namespaces)
+        if failure is not None:
+            self._refuse(failure)
+        self._say("can")
+
+    def _fork(self, streams, namespaces):
         """Whether this is the attempt; otherwise it has ended."""
         trouble, tell_trouble = self._os["pipe"]()
-        self._library.PyOS_BeforeFork()
-        first = self._call(birth["clone"], birth["flags"])
-        if first == 0:
-            self._library.PyOS_AfterFork_Child()
-            failure = steps.take()
-            if failure is not None:
-                self._os["write"](tell_trouble, failure.encode())
-                self._os["_exit"](1)
-            self._os["close"](trouble)
-            self._os["close"](tell_trouble)
-            return self._live(first_steps)
-        self._library.PyOS_AfterFork_Parent()
-        for fd in [tell_trouble] + streams:
-            self._os["close"](fd)
-        failure = b""
-        if first < 0:
-            failure = ("failed to make namespaces: %s" % os.strerror(ctypes.get_errno())).encode()
-        else:
-            while True:
-                piece = self._os["read"](trouble, 4096)
-                if not piece:
-                    break
-                failure += piece
-        self._os["close"](trouble)
-        if first > 0:
-            _, status, usage = self._os["wait4"](first, 0)
+        failure = self._bear_into(namespaces)
+        if failure is None:
+            attempt = self._os["fork"]()
+            if attempt == 0:
+                failure = self._join(namespaces[1:]) or self._steps.take()
+                if failure is not None:
+                    self._os["write"](tell_trouble, failure.encode())
+                    self._os["_exit"](1)
+                self._close([trouble, tell_trouble] + namespaces)
+                return True
+        self._close([tell_trouble] + streams + namespaces)
+        if failure is None:
+            failure = self._until_end(trouble)
+            _, status, usage = self._os["wait4"](attempt, 0)
+        self._close([trouble])
         if failure:
-            self._say("failed %s" % failure.decode("utf-8", "replace"))
+            self._say("failed %s" % failure)
         else:
             cpu_us = int((usage.ru_utime + usage.ru_stime) * 1e6)
             self._say("ended %d %d" % (exit_code(status), cpu_us))
         return False
 
-    def _live(self, first_steps):
-        """The life of the first process of the new namespaces: it ends with the attempt, and they with it."""
-        attempt = self._os["fork"]()
-        if attempt == 0:
-            return True
-        first_steps.take()
-        while True:
-            process, status = self._os["wait"]()
-            if process == attempt:
-                self._os["_exit"](exit_code(status))
+    def _bear_into(self, namespaces):
+        """Has children be born into the first of `namespaces`; returns what has failed, or None."""
+        return self._take_up.take() or self._join(namespaces[:1]) or self._put_down.take()
 
-    def _become_attempt(self, session, capture, birth, streams):
+    def _join(self, namespaces):
+        for namespace in namespaces:
+            if self._call(self._setns, namespace, 0) < 0:
+                return "failed to join a namespace: %s" % self._os["strerror"](ctypes.get_errno())
+        return None
+
+    def _until_end(self, pipe):
+        text = b""
+        while True:
+            piece = self._os["read"](pipe, 4096)
+            if not piece:
+                return text.decode("utf-8", "replace")
+            text += piece
+
+    def _close(self, fds):
+        for fd in fds:
+            self._os["close"](fd)
+
+    def _become_attempt(self, session, capture, streams):
         self._control.close()
         self._os["setsid"]()
         stdin, stdout, stderr = streams
@@ -209,7 +227,7 @@ class ForkServer:
                 break
             pieces.append(piece)
         self._os["close"](stdin)
-        for name in birth["unset"]:
+        for name in self._unset:
             os.environ.pop(name, None)
         reseed()
         request = json.loads(b"".join(pieces).decode("utf-8"))
@@ -234,18 +252,18 @@ class ForkServer:
             self._os["_exit"](0)
 
     def _asked(self):
-        """The three streams of the next attempt; None when there will be no more."""
-        room = socket.CMSG_SPACE(3 * array.array("i").itemsize)
+        """Whether an attempt is to be forked, and the descriptors that came with the question."""
+        room = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
         byte, ancillary, _, _ = self._control.recvmsg(1, room)
         if not byte:
-            return None
+            self._os["_exit"](0)
         fds = array.array("i")
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
         for fd in fds:
             os.set_inheritable(fd, False)
-        return list(fds)
+        return byte == b"F", list(fds)
 
 
 def exit_code(status):

@@ -1,6 +1,7 @@
 //! The outer wall of the nested level: one hardened container per job, in which the nest runs as an
 //! ordinary user without capabilities. The engine's filter of system calls opens exactly the five
-//! that making namespaces takes; the nest closes them again for every attempt.
+//! that making namespaces takes, and one for joining them where attempts are forked; the nest closes
+//! them again for every attempt.
 
 use super::{Carrier, Nest, NotStarted, PROGRAM};
 use crate::sandbox::engine::{ContainerGuard, Engine, Role, infra, start_attached};
@@ -23,6 +24,8 @@ const DIRECTORY: &str = "/flakefarm/nest";
 const NAME: &str = "nest";
 /// What the nest needs and Docker's profile refuses.
 const OPENED: [&str; 5] = ["clone", "mount", "pivot_root", "sethostname", "umount2"];
+/// What prepared interpreters need beside: they join the namespaces of the attempts they fork.
+const OPENED_TO_FORK: [&str; 6] = ["clone", "mount", "pivot_root", "sethostname", "setns", "umount2"];
 /// A job may take long; beyond this a nest found by label is nobody's.
 const LIFETIME: Duration = Duration::from_secs(6 * 3600);
 /// For the nest itself, beside the attempt's limit.
@@ -34,6 +37,7 @@ const OWN_PIDS: i64 = 8;
 const ZYGOTES_PIDS: i64 = 64;
 
 static PROFILE: LazyLock<String> = LazyLock::new(|| seccomp::compiled(&OPENED));
+static FORKING_PROFILE: LazyLock<String> = LazyLock::new(|| seccomp::compiled(&OPENED_TO_FORK));
 
 /// Owns the container of a nest.
 #[derive(Debug)]
@@ -103,9 +107,9 @@ async fn upload(engine: &Engine, container: &str) -> Result<(), InfraError> {
 fn body(engine: &Engine, request: &SandboxRequest, used_for: Use) -> ContainerCreateBody {
     let limits = &request.limits;
     let bytes = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let (memory, pids) = match used_for {
-        Use::Starting => (OWN_MEMORY, OWN_PIDS),
-        Use::Forking => (OWN_MEMORY + ZYGOTES_MEMORY, OWN_PIDS + ZYGOTES_PIDS),
+    let (memory, pids, profile) = match used_for {
+        Use::Starting => (OWN_MEMORY, OWN_PIDS, PROFILE.as_str()),
+        Use::Forking => (OWN_MEMORY + ZYGOTES_MEMORY, OWN_PIDS + ZYGOTES_PIDS, FORKING_PROFILE.as_str()),
     };
     let memory = bytes(limits.memory_bytes.saturating_add(memory));
     let role = Role::Attempt {
@@ -127,7 +131,7 @@ fn body(engine: &Engine, request: &SandboxRequest, used_for: Use) -> ContainerCr
             "no-new-privileges".to_owned(),
             // Docker's AppArmor profile, where there is one, refuses every mount.
             "apparmor=unconfined".to_owned(),
-            format!("seccomp={}", *PROFILE),
+            format!("seccomp={profile}"),
         ]),
         // A fresh /proc can be mounted only while this one is whole. Attempts get theirs masked again.
         masked_paths: Some(Vec::new()),

@@ -1,0 +1,159 @@
+//! Cells for attempts that a zygote forks: each is made, within the zygote's own, by the small process
+//! that waits there for the zygote's end, so that the large one is copied once for each attempt and
+//! takes none of the steps. The zygote forks into a cell by joining its namespaces.
+
+use crate::sys::{self, Interest, Prepared, Side};
+use crate::zygote::COMPLAINT;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+/// Asks for a cell.
+const ASK: u8 = b'C';
+/// Comes with a cell; anything else begins a complaint.
+const CELL: u8 = b'C';
+/// In the order in which they are joined, the one that is left out if it is shared last. Children are
+/// born into the first, which the zygote itself joins; with the second come the rights to the others.
+const NAMESPACES: [&str; 6] = ["pid", "user", "mnt", "ipc", "uts", "net"];
+const MADE: &[u8] = b"made";
+
+/// How cells are made: laid out before the process that makes them is forked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Nursery<'a> {
+    /// Where cells are asked for.
+    pub(crate) asked: BorrowedFd<'a>,
+    pub(crate) flags: u64,
+    pub(crate) steps: &'a Prepared<'a>,
+    pub(crate) shared_network: bool,
+}
+
+impl Nursery<'_> {
+    /// Makes cells until `payload` ends or nobody asks any more. Returns the payload's exit code.
+    pub(crate) fn tend(&self, payload: i32) -> i32 {
+        let Ok(end) = sys::descriptor_of(payload) else { return 126 };
+        loop {
+            let interests = [self.asked, end.as_fd()].map(|fd| Some((fd, Interest::Readable)));
+            let Ok([asked, ended]) = sys::poll(interests, -1) else { return 126 };
+            // Orphans, and cells that are done with.
+            while !ended && sys::reap().is_some() {}
+            if ended {
+                return sys::wait(payload).map_or(126, |waited| waited.exit_code);
+            }
+            if asked && !matches!(self.answer(), Ok(true)) {
+                return 126;
+            }
+        }
+    }
+
+    /// Whether there was a question.
+    fn answer(&self) -> io::Result<bool> {
+        let mut byte = [0];
+        if sys::receive_descriptors(self.asked, &mut byte)?.0 == 0 {
+            return Ok(false);
+        }
+        if let Err(why) = self.make() {
+            let mut socket = UnixStream::from(self.asked.try_clone_to_owned()?);
+            socket.write_all(&why.as_bytes()[..why.len().min(COMPLAINT)])?;
+        }
+        Ok(true)
+    }
+
+    fn make(&self) -> Result<(), String> {
+        let failed = |error: io::Error| format!("failed to make namespaces: {error}");
+        let (mut heard, mut tell) = io::pipe().map_err(failed)?;
+        match sys::clone(self.flags).map_err(failed)? {
+            Side::Child => {
+                let said = self.live();
+                let _ = tell.write_all(said.as_ref().map_or_else(|why| why.as_bytes(), |()| MADE));
+                if said.is_err() {
+                    sys::exit_now(1);
+                }
+                sys::close_from(0);
+                sys::wait_for_death()
+            }
+            Side::Parent { .. } => {
+                drop(tell);
+                let mut said = Vec::new();
+                heard.read_to_end(&mut said).map_err(failed)?;
+                match said.as_slice() {
+                    MADE => Ok(()),
+                    [] => Err("a cell ended while it was made".to_owned()),
+                    why => Err(String::from_utf8_lossy(why).into_owned()),
+                }
+            }
+        }
+    }
+
+    /// What a cell's first process does before it only waits: the attempt, which has its user, must
+    /// neither look into it nor find anything open there.
+    fn live(&self) -> Result<(), String> {
+        let failed = |error: io::Error| format!("failed to hand a cell over: {error}");
+        // Its maker is not, and who is not may not map its own user.
+        sys::prctl(libc::PR_SET_DUMPABLE, 1).map_err(failed)?;
+        self.steps.take().map_err(|(purpose, code)| {
+            format!("failed to {purpose}: {}", io::Error::from_raw_os_error(code))
+        })?;
+        let count = NAMESPACES.len() - usize::from(self.shared_network);
+        let mut files = vec![sys::descriptor_of(1).map_err(failed)?];
+        for name in &NAMESPACES[..count] {
+            files.push(File::open(format!("/proc/self/ns/{name}")).map_err(failed)?.into());
+        }
+        let fds: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        sys::prctl(libc::PR_SET_DUMPABLE, 0).map_err(failed)?;
+        sys::send_descriptors(self.asked, CELL, &fds).map_err(failed)
+    }
+}
+
+/// The other end of a nursery: cells are asked for ahead, and taken.
+#[derive(Debug)]
+pub(crate) struct Cells {
+    socket: UnixStream,
+}
+
+impl Cells {
+    pub(crate) fn new(socket: UnixStream) -> Self {
+        Self { socket }
+    }
+
+    /// Has one made, meanwhile.
+    pub(crate) fn ask(&mut self) -> io::Result<()> {
+        self.socket.write_all(&[ASK])
+    }
+
+    /// The one that was asked for. The inner error is why there is none.
+    pub(crate) fn take(&mut self) -> io::Result<Result<Cell, String>> {
+        let mut bytes = [0; COMPLAINT];
+        let (length, mut fds) = sys::receive_descriptors(self.socket.as_fd(), &mut bytes)?;
+        if bytes[..length] == [CELL] && fds.len() >= NAMESPACES.len() {
+            let namespaces = fds.split_off(1);
+            let first = fds.pop().expect("it was left");
+            return Ok(Ok(Cell { first, namespaces }));
+        }
+        let why = String::from_utf8_lossy(&bytes[..length]);
+        Ok(Err(if why.is_empty() { "nobody makes cells any more".to_owned() } else { why.into_owned() }))
+    }
+}
+
+/// A cell that waits for its attempt, or has it.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    first: OwnedFd,
+    namespaces: Vec<OwnedFd>,
+}
+
+impl Cell {
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = RawFd> {
+        self.namespaces.iter().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Ends every process in it.
+    pub(crate) fn end(&self) {
+        sys::kill_by_descriptor(self.first.as_fd());
+    }
+
+    /// Waits until all of them have ended.
+    pub(crate) fn wait(&self) -> io::Result<()> {
+        sys::poll([Some((self.first.as_fd(), Interest::Readable))], -1).map(drop)
+    }
+}
