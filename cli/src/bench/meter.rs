@@ -13,6 +13,19 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const TICKS: f64 = 100.0;
 const SAMPLING: Duration = Duration::from_millis(50);
 
+/// Whether `path` lies in a memory file system of this machine.
+pub(crate) fn is_in_memory(path: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let fields = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        Some((fields.nth(1)?, fields.next()?))
+    });
+    fields
+        .filter(|(place, _)| Path::new(path).starts_with(place))
+        .max_by_key(|(place, _)| place.len())
+        .is_some_and(|(_, kind)| kind == "tmpfs")
+}
+
 /// Whose CPU time is counted.
 #[derive(Debug, Clone)]
 pub(crate) enum Cpu {

@@ -191,9 +191,12 @@ async fn machine(args: &BenchArgs, engine: Option<&(DockerSandbox, WorkerId)>) -
     let busy = Cpu::Machine.seconds();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let background_cores = Cpu::Machine.seconds() - busy;
-    let (version, runtime) = match engine {
-        Some((docker, _)) => (docker.engine().check().await?.version, docker.runtime().await?),
-        None => ("not used".to_owned(), "none".to_owned()),
+    let (version, runtime, engine_in_memory) = match engine {
+        Some((docker, _)) => {
+            let facts = docker.engine().check().await?;
+            (facts.version, docker.runtime().await?, meter::is_in_memory(&facts.data_root))
+        }
+        None => ("not used".to_owned(), "none".to_owned(), false),
     };
     let effort = effort(args);
     Ok(Machine {
@@ -201,6 +204,7 @@ async fn machine(args: &BenchArgs, engine: Option<&(DockerSandbox, WorkerId)>) -
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         engine: version,
         runtime,
+        engine_in_memory,
         flakefarm: env!("CARGO_PKG_VERSION"),
         build: if cfg!(debug_assertions) { "debug build" } else { "release build" },
         attempts_at_once: effort.lanes.get(),

@@ -31,6 +31,8 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) engine: String,
     pub(crate) runtime: String,
+    /// Whether the engine's images and containers lie in a memory file system of this machine.
+    pub(crate) engine_in_memory: bool,
     pub(crate) flakefarm: &'static str,
     pub(crate) build: &'static str,
     pub(crate) attempts_at_once: u16,
@@ -165,13 +167,14 @@ fn first_line(text: &str) -> &str {
 impl Machine {
     fn text(&self) -> String {
         let mut text = format!(
-            "flakefarm {} ({}), {} cores, Linux {}, Docker {} with {}, {} attempts at once, medians of {} rounds; CPU time of the {}.\n",
+            "flakefarm {} ({}), {} cores, Linux {}, Docker {} with {}{}, {} attempts at once, medians of {} rounds; CPU time of the {}.\n",
             self.flakefarm,
             self.build,
             self.cores,
             self.kernel,
             self.engine,
             self.runtime,
+            if self.engine_in_memory { " and its files in memory" } else { "" },
             self.attempts_at_once,
             self.rounds,
             self.cpu_of

@@ -14,6 +14,7 @@ use super::engine::{
     ContainerGuard, Engine, EngineFacts, EngineUnavailable, Role, RuntimeChoice, infra, start_attached,
 };
 use super::hosts::{HOSTNAME, Hosts};
+use super::nest::{Nest, NotStarted, Use};
 use super::{SandboxRequest, seccomp};
 use crate::conditions::USER;
 use bollard::container::AttachContainerResults;
@@ -109,6 +110,22 @@ impl DockerSandbox {
         self.pool.ready()
     }
 
+    /// Opens a nest in a container of `request`'s image and limits. Cancel safe.
+    pub(super) async fn open_nest(
+        &self,
+        request: &SandboxRequest,
+        used_for: Use,
+    ) -> Result<Nest, NotStarted> {
+        let engine = &self.launcher.engine;
+        let runtime = self.launcher.chosen().await?;
+        match Nest::in_container(engine, request, used_for, runtime.clone()).await {
+            Err(NotStarted::Infrastructure(error)) if self.launcher.gives_up(runtime.as_deref(), &error) => {
+                Nest::in_container(engine, request, used_for, None).await
+            }
+            result => result,
+        }
+    }
+
     /// See [`super::Sandbox::start`].
     pub async fn start(&self, request: SandboxRequest) -> Result<RunningContainer, InfraError> {
         let timeout = Duration::from_millis(request.limits.attempt_timeout_ms);
@@ -169,24 +186,31 @@ impl Launcher {
         program: Program<'_>,
         lifetime: Duration,
     ) -> Result<Launched, InfraError> {
-        let facts = self
-            .engine
-            .check()
-            .await
-            .map_err(|error| InfraError { stage: InfraStage::Engine, message: error.to_string() })?;
-        let runtime = self.chosen_runtime(&facts);
+        let runtime = self.chosen().await?;
         match self.launch_with(shape, role, program, lifetime, runtime.clone()).await {
-            Err(error)
-                if self.runtime == RuntimeChoice::Auto
-                    && runtime.is_some()
-                    && error.message.contains("OCI runtime") =>
-            {
-                tracing::warn!("runtime {LEAN_RUNTIME} does not work here, taking the default: {error}");
-                self.lean_runtime_fails.store(true, Ordering::Relaxed);
+            Err(error) if self.gives_up(runtime.as_deref(), &error) => {
                 self.launch_with(shape, role, program, lifetime, None).await
             }
             result => result,
         }
+    }
+
+    async fn chosen(&self) -> Result<Option<String>, InfraError> {
+        let facts = self.engine.check().await;
+        let facts =
+            facts.map_err(|error| InfraError { stage: InfraStage::Engine, message: error.to_string() })?;
+        Ok(self.chosen_runtime(&facts))
+    }
+
+    /// Whether `error` says that the runtime we chose by ourselves does not work here: then the engine's
+    /// default takes its place from now on.
+    fn gives_up(&self, runtime: Option<&str>, error: &InfraError) -> bool {
+        let lean = self.runtime == RuntimeChoice::Auto && runtime.is_some();
+        let broken = lean && error.message.contains("OCI runtime");
+        if broken && !self.lean_runtime_fails.swap(true, Ordering::Relaxed) {
+            tracing::warn!("runtime {LEAN_RUNTIME} does not work here, taking the default: {error}");
+        }
+        broken
     }
 
     /// `None`: the engine's default.

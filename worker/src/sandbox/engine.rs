@@ -62,6 +62,8 @@ pub struct EngineFacts {
     pub runtimes: Vec<String>,
     /// The one that is taken unless another is asked for.
     pub default_runtime: String,
+    /// Where it keeps its images and containers, a path on its machine.
+    pub data_root: String,
 }
 
 /// No usable engine.
@@ -222,6 +224,7 @@ impl Engine {
             api_version,
             runtimes,
             default_runtime: info.default_runtime.unwrap_or_default(),
+            data_root: info.docker_root_dir.unwrap_or_default(),
         })
     }
 

@@ -142,7 +142,7 @@ impl JobSandbox {
         let key = Key::of(request, used_for);
         let nest = match self.take_idle(&key) {
             Some(nest) => nest,
-            None => match Nest::in_container(docker.engine(), request, used_for).await {
+            None => match docker.open_nest(request, used_for).await {
                 Ok(nest) => nest,
                 Err(NotStarted::Unsupported(why)) => return Ok(Err(why)),
                 Err(NotStarted::Infrastructure(error)) => return Err(error),

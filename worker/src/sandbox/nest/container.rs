@@ -61,11 +61,12 @@ pub(crate) enum Use {
 }
 
 impl Nest {
-    /// Opens a nest in a container of `request`'s image and limits. Cancel safe.
+    /// Opens a nest in a container of `request`'s image and limits, of this runtime. Cancel safe.
     pub(crate) async fn in_container(
         engine: &Engine,
         request: &SandboxRequest,
         used_for: Use,
+        runtime: Option<String>,
     ) -> Result<Self, NotStarted> {
         if PROGRAM.is_empty() {
             return Err(NotStarted::Unsupported("this flakefarm was not built on Linux".to_owned()));
@@ -75,7 +76,7 @@ impl Nest {
         let mut guard = engine.guard();
         let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
         docker
-            .create_container(Some(options), body(engine, request, used_for))
+            .create_container(Some(options), body(engine, request, used_for, runtime))
             .await
             .map_err(failed("failed to create a container"))?;
         guard.created();
@@ -104,7 +105,12 @@ async fn upload(engine: &Engine, container: &str) -> Result<(), InfraError> {
         .map_err(|error| infra(InfraStage::Sandbox, "failed to put the nest into a container", &error))
 }
 
-fn body(engine: &Engine, request: &SandboxRequest, used_for: Use) -> ContainerCreateBody {
+fn body(
+    engine: &Engine,
+    request: &SandboxRequest,
+    used_for: Use,
+    runtime: Option<String>,
+) -> ContainerCreateBody {
     let limits = &request.limits;
     let bytes = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let (memory, pids, profile) = match used_for {
@@ -145,6 +151,7 @@ fn body(engine: &Engine, request: &SandboxRequest, used_for: Use) -> ContainerCr
             Network::None => None,
             Network::Bridge => Some("bridge".to_owned()),
         },
+        runtime,
         ..HostConfig::default()
     };
     ContainerCreateBody {
