@@ -13,7 +13,7 @@ BENCH_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench test lint services-up services-down services-status base-image cases causes build toolchain
+.PHONY: help demo bench bench-readme test lint services-up services-down services-status base-image cases causes build toolchain
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ demo: build ## Sweep the example project with known flaky tests; writes report.h
 bench: toolchain ## Measure attempts at each level, other ways and the control plane: make bench BENCH_ARGS=--quick
 	cargo build --locked --release -p flakefarm
 	@deploy/dev/bench target/release/flakefarm $(BENCH_ARGS)
+
+bench-readme: bench ## The same, and write the README's table from it
+	@deploy/dev/readme-table target/bench/summary.md README.md
 
 test: toolchain ## Run every test on real services, started and stopped around it
 	@deploy/dev/with-services $(SERVICES) -- deploy/dev/test

@@ -201,7 +201,7 @@ async fn machine(args: &BenchArgs, engine: Option<&(DockerSandbox, WorkerId)>) -
     let effort = effort(args);
     Ok(Machine {
         cores: usize::from(cores().get()),
-        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        kernel: kernel_version(),
         engine: version,
         runtime,
         engine_in_memory,
@@ -212,6 +212,12 @@ async fn machine(args: &BenchArgs, engine: Option<&(DockerSandbox, WorkerId)>) -
         cpu_of: cpu(args)?.word(),
         background_cores,
     })
+}
+
+/// Its numbers, without what a distribution adds.
+fn kernel_version() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.split(|sign: char| sign != '.' && !sign.is_ascii_digit()).next().unwrap_or_default().to_owned()
 }
 
 fn cpu(args: &BenchArgs) -> Result<Cpu, Complaint> {
@@ -233,10 +239,15 @@ async fn attempts(
         payloads.push(Payload::suite()?);
     }
     payloads.extend(args.project.as_deref().map(Payload::project));
+    // All of them before any is measured: what cannot be set up is better known now than in ten minutes.
+    let mut stages = Vec::new();
     for payload in &payloads {
         say(&format!("{}: preparing", payload.name));
-        let stage =
-            Stage::set(payload, engine, sandbox, state.path(), &args.python, worker.clone(), None).await?;
+        stages.push(
+            Stage::set(payload, engine, sandbox, state.path(), &args.python, worker.clone(), None).await?,
+        );
+    }
+    for (payload, stage) in payloads.iter().zip(stages) {
         let (rows, unavailable) =
             compare::compare(&stage, payload.name, &ways(args), effort, &cpu, say).await;
         report.rows.extend(rows);
@@ -311,6 +322,9 @@ fn write(args: &BenchArgs, report: &BenchReport) -> Result<(), Complaint> {
         std::fs::create_dir_all(directory)?;
         std::fs::write(directory.join("bench.json"), &json)?;
         std::fs::write(directory.join("bench.md"), report.text(Style::Markdown))?;
+        if let Some(summary) = report.summary() {
+            std::fs::write(directory.join("summary.md"), summary)?;
+        }
         for (name, picture) in plot::plots(report) {
             std::fs::write(directory.join(name), picture)?;
         }

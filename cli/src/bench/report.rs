@@ -5,6 +5,7 @@ use super::growth::Growth;
 use super::stats::Spread;
 use super::ways::Way;
 use super::whole::Whole;
+use flakefarm_shared::SandboxLevel;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -86,7 +87,31 @@ pub(crate) enum Style {
     Markdown,
 }
 
+/// What the README compares, in its order and words.
+const SUMMARY: [(Way, &str); 6] = [
+    (Way::DockerRun, "`docker run --rm`, each"),
+    (Way::Level(SandboxLevel::Container), "flakefarm, `container` (a fresh container each)"),
+    (Way::Level(SandboxLevel::Nested), "flakefarm, `nested` (fresh namespaces in one container)"),
+    (Way::Level(SandboxLevel::Forked), "flakefarm, `forked` (the same, after import and collection)"),
+    (Way::BareProcess, "a bare process each, no isolation"),
+    (Way::InProcess, "repeated in one process, no isolation"),
+];
+
 impl BenchReport {
+    /// The table of the README; nothing if one test was not measured.
+    pub(crate) fn summary(&self) -> Option<String> {
+        let row = |way| self.rows.iter().find(|row| row.way == way && row.payload == "one test");
+        let cells = |(way, words): &(Way, &str)| {
+            let row = row(*way)?;
+            let times = row.times_docker_run.map_or_else(|| "-".to_owned(), rounded);
+            Some(vec![(*words).to_owned(), rounded(row.per_second.median), times])
+        };
+        let rows: Vec<Vec<String>> = SUMMARY.iter().filter_map(cells).collect();
+        let heads = ["isolation", "one trivial test, attempts/s", "times the loop of `docker run`"];
+        (!rows.is_empty())
+            .then(|| format!("{}{}", self.machine.text(), table(&heads, &rows, Style::Markdown)))
+    }
+
     /// All tables.
     pub(crate) fn text(&self, style: Style) -> String {
         let mut text = self.machine.text();
