@@ -164,8 +164,12 @@ class ForkServer:
         """Whether this is the attempt; otherwise it has ended."""
         trouble, tell_trouble = self._os["pipe"]()
         failure = self._bear_into(namespaces)
+        attempt = -1
         if failure is None:
-            attempt = self._os["fork"]()
+            try:
+                attempt = self._os["fork"]()
+            except OSError as error:  # the first process of the namespaces has gone, say
+                failure = "failed to fork: %s" % error
             if attempt == 0:
                 failure = self._join(namespaces[1:]) or self._steps.take()
                 if failure is not None:
