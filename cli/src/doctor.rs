@@ -40,9 +40,12 @@ async fn engine() -> Result<String, Complaint> {
     let engine = embedded::connect_engine(WorkerId(format!("doctor-{}", std::process::id()))).await?;
     let facts = engine.check().await?;
     engine.close().await;
-    let lean = facts.runtimes.iter().find(|runtime| *runtime == "crun");
-    let runtime = lean.unwrap_or(&facts.default_runtime);
-    Ok(format!("version {}, API {}, runtime {runtime}", facts.version, facts.api_version))
+    // Whether one of them starts anything on this machine is known when it has.
+    let (default, runtimes) = (facts.default_runtime, facts.runtimes.join(", "));
+    Ok(format!(
+        "version {}, API {}, runtimes {runtimes} (default {default})",
+        facts.version, facts.api_version
+    ))
 }
 
 async fn queue(address: Result<&str, Complaint>) -> Result<String, Complaint> {

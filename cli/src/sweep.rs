@@ -347,12 +347,19 @@ pub(crate) async fn finish(args: &SweepArgs, ended: Ended) -> Result<Exit, Compl
         }
         return Ok(Exit::Interrupted);
     }
-    if ended.report.sweep.samples == 0 {
+    if nothing_ran(&ended.report) {
         return Err(Complaint::new(Exit::NothingRan, "no test ran")
             .log(ended.report.sweep.notes.join("\n"))
             .hint("flakefarm doctor says what is wrong with this machine"));
     }
     Ok(gate(&ended.report, &args.fail_on))
+}
+
+/// Whether there is nothing to tell. A sweep whose tests were all answered by earlier ones has run
+/// nothing, and tells.
+fn nothing_ran(report: &Report) -> bool {
+    let answered_before = || report.tests.iter().any(|test| test.older_evidence.is_some());
+    report.sweep.samples == 0 && (report.sweep.attempts > 0 || !answered_before())
 }
 
 fn gate(report: &Report, gates: &[Gate]) -> Exit {
