@@ -195,7 +195,7 @@ impl Plan<'_> {
             list.prctl("drop a capability", libc::PR_CAPBSET_DROP, capability);
             list.optional_since(1);
         }
-        list.prctl("drop ambient capabilities", libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64);
+        list.drop_ambient();
         list.capabilities("drop capabilities", kept, kept, kept);
         if kept != 0 {
             // So that it outlasts becoming another program.
@@ -221,7 +221,7 @@ impl Plan<'_> {
 /// Puts down what a zygote has kept, so that what it imports and starts has no capability in effect.
 pub(crate) fn put_down() -> Vec<Step> {
     let mut list = List::default();
-    list.prctl("drop ambient capabilities", libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64);
+    list.drop_ambient();
     list.capabilities("put a capability down", 0, 1 << SYS_ADMIN, 0);
     list.0
 }
@@ -276,6 +276,11 @@ impl List {
         self.call(purpose, libc::SYS_prlimit64, arguments);
     }
 
+    fn drop_ambient(&mut self) {
+        let all = libc::PR_CAP_AMBIENT_CLEAR_ALL as u64;
+        self.prctl("drop ambient capabilities", libc::PR_CAP_AMBIENT, all);
+    }
+
     /// `capset` with sets of the first 32 capabilities.
     fn capabilities(&mut self, purpose: &str, effective: u64, permitted: u64, inheritable: u64) {
         // struct __user_cap_header_struct, then two struct __user_cap_data_struct.
@@ -303,30 +308,31 @@ fn text(text: &str) -> Argument {
 mod tests {
     use super::*;
 
-    fn steps(kind: Kind) -> Vec<Step> {
-        Plan { kind, tree: "/tree", scratch_bytes: 1, pids: 2, shared_network: false }.steps()
+    fn plan(kind: Kind) -> Plan<'static> {
+        Plan { kind, tree: "/tree", scratch_bytes: 1, pids: 2, shared_network: false }
     }
 
     #[test]
     fn every_attempt_ends_behind_the_filter_and_without_capabilities() {
-        let plan = |kind| Plan { kind, tree: "/tree", scratch_bytes: 1, pids: 2, shared_network: false };
-        let lists = [plan(Kind::Fresh).steps(), plan(Kind::Forked).steps(), plan(Kind::Forked).joining()];
-        for steps in lists {
+        let (fresh, forked) = (plan(Kind::Fresh), plan(Kind::Forked));
+        let lists =
+            [("fresh", fresh.steps()), ("first of forked", forked.steps()), ("forked", forked.joining())];
+        for (who, steps) in lists {
             let place = |purpose: &str| steps.iter().position(|step| step.purpose == purpose && step.needed);
             let dropped = place("drop capabilities");
-            assert!(dropped.is_some() && dropped < place("refuse new privileges"));
-            assert_eq!(place("install the filter"), Some(steps.len() - 1));
+            assert!(dropped.is_some() && dropped < place("refuse new privileges"), "{who}");
+            assert_eq!(place("install the filter"), Some(steps.len() - 1), "{who}");
         }
     }
 
     #[test]
     fn a_zygote_keeps_the_way_to_new_namespaces_open() {
-        assert!(!steps(Kind::Zygote).iter().any(|step| step.purpose == "install the filter"));
+        assert!(!plan(Kind::Zygote).steps().iter().any(|step| step.purpose == "install the filter"));
     }
 
     #[test]
     fn texts_end_with_nul_so_that_the_kernel_reads_no_further() {
-        for step in steps(Kind::Forked).iter().filter(|step| step.number == libc::SYS_mount) {
+        for step in plan(Kind::Forked).steps().iter().filter(|step| step.number == libc::SYS_mount) {
             for argument in &step.arguments {
                 if let Argument::Bytes(bytes) = argument {
                     assert_eq!(bytes.last(), Some(&0), "{}", step.purpose);

@@ -21,7 +21,7 @@ const MADE: &[u8] = b"made";
 /// How cells are made: laid out before the process that makes them is forked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Nursery<'a> {
-    /// Where cells are asked for.
+    /// Where cells are asked for, until the process that makes them has taken it for its own.
     pub(crate) asked: BorrowedFd<'a>,
     pub(crate) flags: u64,
     pub(crate) steps: &'a Prepared<'a>,
@@ -30,41 +30,39 @@ pub(crate) struct Nursery<'a> {
 
 impl Nursery<'_> {
     /// Makes cells until `payload` ends or nobody asks any more. Returns the payload's exit code.
-    pub(crate) fn tend(&self, payload: i32) -> i32 {
+    pub(crate) fn tend(&self, owner: &UnixStream, payload: i32) -> i32 {
         let Ok(end) = sys::descriptor_of(payload) else { return 126 };
         loop {
-            let interests = [self.asked, end.as_fd()].map(|fd| Some((fd, Interest::Readable)));
+            let interests = [owner.as_fd(), end.as_fd()].map(|fd| Some((fd, Interest::Readable)));
             let Ok([asked, ended]) = sys::poll(interests, -1) else { return 126 };
             // Orphans, and cells that are done with.
             while !ended && sys::reap().is_some() {}
             if ended {
                 return sys::wait(payload).map_or(126, |waited| waited.exit_code);
             }
-            if asked && !matches!(self.answer(), Ok(true)) {
+            if asked && !matches!(self.answer(owner), Ok(true)) {
                 return 126;
             }
         }
     }
 
     /// Whether there was a question.
-    fn answer(&self) -> io::Result<bool> {
-        let mut byte = [0];
-        if sys::receive_descriptors(self.asked, &mut byte)?.0 == 0 {
+    fn answer(&self, mut owner: &UnixStream) -> io::Result<bool> {
+        if owner.read(&mut [0])? == 0 {
             return Ok(false);
         }
-        if let Err(why) = self.make() {
-            let mut socket = UnixStream::from(self.asked.try_clone_to_owned()?);
-            socket.write_all(&why.as_bytes()[..why.len().min(COMPLAINT)])?;
+        if let Err(why) = self.make(owner) {
+            owner.write_all(&why.as_bytes()[..why.len().min(COMPLAINT)])?;
         }
         Ok(true)
     }
 
-    fn make(&self) -> Result<(), String> {
+    fn make(&self, owner: &UnixStream) -> Result<(), String> {
         let failed = |error: io::Error| format!("failed to make namespaces: {error}");
         let (mut heard, mut tell) = io::pipe().map_err(failed)?;
         match sys::clone(self.flags).map_err(failed)? {
             Side::Child => {
-                let said = self.live();
+                let said = self.live(owner);
                 let _ = tell.write_all(said.as_ref().map_or_else(|why| why.as_bytes(), |()| MADE));
                 if said.is_err() {
                     sys::exit_now(1);
@@ -87,7 +85,7 @@ impl Nursery<'_> {
 
     /// What a cell's first process does before it only waits: the attempt, which has its user, must
     /// neither look into it nor find anything open there.
-    fn live(&self) -> Result<(), String> {
+    fn live(&self, owner: &UnixStream) -> Result<(), String> {
         let failed = |error: io::Error| format!("failed to hand a cell over: {error}");
         // Its maker is not, and who is not may not map its own user.
         sys::prctl(libc::PR_SET_DUMPABLE, 1).map_err(failed)?;
@@ -101,7 +99,7 @@ impl Nursery<'_> {
         }
         let fds: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
         sys::prctl(libc::PR_SET_DUMPABLE, 0).map_err(failed)?;
-        sys::send_descriptors(self.asked, CELL, &fds).map_err(failed)
+        sys::send_descriptors(owner.as_fd(), CELL, &fds).map_err(failed)
     }
 }
 

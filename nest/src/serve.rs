@@ -332,7 +332,7 @@ fn live(program: &sys::LaidOut<'_>, inside: [i32; 3], zygote: Option<(i32, Nurse
         return 126;
     }
     if let Some((_, nursery)) = zygote {
-        return sys::only(nursery.asked).map_or(126, |asked| Nursery { asked, ..nursery }.tend(payload));
+        return sys::only(nursery.asked).map_or(126, |asked| nursery.tend(&asked.into(), payload));
     }
     sys::close_from(0);
     loop {

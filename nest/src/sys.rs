@@ -198,13 +198,12 @@ pub(crate) fn close_from(first: RawFd) {
 }
 
 /// Closes every descriptor but `kept`, which is the first from now on.
-pub(crate) fn only(kept: BorrowedFd<'_>) -> io::Result<BorrowedFd<'static>> {
-    // SAFETY: the caller, a child about to do one thing, uses no other. The new descriptor is never
-    // closed, so that it may be borrowed as long as the process lives.
+pub(crate) fn only(kept: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the caller, a child about to do one thing, uses no other and owns the new one alone.
     unsafe {
         checked(libc::dup2(kept.as_raw_fd(), 0).into())?;
         close_from(1);
-        Ok(BorrowedFd::borrow_raw(0))
+        Ok(OwnedFd::from_raw_fd(0))
     }
 }
 

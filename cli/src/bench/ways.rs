@@ -65,9 +65,7 @@ impl Way {
         ways.extend(SandboxLevel::ALL.map(Way::Level));
         ways
     }
-}
 
-impl Way {
     /// The word for it on the command line.
     fn word(self) -> &'static str {
         match self {

@@ -132,7 +132,7 @@ impl Sandbox {
         }
     }
 
-    /// Somebody waits for attempts in `image` within `limits`: has some `count` sandboxes ready for
+    /// Attempts in `image` within `limits` are to come: has some `count` sandboxes ready for
     /// them, for a while and within bounds. A hint; levels that start fast enough ignore it.
     pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16) {
         match self {

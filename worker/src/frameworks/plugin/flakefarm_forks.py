@@ -179,7 +179,7 @@ class ForkServer:
                 return True
         self._close([tell_trouble] + streams + namespaces)
         if failure is None:
-            failure = self._until_end(trouble)
+            failure = self._until_end(trouble).decode("utf-8", "replace")
             _, status, usage = self._os["wait4"](attempt, 0)
         self._close([trouble])
         if failure:
@@ -200,12 +200,12 @@ class ForkServer:
         return None
 
     def _until_end(self, pipe):
-        text = b""
+        pieces = []
         while True:
-            piece = self._os["read"](pipe, 4096)
+            piece = self._os["read"](pipe, 1 << 16)
             if not piece:
-                return text.decode("utf-8", "replace")
-            text += piece
+                return b"".join(pieces)
+            pieces.append(piece)
 
     def _close(self, fds):
         for fd in fds:
@@ -224,17 +224,12 @@ class ForkServer:
             if (found.st_dev, found.st_ino) == self._output:
                 self._os["dup2"](stderr, int(name), int(name) < 3)
         self._os["close"](stderr)
-        pieces = []
-        while True:
-            piece = self._os["read"](stdin, 1 << 16)
-            if not piece:
-                break
-            pieces.append(piece)
+        text = self._until_end(stdin)
         self._os["close"](stdin)
         for name in self._unset:
             os.environ.pop(name, None)
         reseed()
-        request = json.loads(b"".join(pieces).decode("utf-8"))
+        request = json.loads(text.decode("utf-8"))
         self.recorder.adopt(Channel(stdout), request, self.held.events, session)
         if capture is not None:
             capture.start_global_capturing()

@@ -57,6 +57,7 @@ struct Shelf {
     wanted: usize,
     asked: Instant,
     ready: VecDeque<Launched>,
+    /// On their way to `ready`.
     making: usize,
 }
 
@@ -171,6 +172,7 @@ impl Shared {
     }
 }
 
+/// Makes what is lacking until the pool is closed; after a failure it rests.
 async fn keep(shared: Arc<Shared>) {
     let mut making = FuturesUnordered::new();
     let mut rest_until = None;

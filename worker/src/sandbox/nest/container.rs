@@ -25,7 +25,7 @@ const NAME: &str = "nest";
 /// What the nest needs and Docker's profile refuses.
 const OPENED: [&str; 5] = ["clone", "mount", "pivot_root", "sethostname", "umount2"];
 /// What prepared interpreters need beside: they join the namespaces of the attempts they fork.
-const OPENED_TO_FORK: [&str; 6] = ["clone", "mount", "pivot_root", "sethostname", "setns", "umount2"];
+const OPENED_TO_FORK: &str = "setns";
 /// A job may take long; beyond this a nest found by label is nobody's.
 const LIFETIME: Duration = Duration::from_secs(6 * 3600);
 /// For the nest itself, beside the attempt's limit.
@@ -37,7 +37,8 @@ const OWN_PIDS: i64 = 8;
 const ZYGOTES_PIDS: i64 = 64;
 
 static PROFILE: LazyLock<String> = LazyLock::new(|| seccomp::compiled(&OPENED));
-static FORKING_PROFILE: LazyLock<String> = LazyLock::new(|| seccomp::compiled(&OPENED_TO_FORK));
+static FORKING_PROFILE: LazyLock<String> =
+    LazyLock::new(|| seccomp::compiled(&[&OPENED[..], &[OPENED_TO_FORK]].concat()));
 
 /// Owns the container of a nest.
 #[derive(Debug)]
