@@ -25,22 +25,39 @@ use sys::Side;
 /// Of a host's root: what attempts are outside, an ordinary user that owns nothing.
 const NOBODY: u32 = 65_534;
 
-/// The two ends of the wire, unbuffered.
+/// The two ends of the wire. What is asked is read unbuffered, so that polling tells of all of it.
 #[derive(Debug)]
 pub(crate) struct Wire {
     pub(crate) input: File,
     output: File,
+    put: Vec<u8>,
 }
 
 impl Wire {
+    /// Has it told together with what follows.
+    pub(crate) fn put(&mut self, tell: &Tell) {
+        self.put.extend(tell.to_frame());
+    }
+
+    /// Tells what was put, if anything was.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if !self.put.is_empty() {
+            self.output.write_all(&self.put)?;
+            self.put.clear();
+        }
+        Ok(())
+    }
+
     pub(crate) fn tell(&mut self, tell: &Tell) -> io::Result<()> {
-        self.output.write_all(&tell.to_frame())
+        self.put(tell);
+        self.flush()
     }
 }
 
 fn main() {
     let wire = io::stdin().as_fd().try_clone_to_owned().and_then(|input| {
-        Ok(Wire { input: input.into(), output: io::stdout().as_fd().try_clone_to_owned()?.into() })
+        let output = io::stdout().as_fd().try_clone_to_owned()?.into();
+        Ok(Wire { input: input.into(), output, put: Vec::new() })
     });
     let code = match wire {
         Ok(mut wire) => match Ask::read(&mut wire.input) {

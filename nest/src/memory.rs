@@ -7,9 +7,10 @@
 use crate::sys;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 /// How often a watched attempt is looked at.
-pub(crate) const LOOK_MS: i32 = 25;
+pub(crate) const LOOK: Duration = Duration::from_millis(25);
 const PAGE: u64 = 4096;
 
 /// Who keeps the limit.

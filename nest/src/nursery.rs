@@ -34,7 +34,7 @@ impl Nursery<'_> {
         let Ok(end) = sys::descriptor_of(payload) else { return 126 };
         loop {
             let interests = [owner.as_fd(), end.as_fd()].map(|fd| Some((fd, Interest::Readable)));
-            let Ok([asked, ended]) = sys::poll(interests, -1) else { return 126 };
+            let Ok([asked, ended]) = sys::poll(interests, None) else { return 126 };
             // Orphans, and cells that are done with.
             while !ended && sys::reap().is_some() {}
             if ended {
@@ -152,6 +152,6 @@ impl Cell {
 
     /// Waits until all of them have ended.
     pub(crate) fn wait(&self) -> io::Result<()> {
-        sys::poll([Some((self.first.as_fd(), Interest::Readable))], -1).map(drop)
+        sys::poll([Some((self.first.as_fd(), Interest::Readable))], None).map(drop)
     }
 }

@@ -12,9 +12,14 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 pub(crate) const HASH_SEED: &str = "PYTHONHASHSEED";
+/// As much as a pipe holds.
 const PIECE: usize = 64 << 10;
+/// What an attempt writes is passed on together with what it writes within this time, or up to its end:
+/// telling the owner wakes several processes on the way.
+const GATHER: Duration = Duration::from_millis(10);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Why an attempt has no end.
@@ -117,7 +122,7 @@ fn run(
         }
         Some(fork) => {
             let turn = zygotes.fork(wire, world, attempt, fork, inside)?;
-            wire.tell(&Tell::Forked).map_err(|_| NotRun::Abandoned)?;
+            wire.put(&Tell::Forked);
             Running::Forked { zygotes, turn }
         }
     };
@@ -158,27 +163,42 @@ fn attend(
     let mut overrun = false;
     let mut over = false;
     let mut piece = vec![0; PIECE];
+    let mut looks_at = Instant::now() + GATHER;
     while !over || pipes.out.is_some() || pipes.err.is_some() {
+        let gathers = if over { Duration::ZERO } else { looks_at.saturating_duration_since(Instant::now()) };
+        let looks = gathers.is_zero();
+        if looks && !over {
+            wire.flush().map_err(|_| NotRun::Abandoned)?;
+        }
         let end = match &*running {
             Running::Own { end, .. } => end.as_fd(),
             Running::Forked { zygotes, turn } => zygotes.control(*turn),
         };
+        let patience = [(!looks).then_some(gathers), watched.map(|_| memory::LOOK)].into_iter().flatten().min();
         let ready = sys::poll(
             [
                 Some((wire.input.as_fd(), Interest::Readable)),
-                pipes.out.as_ref().map(|pipe| (pipe.as_fd(), Interest::Readable)),
-                pipes.err.as_ref().map(|pipe| (pipe.as_fd(), Interest::Readable)),
+                pipes.out.as_ref().filter(|_| looks).map(|pipe| (pipe.as_fd(), Interest::Readable)),
+                pipes.err.as_ref().filter(|_| looks).map(|pipe| (pipe.as_fd(), Interest::Readable)),
                 pipes.to_stdin.as_ref().map(|pipe| (pipe.as_fd(), Interest::Writable)),
                 (!over).then_some((end, Interest::Readable)),
             ],
-            if watched.is_some() { memory::LOOK_MS } else { -1 },
+            patience,
         )?;
         let [asked, wrote, complained, reads, ended] = ready;
+        let mut most = 0;
         if wrote {
-            pass_on(wire, &mut pipes.out, &mut piece, Tell::Output)?;
+            most = pass_on(wire, &mut pipes.out, &mut piece, Tell::Output)?;
         }
         if complained {
-            pass_on(wire, &mut pipes.err, &mut piece, Tell::Errors)?;
+            most = most.max(pass_on(wire, &mut pipes.err, &mut piece, Tell::Errors)?);
+        }
+        if (wrote || complained) && !over {
+            wire.flush().map_err(|_| NotRun::Abandoned)?;
+            // Who has filled a pipe waits.
+            if most < PIECE {
+                looks_at = Instant::now() + GATHER;
+            }
         }
         if reads {
             feed(&mut pipes);
@@ -213,18 +233,21 @@ fn kill(running: &mut Running<'_>) {
     }
 }
 
+/// Returns how much there was.
 fn pass_on(
     wire: &mut Wire,
     pipe: &mut Option<PipeReader>,
     piece: &mut [u8],
     tell: fn(Vec<u8>) -> Tell,
-) -> Result<(), NotRun> {
-    let Some(reader) = pipe else { return Ok(()) };
-    match reader.read(piece)? {
-        0 => *pipe = None,
-        length => wire.tell(&tell(piece[..length].to_vec())).map_err(|_| NotRun::Abandoned)?,
+) -> Result<usize, NotRun> {
+    let Some(reader) = pipe else { return Ok(0) };
+    let length = reader.read(piece)?;
+    if length == 0 {
+        *pipe = None;
+    } else {
+        wire.put(&tell(piece[..length].to_vec()));
     }
-    Ok(())
+    Ok(length)
 }
 
 /// A program that does not read its input is no error.

@@ -6,6 +6,7 @@ use flakefarm_nest::{Argument, Step};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -330,12 +331,13 @@ pub(crate) enum Interest {
     Writable,
 }
 
-/// Waits until one of `interests` can go on (or has ended), at most `timeout_ms` (-1: for ever).
+/// Waits until one of `interests` can go on (or has ended), with `patience` no longer than that.
 /// Says for each whether it can; `None` stands for nothing to wait for.
 pub(crate) fn poll<const N: usize>(
     interests: [Option<(BorrowedFd<'_>, Interest)>; N],
-    timeout_ms: i32,
+    patience: Option<Duration>,
 ) -> io::Result<[bool; N]> {
+    let timeout_ms = patience.map_or(-1, |patience| patience.as_micros().div_ceil(1000) as i32);
     let mut fds = interests.map(|interest| match interest {
         // A negative descriptor is skipped.
         None => libc::pollfd { fd: -1, events: 0, revents: 0 },

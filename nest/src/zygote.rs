@@ -238,7 +238,7 @@ fn listen(wire: &mut Wire, zygote: &mut Zygote, output: PipeReader) -> Result<Re
                 Some((zygote.control.as_fd(), Interest::Readable)),
                 output.as_ref().map(|pipe| (pipe.as_fd(), Interest::Readable)),
             ],
-            -1,
+            None,
         )?;
         let [asked, spoke, wrote] = ready;
         if wrote && let Some(pipe) = &mut output {

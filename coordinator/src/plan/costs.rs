@@ -6,7 +6,9 @@ use super::ledger::Ledger;
 use flakefarm_shared::{AttemptSpec, Scope, Selection, TestId};
 
 /// Shortest start of a sandbox that is believed, in seconds.
-const LEAST_OVERHEAD: f64 = 0.05;
+const LEAST_OVERHEAD: f64 = 0.005;
+/// Ended attempts beyond which costs are settled: the first ones also prepare what later ones find ready.
+pub(super) const SETTLED: usize = 200;
 /// What the start of a sandbox is taken to cost as long as none was measured.
 const GUESSED_OVERHEAD: f64 = 1.5;
 
@@ -71,6 +73,12 @@ impl<'a> Costs<'a> {
     /// Where durations come from.
     pub(super) fn known(&self) -> Known {
         self.known
+    }
+
+    /// Whether enough attempts have ended that what is foreseen of others will hold.
+    pub(super) fn are_settled(&self) -> bool {
+        let ended = |scope| self.ledger.attempt_seconds(scope).1;
+        [Scope::Test, Scope::File, Scope::Suite].into_iter().map(ended).sum::<u64>() >= SETTLED as u64
     }
 
     /// What an attempt on the whole suite costs, if one was measured.

@@ -11,7 +11,7 @@
 use super::alone::{self, Alone};
 use super::batch::Wanted;
 use super::chains::{self, Settled, Slot};
-use super::costs::Costs;
+use super::costs::{Costs, SETTLED};
 use super::history::History;
 use super::ledger::{Ledger, Seen, Standing};
 use super::panel;
@@ -264,7 +264,8 @@ fn estimate(jobs: &[PlannedJob], costs: &Costs<'_>, ledger: &Ledger) -> Estimate
 }
 
 /// Keeps jobs back that are planned better once more is known: what was never measured beyond two
-/// jobs per worker, and anything patient beyond what keeps a large farm busy.
+/// jobs per worker, anything patient beyond what keeps a large farm busy, and many attempts
+/// beyond four jobs per worker before costs are settled.
 fn hold_back(
     jobs: Vec<PlannedJob>,
     pressing: usize,
@@ -272,8 +273,9 @@ fn hold_back(
     workers: usize,
     costs: &Costs<'_>,
 ) -> Vec<PlannedJob> {
-    let busy = JOBS_UNDER_WAY.max(4 * workers);
+    let settled = costs.are_settled();
     let mut under_way = outstanding;
+    let mut attempts = 0;
     let mut now = Vec::new();
     for (place, job) in jobs.into_iter().enumerate() {
         let known = job.attempts.iter().all(|spec| costs.of(spec).is_some());
@@ -281,11 +283,14 @@ fn hold_back(
             2 * workers
         } else if place < pressing {
             usize::MAX
+        } else if settled || attempts < SETTLED {
+            JOBS_UNDER_WAY.max(4 * workers)
         } else {
-            busy
+            4 * workers
         };
         if under_way < room {
             under_way += 1;
+            attempts += job.attempts.len();
             now.push(job);
         } else if place >= pressing {
             break; // slots are filled in order

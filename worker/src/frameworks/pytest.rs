@@ -20,6 +20,7 @@ pub fn files() -> Vec<(String, &'static str)> {
         ("run.py", include_str!("plugin/run.py")),
         ("flakefarm_channel.py", include_str!("plugin/flakefarm_channel.py")),
         ("flakefarm_clock.py", include_str!("plugin/flakefarm_clock.py")),
+        ("flakefarm_descriptors.py", include_str!("plugin/flakefarm_descriptors.py")),
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
         ("flakefarm_forks.py", include_str!("plugin/flakefarm_forks.py")),
         ("flakefarm_parallel.py", include_str!("plugin/flakefarm_parallel.py")),

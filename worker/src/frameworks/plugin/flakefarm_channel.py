@@ -17,6 +17,11 @@ import sys
 PART = 500
 
 
+def line(event, encode=json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode):
+    """One event as it is written."""
+    return (encode(event) + "\n").encode("ascii")
+
+
 class Channel:
     """Writes result lines; only in the process that made it."""
 
@@ -34,7 +39,7 @@ class Channel:
         self._fstat = os.fstat
         self._select = select.select
         self._exit = os._exit
-        self._encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+        self._line = line
         self._again = (errno.EAGAIN, errno.EWOULDBLOCK)
 
     @classmethod
@@ -43,16 +48,17 @@ class Channel:
         sys.stdout.flush()
         fd = os.dup(1)
         os.dup2(2, 1)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.close(nothing)
+        read_nothing()
         return cls(fd)
 
     def send(self, event):
         """Writes one event. In a forked child it does nothing."""
+        self.write(self._line(event))
+
+    def write(self, data):
+        """Writes whole lines."""
         if self._getpid() != self._pid:
             return
-        data = (self._encode(event) + "\n").encode("ascii")
         for fd in self._fds:
             if self._is_ours(fd):
                 self._write_all(fd, data)
@@ -89,6 +95,13 @@ class Channel:
                 self._select([], [fd], [], 1.0)
                 continue
             view = view[written:]
+
+
+def read_nothing():
+    """Points stdin at nothing."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
 def _duplicate_above(fd, lowest):

@@ -3,11 +3,14 @@
 The one who asks sits at the other end of a socket (descriptor 3). It first sends, as a line of JSON, how
 to put down and take up the privilege to fork into other namespaces, and what an attempt must do there
 before it runs anything; then one byte per attempt, with the attempt's three standard streams and the
-namespaces made for it. Attempts read their request from stdin, as fresh ones do, so nothing of a project
-needs to know that it was forked.
+namespaces made for it. The attempt's request comes over its stdin, as that of a fresh one does.
+
+An attempt is given as little to do as can be: each page of memory that it writes to, and counting
+references writes, is copied for it, which costs more than what is done there. So what attempts with the
+same request have in common is done once, before the fork.
 
 What this hides from a test is told in docs/sandboxes.md. Where it would be more than that (threads,
-sockets, children from before the fork), the interpreter refuses.
+sockets, files, children from before the fork), the interpreter refuses.
 """
 
 import array
@@ -20,7 +23,8 @@ import socket
 import sys
 import threading
 
-from flakefarm_channel import Channel
+from flakefarm_channel import Channel, line, read_nothing
+from flakefarm_descriptors import Descriptors, Unfit, open_now
 
 CONTROL = 3
 STREAMS = 3
@@ -49,14 +53,14 @@ class Steps:
         self._call = call
         self._kept = []
         self._steps = [
-            (step["purpose"], step["needed"], step["number"], [self._lay_out(word) for word in step["arguments"]])
+            (step["purpose"], step["needed"], step["number"], padded([self._lay_out(word) for word in step["arguments"]]))
             for step in steps
         ]
         self._errno = ctypes.get_errno
         self._strerror = os.strerror
 
     def _lay_out(self, word):
-        """A number, or a function of the last descriptor."""
+        """A number, or `None` for the last descriptor."""
         if word == "descriptor":
             return None
         if "number" in word:
@@ -74,45 +78,58 @@ class Steps:
         """Takes every step; returns what has failed, or None."""
         descriptor = 0
         for purpose, needed, number, words in self._steps:
-            result = self._call(number, *[descriptor if word is None else word for word in words])
+            of_descriptor = None in words
+            if of_descriptor:
+                words = [descriptor if word is None else word for word in words]
+            result = self._call(number, *words)
             if result < 0 and needed:
                 return "failed to %s: %s" % (purpose, self._strerror(self._errno()))
-            if None not in words:
+            if not of_descriptor:
                 descriptor = result
         return None
 
 
+def padded(words):
+    return tuple(words) + (0,) * (WORDS - len(words))
+
+
 def system_call():
-    """`syscall` of the C library, which keeps hold of the interpreter while it runs."""
+    """`syscall` of the C library with its number and all six words, which keeps hold of the interpreter
+    while it runs."""
     function = ctypes.PyDLL(None, use_errno=True).syscall
+    function.argtypes = [ctypes.c_long] + [ctypes.c_ulong] * WORDS
     function.restype = ctypes.c_long
-
-    def call(number, *words):
-        padded = list(words) + [0] * (WORDS - len(words))
-        return function(ctypes.c_long(number), *[ctypes.c_ulong(word & (2**64 - 1)) for word in padded])
-
-    return call
+    return function
 
 
 class ForkServer:
     """Forks attempts out of one pytest session that has collected."""
 
-    def __init__(self, held):
+    def __init__(self, held, leave):
+        """`leave` ends an attempt with the exit code that it is given."""
         self.held = held
         self.recorder = None
+        self._leave = leave
+        self._ends_early = False
+        # The request of the last attempt, and the lines that all with it begin with.
+        self._request = None
+        self._opening = b""
+        self._before = open_now()
+        self._descriptors = None
         # Collecting may replace any of these.
         self._call = system_call()
         self._os = {
             name: getattr(os, name)
-            for name in ("_exit", "close", "dup2", "fork", "fstat", "listdir", "pipe", "read", "setsid", "strerror", "wait4", "write")
+            for name in ("_exit", "close", "fork", "pipe", "read", "setsid", "strerror", "wait4", "write")
         }
-        output = os.fstat(2)
-        self._output = (output.st_dev, output.st_ino)
-        self._control = socket.socket(fileno=CONTROL)
+        read_nothing()
+        # Without what Python's own class adds.
+        self._control = socket.SocketType(fileno=CONTROL)
         os.set_inheritable(CONTROL, False)
         birth = json.loads(self._line())
         self._setns = birth["setns"]
-        self._unset = birth["unset"]
+        for name in birth["unset"]:
+            os.environ.pop(name, None)
         self._steps = Steps(self._call, birth["steps"])
         self._take_up = Steps(self._call, birth["take_up"])
         self._put_down = Steps(self._call, birth["put_down"])
@@ -128,16 +145,31 @@ class ForkServer:
             def pytest_runtestloop(self, session):
                 server.serve(session)
 
+            @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+            def pytest_sessionfinish(self, session):
+                outcome = yield
+                if server._ends_early and outcome.excinfo is None:
+                    server.end(int(session.exitstatus))
+
         return Forking()
 
     def serve(self, session):
         """Returns in forked attempts only, each with its own selection in the session."""
-        reason = unfit()
-        if reason is not None:
-            self._refuse(reason)
-        capture = session.config.pluginmanager.getplugin("capturemanager")
+        config = session.config
+        capture = config.pluginmanager.getplugin("capturemanager")
         if capture is not None:
-            capture.stop_global_capturing()
+            # What was printed so far. It stays suspended, as it is while pytest is between two tests.
+            capture.read_global_capture()
+        try:
+            refuse_company()
+            self._descriptors = Descriptors(self._before)
+        except Unfit as reason:
+            self._refuse(str(reason))
+        self.recorder.settle(session)
+        deselection_is_heard = not only_of_pytest(config.hook.pytest_deselected)
+        # The rest of pytest's session would only tidy up what is thrown away.
+        self._ends_early = only_of_pytest(config.hook.pytest_unconfigure)
+        heard = [event for event in self.held.events if event["e"] not in ("missing", "collected")]
         gc.collect()
         gc.freeze()
         self._say("ready")
@@ -145,9 +177,23 @@ class ForkServer:
             attempt, fds = self._asked()
             if not attempt:
                 self._try(fds)
-            elif self._fork(fds[:STREAMS], fds[STREAMS:]):
+                continue
+            streams, namespaces = fds[:STREAMS], fds[STREAMS:]
+            request = self._until_end(streams[0])
+            if request != self._request:
+                self.held.events = list(heard)
+                self.recorder.adopt(json.loads(request.decode("utf-8")), session)
+                self._request, self._opening = request, b"".join(line(event) for event in self.held.events)
+                gc.freeze()
+            if self._fork(streams, namespaces):
                 break
-        self._become_attempt(session, capture, fds[:STREAMS])
+        self._become_attempt(streams)
+        if deselection_is_heard:
+            self.recorder.tell_deselected(session)
+
+    def end(self, code):
+        self.recorder.finished(code)
+        self._leave(code)
 
     def _refuse(self, reason):
         self._say("refused %s" % reason)
@@ -171,7 +217,7 @@ class ForkServer:
             except OSError as error:  # the first process of the namespaces has gone, say
                 failure = "failed to fork: %s" % error
             if attempt == 0:
-                failure = self._join(namespaces[1:]) or self._steps.take()
+                failure = self._join(namespaces[1:]) or self._steps.take() or self._renew(streams[-1])
                 if failure is not None:
                     self._os["write"](tell_trouble, failure.encode())
                     self._os["_exit"](1)
@@ -195,7 +241,7 @@ class ForkServer:
 
     def _join(self, namespaces):
         for namespace in namespaces:
-            if self._call(self._setns, namespace, 0) < 0:
+            if self._call(self._setns, *padded([namespace, 0])) < 0:
                 return "failed to join a namespace: %s" % self._os["strerror"](ctypes.get_errno())
         return None
 
@@ -211,29 +257,21 @@ class ForkServer:
         for fd in fds:
             self._os["close"](fd)
 
-    def _become_attempt(self, session, capture, streams):
+    def _renew(self, output):
+        try:
+            self._descriptors.renew(output)
+        except OSError as error:
+            return "failed to open the interpreter's files again: %s" % error
+        return None
+
+    def _become_attempt(self, streams):
         self._control.close()
         self._os["setsid"]()
         stdin, stdout, stderr = streams
-        # Wherever the interpreter's own output went, faulthandler's copy of it too, the attempt's goes now.
-        for name in self._os["listdir"]("/proc/self/fd"):
-            try:
-                found = self._os["fstat"](int(name))
-            except OSError:  # the directory's own
-                continue
-            if (found.st_dev, found.st_ino) == self._output:
-                self._os["dup2"](stderr, int(name), int(name) < 3)
-        self._os["close"](stderr)
-        text = self._until_end(stdin)
-        self._os["close"](stdin)
-        for name in self._unset:
-            os.environ.pop(name, None)
+        self._close([stdin, stderr])
         reseed()
-        request = json.loads(text.decode("utf-8"))
-        self.recorder.adopt(Channel(stdout), request, self.held.events, session)
-        if capture is not None:
-            capture.start_global_capturing()
-            capture.suspend_global_capture(in_=False)
+        self.recorder.channel = Channel(stdout)
+        self.recorder.channel.write(self._opening)
 
     def _line(self):
         line = b""
@@ -269,23 +307,27 @@ def exit_code(status):
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def unfit():
-    """Why attempts forked from this interpreter would not be what fresh ones are; None if they would."""
+def refuse_company():
+    """Raises `Unfit` if this process shares anything with others that attempts would share, too."""
     if len(os.listdir("/proc/self/task")) > 1:
         names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-        return "threads run after collection: %s" % (", ".join(names) or "not Python's own")
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink("/proc/self/fd/" + name)
-        except OSError:  # the directory's own
-            continue
-        if target.startswith("socket:") and int(name) != CONTROL:
-            return "a socket is open after collection (descriptor %s)" % name
+        raise Unfit("threads run after collection: %s" % (", ".join(names) or "not Python's own"))
     try:
         os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:
-        return None
-    return "child processes run after collection"
+        pass
+    else:
+        raise Unfit("child processes run after collection")
+    with open("/proc/self/maps") as maps:
+        for mapping in maps:
+            fields = mapping.split(None, 5)
+            if fields[1].startswith("rw") and fields[1].endswith("s"):
+                raise Unfit("memory is shared after collection: %s" % (fields[5:] or ["without a name"])[0].strip())
+
+
+def only_of_pytest(hook):
+    """Whether nobody but pytest itself implements the hook."""
+    return all(implementation.function.__module__.startswith("_pytest.") for implementation in hook.get_hookimpls())
 
 
 def reseed():

@@ -176,6 +176,8 @@ class Recorder:
         self.watcher = Watcher(root) if request.get("detail") == "state" else None
         self.files = None
         self.ids = {}
+        self.named = {}
+        self.everything = []
         self.missing = []
         self.position = -1
         self.running = None
@@ -221,9 +223,18 @@ class Recorder:
 
     def select_and_order(self, items):
         """Names the items, keeps the selected ones in the requested order, returns the others."""
+        self.name(items)
+        left_out = []
+        if self.selected is not None:
+            left_out = [item for item in items if self.ids[id(item)] not in self.selected]
+        items[:] = self.chosen()
+        return left_out
+
+    def name(self, items):
         self.ids = {}
+        self.named = {}
         used = {}
-        for item in items:
+        for place, item in enumerate(items):
             name = clean(item.nodeid)
             count = used.get(name, 0) + 1
             while count > 1 and "%s#%d" % (name, count) in used:
@@ -233,22 +244,23 @@ class Recorder:
                 name = "%s#%d" % (name, count)
                 used[name] = 1
             self.ids[id(item)] = name
-        chosen, left_out = list(items), []
-        if self.selected is not None:
-            chosen = [item for item in items if self.ids[id(item)] in self.selected]
-            left_out = [item for item in items if self.ids[id(item)] not in self.selected]
-            found = set(self.ids[id(item)] for item in chosen)
-            self.missing = sorted(self.selected - found)
+            self.named[name] = (place, item)
+
+    def chosen(self):
+        """The selected of the named items, in the requested order."""
+        selected = self.named if self.selected is None else self.selected
+        names = [name for name in selected if name in self.named]
+        if len(names) < len(selected):
+            self.missing = sorted(self.selected.difference(names))
         kind = self.order["kind"]
-        if kind == "reversed":
-            chosen.reverse()
-        elif kind == "shuffled":
+        if kind == "shuffled":
             seed = self.order["seed"]
-            chosen.sort(key=lambda item: shuffle_key(seed, self.ids[id(item)]))
-        elif kind == "listed":
-            chosen.sort(key=lambda item: self.listed.get(self.ids[id(item)], 0))
-        items[:] = chosen
-        return left_out
+            names.sort(key=lambda name: shuffle_key(seed, name))
+        elif kind == "listed" and self.listed:
+            names.sort(key=self.listed.get)
+        else:
+            names.sort(key=lambda name: self.named[name][0], reverse=kind == "reversed")
+        return [self.named[name][1] for name in names]
 
     def collected(self, items):
         tests = [self.id_of(item) for item in items]
@@ -266,21 +278,29 @@ class Recorder:
         tests = [{"fingerprint": fingerprint, "risks": risks} for fingerprint, risks in found]
         self.channel.send_list({"e": "sources"}, "tests", tests)
 
-    def adopt(self, channel, request, events, session):
-        """In an attempt forked after collection: tells what was heard until then over `channel`, and
-        goes on with the selection and order of `request`."""
-        self.channel = channel
-        for event in events:
-            if event["e"] not in ("missing", "collected"):
-                channel.send(event)
+    def settle(self, session):
+        """Before attempts are forked from `session`."""
+        # Kept, or who adopts a selection would let go of every item in it.
+        self.everything = session.items
+
+    def adopt(self, request, session):
+        """Goes on with the selection and order of `request`, which the session had not. What is left out is
+        not so much as looked at: there may be very many."""
         selected = request["tests"]
         self.selected = None if selected is None else set(selected)
         self.order = request["order"]
-        left_out = self.select_and_order(session.items)
-        if left_out:
-            session.config.hook.pytest_deselected(items=left_out)
+        self.missing = []
+        session.items = self.chosen()
         session.testscollected = len(session.items)
         self.collected(session.items)
+
+    def tell_deselected(self, session):
+        if len(session.items) < len(self.everything):
+            left_out = [item for item in self.everything if self.ids[id(item)] not in self.selected]
+            session.config.hook.pytest_deselected(items=left_out)
+
+    def finished(self, code):
+        self.channel.send({"e": "finish", "exit": code})
 
     def id_of(self, item):
         return self.ids.get(id(item)) or clean(item.nodeid)

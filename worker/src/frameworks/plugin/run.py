@@ -22,7 +22,7 @@ def main():
         from flakefarm_forks import ForkServer, Held
 
         channel = Held()
-        server = ForkServer(channel)
+        server = ForkServer(channel, leave)
     else:
         channel = Channel.take_over_stdout()
     root = os.getcwd()
@@ -67,7 +67,7 @@ def main():
         server.recorder = recorder
         plugins.append(server.plugin(pytest))
     code = _run(pytest, arguments, plugins)
-    recorder.channel.send({"e": "finish", "exit": code})
+    recorder.finished(code)
     return code
 
 
@@ -90,14 +90,16 @@ def _read_everything(fd):
         chunks.append(chunk)
 
 
-if __name__ == "__main__":
-    # A test's leftover threads and exit handlers must not keep a finished attempt waiting, and a
-    # test may have replaced any function: bind first.
-    exit_now = os._exit
-    status = main()
+def leave(status, exit_now=os._exit):
+    """Ends the process. A test's leftover threads and exit handlers must not keep a finished attempt
+    waiting, and a test may have replaced any function: what is used is bound before."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except Exception:  # closed or replaced by a test
             pass
     exit_now(status)
+
+
+if __name__ == "__main__":
+    leave(main())
