@@ -45,6 +45,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) scratch_bytes: u64,
     pub(crate) pids: u32,
     pub(crate) shared_network: bool,
+    /// How many capabilities the kernel knows.
+    pub(crate) capabilities: u64,
 }
 
 impl Plan<'_> {
@@ -119,7 +121,7 @@ impl Plan<'_> {
                 list.make(&format!("{layers}/tmp-work"), 0o755);
                 list.mount("overlay", "/tmp", "overlay", FRESH, &overlay("/tmp", "tmp", "tmp-work"));
                 // Mounted by another, so it cannot be taken away, but covered.
-                list.mount("tmpfs", LAYERS, "tmpfs", FRESH | libc::MS_RDONLY, "size=4k,mode=0555");
+                list.mount(EMPTY, LAYERS, "", libc::MS_BIND, "");
             }
         }
         match self.kind {
@@ -189,11 +191,9 @@ impl Plan<'_> {
     }
 
     fn give_up_privileges(&self, list: &mut List) {
-        // More than there are: a number that is no capability is refused.
         let kept = self.kept();
-        for capability in (0..64).filter(|capability| kept >> capability & 1 == 0) {
+        for capability in (0..self.capabilities).filter(|capability| kept >> capability & 1 == 0) {
             list.prctl("drop a capability", libc::PR_CAPBSET_DROP, capability);
-            list.optional_since(1);
         }
         list.drop_ambient();
         list.capabilities("drop capabilities", kept, kept, kept);
@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     fn plan(kind: Kind) -> Plan<'static> {
-        Plan { kind, tree: "/tree", scratch_bytes: 1, pids: 2, shared_network: false }
+        Plan { kind, tree: "/tree", scratch_bytes: 1, pids: 2, shared_network: false, capabilities: 41 }
     }
 
     #[test]

@@ -26,10 +26,10 @@ pub enum Ask {
     SetUp(SetUp),
     /// A piece of the standard input of the next attempt.
     Input(Vec<u8>),
-    /// Start an attempt.
+    /// Start an attempt; while another runs, as soon as that has ended.
     Start(Box<Attempt>),
-    /// End every process of the running attempt.
-    Kill,
+    /// End every process of the attempt that was asked for as the n-th, from 1, if it runs.
+    Kill(u32),
 }
 
 /// What a nest tells its owner.
@@ -196,7 +196,7 @@ impl Ask {
             Ask::SetUp(set_up) => frame(b'S', &json(set_up)),
             Ask::Input(bytes) => frame(b'I', bytes),
             Ask::Start(attempt) => frame(b'A', &json(attempt)),
-            Ask::Kill => frame(b'K', &[]),
+            Ask::Kill(number) => frame(b'K', &number.to_be_bytes()),
         }
     }
 
@@ -205,7 +205,9 @@ impl Ask {
             b'S' => Ask::SetUp(parsed(&payload)?),
             b'I' => Ask::Input(payload),
             b'A' => Ask::Start(parsed(&payload)?),
-            b'K' => Ask::Kill,
+            b'K' => Ask::Kill(u32::from_be_bytes(
+                payload.try_into().map_err(|_| BrokenFrame("it kills what has no number".to_owned()))?,
+            )),
             other => return Err(unknown(other)),
         })
     }
@@ -350,7 +352,7 @@ mod tests {
                 memory_bytes: 3,
                 fork: Some(Fork { argv: Vec::new(), input: "{}".to_owned(), hash_seeds: vec![1, 2] }),
             })),
-            Ask::Kill,
+            Ask::Kill(7),
         ];
         let mut stream: &[u8] = &asked.iter().flat_map(Ask::to_frame).collect::<Vec<u8>>();
         let mut heard = Vec::new();

@@ -13,64 +13,26 @@ mod nursery;
 mod serve;
 mod sys;
 mod tree;
+mod wire;
 mod zygote;
 
 use cell::USER;
-use flakefarm_nest::{Ask, Ground, SetUp, Tell};
-use std::fs::{self, File};
+use flakefarm_nest::{Ground, SetUp, Tell};
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use sys::Side;
+use wire::Wire;
 
 /// Of a host's root: what attempts are outside, an ordinary user that owns nothing.
 const NOBODY: u32 = 65_534;
 
-/// The two ends of the wire. What is asked is read unbuffered, so that polling tells of all of it.
-#[derive(Debug)]
-pub(crate) struct Wire {
-    pub(crate) input: File,
-    output: File,
-    put: Vec<u8>,
-}
-
-impl Wire {
-    /// Has it told together with what follows.
-    pub(crate) fn put(&mut self, tell: &Tell) {
-        self.put.extend(tell.to_frame());
-    }
-
-    /// Tells what was put, if anything was.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        if !self.put.is_empty() {
-            self.output.write_all(&self.put)?;
-            self.put.clear();
-        }
-        Ok(())
-    }
-
-    pub(crate) fn tell(&mut self, tell: &Tell) -> io::Result<()> {
-        self.put(tell);
-        self.flush()
-    }
-}
-
 fn main() {
-    let wire = io::stdin().as_fd().try_clone_to_owned().and_then(|input| {
-        let output = io::stdout().as_fd().try_clone_to_owned()?.into();
-        Ok(Wire { input: input.into(), output, put: Vec::new() })
-    });
-    let code = match wire {
-        Ok(mut wire) => match Ask::read(&mut wire.input) {
-            Ok(Some(Ask::SetUp(set_up))) => move_in(wire, &set_up),
-            Ok(Some(Ask::Input(_) | Ask::Start(_) | Ask::Kill)) => {
-                complain("it was asked before it was set up")
-            }
-            Ok(None) => 0,
-            Err(error) => complain(&error.to_string()),
-        },
+    let wire = Wire::of_standard_streams().and_then(|mut wire| Ok((wire.set_up()?, wire)));
+    sys::exit_now(match wire {
+        Ok((Some(set_up), wire)) => move_in(wire, &set_up),
+        Ok((None, _)) => 0,
         Err(error) => complain(&error.to_string()),
-    };
-    sys::exit_now(code);
+    });
 }
 
 fn complain(what: &str) -> i32 {

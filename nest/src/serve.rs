@@ -1,13 +1,13 @@
 //! Serving: one attempt after the other, from its start to the end of its last process. What it
 //! writes is passed on as it comes; nothing is kept of one attempt for the next but the zygotes.
 
-use crate::Wire;
 use crate::cell::{Kind, Plan};
 use crate::memory::{self, Keeper};
 use crate::nursery::Nursery;
 use crate::sys::{self, Interest, Prepared, Program, Side};
+use crate::wire::{Heard, Wire};
 use crate::zygote::Zygotes;
-use flakefarm_nest::{Ask, Attempt, Ended, HOME, SetUp, Tell};
+use flakefarm_nest::{Attempt, Ended, HOME, SetUp, Tell};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -45,6 +45,7 @@ pub(crate) struct World {
     pub(crate) tree: &'static str,
     pub(crate) shared_network: bool,
     keeper: Option<Keeper>,
+    capabilities: u64,
 }
 
 impl World {
@@ -55,36 +56,27 @@ impl World {
             scratch_bytes: attempt.scratch_bytes,
             pids: attempt.pids,
             shared_network: self.shared_network,
+            capabilities: self.capabilities,
         }
     }
 }
 
 /// Serves until the owner goes. Returns the exit code of the process.
 pub(crate) fn serve(mut wire: Wire, set_up: &SetUp, tree: &'static str, keeper: Option<Keeper>) -> i32 {
-    let world = World { tree, shared_network: set_up.shared_network, keeper };
+    let capabilities = sys::capabilities();
+    let world = World { tree, shared_network: set_up.shared_network, keeper, capabilities };
     let mut zygotes = Zygotes::default();
-    let mut input = Vec::new();
     if wire.tell(&Tell::Ready).is_err() {
         return 0;
     }
     loop {
-        let tell = match Ask::read(&mut wire.input) {
-            Ok(Some(Ask::Input(piece))) => {
-                input.extend(piece);
-                continue;
-            }
-            Ok(Some(Ask::Start(attempt))) => {
-                let input = std::mem::take(&mut input);
-                match run(&mut wire, &world, &mut zygotes, &attempt, input) {
-                    Ok(ended) => Tell::Ended(ended),
-                    Err(NotRun::Failed(why)) => Tell::Failed(why),
-                    Err(NotRun::NotForked(why)) => Tell::NotForked(why),
-                    Err(NotRun::Abandoned) => return 0,
-                }
-            }
-            // It crossed the attempt's end on its way.
-            Ok(Some(Ask::Kill)) => continue,
-            Ok(Some(Ask::SetUp(_))) => Tell::Failed("it is set up already".to_owned()),
+        let tell = match wire.next_attempt() {
+            Ok(Some((attempt, input))) => match run(&mut wire, &world, &mut zygotes, &attempt, input) {
+                Ok(ended) => Tell::Ended(ended),
+                Err(NotRun::Failed(why)) => Tell::Failed(why),
+                Err(NotRun::NotForked(why)) => Tell::NotForked(why),
+                Err(NotRun::Abandoned) => return 0,
+            },
             Ok(None) => return 0,
             Err(error) => Tell::Failed(error.to_string()),
         };
@@ -174,10 +166,11 @@ fn attend(
             Running::Own { end, .. } => end.as_fd(),
             Running::Forked { zygotes, turn } => zygotes.control(*turn),
         };
-        let patience = [(!looks).then_some(gathers), watched.map(|_| memory::LOOK)].into_iter().flatten().min();
+        let patience =
+            [(!looks).then_some(gathers), watched.map(|_| memory::LOOK)].into_iter().flatten().min();
         let ready = sys::poll(
             [
-                Some((wire.input.as_fd(), Interest::Readable)),
+                Some((wire.asked(), Interest::Readable)),
                 pipes.out.as_ref().filter(|_| looks).map(|pipe| (pipe.as_fd(), Interest::Readable)),
                 pipes.err.as_ref().filter(|_| looks).map(|pipe| (pipe.as_fd(), Interest::Readable)),
                 pipes.to_stdin.as_ref().map(|pipe| (pipe.as_fd(), Interest::Writable)),
@@ -211,12 +204,10 @@ fn attend(
             }
         }
         if asked {
-            match Ask::read(&mut wire.input)? {
-                Some(Ask::Kill) => kill(running),
-                Some(Ask::SetUp(_) | Ask::Input(_) | Ask::Start(_)) => {
-                    return Err(NotRun::Failed("it was asked for a second attempt at once".to_owned()));
-                }
-                None => return Err(NotRun::Abandoned),
+            match wire.hear()? {
+                Heard::Nothing => {}
+                Heard::Kill => kill(running),
+                Heard::Gone => return Err(NotRun::Abandoned),
             }
         }
         if let (Some(limit), Running::Own { first, .. }, false) = (watched, &running, over) {

@@ -222,6 +222,12 @@ pub(crate) fn prctl(option: i32, argument: u64) -> io::Result<()> {
     checked(unsafe { libc::prctl(option, argument, 0, 0, 0) }.into()).map(drop)
 }
 
+/// How many capabilities the kernel knows.
+pub(crate) fn capabilities() -> u64 {
+    let known = |capability: &u64| prctl(libc::PR_CAPBSET_READ, *capability).is_ok();
+    (0..64).take_while(known).count() as u64
+}
+
 /// Installs a packed filter for this process and what it starts. Needs no-new-privileges.
 pub(crate) fn install_filter(packed: &[u8]) -> io::Result<()> {
     let program = libc::sock_fprog {

@@ -2,12 +2,12 @@
 //! its own, keeps what importing and collecting has left there, and forks into fresh cells when asked.
 //! A zygote runs the project's code, so it is believed in nothing but its own attempts.
 
-use crate::Wire;
 use crate::cell::{self, Kind};
 use crate::nursery::{Cell, Cells, Nursery};
 use crate::serve::{self, HASH_SEED, NotRun, World};
 use crate::sys::{self, Interest, Prepared};
-use flakefarm_nest::{Ask, Attempt, Birth, Fork};
+use crate::wire::{Heard, Wire};
+use flakefarm_nest::{Attempt, Birth, Fork};
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -234,7 +234,7 @@ fn listen(wire: &mut Wire, zygote: &mut Zygote, output: PipeReader) -> Result<Re
     loop {
         let ready = sys::poll(
             [
-                Some((wire.input.as_fd(), Interest::Readable)),
+                Some((wire.asked(), Interest::Readable)),
                 Some((zygote.control.as_fd(), Interest::Readable)),
                 output.as_ref().map(|pipe| (pipe.as_fd(), Interest::Readable)),
             ],
@@ -249,12 +249,10 @@ fn listen(wire: &mut Wire, zygote: &mut Zygote, output: PipeReader) -> Result<Re
             complaint.drain(..complaint.len().saturating_sub(COMPLAINT));
         }
         if asked {
-            match Ask::read(&mut wire.input)? {
-                Some(Ask::Kill) => return Ok(Err("it was ended while it prepared itself".to_owned())),
-                Some(Ask::SetUp(_) | Ask::Input(_) | Ask::Start(_)) => {
-                    return Err(NotRun::Failed("it was asked for a second attempt at once".to_owned()));
-                }
-                None => return Err(NotRun::Abandoned),
+            match wire.hear()? {
+                Heard::Nothing => {}
+                Heard::Kill => return Ok(Err("it was ended while it prepared itself".to_owned())),
+                Heard::Gone => return Err(NotRun::Abandoned),
             }
         }
         if spoke {

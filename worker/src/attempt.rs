@@ -4,8 +4,8 @@ use crate::conditions::{self, Surroundings};
 use crate::frameworks::pytest::{self, AttemptReader, AttemptReading, ExitSeen, RunRequest};
 use crate::sandbox::{JobSandbox, Preparation, SandboxRequest, Started};
 use flakefarm_shared::{
-    AttemptEnd, AttemptId, AttemptSpec, Detail, InfraError, Limits, Order, ProjectSpec, SandboxLevel,
-    Selection, SweepId, WorkerId, World,
+    AttemptEnd, AttemptId, AttemptSpec, Detail, InfraError, JobId, Limits, Order, ProjectSpec, SandboxLevel,
+    Selection, SweepId, TestId, WorkerId, World,
 };
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -58,23 +58,70 @@ pub(crate) async fn list(
     attempt: AttemptId,
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
-    watch(setting, attempt, RunRequest::List, setting.sandbox.own_level(), stop).await
+    let planned = plan(setting, attempt, RunRequest::List, setting.sandbox.own_level());
+    watch(setting, planned, None, stop).await
 }
 
-/// Runs one attempt in a fresh sandbox.
+/// Runs one attempt in a fresh sandbox; `next` is the one after it.
 pub(crate) async fn run(
     setting: &AttemptSetting<'_>,
-    attempt: AttemptId,
+    job: JobId,
     spec: &AttemptSpec,
+    next: Option<&AttemptSpec>,
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
+    let planned = |spec| plan_run(setting, job, spec);
+    watch(setting, planned(spec), next.map(planned), stop).await
+}
+
+/// An attempt that is to be run.
+#[derive(Debug)]
+struct Planned<'a> {
+    request: SandboxRequest,
+    level: SandboxLevel,
+    /// How to prepare an interpreter that it can be forked from.
+    preparation: Option<Preparation>,
+    expected: Option<&'a [TestId]>,
+    world: World,
+}
+
+fn plan_run<'a>(setting: &AttemptSetting<'_>, job: JobId, spec: &'a AttemptSpec) -> Planned<'a> {
     let expected = match &spec.tests {
         Selection::All => None,
         Selection::Only(tests) => Some(tests.as_slice()),
     };
     let world = if spec.world.is_plain() { setting.under } else { spec.world };
     let request = RunRequest::Run { tests: expected, order: spec.order, detail: spec.detail, world };
-    watch(setting, attempt, request, spec.level, stop).await
+    plan(setting, AttemptId { job, index: spec.index }, request, spec.level)
+}
+
+fn plan<'a>(
+    setting: &AttemptSetting<'_>,
+    attempt: AttemptId,
+    request: RunRequest<'a>,
+    level: SandboxLevel,
+) -> Planned<'a> {
+    let (expected, world) = match request {
+        RunRequest::List => (None, World::Plain),
+        RunRequest::Run { tests, world, .. } => (tests, world),
+    };
+    let Surroundings { limits, variables, user } = conditions::surroundings(setting.project, world);
+    let preparation = (level == SandboxLevel::Forked && forks(&request)).then(|| Preparation {
+        argv: pytest::fork_server(setting.project),
+        input: pytest::fork_server_request(setting.project),
+    });
+    let request = SandboxRequest {
+        image: setting.image.to_owned(),
+        argv: pytest::argv(setting.project),
+        stdin: pytest::request(setting.project, &request),
+        variables,
+        user,
+        limits,
+        attempt,
+        sweep: setting.sweep,
+        worker: setting.worker.clone(),
+    };
+    Planned { request, level, preparation, expected, world }
 }
 
 /// Whether an interpreter that was prepared beforehand can give what is asked for.
@@ -89,38 +136,24 @@ fn forks(request: &RunRequest<'_>) -> bool {
 
 async fn watch(
     setting: &AttemptSetting<'_>,
-    attempt: AttemptId,
-    request: RunRequest<'_>,
-    level: SandboxLevel,
+    planned: Planned<'_>,
+    next: Option<Planned<'_>>,
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
-    let (expected, world) = match request {
-        RunRequest::List => (None, World::Plain),
-        RunRequest::Run { tests, world, .. } => (tests, world),
-    };
+    let Planned { request, level, preparation, expected, world } = planned;
     let mut reader = AttemptReader::new(expected);
     if let Some(why) = conditions::not_given(level, world) {
         let reading = reader.conclude_not_given(why);
         return Ok(Watched { reading, stray_output: String::new(), level, instead: None });
     }
-    let Surroundings { limits, variables, user } = conditions::surroundings(setting.project, world);
-    let sandbox_request = SandboxRequest {
-        image: setting.image.to_owned(),
-        argv: pytest::argv(setting.project),
-        stdin: pytest::request(setting.project, &request),
-        variables,
-        user,
-        limits: limits.clone(),
-        attempt,
-        sweep: setting.sweep,
-        worker: setting.worker.clone(),
-    };
-    let preparation = (level == SandboxLevel::Forked && forks(&request)).then(|| Preparation {
-        argv: pytest::fork_server(setting.project),
-        input: pytest::fork_server_request(setting.project),
-    });
+    let limits = request.limits.clone();
     let Started { mut running, level, instead } =
-        setting.sandbox.start(sandbox_request, level, preparation.as_ref()).await?;
+        setting.sandbox.start(request, level, preparation.as_ref()).await?;
+    if let Some(next) = next
+        && conditions::not_given(next.level, next.world).is_none()
+    {
+        setting.sandbox.announce(&mut running, &next.request, next.level, next.preparation.as_ref()).await;
+    }
     let begun = Instant::now();
     let mut exceeded = None;
     loop {

@@ -160,8 +160,8 @@ async fn attempt_all(
             progress.total.store(u32::try_from(attempts.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
             progress.say("running");
             let mut errors_in_a_row = 0;
-            for attempt in attempts {
-                let record = run(bench, &setting, &spec, attempt, stop).await?;
+            for (place, attempt) in attempts.iter().enumerate() {
+                let record = run(bench, &setting, &spec, attempt, attempts.get(place + 1), stop).await?;
                 errors_in_a_row =
                     if attempt::is_infrastructure(&record.end) { errors_in_a_row + 1 } else { 0 };
                 if let (AttemptEnd::Infrastructure(error), INFRASTRUCTURE_ERRORS_IN_A_ROW) =
@@ -278,14 +278,14 @@ async fn run(
     setting: &AttemptSetting<'_>,
     spec: &JobSpec,
     attempt: &AttemptSpec,
+    next: Option<&AttemptSpec>,
     stop: &CancellationToken,
 ) -> Result<AttemptRecord, Stop> {
     let counted = Running::enter(&bench.running);
     let started_at = now_micros();
     let begun = Instant::now();
     let stolen_before = machine::stolen_us();
-    let watched =
-        attempt::run(setting, AttemptId { job: spec.id, index: attempt.index }, attempt, stop).await;
+    let watched = attempt::run(setting, spec.id, attempt, next, stop).await;
     let mut record = AttemptRecord {
         started_at,
         wall_us: micros(begun.elapsed()),

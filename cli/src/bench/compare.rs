@@ -89,8 +89,10 @@ async fn slot(stage: &Stage<'_>, way: Way, effort: Effort, cpu: &Cpu) -> Result<
     let begun = Instant::now();
     let lane = async || {
         let mut ran: Vec<Ran> = Vec::new();
-        while begun.elapsed() < effort.slot {
-            ran.push(stage.run(way).await?);
+        let mut turn = Some(stage.number());
+        while let Some(number) = turn {
+            turn = (begun.elapsed() < effort.slot).then(|| stage.number());
+            ran.push(stage.run_in_turn(way, number, turn).await?);
         }
         Ok::<_, String>(ran)
     };

@@ -199,9 +199,19 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Runs one attempt, or a batch where the way has batches. The error is why this way cannot be
-    /// gone here.
+    /// A number for an attempt.
+    pub(crate) fn number(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Runs one attempt that nothing is to follow. See [`Stage::run_in_turn`].
     pub(crate) async fn run(&self, way: Way) -> Result<Ran, String> {
+        self.run_in_turn(way, self.number(), None).await
+    }
+
+    /// Runs the attempt of this number, or a batch where the way has batches, that the one numbered `next`
+    /// is to follow. The error is why this way cannot be gone here.
+    pub(crate) async fn run_in_turn(&self, way: Way, number: u32, next: Option<u32>) -> Result<Ran, String> {
         let begun = Instant::now();
         let one = |()| Ran { attempts: 1, seconds: Some(begun.elapsed().as_secs_f64()) };
         let batch = |()| Ran { attempts: BATCH, seconds: None };
@@ -229,7 +239,7 @@ impl<'a> Stage<'a> {
                 command.env("PYTHONPATH", self.plugins.path()).env("REPETITIONS", BATCH.to_string());
                 checked(command).await.map(batch)
             }
-            Way::Level(level) => self.attempt(level).await.map(one),
+            Way::Level(level) => self.attempt(level, number, next).await.map(one),
         }
     }
 
@@ -261,7 +271,7 @@ impl<'a> Stage<'a> {
     }
 
     /// One attempt as a job would make it, results read to their end.
-    async fn attempt(&self, level: SandboxLevel) -> Result<(), String> {
+    async fn attempt(&self, level: SandboxLevel, number: u32, next: Option<u32>) -> Result<(), String> {
         let (sandbox, image) = match level {
             SandboxLevel::Container | SandboxLevel::Nested | SandboxLevel::Forked => {
                 (&self.docker, &self.image)
@@ -300,11 +310,10 @@ impl<'a> Stage<'a> {
             argv: pytest::fork_server(&self.project),
             input: pytest::fork_server_request(&self.project),
         });
-        let index = self.next.fetch_add(1, Ordering::Relaxed);
-        let request = SandboxRequest {
+        let request = |index| SandboxRequest {
             image: image.clone(),
-            argv,
-            stdin,
+            argv: argv.clone(),
+            stdin: stdin.clone(),
             variables: self.project.variables.clone(),
             user: USER,
             limits: self.project.limits.clone(),
@@ -312,12 +321,17 @@ impl<'a> Stage<'a> {
             sweep: self.sweep,
             worker: self.worker.clone(),
         };
-        let started =
-            sandbox.start(request, level, preparation.as_ref()).await.map_err(|error| error.to_string())?;
+        let started = sandbox
+            .start(request(number), level, preparation.as_ref())
+            .await
+            .map_err(|error| error.to_string())?;
         if started.level != level {
             return Err(started.instead.unwrap_or_else(|| format!("{} took its place", started.level)));
         }
         let mut running = started.running;
+        if let Some(next) = next {
+            sandbox.announce(&mut running, &request(next), level, preparation.as_ref()).await;
+        }
         let mut last = Vec::new();
         while let Some(line) = running.next_line().await {
             last = line;
@@ -363,7 +377,7 @@ pub(crate) async fn pool_latencies(stage: &Stage<'_>, sandbox: &DockerSandbox, c
         }
         // What made the last one is still busy for a moment.
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let index = stage.next.fetch_add(1, Ordering::Relaxed);
+        let index = stage.number();
         let request = SandboxRequest {
             image: stage.image.clone(),
             argv: vec!["echo".to_owned(), "first".to_owned()],

@@ -35,13 +35,18 @@ for name, source in json.load(sys.stdin):
 import flakefarm_forks
 
 class Server(flakefarm_forks.ForkServer):
-    def _become_attempt(self, session, capture, streams):
+    def _settle(self, session):
+        pass
+
+    def _adopt(self, session, streams):
+        pass
+
+    def _become_attempt(self, session, streams):
         self._control.close()
         os.setsid()
         for fd, target in zip(streams, range(3)):
             os.dup2(fd, target)
         os.closerange(3, 64)
-        os.environ.pop("PYTHONHASHSEED")
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         line = b""
         while not line.endswith(b"\n"):
@@ -54,7 +59,7 @@ class Server(flakefarm_forks.ForkServer):
             os._exit(127)
 
 plugins = types.SimpleNamespace(getplugin=lambda name: None)
-Server(flakefarm_forks.Held()).serve(types.SimpleNamespace(config=types.SimpleNamespace(pluginmanager=plugins)))
+Server(flakefarm_forks.Held(), os._exit).serve(types.SimpleNamespace(config=types.SimpleNamespace(pluginmanager=plugins)))
 "#;
 
 impl Level {
@@ -131,7 +136,9 @@ fn fork_server() -> Preparation {
     let modules: Vec<(String, &str)> = pytest::files()
         .into_iter()
         .filter_map(|(name, source)| Some((name.strip_suffix(".py")?.to_owned(), source)))
-        .filter(|(name, _)| ["flakefarm_channel", "flakefarm_forks"].contains(&name.as_str()))
+        .filter(|(name, _)| {
+            ["flakefarm_channel", "flakefarm_descriptors", "flakefarm_forks"].contains(&name.as_str())
+        })
         .collect();
     Preparation {
         argv: ["python3", "-c", FORK_SERVER].map(str::to_owned).to_vec(),

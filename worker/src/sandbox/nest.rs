@@ -10,14 +10,15 @@ pub(crate) use container::{Outer, Use};
 pub use host::LocalSandbox;
 pub(crate) use host::{Place, interpreter};
 pub use running::RunningNested;
-pub(crate) use running::{Asked, GiveBack, Idle};
+pub(crate) use running::{Asked, Home, Idle};
 
 use super::SandboxRequest;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use flakefarm_nest::{Ask, Attempt, Fork, SetUp, Tell, Tellings};
-use flakefarm_shared::{Digest, InfraError, InfraStage};
+use flakefarm_shared::{AttemptId, Digest, InfraError, InfraStage, Limits};
 use futures::{Stream, StreamExt};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -58,12 +59,33 @@ enum Carrier {
     },
 }
 
+/// What an attempt needs of a nest that was not opened for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    image: String,
+    limits: Limits,
+    used_for: Use,
+    /// Interpreters are prepared with them.
+    variables: BTreeMap<String, String>,
+}
+
+impl Key {
+    pub(crate) fn of(request: &SandboxRequest, used_for: Use) -> Self {
+        let (image, limits) = (request.image.clone(), request.limits.clone());
+        Self { image, limits, used_for, variables: request.variables.clone() }
+    }
+}
+
 /// A nest that is set up. Dropped, it goes with everything in it.
 pub(crate) struct Nest {
     carrier: Carrier,
     tellings: Tellings,
     aside: Vec<u8>,
     piece: Vec<u8>,
+    /// Attempts that it was asked for.
+    asked: u32,
+    /// The last of them, if nobody has started it yet.
+    announced: Option<AttemptId>,
 }
 
 impl std::fmt::Debug for Nest {
@@ -89,12 +111,19 @@ impl From<InfraError> for NotStarted {
 
 impl Nest {
     fn over(carrier: Carrier) -> Self {
-        Self { carrier, tellings: Tellings::default(), aside: Vec::new(), piece: vec![0; 64 << 10] }
+        Self {
+            carrier,
+            tellings: Tellings::default(),
+            aside: Vec::new(),
+            piece: vec![0; 64 << 10],
+            asked: 0,
+            announced: None,
+        }
     }
 
     /// Has the nest set its world up.
     async fn set_up(&mut self, set_up: SetUp) -> Result<(), NotStarted> {
-        self.ask(&Ask::SetUp(set_up)).await?;
+        self.ask(&[Ask::SetUp(set_up)]).await?;
         let told = tokio::time::timeout(OPENING, self.hear()).await;
         match told {
             Ok(Ok(Tell::Ready)) => Ok(()),
@@ -105,16 +134,43 @@ impl Nest {
         }
     }
 
-    /// Asks for an attempt. What follows is heard from [`Nest::hear`].
+    /// Asks for an attempt, unless it was announced. What follows is heard from [`Nest::hear`]. Returns its
+    /// number.
     async fn start(
         &mut self,
         request: &SandboxRequest,
         fork: Option<&Preparation>,
-    ) -> Result<(), InfraError> {
-        for piece in request.stdin.chunks(PIECE) {
-            self.ask(&Ask::Input(piece.to_vec())).await?;
+    ) -> Result<u32, InfraError> {
+        if self.announced.take() != Some(request.attempt) {
+            self.ask_for(request, fork).await?;
         }
-        let attempt = Attempt {
+        Ok(self.asked)
+    }
+
+    /// Asks for the attempt that is to follow the running one.
+    async fn announce(
+        &mut self,
+        request: &SandboxRequest,
+        fork: Option<&Preparation>,
+    ) -> Result<(), InfraError> {
+        self.ask_for(request, fork).await?;
+        self.announced = Some(request.attempt);
+        Ok(())
+    }
+
+    /// The attempt that it was asked for ahead.
+    pub(crate) fn announced(&self) -> Option<AttemptId> {
+        self.announced
+    }
+
+    async fn ask_for(
+        &mut self,
+        request: &SandboxRequest,
+        fork: Option<&Preparation>,
+    ) -> Result<(), InfraError> {
+        let mut asks: Vec<Ask> =
+            request.stdin.chunks(PIECE).map(|piece| Ask::Input(piece.to_vec())).collect();
+        asks.push(Ask::Start(Box::new(Attempt {
             argv: request.argv.clone(),
             variables: request.variables.clone(),
             scratch_bytes: request.limits.scratch_bytes,
@@ -125,14 +181,17 @@ impl Nest {
                 input: preparation.input.clone(),
                 hash_seeds: hash_seeds(request),
             }),
-        };
-        self.ask(&Ask::Start(Box::new(attempt))).await
+        })));
+        self.asked += 1;
+        self.ask(&asks).await
     }
 
-    async fn ask(&mut self, ask: &Ask) -> Result<(), InfraError> {
+    /// In one piece: each wakes several processes on its way.
+    async fn ask(&mut self, asks: &[Ask]) -> Result<(), InfraError> {
+        let frames: Vec<u8> = asks.iter().flat_map(Ask::to_frame).collect();
         let (Carrier::Container { input, .. } | Carrier::Host { input, .. }) = &mut self.carrier;
         let sent = async {
-            input.write_all(&ask.to_frame()).await?;
+            input.write_all(&frames).await?;
             input.flush().await
         };
         sent.await.map_err(|error| lost(&format!("lost a nest while asking it: {error}")))

@@ -1,11 +1,10 @@
 //! The sandboxes of one job. Attempts of the nested levels share an outer wall, which lives as long as
 //! the job; where a level cannot be had, the next stricter one takes its place and says why.
 
-use super::nest::{Asked, GiveBack, Idle, Nest, NotStarted, Preparation, RunningNested, Use};
+use super::nest::{Asked, Home, Idle, Key, Nest, NotStarted, Preparation, RunningNested, Use};
 use super::{DockerSandbox, LocalSandbox, RunningSandbox, Sandbox, SandboxRequest};
 use crate::conditions::USER;
-use flakefarm_shared::{InfraError, InfraStage, Limits, SandboxLevel};
-use std::collections::BTreeMap;
+use flakefarm_shared::{AttemptId, InfraError, InfraStage, Limits, SandboxLevel};
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 
@@ -13,26 +12,9 @@ use std::sync::{Arc, Mutex};
 #[derive(Debug)]
 pub struct JobSandbox {
     sandbox: Sandbox,
-    idle: Idle<Key>,
+    idle: Idle,
     not_forked: Mutex<Option<String>>,
     not_nested: Mutex<Option<String>>,
-}
-
-/// What an attempt needs of a nest that it did not open itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Key {
-    image: String,
-    limits: Limits,
-    used_for: Use,
-    /// Interpreters are prepared with them.
-    variables: BTreeMap<String, String>,
-}
-
-impl Key {
-    fn of(request: &SandboxRequest, used_for: Use) -> Self {
-        let (image, limits) = (request.image.clone(), request.limits.clone());
-        Self { image, limits, used_for, variables: request.variables.clone() }
-    }
 }
 
 /// A sandbox that was started.
@@ -94,6 +76,29 @@ impl JobSandbox {
         }
     }
 
+    /// Says which attempt [`JobSandbox::start`] will be asked for after `running` has ended. Where both can
+    /// share an outer wall it then starts without delay, each in a cell of its own as ever. An attempt that
+    /// is announced and never started ends with the job.
+    pub async fn announce(
+        &self,
+        running: &mut RunningSandbox,
+        request: &SandboxRequest,
+        level: SandboxLevel,
+        preparation: Option<&Preparation>,
+    ) {
+        let preparation = preparation.filter(|_| level == SandboxLevel::Forked);
+        let is_nested = match level {
+            SandboxLevel::Nested | SandboxLevel::Forked => request.user == USER,
+            SandboxLevel::Host => true,
+            SandboxLevel::Container | SandboxLevel::Process => false,
+        };
+        if let RunningSandbox::Nested(nested) = running
+            && is_nested
+        {
+            nested.announce(&Key::of(request, used_for(preparation)), request, preparation).await;
+        }
+    }
+
     async fn start_nested(
         &self,
         docker: &DockerSandbox,
@@ -138,9 +143,9 @@ impl JobSandbox {
         request: &SandboxRequest,
         preparation: Option<&Preparation>,
     ) -> Result<Result<RunningSandbox, String>, InfraError> {
-        let used_for = if preparation.is_some() { Use::Forking } else { Use::Starting };
+        let used_for = used_for(preparation);
         let key = Key::of(request, used_for);
-        let nest = match self.take_idle(&key) {
+        let nest = match self.take_idle(&key, request.attempt) {
             Some(nest) => nest,
             None => match docker.open_nest(request, used_for).await {
                 Ok(nest) => nest,
@@ -148,8 +153,7 @@ impl JobSandbox {
                 Err(NotStarted::Infrastructure(error)) => return Err(error),
             },
         };
-        let give_back = GiveBack::to(&self.idle, key);
-        match RunningNested::start(nest, give_back, request, preparation).await? {
+        match RunningNested::start(nest, self.home(key), request, preparation).await? {
             Asked::Runs(running) => Ok(Ok(RunningSandbox::Nested(running))),
             Asked::NotForked(nest, why) => {
                 nest.close().await;
@@ -164,14 +168,14 @@ impl JobSandbox {
         request: &SandboxRequest,
     ) -> Result<RunningSandbox, InfraError> {
         let key = Key::of(request, Use::Starting);
-        let nest = match self.take_idle(&key) {
+        let nest = match self.take_idle(&key, request.attempt) {
             Some(nest) => nest,
             None => local.open_nest(request).await.map_err(|error| match error {
                 NotStarted::Unsupported(why) => failed(&why),
                 NotStarted::Infrastructure(error) => error,
             })?,
         };
-        match RunningNested::start(nest, GiveBack::to(&self.idle, key), request, None).await? {
+        match RunningNested::start(nest, self.home(key), request, None).await? {
             Asked::Runs(running) => Ok(RunningSandbox::Nested(running)),
             Asked::NotForked(nest, why) => {
                 nest.close().await;
@@ -180,9 +184,14 @@ impl JobSandbox {
         }
     }
 
-    fn take_idle(&self, key: &Key) -> Option<Nest> {
+    fn home(&self, key: Key) -> Option<Home> {
+        Some(Home { idle: self.idle.clone(), key })
+    }
+
+    fn take_idle(&self, key: &Key, attempt: AttemptId) -> Option<Nest> {
         let mut idle = self.idle.lock().expect("no holder panics");
-        let place = idle.iter().position(|(of, _)| of == key)?;
+        let with = |announced| idle.iter().position(|(of, nest)| of == key && nest.announced() == announced);
+        let place = with(Some(attempt)).or_else(|| with(None))?;
         Some(idle.swap_remove(place).1)
     }
 
@@ -193,6 +202,10 @@ impl JobSandbox {
             nest.close().await;
         }
     }
+}
+
+fn used_for(preparation: Option<&Preparation>) -> Use {
+    if preparation.is_some() { Use::Forking } else { Use::Starting }
 }
 
 fn failed(message: &str) -> InfraError {

@@ -25,15 +25,9 @@ def line(event, encode=json.JSONEncoder(ensure_ascii=True, separators=(",", ":")
 class Channel:
     """Writes result lines; only in the process that made it."""
 
-    def __init__(self, fd):
-        self._fds = [fd]
-        spare = _duplicate_above(fd, 200)
-        if spare is not None:
-            # The higher one first: sloppy code closes low descriptors.
-            self._fds.insert(0, spare)
-        status = os.fstat(fd)
-        self._identity = (status.st_dev, status.st_ino)
-        self._pid = os.getpid()
+    def __init__(self):
+        self._fds = []
+        self._identity = self._pid = None
         self._getpid = os.getpid
         self._write = os.write
         self._fstat = os.fstat
@@ -42,6 +36,17 @@ class Channel:
         self._line = line
         self._again = (errno.EAGAIN, errno.EWOULDBLOCK)
 
+    def open(self, fd):
+        """Writes to `fd` from now on."""
+        self._fds = [fd]
+        spare = _duplicate_above(fd, 200)
+        if spare is not None:
+            # The higher one first: sloppy code closes low descriptors.
+            self._fds.insert(0, spare)
+        status = self._fstat(fd)
+        self._identity = (status.st_dev, status.st_ino)
+        self._pid = self._getpid()
+
     @classmethod
     def take_over_stdout(cls):
         """Keeps what stdout was for results, and points stdout at stderr and stdin at nothing."""
@@ -49,7 +54,9 @@ class Channel:
         fd = os.dup(1)
         os.dup2(2, 1)
         read_nothing()
-        return cls(fd)
+        channel = cls()
+        channel.open(fd)
+        return channel
 
     def send(self, event):
         """Writes one event. In a forked child it does nothing."""

@@ -30,12 +30,15 @@ CONTROL = 3
 STREAMS = 3
 MOST_DESCRIPTORS = 9
 WORDS = 6
+# madvise(2): since Linux 6.1.
+MADV_COLLAPSE = 25
 
 
 class Held(Channel):
     """A channel that keeps events until there is somebody to tell them."""
 
-    def __init__(self):  # there is no descriptor yet
+    def __init__(self):
+        super().__init__()
         self.events = []
 
     def send(self, event):
@@ -110,10 +113,12 @@ class ForkServer:
         self.held = held
         self.recorder = None
         self._leave = leave
-        self._ends_early = False
+        self._heard = []
+        self._tells_deselected = self._ends_early = False
         # The request of the last attempt, and the lines that all with it begin with.
         self._request = None
         self._opening = b""
+        self._channel = Channel()
         self._before = open_now()
         self._descriptors = None
         # Collecting may replace any of these.
@@ -155,8 +160,7 @@ class ForkServer:
 
     def serve(self, session):
         """Returns in forked attempts only, each with its own selection in the session."""
-        config = session.config
-        capture = config.pluginmanager.getplugin("capturemanager")
+        capture = session.config.pluginmanager.getplugin("capturemanager")
         if capture is not None:
             # What was printed so far. It stays suspended, as it is while pytest is between two tests.
             capture.read_global_capture()
@@ -165,13 +169,10 @@ class ForkServer:
             self._descriptors = Descriptors(self._before)
         except Unfit as reason:
             self._refuse(str(reason))
-        self.recorder.settle(session)
-        deselection_is_heard = not only_of_pytest(config.hook.pytest_deselected)
-        # The rest of pytest's session would only tidy up what is thrown away.
-        self._ends_early = only_of_pytest(config.hook.pytest_unconfigure)
-        heard = [event for event in self.held.events if event["e"] not in ("missing", "collected")]
+        self._settle(session)
         gc.collect()
         gc.freeze()
+        use_large_pages()
         self._say("ready")
         while True:
             attempt, fds = self._asked()
@@ -179,17 +180,28 @@ class ForkServer:
                 self._try(fds)
                 continue
             streams, namespaces = fds[:STREAMS], fds[STREAMS:]
-            request = self._until_end(streams[0])
-            if request != self._request:
-                self.held.events = list(heard)
-                self.recorder.adopt(json.loads(request.decode("utf-8")), session)
-                self._request, self._opening = request, b"".join(line(event) for event in self.held.events)
-                gc.freeze()
+            self._adopt(session, streams)
             if self._fork(streams, namespaces):
                 break
-        self._become_attempt(streams)
-        if deselection_is_heard:
-            self.recorder.tell_deselected(session)
+        self._become_attempt(session, streams)
+
+    def _settle(self, session):
+        """What no attempt changes."""
+        self.recorder.settle(session)
+        self._heard = [event for event in self.held.events if event["e"] not in ("missing", "collected")]
+        self._tells_deselected = not only_of_pytest(session.config.hook.pytest_deselected)
+        # The rest of pytest's session would only tidy up what is thrown away.
+        self._ends_early = only_of_pytest(session.config.hook.pytest_unconfigure)
+
+    def _adopt(self, session, streams):
+        """Gives the session what the next attempt asks for."""
+        request = self._until_end(streams[0])
+        if request == self._request:
+            return
+        self.held.events = list(self._heard)
+        self.recorder.adopt(json.loads(request.decode("utf-8")), session)
+        self._request, self._opening = request, b"".join(line(event) for event in self.held.events)
+        gc.freeze()
 
     def end(self, code):
         self.recorder.finished(code)
@@ -264,14 +276,17 @@ class ForkServer:
             return "failed to open the interpreter's files again: %s" % error
         return None
 
-    def _become_attempt(self, streams):
+    def _become_attempt(self, session, streams):
         self._control.close()
         self._os["setsid"]()
         stdin, stdout, stderr = streams
         self._close([stdin, stderr])
         reseed()
-        self.recorder.channel = Channel(stdout)
-        self.recorder.channel.write(self._opening)
+        self._channel.open(stdout)
+        self.recorder.channel = self._channel
+        self._channel.write(self._opening)
+        if self._tells_deselected:
+            self.recorder.tell_deselected(session)
 
     def _line(self):
         line = b""
@@ -291,15 +306,13 @@ class ForkServer:
     def _asked(self):
         """Whether an attempt is to be forked, and the descriptors that came with the question."""
         room = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
-        byte, ancillary, _, _ = self._control.recvmsg(1, room)
+        byte, ancillary, _, _ = self._control.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
         if not byte:
             self._os["_exit"](0)
         fds = array.array("i")
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        for fd in fds:
-            os.set_inheritable(fd, False)
         return byte == b"F", list(fds)
 
 
@@ -318,11 +331,28 @@ def refuse_company():
         pass
     else:
         raise Unfit("child processes run after collection")
-    with open("/proc/self/maps") as maps:
-        for mapping in maps:
-            fields = mapping.split(None, 5)
-            if fields[1].startswith("rw") and fields[1].endswith("s"):
-                raise Unfit("memory is shared after collection: %s" % (fields[5:] or ["without a name"])[0].strip())
+    for _, _, access, name in mappings():
+        if access.startswith("rw") and access.endswith("s"):
+            raise Unfit("memory is shared after collection: %s" % (name or "without a name"))
+
+
+def mappings():
+    """Start, end, access and name of each mapping of this process."""
+    with open("/proc/self/maps") as lines:
+        for text in lines:
+            fields = text.split(None, 5)
+            start, end = (int(address, 16) for address in fields[0].split("-"))
+            yield start, end, fields[1], fields[5].strip() if len(fields) > 5 else ""
+
+
+def use_large_pages():
+    """Has the kernel keep what it can of this process's own memory in large pages: a fork copies a table with
+    an entry for each page. Elsewhere it takes a little longer."""
+    advise = ctypes.CDLL(None).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for start, end, access, name in list(mappings()):
+        if access == "rw-p" and name in ("", "[heap]"):
+            advise(start, end - start, MADV_COLLAPSE)
 
 
 def only_of_pytest(hook):
@@ -331,9 +361,8 @@ def only_of_pytest(hook):
 
 
 def reseed():
-    """Generators that were seeded before the fork would give every attempt the same numbers."""
-    if "random" in sys.modules:
-        sys.modules["random"].seed()
+    """Generators that were seeded before the fork would give every attempt the same numbers. `random` seeds
+    its own itself."""
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
         numpy.seed()

@@ -55,6 +55,8 @@ UNWANTED_PLUGINS = (
     "lfplugin",
     "nfplugin",
     "stepwiseplugin",
+    # Writes to the cache even where it is not asked for.
+    "stepwise",
     "random_order",
     "pytest_reverse",
 )
@@ -64,7 +66,8 @@ CONFIGURATION_FILES = ("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml
 
 def arguments_for(request, root, environ):
     """The arguments for pytest."""
-    arguments = list(request["paths"]) + list(request["arguments"])
+    # No figures of progress at the end of lines that nobody watches.
+    arguments = ["-o", "console_output_style=classic"] + list(request["paths"]) + list(request["arguments"])
     if not _mentions_randomly(arguments, root, environ):
         arguments += ["-p", "no:randomly"]
     return arguments

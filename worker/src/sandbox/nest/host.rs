@@ -1,7 +1,7 @@
 //! Attempts on this machine, without a container engine: in a nest of user namespaces (level host) or
 //! as plain processes (level process, see [`super::super::process`]).
 
-use super::{Asked, Carrier, GiveBack, Nest, NotStarted, PROGRAM, RunningNested};
+use super::{Asked, Carrier, Nest, NotStarted, PROGRAM, RunningNested};
 use crate::sandbox::{RunningProcess, RunningSandbox, SandboxRequest};
 use flakefarm_nest::{Bind, Ground, SetUp};
 use flakefarm_shared::project::Network;
@@ -120,7 +120,7 @@ impl LocalSandbox {
             NotStarted::Unsupported(why) => failed(&why),
             NotStarted::Infrastructure(error) => error,
         })?;
-        match RunningNested::start(nest, GiveBack::nowhere(), &request, None).await? {
+        match RunningNested::start(nest, None, &request, None).await? {
             Asked::Runs(running) => Ok(RunningSandbox::Nested(running)),
             Asked::NotForked(_, why) => Err(failed(&why)),
         }

@@ -1,6 +1,6 @@
 //! An attempt that runs in a nest: its output, its end, and the nest's way back to its job.
 
-use super::{Nest, Preparation, lost, unexpected};
+use super::{Key, Nest, Preparation, lost, unexpected};
 use crate::sandbox::output::{BoundedOutput, Lines};
 use crate::sandbox::{SandboxExit, SandboxRequest};
 use flakefarm_nest::{Ask, Ended, Tell};
@@ -18,14 +18,16 @@ const PREPARING: Duration = Duration::from_secs(120);
 /// For a killed attempt to be gone.
 const SETTLING: Duration = Duration::from_secs(30);
 
-/// Nests of one job that run nothing at the moment, with what they are good for.
-pub(crate) type Idle<Key> = Arc<Mutex<Vec<(Key, Nest)>>>;
+/// Nests of one job that run nothing of it at the moment, with what they are good for.
+pub(crate) type Idle = Arc<Mutex<Vec<(Key, Nest)>>>;
 
 /// A running attempt. Dropped, it takes its nest with it.
 #[derive(Debug)]
 pub struct RunningNested {
     nest: Nest,
-    give_back: GiveBack,
+    home: Option<Home>,
+    /// By which the nest knows it.
+    number: u32,
     lines: Lines,
     errors: BoundedOutput,
     end: Option<Result<Ended, InfraError>>,
@@ -34,25 +36,11 @@ pub struct RunningNested {
     killed: bool,
 }
 
-/// Where a nest goes when its attempt has ended.
-pub(crate) struct GiveBack(Box<dyn FnOnce(Nest) + Send>);
-
-impl GiveBack {
-    /// Nobody wants it: it ends.
-    pub(crate) fn nowhere() -> Self {
-        Self(Box::new(drop))
-    }
-
-    pub(crate) fn to<Key: Send + 'static>(idle: &Idle<Key>, key: Key) -> Self {
-        let idle = idle.clone();
-        Self(Box::new(move |nest| idle.lock().expect("no holder panics").push((key, nest))))
-    }
-}
-
-impl std::fmt::Debug for GiveBack {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("GiveBack")
-    }
+/// Where a nest goes when its attempt has ended; without one it ends, too.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    pub(crate) idle: Idle,
+    pub(crate) key: Key,
 }
 
 /// What came of asking for an attempt.
@@ -67,12 +55,12 @@ impl RunningNested {
     /// Starts an attempt in `nest`, which runs nothing. Not cancel safe for the nest: given up, it goes.
     pub(crate) async fn start(
         mut nest: Nest,
-        give_back: GiveBack,
+        home: Option<Home>,
         request: &SandboxRequest,
         fork: Option<&Preparation>,
     ) -> Result<Asked, InfraError> {
         let timeout = Duration::from_millis(request.limits.attempt_timeout_ms);
-        nest.start(request, fork).await?;
+        let number = nest.start(request, fork).await?;
         if fork.is_some() {
             let patience = timeout.max(PREPARING);
             let Ok(heard) = tokio::time::timeout(patience, nest.hear()).await else {
@@ -90,7 +78,8 @@ impl RunningNested {
         }
         Ok(Asked::Runs(Box::new(Self {
             nest,
-            give_back,
+            home,
+            number,
             lines: Lines::new(LINE_CAP),
             errors: BoundedOutput::new(ERROR_HALF),
             end: None,
@@ -98,6 +87,18 @@ impl RunningNested {
             timed_out: false,
             killed: false,
         })))
+    }
+
+    /// Asks for the attempt that is to follow in the same nest, if one with `key` can: it then starts as soon
+    /// as this one has ended. At most one is asked for ahead.
+    pub(crate) async fn announce(&mut self, key: &Key, request: &SandboxRequest, fork: Option<&Preparation>) {
+        let follows = self.home.as_ref().is_some_and(|home| home.key == *key);
+        if !follows || self.end.is_some() || self.killed || self.nest.announced.is_some() {
+            return;
+        }
+        if let Err(error) = self.nest.announce(request, fork).await {
+            self.end = Some(Err(error));
+        }
     }
 
     /// See [`crate::sandbox::RunningSandbox::next_line`].
@@ -120,7 +121,7 @@ impl RunningNested {
         }
         self.killed = true;
         self.deadline = self.deadline.min(Instant::now() + SETTLING);
-        if let Err(error) = self.nest.ask(&Ask::Kill).await {
+        if let Err(error) = self.nest.ask(&[Ask::Kill(self.number)]).await {
             self.end = Some(Err(error));
         }
     }
@@ -131,10 +132,12 @@ impl RunningNested {
             self.advance().await;
             self.lines.clear();
         }
-        let Self { nest, give_back, end, errors, timed_out, .. } = self;
+        let Self { nest, home, end, errors, timed_out, .. } = self;
         match end {
             Some(Ok(ended)) => {
-                (give_back.0)(nest);
+                if let Some(Home { idle, key }) = home {
+                    idle.lock().expect("no holder panics").push((key, nest));
+                }
                 Ok(SandboxExit {
                     exit_code: i64::from(ended.exit_code),
                     oom_killed: ended.out_of_memory,
