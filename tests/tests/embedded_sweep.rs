@@ -127,26 +127,57 @@ fn nested_and_forked_sweeps_charge_crashes_and_hangs_as_containers_do() {
 }
 
 #[test]
-fn a_project_that_starts_threads_at_import_is_not_forked_and_the_report_says_so() {
+fn a_project_that_shares_what_attempts_must_not_is_not_forked_and_the_report_says_so() {
+    let sources = [
+        ("threading.Thread(target=time.sleep, args=(60,), daemon=True, name='ticker').start()", "ticker"),
+        ("PIPE = os.pipe()", "a pipe is open"),
+        ("SHARED = mmap.mmap(-1, 4096)", "memory is shared"),
+    ];
+    for (source, reason) in sources {
+        let test = format!("import mmap, os, threading, time\n{source}\ndef test_a(): pass\n");
+        let project = project(&[("flakefarm.toml", TOML), ("test_sharing.py", test.as_str())]);
+        let state = tempfile::tempdir().unwrap();
+        let output = command(state.path())
+            .args(["sweep", "--runs", "2", "--format", "json", "--sandbox", "forked", "--panel", "none"])
+            .arg(project.path())
+            .output()
+            .unwrap();
+        let report = report(&output);
+        assert_eq!(with_verdict(&report, "healthy"), ["test_sharing.py::test_a"], "{}", said(&output));
+        let notes = report["sweep"]["notes"].to_string();
+        assert!(notes.contains("`nested`") && notes.contains(reason), "{notes}");
+    }
+}
+
+#[test]
+fn files_that_are_open_at_import_are_each_forked_attempts_own() {
     let project = project(&[
         ("flakefarm.toml", TOML),
         (
-            "test_thread.py",
-            "import threading, time\n\
-             threading.Thread(target=time.sleep, args=(60,), daemon=True, name='ticker').start()\n\
-             def test_a(): pass\n",
+            "test_files.py",
+            "import tempfile\n\
+             NAMED = open('log.txt', 'w+')\n\
+             NAMELESS = tempfile.TemporaryFile('w+')\n\
+             def use(file):\n    \
+                 assert (file.tell(), file.read()) == (0, '')\n    \
+                 file.write('used')\n    \
+                 file.flush()\n\
+             def test_named(): use(NAMED)\n\
+             def test_nameless(): use(NAMELESS)\n\
+             def test_output(capfd):\n    \
+                 print('heard')\n    \
+                 assert capfd.readouterr().out == 'heard\\n'\n",
         ),
     ]);
     let state = tempfile::tempdir().unwrap();
     let output = command(state.path())
-        .args(["sweep", "--runs", "2", "--format", "json", "--sandbox", "forked"])
+        .args(["sweep", "--runs", "12", "--format", "json", "--sandbox", "forked-only", "--panel", "none"])
         .arg(project.path())
         .output()
         .unwrap();
     let report = report(&output);
-    assert_eq!(with_verdict(&report, "healthy"), ["test_thread.py::test_a"], "{}", said(&output));
-    let notes = report["sweep"]["notes"].to_string();
-    assert!(notes.contains("`nested`") && notes.contains("ticker"), "{notes}");
+    assert_eq!(with_verdict(&report, "healthy").len(), 3, "{}", said(&output));
+    assert_eq!(report["sweep"]["notes"], serde_json::Value::Null, "no level gave way");
 }
 
 #[test]

@@ -51,6 +51,8 @@ macro_rules! reporting_at {
             standard_input_is_delivered
             unread_standard_input_does_no_harm
             kill_ends_it
+            what_is_announced_follows
+            what_is_announced_may_be_left
             the_last_resort_deadline_ends_it
             variables_are_set
             giving_up_a_read_loses_nothing

@@ -8,7 +8,7 @@ use flakefarm_worker::sandbox::{
     JobSandbox, Preparation, RunningSandbox, Sandbox, SandboxExit, SandboxRequest, Started,
 };
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A sandbox level under test.
 #[derive(Debug)]
@@ -69,23 +69,33 @@ impl Level {
     }
 
     /// Starts a request at this level, and no other.
-    pub async fn begin(&self, mut request: SandboxRequest) -> Result<RunningSandbox, InfraError> {
-        let preparation = match self.level {
+    pub async fn begin(&self, request: SandboxRequest) -> Result<RunningSandbox, InfraError> {
+        let (request, preparation) = self.prepared(request);
+        let Started { running, level, instead } =
+            self.job.start(request, self.level, preparation.as_ref()).await?;
+        assert_eq!((level, instead), (self.level, None));
+        Ok(running)
+    }
+
+    /// Says that `next` is to follow.
+    pub async fn announce(&self, running: &mut RunningSandbox, next: &SandboxRequest) {
+        let (next, preparation) = self.prepared(next.clone());
+        self.job.announce(running, &next, self.level, preparation.as_ref()).await;
+    }
+
+    fn prepared(&self, mut request: SandboxRequest) -> (SandboxRequest, Option<Preparation>) {
+        match self.level {
             SandboxLevel::Forked => {
                 let mut input = serde_json::to_vec(&request.argv).expect("plain data serialises");
                 input.push(b'\n');
                 input.append(&mut request.stdin);
                 request.stdin = input;
-                Some(fork_server())
+                (request, Some(fork_server()))
             }
             SandboxLevel::Container | SandboxLevel::Nested | SandboxLevel::Host | SandboxLevel::Process => {
-                None
+                (request, None)
             }
-        };
-        let Started { running, level, instead } =
-            self.job.start(request, self.level, preparation.as_ref()).await?;
-        assert_eq!((level, instead), (self.level, None));
-        Ok(running)
+        }
     }
 
     /// A request to run `argv` within small limits.
@@ -239,6 +249,34 @@ pub async fn kill_ends_it(level: &Level) {
     let exit = running.finish().await.expect("ends");
     assert_eq!((exit.exit_code, exit.oom_killed), (137, false));
     assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+}
+
+/// What is announced follows, at once where attempts share a nest; the end of the one before is not its own.
+pub async fn what_is_announced_follows(level: &Level) {
+    let script = |script| level.request(&["sh", "-c", script]);
+    let mut first = level.begin(script("echo first; exec sleep 60")).await.expect("starts");
+    assert_eq!(first.next_line().await.as_deref(), Some(&b"first"[..]));
+    let second = script("date +%s%N; echo second");
+    level.announce(&mut first, &second).await;
+    first.kill().await;
+    assert_eq!(first.finish().await.expect("ends").exit_code, 137);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let started_at = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
+    let (lines, exit) = level.run(second).await;
+    assert_eq!((lines[1].as_str(), exit.exit_code), ("second", 0));
+    let ran_at: u128 = lines[0].parse().expect("a number");
+    match level.level {
+        SandboxLevel::Nested | SandboxLevel::Forked | SandboxLevel::Host => assert!(ran_at < started_at),
+        SandboxLevel::Container | SandboxLevel::Process => assert!(ran_at > started_at),
+    }
+}
+
+/// Who announces one attempt and starts another gets the other.
+pub async fn what_is_announced_may_be_left(level: &Level) {
+    let mut first = level.start("echo first").await;
+    level.announce(&mut first, &level.request(&["sh", "-c", "echo announced; exec sleep 60"])).await;
+    assert_eq!(watch(first).await.0, ["first"]);
+    assert_eq!(level.shell("echo other").await.0, ["other"]);
 }
 
 /// Nobody kills it: the attempt's own limit does, soon after.
