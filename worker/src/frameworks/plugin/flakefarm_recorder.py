@@ -1,16 +1,13 @@
 """The pytest plugin: selects and orders tests, measures them and reports what they did."""
 
-import hashlib
 import os
 import resource
 import sys
 import time
 
 import flakefarm_quiet as quiet
-import flakefarm_sources as sources
 from flakefarm_channel import clean
 from flakefarm_failures import bounded, describe, describe_report
-from flakefarm_state import Watcher
 
 WARNING_LIMIT = 8
 REASON_LIMIT = 2000
@@ -173,7 +170,16 @@ class Recorder:
         selected = request["tests"]
         self.listed = {} if selected is None else dict((test, place) for place, test in enumerate(selected))
         self.selected = None if selected is None else set(selected)
-        self.watcher = Watcher(root) if request.get("detail") == "state" else None
+        # Most attempts need neither, and starting them costs more than what they run.
+        self.watcher = self.sources = None
+        if request.get("detail") == "state":
+            from flakefarm_state import Watcher
+
+            self.watcher = Watcher(root)
+        if self.listing:
+            import flakefarm_sources
+
+            self.sources = flakefarm_sources
         self.files = None
         self.ids = {}
         self.named = {}
@@ -271,7 +277,7 @@ class Recorder:
         options = getattr(session.config, "inicfg", {})
         configuration = ["%s=%s" % (name, options[name]) for name in sorted(options)]
         try:
-            found = sources.describe(session.items, self.root, configuration)
+            found = self.sources.describe(session.items, self.root, configuration)
         except Exception as error:  # a guess that sources help with must not cost the listing
             sys.stderr.write("flakefarm: sources could not be read: %s: %s\n" % (type(error).__name__, error))
             return
@@ -455,6 +461,8 @@ class Running:
 
 
 def shuffle_key(seed, test):
+    import hashlib
+
     return hashlib.sha256(("%d:%s" % (seed, test)).encode("utf-8", "surrogateescape")).hexdigest()
 
 

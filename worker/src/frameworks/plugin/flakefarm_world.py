@@ -5,7 +5,6 @@ attempt in a world that is not what it says would be worse than none. Everything
 run is bound early: tests patch what they like.
 """
 
-import hashlib
 import os
 import sys
 
@@ -63,15 +62,17 @@ class Twice(World):
 
 class RandomSeed(World):
     def __init__(self, wanted):
+        import hashlib
         import random
 
         self._seed = wanted["seed"]
+        self._sha256 = hashlib.sha256
         self._seed_random = random.seed
         self._modules = sys.modules
 
     def test_starts(self, test):
         text = "%d:%s" % (self._seed, test)
-        number = int(hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8], 16)
+        number = int(self._sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8], 16)
         self._seed_random(number)
         numpy = self._modules.get("numpy.random")
         if numpy is not None and hasattr(numpy, "seed"):
@@ -284,6 +285,8 @@ class Umask(World):
 
 class DirectoryOrder(World):
     def __init__(self, wanted):
+        import hashlib
+
         prefix = "%d:" % wanted["seed"]
         sha256, listdir, scandir = hashlib.sha256, os.listdir, os.scandir
 

@@ -57,11 +57,11 @@ def main():
     from flakefarm_recorder import recorder_for
     from flakefarm_quiet import arguments_for
 
-    sys.path.remove(here)
     arguments = arguments_for(request, root, os.environ) + world.arguments()
     sys.argv = [os.path.join(os.path.dirname(pytest.__file__), "__main__.py")] + arguments
     parse_sources_once()
     recorder = recorder_for(pytest, channel, request, root, world)
+    sys.path.remove(here)
     plugins = [recorder]
     if server is not None:
         server.recorder = recorder
