@@ -59,24 +59,12 @@ pub(crate) async fn list(
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
     let planned = plan(setting, attempt, RunRequest::List, setting.sandbox.own_level());
-    watch(setting, planned, None, stop).await
-}
-
-/// Runs one attempt in a fresh sandbox; `next` is the one after it.
-pub(crate) async fn run(
-    setting: &AttemptSetting<'_>,
-    job: JobId,
-    spec: &AttemptSpec,
-    next: Option<&AttemptSpec>,
-    stop: &CancellationToken,
-) -> Result<Watched, Unwatched> {
-    let planned = |spec| plan_run(setting, job, spec);
-    watch(setting, planned(spec), next.map(planned), stop).await
+    run(setting, planned, None, stop).await
 }
 
 /// An attempt that is to be run.
 #[derive(Debug)]
-struct Planned<'a> {
+pub(crate) struct Planned<'a> {
     request: SandboxRequest,
     level: SandboxLevel,
     /// How to prepare an interpreter that it can be forked from.
@@ -85,7 +73,8 @@ struct Planned<'a> {
     world: World,
 }
 
-fn plan_run<'a>(setting: &AttemptSetting<'_>, job: JobId, spec: &'a AttemptSpec) -> Planned<'a> {
+/// What `spec` asks for, ready to be run.
+pub(crate) fn plan_run<'a>(setting: &AttemptSetting<'_>, job: JobId, spec: &'a AttemptSpec) -> Planned<'a> {
     let expected = match &spec.tests {
         Selection::All => None,
         Selection::Only(tests) => Some(tests.as_slice()),
@@ -134,10 +123,11 @@ fn forks(request: &RunRequest<'_>) -> bool {
     }
 }
 
-async fn watch(
+/// Runs one attempt in a fresh sandbox; `next` is the one after it.
+pub(crate) async fn run(
     setting: &AttemptSetting<'_>,
     planned: Planned<'_>,
-    next: Option<Planned<'_>>,
+    next: Option<&Planned<'_>>,
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
     let Planned { request, level, preparation, expected, world } = planned;

@@ -1,7 +1,7 @@
 //! One job from its spec to its report: environment, attempts, samples, report. The report is
 //! written only when all samples are durable.
 
-use crate::attempt::{self, AttemptSetting, Unwatched, Watched};
+use crate::attempt::{self, AttemptSetting, Planned, Unwatched, Watched};
 use crate::environment::{Environments, PrepareError};
 use crate::frameworks::pytest::{self, AttemptReading};
 use crate::machine;
@@ -160,8 +160,11 @@ async fn attempt_all(
             progress.total.store(u32::try_from(attempts.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
             progress.say("running");
             let mut errors_in_a_row = 0;
+            let mut planned: Option<Planned<'_>> = None;
             for (place, attempt) in attempts.iter().enumerate() {
-                let record = run(bench, &setting, &spec, attempt, attempts.get(place + 1), stop).await?;
+                let this = planned.take().unwrap_or_else(|| attempt::plan_run(&setting, spec.id, attempt));
+                planned = attempts.get(place + 1).map(|next| attempt::plan_run(&setting, spec.id, next));
+                let record = run(bench, &setting, &spec, (attempt, this), planned.as_ref(), stop).await?;
                 errors_in_a_row =
                     if attempt::is_infrastructure(&record.end) { errors_in_a_row + 1 } else { 0 };
                 if let (AttemptEnd::Infrastructure(error), INFRASTRUCTURE_ERRORS_IN_A_ROW) =
@@ -277,15 +280,15 @@ async fn run(
     bench: &Bench,
     setting: &AttemptSetting<'_>,
     spec: &JobSpec,
-    attempt: &AttemptSpec,
-    next: Option<&AttemptSpec>,
+    (attempt, planned): (&AttemptSpec, Planned<'_>),
+    next: Option<&Planned<'_>>,
     stop: &CancellationToken,
 ) -> Result<AttemptRecord, Stop> {
     let counted = Running::enter(&bench.running);
     let started_at = now_micros();
     let begun = Instant::now();
     let stolen_before = machine::stolen_us();
-    let watched = attempt::run(setting, spec.id, attempt, next, stop).await;
+    let watched = attempt::run(setting, planned, next, stop).await;
     let mut record = AttemptRecord {
         started_at,
         wall_us: micros(begun.elapsed()),
