@@ -8,6 +8,7 @@
 
 mod cell;
 mod filter;
+mod first;
 mod memory;
 mod nursery;
 mod serve;

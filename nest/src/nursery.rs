@@ -2,11 +2,12 @@
 //! that waits there for the zygote's end, so that the large one is copied once for each attempt and
 //! takes none of the steps. The zygote forks into a cell by joining its namespaces.
 
+use crate::first;
 use crate::sys::{self, Interest, Prepared, Side};
 use crate::zygote::COMPLAINT;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 /// Asks for a cell.
@@ -17,12 +18,14 @@ const CELL: u8 = b'C';
 /// born into the first, which the zygote itself joins; with the second come the rights to the others.
 const NAMESPACES: [&str; 6] = ["pid", "user", "mnt", "ipc", "uts", "net"];
 const MADE: &[u8] = b"made";
+/// Has a cell emptied.
+const EMPTY: &[u8] = b"E";
 
 /// How cells are made: laid out before the process that makes them is forked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Nursery<'a> {
     /// Where cells are asked for, until the process that makes them has taken it for its own.
-    pub(crate) asked: BorrowedFd<'a>,
+    pub(crate) asked: RawFd,
     pub(crate) flags: u64,
     pub(crate) steps: &'a Prepared<'a>,
     pub(crate) shared_network: bool,
@@ -60,18 +63,18 @@ impl Nursery<'_> {
     fn make(&self, owner: &UnixStream) -> Result<(), String> {
         let failed = |error: io::Error| format!("failed to make namespaces: {error}");
         let (mut heard, mut tell) = io::pipe().map_err(failed)?;
+        let (own, nests) = UnixStream::pair().map_err(failed)?;
         match sys::clone(self.flags).map_err(failed)? {
             Side::Child => {
-                let said = self.live(owner);
+                let said = self.live(owner, &nests);
                 let _ = tell.write_all(said.as_ref().map_or_else(|why| why.as_bytes(), |()| MADE));
                 if said.is_err() {
                     sys::exit_now(1);
                 }
-                sys::close_from(0);
-                sys::wait_for_death()
+                sys::exit_now(wait(own))
             }
             Side::Parent { .. } => {
-                drop(tell);
+                drop((tell, own, nests));
                 let mut said = Vec::new();
                 heard.read_to_end(&mut said).map_err(failed)?;
                 match said.as_slice() {
@@ -85,15 +88,14 @@ impl Nursery<'_> {
 
     /// What a cell's first process does before it only waits: the attempt, which has its user, must
     /// neither look into it nor find anything open there.
-    fn live(&self, owner: &UnixStream) -> Result<(), String> {
+    fn live(&self, owner: &UnixStream, nests: &UnixStream) -> Result<(), String> {
         let failed = |error: io::Error| format!("failed to hand a cell over: {error}");
         // Its maker is not, and who is not may not map its own user.
         sys::prctl(libc::PR_SET_DUMPABLE, 1).map_err(failed)?;
-        self.steps.take().map_err(|(purpose, code)| {
-            format!("failed to {purpose}: {}", io::Error::from_raw_os_error(code))
-        })?;
+        first::take(self.steps)?;
         let count = NAMESPACES.len() - usize::from(self.shared_network);
-        let mut files = vec![sys::descriptor_of(1).map_err(failed)?];
+        let mut files =
+            vec![sys::descriptor_of(1).map_err(failed)?, nests.as_fd().try_clone_to_owned().map_err(failed)?];
         for name in &NAMESPACES[..count] {
             files.push(File::open(format!("/proc/self/ns/{name}")).map_err(failed)?.into());
         }
@@ -101,6 +103,19 @@ impl Nursery<'_> {
         sys::prctl(libc::PR_SET_DUMPABLE, 0).map_err(failed)?;
         sys::send_descriptors(owner.as_fd(), CELL, &fds).map_err(failed)
     }
+}
+
+/// Waits, and lets the kernel reap what ends meanwhile, until all that has not ended is to end. Returns
+/// the exit code.
+fn wait(control: UnixStream) -> i32 {
+    sys::reap_nobody();
+    let Ok([control]) = sys::keep_only([control.as_raw_fd()]) else { return 126 };
+    let mut control = UnixStream::from(control);
+    if matches!(control.read(&mut [0]), Ok(1)) {
+        sys::end_all_others();
+        let _ = control.write_all(&first::left_in_memory().to_be_bytes());
+    }
+    0
 }
 
 /// The other end of a nursery: cells are asked for ahead, and taken.
@@ -123,10 +138,11 @@ impl Cells {
     pub(crate) fn take(&mut self) -> io::Result<Result<Cell, String>> {
         let mut bytes = [0; COMPLAINT];
         let (length, mut fds) = sys::receive_descriptors(self.socket.as_fd(), &mut bytes)?;
-        if bytes[..length] == [CELL] && fds.len() >= NAMESPACES.len() {
-            let namespaces = fds.split_off(1);
+        if bytes[..length] == [CELL] && fds.len() > NAMESPACES.len() {
+            let namespaces = fds.split_off(2);
+            let control = fds.pop().expect("it was left").into();
             let first = fds.pop().expect("it was left");
-            return Ok(Ok(Cell { first, namespaces }));
+            return Ok(Ok(Cell { first, control, namespaces }));
         }
         let why = String::from_utf8_lossy(&bytes[..length]);
         Ok(Err(if why.is_empty() { "nobody makes cells any more".to_owned() } else { why.into_owned() }))
@@ -137,21 +153,40 @@ impl Cells {
 #[derive(Debug)]
 pub(crate) struct Cell {
     first: OwnedFd,
+    control: UnixStream,
     namespaces: Vec<OwnedFd>,
 }
+
+/// A cell that is empty, but for the process that takes it down.
+#[derive(Debug)]
+pub(crate) struct Leaving(OwnedFd);
 
 impl Cell {
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = RawFd> {
         self.namespaces.iter().map(AsRawFd::as_raw_fd)
     }
 
-    /// Ends every process in it.
-    pub(crate) fn end(&self) {
-        sys::kill_by_descriptor(self.first.as_fd());
+    /// Has every process in it ended.
+    pub(crate) fn empty(&self) {
+        // One whose first process is gone is empty.
+        let _ = (&self.control).write_all(EMPTY);
     }
 
-    /// Waits until all of them have ended.
-    pub(crate) fn wait(&self) -> io::Result<()> {
-        sys::poll([Some((self.first.as_fd(), Interest::Readable))], None).map(drop)
+    /// Waits until it is empty; if much memory is left in it, until it has gone.
+    pub(crate) fn emptied(mut self) -> io::Result<Leaving> {
+        let mut left = [0; 8];
+        let said = self.control.read_exact(&mut left);
+        let leaving = Leaving(self.first);
+        if said.is_err() || !first::is_little(u64::from_be_bytes(left)) {
+            leaving.gone()?;
+        }
+        Ok(leaving)
+    }
+}
+
+impl Leaving {
+    /// Waits until it has gone.
+    pub(crate) fn gone(&self) -> io::Result<()> {
+        sys::poll([Some((self.0.as_fd(), Interest::Readable))], None).map(drop)
     }
 }

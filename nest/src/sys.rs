@@ -32,6 +32,31 @@ pub(crate) fn clone(flags: u64) -> io::Result<Side> {
     })
 }
 
+/// Stack of a process that only becomes another program.
+const SMALL_STACK: usize = 64 << 10;
+
+/// Forks a process that runs `become_other`, and waits until that has become another program or has returned its
+/// exit code. Nothing is copied for it: until then it has this process's memory.
+pub(crate) fn clone_to_become(become_other: &dyn Fn() -> i32) -> io::Result<i32> {
+    extern "C" fn enter(argument: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: below, which waits, so that what it points to lives.
+        let become_other = unsafe { &*argument.cast::<&dyn Fn() -> i32>() };
+        become_other()
+    }
+    let mut stack = Vec::<u128>::with_capacity(SMALL_STACK / size_of::<u128>());
+    let argument = (&raw const become_other).cast_mut().cast();
+    // SAFETY: the new process uses a stack of its own, growing down from an aligned end, and this one
+    // does nothing before the other has let go of its memory (CLONE_VFORK).
+    let child = checked(
+        unsafe {
+            let top = stack.as_mut_ptr().add(stack.capacity()).cast();
+            libc::clone(enter, top, libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, argument)
+        }
+        .into(),
+    )?;
+    Ok(i32::try_from(child).expect("process ids are small"))
+}
+
 /// Ends this process without running anything of it.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: always is.
@@ -179,32 +204,30 @@ pub(crate) fn new_session() {
     unsafe { libc::setsid() };
 }
 
-/// Makes `target` another name of `fd`, kept over `execve`.
-pub(crate) fn rename(fd: RawFd, target: RawFd) {
-    // SAFETY: no memory involved. A descriptor that is its own target keeps its close-on-exec flag, so
-    // that is taken away.
+/// Keeps a descriptor over `execve`.
+pub(crate) fn hand_on(fd: RawFd) {
+    // SAFETY: no memory involved.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+}
+
+/// Closes every descriptor but these, which are 0 and so on from now on; a program that this process
+/// becomes keeps the first three.
+pub(crate) fn keep_only<const N: usize>(fds: [RawFd; N]) -> io::Result<[OwnedFd; N]> {
+    const STREAMS: RawFd = 3;
+    let places = N as RawFd;
+    // SAFETY: the caller, a child about to do one thing, uses no other descriptor and owns the new ones
+    // alone. First out of the way of each other, then into their places.
     unsafe {
-        if fd == target {
-            libc::fcntl(fd, libc::F_SETFD, 0);
-        } else {
-            libc::dup2(fd, target);
+        let mut aside = [0; N];
+        for (fd, aside) in fds.into_iter().zip(&mut aside) {
+            *aside = checked(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, places).into())? as RawFd;
         }
-    }
-}
-
-/// Closes every descriptor from `first` on.
-pub(crate) fn close_from(first: RawFd) {
-    // SAFETY: the caller, a child about to wait or to become another program, uses none of them.
-    unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
-}
-
-/// Closes every descriptor but `kept`, which is the first from now on.
-pub(crate) fn only(kept: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // SAFETY: the caller, a child about to do one thing, uses no other and owns the new one alone.
-    unsafe {
-        checked(libc::dup2(kept.as_raw_fd(), 0).into())?;
-        close_from(1);
-        Ok(OwnedFd::from_raw_fd(0))
+        for (aside, place) in aside.into_iter().zip(0..) {
+            let flags = if place < STREAMS { 0 } else { libc::O_CLOEXEC };
+            checked(libc::dup3(aside, place, flags).into())?;
+        }
+        libc::syscall(libc::SYS_close_range, places, libc::c_uint::MAX, 0);
+        Ok(std::array::from_fn(|place| OwnedFd::from_raw_fd(place as RawFd)))
     }
 }
 
@@ -277,38 +300,50 @@ fn waited(process: i32, options: i32) -> Option<Waited> {
     };
     let exit_code =
         if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
-    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
-    Some(Waited { process, exit_code, cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime) })
+    Some(Waited { process, exit_code, cpu_us: cpu_us(&usage) })
 }
 
-/// Does nothing until it is killed; the kernel reaps what ends meanwhile.
-pub(crate) fn wait_for_death() -> ! {
+/// Ends every other process of the pid namespace whose first process this is, and waits until there is
+/// none: who forks while it is killed fails to, and who loses its parent becomes this process's child.
+pub(crate) fn end_all_others() {
+    // SAFETY: no memory involved. Elsewhere the signal would go to every process of the user.
+    unsafe {
+        assert!(libc::getpid() == 1, "only the first process of a namespace ends all others");
+        loop {
+            libc::kill(-1, libc::SIGKILL);
+            if wait(-1).is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// Has the kernel reap this process's children when they end.
+pub(crate) fn reap_nobody() {
     // SAFETY: a disposition of this process only; no memory involved.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    loop {
-        // SAFETY: always is.
-        unsafe { libc::pause() };
-    }
+}
+
+/// CPU time in microseconds of the children that were waited for, and of theirs.
+pub(crate) fn cpu_of_children() -> u64 {
+    // SAFETY: all zeros is a valid value of this plain structure, which is valid for writing.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    cpu_us(&usage)
+}
+
+fn cpu_us(usage: &libc::rusage) -> u64 {
+    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    micros(usage.ru_utime) + micros(usage.ru_stime)
 }
 
 /// Kills a process; one that is gone is no error.
 pub(crate) fn kill(process: i32) {
     // SAFETY: no memory involved; the caller's child, not waited for yet, so the id is nobody else's.
     unsafe { libc::kill(process, libc::SIGKILL) };
-}
-
-/// Kills the process of a descriptor; one that is gone is no error.
-pub(crate) fn kill_by_descriptor(process: BorrowedFd<'_>) {
-    // SAFETY: no memory involved; without more information the null pointer is what the call asks for.
-    unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            process.as_raw_fd(),
-            libc::SIGKILL,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        )
-    };
 }
 
 /// A descriptor that can be polled for the end of a process.
@@ -485,13 +520,32 @@ fn raise_capabilities() -> io::Result<()> {
 /// `_LINUX_CAPABILITY_VERSION_3`.
 pub(crate) const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
+/// Bytes that the files of a file system take; 0 if it does not say.
+pub(crate) fn bytes_used(path: &std::ffi::CStr) -> u64 {
+    file_system(path).map_or(0, |found| (found.f_blocks - found.f_bfree) * found.f_frsize)
+}
+
+/// Bytes of the System V shared memory of this process's namespace.
+pub(crate) fn bytes_of_shared_memory() -> u64 {
+    const SHM_INFO: i32 = 14;
+    // struct shm_info: an int, then five unsigned longs, of which the first is all pages.
+    let mut found = [0_u64; 6];
+    // SAFETY: the place is large enough and valid for writing.
+    let result = unsafe { libc::shmctl(0, SHM_INFO, found.as_mut_ptr().cast()) };
+    if result < 0 { 0 } else { found[1] * 4096 }
+}
+
 /// The mount flags that a new look at a mount must keep, as `statvfs` names them.
 pub(crate) fn mount_flags(path: &std::ffi::CStr) -> io::Result<u64> {
+    Ok(file_system(path)?.f_flag as u64)
+}
+
+fn file_system(path: &std::ffi::CStr) -> io::Result<libc::statvfs> {
     // SAFETY: all zeros is a valid value; the path ends with NUL and the place is valid for writing.
     unsafe {
         let mut found: libc::statvfs = std::mem::zeroed();
         checked(libc::statvfs(path.as_ptr(), &raw mut found).into())?;
-        Ok(found.f_flag as u64)
+        Ok(found)
     }
 }
 

@@ -14,16 +14,22 @@ pub(crate) struct Wire {
     put: Vec<u8>,
     /// Attempts that were begun.
     begun: u32,
-    /// What was asked while an attempt ran: the next one, and the input that came before it.
-    ahead: Option<Box<Attempt>>,
+    /// What was asked while an attempt ran.
+    announced: Option<Asked>,
+    /// Of the attempt that will be asked for next.
     attempts_input: Vec<u8>,
 }
+
+/// An attempt and its standard input.
+pub(crate) type Asked = (Box<Attempt>, Vec<u8>);
 
 /// What the owner of a running attempt wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// Nothing that cannot wait for its end.
     Nothing,
+    /// That another follows: see [`Wire::take_announced`].
+    Next,
     /// That it ends now.
     Kill,
     /// Nothing any more: the owner has gone.
@@ -37,7 +43,7 @@ impl Wire {
             output: io::stdout().as_fd().try_clone_to_owned()?.into(),
             put: Vec::new(),
             begun: 0,
-            ahead: None,
+            announced: None,
             attempts_input: Vec::new(),
         })
     }
@@ -58,12 +64,19 @@ impl Wire {
         self.input.as_fd()
     }
 
-    /// Waits for the next attempt to run, with its input; `None` once the owner has gone.
-    pub(crate) fn next_attempt(&mut self) -> io::Result<Option<(Box<Attempt>, Vec<u8>)>> {
+    /// The attempt that follows the one that runs, if it is known.
+    pub(crate) fn take_announced(&mut self) -> Option<Asked> {
+        self.announced.take()
+    }
+
+    /// Waits for the next attempt, and tells what was put before it does; `None` once the owner has gone.
+    pub(crate) fn next_attempt(&mut self) -> io::Result<Option<Asked>> {
         loop {
-            if let Some(attempt) = self.ahead.take() {
-                self.begun += 1;
-                return Ok(Some((attempt, std::mem::take(&mut self.attempts_input))));
+            if let Some(asked) = self.announced.take() {
+                return Ok(Some(asked));
+            }
+            if self.flush().is_err() {
+                return Ok(None);
             }
             match Ask::read(&mut self.input)? {
                 Some(ask) => self.take_up(ask)?,
@@ -72,20 +85,30 @@ impl Wire {
         }
     }
 
+    /// From now on the attempt that was asked for first of those that have not begun is the running one.
+    pub(crate) fn begin(&mut self) {
+        self.begun += 1;
+    }
+
     /// What is asked while an attempt runs. Waits for it.
     pub(crate) fn hear(&mut self) -> io::Result<Heard> {
         match Ask::read(&mut self.input)? {
-            Some(Ask::Kill(number)) if number == self.begun => return Ok(Heard::Kill),
-            Some(ask) => self.take_up(ask)?,
-            None => return Ok(Heard::Gone),
+            Some(Ask::Kill(number)) if number == self.begun => Ok(Heard::Kill),
+            Some(ask) => {
+                let is_next = matches!(ask, Ask::Start(_));
+                self.take_up(ask)?;
+                Ok(if is_next { Heard::Next } else { Heard::Nothing })
+            }
+            None => Ok(Heard::Gone),
         }
-        Ok(Heard::Nothing)
     }
 
     fn take_up(&mut self, ask: Ask) -> io::Result<()> {
         match ask {
             Ask::Input(piece) => self.attempts_input.extend(piece),
-            Ask::Start(attempt) if self.ahead.is_none() => self.ahead = Some(attempt),
+            Ask::Start(attempt) if self.announced.is_none() => {
+                self.announced = Some((attempt, std::mem::take(&mut self.attempts_input)));
+            }
             // It crossed the attempt's end on its way.
             Ask::Kill(_) => {}
             Ask::Start(_) => return Err(io::Error::other("it was asked for two attempts ahead")),

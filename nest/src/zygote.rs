@@ -3,8 +3,9 @@
 //! A zygote runs the project's code, so it is believed in nothing but its own attempts.
 
 use crate::cell::{self, Kind};
-use crate::nursery::{Cell, Cells, Nursery};
-use crate::serve::{self, HASH_SEED, NotRun, World};
+use crate::first::{self, End, HASH_SEED};
+use crate::nursery::{Cell, Cells, Leaving, Nursery};
+use crate::serve::{NotRun, World};
 use crate::sys::{self, Interest, Prepared};
 use crate::wire::{Heard, Wire};
 use flakefarm_nest::{Attempt, Birth, Fork};
@@ -17,6 +18,8 @@ pub(crate) const COMPLAINT: usize = 2000;
 const TRY: u8 = b'T';
 /// Has it fork an attempt.
 const FORK: u8 = b'F';
+/// Attempts that a zygote forks one after the other.
+const IN_TURN: usize = 10;
 /// Processes of a zygote itself, beside those of the attempt that it forks.
 const OWN_PROCESSES: u32 = 16;
 
@@ -24,7 +27,8 @@ const OWN_PROCESSES: u32 = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Zygotes {
     all: Vec<Option<Zygote>>,
-    next: usize,
+    /// Attempts so far.
+    forked: usize,
 }
 
 #[derive(Debug)]
@@ -32,63 +36,72 @@ struct Zygote {
     first: i32,
     control: UnixStream,
     cells: Cells,
-    /// The one of the attempt that runs, or the next one's.
-    cell: Option<Cell>,
+    /// The next attempt's, if it was used for a trial.
+    tried: Option<Cell>,
+    /// The last attempt's.
+    leaving: Option<Leaving>,
     /// What it has said, not yet a whole line.
     said: Vec<u8>,
     killed: bool,
 }
 
+/// An attempt that a zygote has forked.
+#[derive(Debug)]
+pub(crate) struct Forked {
+    turn: usize,
+    cell: Cell,
+}
+
+impl Forked {
+    /// Ends whatever it has left behind.
+    pub(crate) fn empty_cell(&self) {
+        self.cell.empty();
+    }
+}
+
 impl Zygotes {
-    /// Forks an attempt from the zygote whose turn it is. Returns that turn.
+    /// Forks an attempt from the zygote whose turn it is.
     pub(crate) fn fork(
         &mut self,
         wire: &mut Wire,
         world: &World,
         attempt: &Attempt,
         fork: &Fork,
-        inside: [BorrowedFd<'_>; 3],
-    ) -> Result<usize, NotRun> {
+        streams: [BorrowedFd<'_>; 3],
+    ) -> Result<Forked, NotRun> {
         if fork.hash_seeds.is_empty() {
             return Err(NotRun::Failed("no hash seed for an interpreter".to_owned()));
         }
         self.all.resize_with(fork.hash_seeds.len(), || None);
-        let turn = self.next % self.all.len();
-        self.next += 1;
+        let turn = turn_of(self.forked, self.all.len());
+        self.forked += 1;
         if self.all[turn].is_none() {
             self.all[turn] = Some(prepare(wire, world, attempt, fork, fork.hash_seeds[turn])?);
         }
         let zygote = self.all[turn].as_mut().expect("it was just put there");
-        zygote.fork(inside)?;
-        Ok(turn)
-    }
-
-    /// Ends whatever its attempt has left behind.
-    pub(crate) fn end_cell(&self, turn: usize) {
-        if let Some(cell) = self.all[turn].as_ref().and_then(|zygote| zygote.cell.as_ref()) {
-            cell.end();
-        }
+        Ok(Forked { turn, cell: zygote.fork(streams)? })
     }
 
     /// Readable when the attempt has ended.
-    pub(crate) fn control(&self, turn: usize) -> BorrowedFd<'_> {
-        self.all[turn].as_ref().expect("it runs an attempt").control.as_fd()
+    pub(crate) fn control(&self, forked: &Forked) -> BorrowedFd<'_> {
+        self.all[forked.turn].as_ref().expect("it runs an attempt").control.as_fd()
     }
 
     /// Ends the attempt and its zygote with it.
-    pub(crate) fn kill(&mut self, turn: usize) {
-        if let Some(zygote) = &mut self.all[turn] {
+    pub(crate) fn kill(&mut self, forked: &Forked) {
+        if let Some(zygote) = &mut self.all[forked.turn] {
             zygote.killed = true;
             sys::kill(zygote.first);
         }
     }
 
-    /// Exit code and CPU time of the attempt that has ended, once all of its cell has.
-    pub(crate) fn ended(&mut self, turn: usize) -> Result<(i32, u64), NotRun> {
-        let zygote = self.all[turn].as_mut().expect("it runs an attempt");
-        if let Some(cell) = zygote.cell.take() {
-            cell.wait()?;
+    /// How the attempt ended, once all of its cell has.
+    pub(crate) fn ended(&mut self, forked: Forked) -> Result<End, NotRun> {
+        let zygote = self.all[forked.turn].as_mut().expect("it runs an attempt");
+        if let Some(before) = zygote.leaving.take() {
+            before.gone()?;
         }
+        zygote.leaving = Some(forked.cell.emptied()?);
         let said = zygote.line()?;
         if let Some(said) = &said {
             if let Some(why) = said.strip_prefix("failed ") {
@@ -98,30 +111,36 @@ impl Zygotes {
                 return Ok(ended);
             }
         }
-        let zygote = self.all[turn].take().expect("it runs an attempt");
+        let zygote = self.all[forked.turn].take().expect("it runs an attempt");
         let (was_killed, code) = (zygote.killed, zygote.bury());
         // Whoever ended the zygote ended its attempt.
-        if was_killed { Ok((137, 0)) } else { Ok((code, 0)) }
+        Ok(End { exit_code: if was_killed { 137 } else { code }, cpu_us: 0 })
     }
 }
 
-fn parse_end(text: &str) -> Option<(i32, u64)> {
-    let (code, cpu_us) = text.split_once(' ')?;
-    Some((code.parse().ok()?, cpu_us.parse().ok()?))
+/// Whose turn the n-th attempt is, from 0. First each has one attempt, so that short jobs meet all of
+/// them; then several, because who has just forked finds what it copies in the processor's caches.
+fn turn_of(attempt: usize, zygotes: usize) -> usize {
+    if attempt < zygotes { attempt } else { attempt / IN_TURN % zygotes }
+}
+
+fn parse_end(text: &str) -> Option<End> {
+    let (exit_code, cpu_us) = text.split_once(' ')?;
+    Some(End { exit_code: exit_code.parse().ok()?, cpu_us: cpu_us.parse().ok()? })
 }
 
 impl Zygote {
-    fn fork(&mut self, inside: [BorrowedFd<'_>; 3]) -> Result<(), NotRun> {
+    fn fork(&mut self, streams: [BorrowedFd<'_>; 3]) -> Result<Cell, NotRun> {
         let gone = |error| NotRun::NotForked(format!("the prepared interpreter has gone: {error}"));
-        let cell = match self.cell.take() {
+        let cell = match self.tried.take() {
             Some(cell) => cell,
             None => self.cells.take().map_err(gone)?.map_err(NotRun::Failed)?,
         };
-        let fds: Vec<_> = inside.iter().map(AsRawFd::as_raw_fd).chain(cell.namespaces()).collect();
+        let fds: Vec<_> = streams.iter().map(AsRawFd::as_raw_fd).chain(cell.namespaces()).collect();
         sys::send_descriptors(self.control.as_fd(), FORK, &fds).map_err(gone)?;
-        self.cell = Some(cell);
         // The next one's is made while this one runs.
-        self.cells.ask().map_err(gone)
+        self.cells.ask().map_err(gone)?;
+        Ok(cell)
     }
 
     /// Whether it can fork into a cell; the inner error is why not.
@@ -133,7 +152,7 @@ impl Zygote {
         };
         let fds: Vec<_> = cell.namespaces().collect();
         sys::send_descriptors(self.control.as_fd(), TRY, &fds)?;
-        self.cell = Some(cell);
+        self.tried = Some(cell);
         Ok(match self.line()? {
             Some(line) if line == "can" => Ok(()),
             Some(line) => Err(line.strip_prefix("refused ").unwrap_or(&line).to_owned()),
@@ -173,26 +192,29 @@ fn prepare(
     fork: &Fork,
     hash_seed: u32,
 ) -> Result<Zygote, NotRun> {
+    // It takes its time.
+    wire.flush().map_err(|_| NotRun::Abandoned)?;
     let (stdin, mut to_stdin) = io::pipe()?;
     let (from_output, output) = io::pipe()?;
     let (control, theirs) = UnixStream::pair()?;
     let (cells, asked) = UnixStream::pair()?;
     let mut plan = world.plan(Kind::Zygote, attempt);
     plan.pids = plan.pids.saturating_add(OWN_PROCESSES);
-    let program = serve::program(&fork.argv, &serve::variables(attempt, Some(hash_seed)))?;
-    let inside = [stdin.as_raw_fd(), output.as_raw_fd(), output.as_raw_fd()];
+    let program = first::program(&fork.argv, &first::variables(attempt, Some(hash_seed)))?;
     let forked = world.plan(Kind::Forked, attempt);
     let steps = forked.steps();
     let nursery = Nursery {
-        asked: asked.as_fd(),
+        asked: asked.as_raw_fd(),
         flags: forked.flags(),
         steps: &Prepared::new(&steps),
         shared_network: world.shared_network,
     };
-    let first = serve::start(&plan, &program, inside, Some((theirs.as_raw_fd(), nursery)))?;
+    let streams = [stdin.as_fd(), output.as_fd(), output.as_fd()];
+    let first = first::start_zygote(&plan, &program, streams, theirs.as_fd(), &nursery)?;
     drop((stdin, output, theirs, asked));
     let cells = Cells::new(cells);
-    let mut zygote = Zygote { first, control, cells, cell: None, said: Vec::new(), killed: false };
+    let mut zygote =
+        Zygote { first, control, cells, tried: None, leaving: None, said: Vec::new(), killed: false };
     let ours = !attempt.variables.contains_key(HASH_SEED) && std::env::var_os(HASH_SEED).is_none();
     let birth = Birth {
         setns: libc::SYS_setns,
@@ -250,7 +272,7 @@ fn listen(wire: &mut Wire, zygote: &mut Zygote, output: PipeReader) -> Result<Re
         }
         if asked {
             match wire.hear()? {
-                Heard::Nothing => {}
+                Heard::Nothing | Heard::Next => {}
                 Heard::Kill => return Ok(Err("it was ended while it prepared itself".to_owned())),
                 Heard::Gone => return Err(NotRun::Abandoned),
             }

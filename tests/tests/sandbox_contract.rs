@@ -84,6 +84,7 @@ macro_rules! isolation_at {
             abstract_sockets_are_its_own
             a_memory_hog_is_charged_alone
             a_full_disk_is_its_own
+            memory_left_in_files_is_charged_alone
         ; }
     };
 }

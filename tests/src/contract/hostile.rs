@@ -221,3 +221,22 @@ pub async fn a_full_disk_is_its_own(level: &Level) {
         .await;
     assert_eq!(lines, ["room"]);
 }
+
+/// Attempts that leave as much in memory as they may follow each other at once, and none pays for another.
+pub async fn memory_left_in_files_is_charged_alone(level: &Level) {
+    let fill = || {
+        let script = "for p in /tmp /dev/shm; do fallocate -l 60000000 $p/fill || exit 3; done";
+        let mut request = level.request(&["sh", "-c", script]);
+        request.limits.memory_bytes = 136 << 20;
+        request
+    };
+    let mut running = level.begin(fill()).await.expect("starts");
+    for _ in 0..5 {
+        let next = fill();
+        level.announce(&mut running, &next).await;
+        let (_, exit) = watch(running).await;
+        assert_eq!((exit.exit_code, exit.oom_killed), (0, false), "{}", exit.output.to_text());
+        running = level.begin(next).await.expect("starts");
+    }
+    assert_eq!(watch(running).await.1.exit_code, 0);
+}
