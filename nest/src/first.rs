@@ -5,13 +5,14 @@
 use crate::cell::{Kind, Plan};
 use crate::nursery::Nursery;
 use crate::serve::NotRun;
-use crate::sys::{self, LaidOut, Prepared, Program, Side};
+use crate::sys::{self, Interest, LaidOut, Prepared, Program, Side};
 use flakefarm_nest::{Attempt, HOME};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 pub(crate) const HASH_SEED: &str = "PYTHONHASHSEED";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -169,6 +170,12 @@ fn hear(mut control: &UnixStream) -> io::Result<String> {
     }
 }
 
+/// Whether the other end is there, which says no more.
+fn is_silent(control: &UnixStream) -> bool {
+    let said = sys::poll([Some((control.as_fd(), Interest::Readable))], Some(Duration::ZERO));
+    matches!(said, Ok([false]))
+}
+
 /// The life of an attempt's first process.
 fn live(steps: &Prepared<'_>, program: &LaidOut<'_>, kept: [i32; 4]) -> i32 {
     let Ok([streams @ .., control]) = sys::keep_only(kept) else { return 126 };
@@ -177,7 +184,8 @@ fn live(steps: &Prepared<'_>, program: &LaidOut<'_>, kept: [i32; 4]) -> i32 {
         let _ = control.write_all(why.as_bytes());
         return 126;
     }
-    if !matches!(control.read(&mut [0]), Ok(1)) {
+    // Whoever gave the word may have gone since, before this process was to end with it.
+    if !matches!(control.read(&mut [0]), Ok(1)) || !is_silent(&control) {
         return 126;
     }
     let Ok(payload) = start(program, None) else { return 126 };

@@ -395,10 +395,29 @@ pub async fn giving_up_a_read_loses_nothing(level: &Level) {
 
 /// Starting is given up at every possible moment; what was made is gone after closing.
 pub async fn giving_up_a_start_leaves_nothing(level: &Level) {
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let seconds = format!("600.{}{}", began.subsec_nanos(), level.level as u8);
     for patience_ms in [0, 1, 3, 10, 30, 60, 100, 150, 250] {
-        let start = level.begin(level.request(&["sleep", "600"]));
+        let start = level.begin(level.request(&["sleep", &seconds]));
         let _ = tokio::time::timeout(Duration::from_millis(patience_ms), start).await;
     }
+    eventually("nothing sleeps any more", Duration::from_secs(20), || async {
+        match running_with(&seconds) {
+            found if found.is_empty() => Ok(()),
+            found => Err(format!("{found:?}")),
+        }
+    })
+    .await;
+}
+
+/// Processes of this machine, those in its containers included, with an argument.
+fn running_with(argument: &str) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").expect("a kernel that tells of processes");
+    processes
+        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.split(' ').any(|word| word == argument))
+        .collect()
 }
 
 /// A program that cannot be started for want of its image is an error, not an exit.
