@@ -164,6 +164,10 @@ impl Server {
         let mut over = false;
         let mut looks_at = Instant::now() + GATHER;
         self.flush()?;
+        // Not before: who makes the cell would run first, and the attempt wait for the rest of its request.
+        if let Life::Forked(forked) = life {
+            self.zygotes.make_ahead(forked);
+        }
         self.make_ahead();
         while !over || pipes.out.is_some() || pipes.err.is_some() {
             let gathers =
@@ -242,6 +246,7 @@ impl Server {
 
     fn make_berth(&mut self, attempt: &Attempt, input: &[u8]) -> Result<Berth, NotRun> {
         let (mut pipes, streams) = Pipes::new()?;
+        pipes.feed(input);
         let streams = streams.each_ref().map(AsFd::as_fd);
         let life = match &attempt.fork {
             None => {
@@ -252,7 +257,6 @@ impl Server {
                 Life::Forked(self.zygotes.fork(&mut self.wire, &self.world, attempt, fork, streams)?)
             }
         };
-        pipes.feed(input);
         Ok(Berth { life, pipes })
     }
 

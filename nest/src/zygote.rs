@@ -82,6 +82,13 @@ impl Zygotes {
         Ok(Forked { turn, cell: zygote.fork(streams)? })
     }
 
+    /// Has the cell of the zygote's next attempt made, while this one runs.
+    pub(crate) fn make_ahead(&mut self, forked: &Forked) {
+        let zygote = self.all[forked.turn].as_mut().expect("it runs an attempt");
+        // If nobody makes cells any more, that is seen when one is taken.
+        let _ = zygote.cells.ask();
+    }
+
     /// Readable when the attempt has ended.
     pub(crate) fn control(&self, forked: &Forked) -> BorrowedFd<'_> {
         self.all[forked.turn].as_ref().expect("it runs an attempt").control.as_fd()
@@ -138,8 +145,6 @@ impl Zygote {
         };
         let fds: Vec<_> = streams.iter().map(AsRawFd::as_raw_fd).chain(cell.namespaces()).collect();
         sys::send_descriptors(self.control.as_fd(), FORK, &fds).map_err(gone)?;
-        // The next one's is made while this one runs.
-        self.cells.ask().map_err(gone)?;
         Ok(cell)
     }
 
