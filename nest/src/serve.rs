@@ -254,7 +254,7 @@ impl Server {
                 Life::Own(First::of_attempt(&self.world.plan(Kind::Fresh, attempt), &program, streams)?)
             }
             Some(fork) => {
-                Life::Forked(self.zygotes.fork(&mut self.wire, &self.world, attempt, fork, streams)?)
+                Life::Forked(self.zygotes.fork(&mut self.wire, &self.world, attempt, fork, input, streams)?)
             }
         };
         Ok(Berth { life, pipes })

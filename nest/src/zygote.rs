@@ -18,6 +18,8 @@ pub(crate) const COMPLAINT: usize = 2000;
 const TRY: u8 = b'T';
 /// Has it fork an attempt.
 const FORK: u8 = b'F';
+/// Has it fork one with the input of the one before.
+const FORK_AGAIN: u8 = b'A';
 /// Attempts that a zygote forks one after the other.
 const IN_TURN: usize = 10;
 /// Processes of a zygote itself, beside those of the attempt that it forks.
@@ -36,6 +38,8 @@ struct Zygote {
     first: i32,
     control: UnixStream,
     cells: Cells,
+    /// Of the last attempt.
+    input: Option<Vec<u8>>,
     /// The next attempt's, if it was used for a trial.
     tried: Option<Cell>,
     /// The last attempt's.
@@ -67,6 +71,7 @@ impl Zygotes {
         world: &World,
         attempt: &Attempt,
         fork: &Fork,
+        input: &[u8],
         streams: [BorrowedFd<'_>; 3],
     ) -> Result<Forked, NotRun> {
         if fork.hash_seeds.is_empty() {
@@ -79,7 +84,7 @@ impl Zygotes {
             self.all[turn] = Some(prepare(wire, world, attempt, fork, fork.hash_seeds[turn])?);
         }
         let zygote = self.all[turn].as_mut().expect("it was just put there");
-        Ok(Forked { turn, cell: zygote.fork(streams)? })
+        Ok(Forked { turn, cell: zygote.fork(input, streams)? })
     }
 
     /// Has the cell of the zygote's next attempt made, while this one runs.
@@ -137,14 +142,19 @@ fn parse_end(text: &str) -> Option<End> {
 }
 
 impl Zygote {
-    fn fork(&mut self, streams: [BorrowedFd<'_>; 3]) -> Result<Cell, NotRun> {
+    fn fork(&mut self, input: &[u8], streams: [BorrowedFd<'_>; 3]) -> Result<Cell, NotRun> {
         let gone = |error| NotRun::NotForked(format!("the prepared interpreter has gone: {error}"));
         let cell = match self.tried.take() {
             Some(cell) => cell,
             None => self.cells.take().map_err(gone)?.map_err(NotRun::Failed)?,
         };
         let fds: Vec<_> = streams.iter().map(AsRawFd::as_raw_fd).chain(cell.namespaces()).collect();
-        sys::send_descriptors(self.control.as_fd(), FORK, &fds).map_err(gone)?;
+        let again = self.input.as_deref() == Some(input);
+        let question = if again { FORK_AGAIN } else { FORK };
+        sys::send_descriptors(self.control.as_fd(), question, &fds).map_err(gone)?;
+        if !again {
+            self.input = Some(input.to_vec());
+        }
         Ok(cell)
     }
 
@@ -218,8 +228,16 @@ fn prepare(
     let first = first::start_zygote(&plan, &program, streams, theirs.as_fd(), &nursery)?;
     drop((stdin, output, theirs, asked));
     let cells = Cells::new(cells);
-    let mut zygote =
-        Zygote { first, control, cells, tried: None, leaving: None, said: Vec::new(), killed: false };
+    let mut zygote = Zygote {
+        first,
+        control,
+        cells,
+        input: None,
+        tried: None,
+        leaving: None,
+        said: Vec::new(),
+        killed: false,
+    };
     let ours = !attempt.variables.contains_key(HASH_SEED) && std::env::var_os(HASH_SEED).is_none();
     let birth = Birth {
         setns: libc::SYS_setns,

@@ -41,7 +41,7 @@ class Server(flakefarm_forks.ForkServer):
     def _adopt(self, session, streams):
         pass
 
-    def _become_attempt(self, session, streams):
+    def _become_attempt(self, streams):
         self._control.close()
         os.setsid()
         for fd, target in zip(streams, range(3)):
@@ -143,13 +143,14 @@ impl Level {
 }
 
 fn fork_server() -> Preparation {
-    let modules: Vec<(String, &str)> = pytest::files()
-        .into_iter()
-        .filter_map(|(name, source)| Some((name.strip_suffix(".py")?.to_owned(), source)))
-        .filter(|(name, _)| {
-            ["flakefarm_channel", "flakefarm_descriptors", "flakefarm_forks"].contains(&name.as_str())
-        })
-        .collect();
+    // Each imports only those before it.
+    let names = ["flakefarm_channel", "flakefarm_descriptors", "flakefarm_quick_fork", "flakefarm_forks"];
+    let files = pytest::files();
+    let source = |name: &str| {
+        let file = files.iter().find(|(file, _)| file.strip_suffix(".py") == Some(name));
+        file.expect("a file of the plugin").1
+    };
+    let modules = names.map(|name| (name, source(name)));
     Preparation {
         argv: ["python3", "-c", FORK_SERVER].map(str::to_owned).to_vec(),
         input: serde_json::to_string(&modules).expect("plain data serialises"),

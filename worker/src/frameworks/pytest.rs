@@ -24,6 +24,7 @@ pub fn files() -> Vec<(String, &'static str)> {
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
         ("flakefarm_forks.py", include_str!("plugin/flakefarm_forks.py")),
         ("flakefarm_parallel.py", include_str!("plugin/flakefarm_parallel.py")),
+        ("flakefarm_quick_fork.py", include_str!("plugin/flakefarm_quick_fork.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
         ("flakefarm_risks.py", include_str!("plugin/flakefarm_risks.py")),

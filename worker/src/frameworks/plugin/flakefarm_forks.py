@@ -7,7 +7,9 @@ namespaces made for it. The attempt's request comes over its stdin, as that of a
 
 An attempt is given as little to do as can be: each page of memory that it writes to, and counting
 references writes, is copied for it, which costs more than what is done there. So what attempts with the
-same request have in common is done once, before the fork.
+same request have in common is done once, before the fork. If a request comes again, the interpreter forks
+one that goes on up to the first test, where nothing but pytest's own code has run, and forks attempts there
+until another request comes.
 
 What this hides from a test is told in docs/sandboxes.md. Where it would be more than that (threads,
 sockets, files, children from before the fork), the interpreter refuses.
@@ -25,11 +27,14 @@ import threading
 
 from flakefarm_channel import Channel, line, read_nothing
 from flakefarm_descriptors import Descriptors, Unfit, open_now
+from flakefarm_quick_fork import quickest_fork
 
 CONTROL = 3
 STREAMS = 3
 MOST_DESCRIPTORS = 9
 WORDS = 6
+# What the one who asks begins a question with.
+FORK, FORK_AGAIN = b"F", b"A"
 # madvise(2): since Linux 6.1.
 MADV_COLLAPSE = 25
 
@@ -115,17 +120,20 @@ class ForkServer:
         self._leave = leave
         self._heard = []
         self._tells_deselected = self._ends_early = False
+        self._can_advance = self._is_advanced = False
         # The request of the last attempt, and the lines that all with it begin with.
         self._request = None
         self._opening = b""
         self._channel = Channel()
+        # Its own, where it is born that goes on.
+        self._own = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self._before = open_now()
         self._descriptors = None
         # Collecting may replace any of these.
         self._call = system_call()
         self._os = {
             name: getattr(os, name)
-            for name in ("_exit", "close", "fork", "pipe", "read", "setsid", "strerror", "wait4", "write")
+            for name in ("_exit", "close", "pipe", "read", "setsid", "strerror", "wait4", "write")
         }
         read_nothing()
         # Without what Python's own class adds.
@@ -150,6 +158,11 @@ class ForkServer:
             def pytest_runtestloop(self, session):
                 server.serve(session)
 
+            @pytest.hookimpl(trylast=True)
+            def pytest_runtest_logstart(self):
+                if server._is_advanced:
+                    server.serve_advanced()
+
             @pytest.hookimpl(hookwrapper=True, tryfirst=True)
             def pytest_sessionfinish(self, session):
                 outcome = yield
@@ -170,28 +183,78 @@ class ForkServer:
         except Unfit as reason:
             self._refuse(str(reason))
         self._settle(session)
+        self._os["fork"] = quickest_fork()
         gc.collect()
         gc.freeze()
         use_large_pages()
         self._say("ready")
         while True:
-            attempt, fds = self._asked()
-            if not attempt:
+            if self._can_advance and self._next() == FORK_AGAIN:
+                if self._advance():
+                    return
+                continue
+            question, fds = self._asked()
+            if question not in (FORK, FORK_AGAIN):
                 self._try(fds)
                 continue
             streams, namespaces = fds[:STREAMS], fds[STREAMS:]
-            self._adopt(session, streams)
+            if question == FORK:
+                self._adopt(session, streams)
             if self._fork(streams, namespaces):
                 break
-        self._become_attempt(session, streams)
+        self._become_attempt(streams)
+        if self._tells_deselected:
+            self.recorder.tell_deselected(session)
+
+    def _advance(self):
+        """Whether this is the one that goes on to the first test; otherwise that has ended."""
+        failure = self._bear_into([self._own])
+        if failure is not None:
+            self._refuse(failure)
+        advanced = self._os["fork"]()
+        if advanced == 0:
+            self.recorder.channel = self.held = Held()
+            self._is_advanced = True
+            return True
+        _, status, _ = self._os["wait4"](advanced, 0)
+        # It does not end well if it found that attempts would share something.
+        self._can_advance = status == 0
+        return False
+
+    def serve_advanced(self):
+        """The same as `serve` of one that has gone on, until something else is asked for."""
+        try:
+            refuse_company()
+        except Unfit:
+            self._os["_exit"](1)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._opening += b"".join(line(event) for event in self.held.events)
+        gc.freeze()
+        while self._next() == FORK_AGAIN:
+            _, fds = self._asked()
+            streams, namespaces = fds[:STREAMS], fds[STREAMS:]
+            if self._fork(streams, namespaces):
+                self._is_advanced = False
+                self._become_attempt(streams)
+                return
+        self._os["_exit"](0)
 
     def _settle(self, session):
         """What no attempt changes."""
         self.recorder.settle(session)
         self._heard = [event for event in self.held.events if event["e"] not in ("missing", "collected")]
-        self._tells_deselected = not only_of_pytest(session.config.hook.pytest_deselected)
+        hook = session.config.hook
+        self._tells_deselected = not only_of_pytest(hook.pytest_deselected)
         # The rest of pytest's session would only tidy up what is thrown away.
-        self._ends_early = only_of_pytest(session.config.hook.pytest_unconfigure)
+        self._ends_early = only_of_pytest(hook.pytest_unconfigure)
+        before_a_test = (hook.pytest_runtestloop, hook.pytest_runtest_protocol, hook.pytest_runtest_logstart)
+        self._can_advance = (
+            self.recorder.starts_alike()
+            and not self._tells_deselected
+            and session.config.option.verbose <= 0
+            and all(only_of_pytest(each) for each in before_a_test)
+        )
 
     def _adopt(self, session, streams):
         """Gives the session what the next attempt asks for."""
@@ -233,7 +296,7 @@ class ForkServer:
                 if failure is not None:
                     self._os["write"](tell_trouble, failure.encode())
                     self._os["_exit"](1)
-                self._close([trouble, tell_trouble] + namespaces)
+                self._close([trouble, tell_trouble, self._own] + namespaces)
                 return True
         self._close([tell_trouble] + streams + namespaces)
         if failure is None:
@@ -276,7 +339,7 @@ class ForkServer:
             return "failed to open the interpreter's files again: %s" % error
         return None
 
-    def _become_attempt(self, session, streams):
+    def _become_attempt(self, streams):
         self._control.close()
         self._os["setsid"]()
         stdin, stdout, stderr = streams
@@ -285,8 +348,6 @@ class ForkServer:
         self._channel.open(stdout)
         self.recorder.channel = self._channel
         self._channel.write(self._opening)
-        if self._tells_deselected:
-            self.recorder.tell_deselected(session)
 
     def _line(self):
         line = b""
@@ -303,17 +364,21 @@ class ForkServer:
         except OSError:  # nobody listens any more
             self._os["_exit"](0)
 
+    def _next(self):
+        """What is asked next, which stays to be asked."""
+        return self._control.recv(1, socket.MSG_PEEK)
+
     def _asked(self):
-        """Whether an attempt is to be forked, and the descriptors that came with the question."""
+        """What is asked, and the descriptors that came with the question."""
         room = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
-        byte, ancillary, _, _ = self._control.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
-        if not byte:
+        question, ancillary, _, _ = self._control.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
+        if not question:
             self._os["_exit"](0)
         fds = array.array("i")
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        return byte == b"F", list(fds)
+        return question, list(fds)
 
 
 def exit_code(status):
@@ -356,13 +421,20 @@ def use_large_pages():
 
 
 def only_of_pytest(hook):
-    """Whether nobody but pytest itself implements the hook."""
-    return all(implementation.function.__module__.startswith("_pytest.") for implementation in hook.get_hookimpls())
+    """Whether nobody but pytest itself and what is here implements the hook."""
+    implementations = hook.get_hookimpls()
+    return all(each.function.__module__.startswith(("_pytest.", "flakefarm_")) for each in implementations)
 
 
 def reseed():
-    """Generators that were seeded before the fork would give every attempt the same numbers. `random` seeds
-    its own itself."""
+    """Generators that were seeded before the fork would give every attempt the same numbers."""
+    generator = getattr(sys.modules.get("random"), "_inst", None)
+    if generator is not None:
+        generator.seed()
+    # Made anew for another process, which it tells by an id that every attempt has.
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile._name_sequence = None
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
         numpy.seed()
