@@ -207,6 +207,36 @@ fn forked_attempts_have_random_numbers_of_their_own_and_what_was_registered_is_c
 }
 
 #[test]
+fn what_a_project_does_before_a_test_happens_in_each_forked_attempt() {
+    let project = project(&[
+        ("flakefarm.toml", TOML),
+        (
+            "conftest.py",
+            "import os, pytest\n\
+             STARTED = []\n\
+             def pytest_runtest_logstart(): STARTED.append(os.getpid())\n\
+             @pytest.fixture(scope='session')\n\
+             def place(): return os.getpid()\n",
+        ),
+        (
+            "test_place.py",
+            "import os\n\
+             from conftest import STARTED\n\
+             def test_started(): assert STARTED[-1] == os.getpid()\n\
+             def test_set_up(place): assert place == os.getpid()\n",
+        ),
+    ]);
+    let state = tempfile::tempdir().unwrap();
+    let output = command(state.path())
+        .args(["sweep", "--runs", "12", "--format", "json", "--sandbox", "forked-only", "--panel", "none"])
+        .arg(project.path())
+        .output()
+        .unwrap();
+    let report = report(&output);
+    assert_eq!(with_verdict(&report, "healthy").len(), 2, "{}", said(&output));
+}
+
+#[test]
 fn odd_ids_and_partly_broken_collection_are_reported_whole() {
     let project = project(&[
         ("flakefarm.toml", TOML),

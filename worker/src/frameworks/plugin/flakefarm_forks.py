@@ -35,6 +35,8 @@ MOST_DESCRIPTORS = 9
 WORDS = 6
 # What the one who asks begins a question with.
 FORK, FORK_AGAIN = b"F", b"A"
+# How one ends that has gone on and was not asked again.
+SERVED = 77
 # madvise(2): since Linux 6.1.
 MADV_COLLAPSE = 25
 
@@ -125,7 +127,7 @@ class ForkServer:
         self._request = None
         self._opening = b""
         self._channel = Channel()
-        # Its own, where it is born that goes on.
+        # Its own namespace, for the one that goes on.
         self._own = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self._before = open_now()
         self._descriptors = None
@@ -208,27 +210,33 @@ class ForkServer:
 
     def _advance(self):
         """Whether this is the one that goes on to the first test; otherwise that has ended."""
-        failure = self._bear_into([self._own])
-        if failure is not None:
-            self._refuse(failure)
-        advanced = self._os["fork"]()
+        # Tried once, unless it works.
+        self._can_advance = False
+        if self._bear_into([self._own]) is not None:
+            return False
+        try:
+            advanced = self._os["fork"]()
+        except OSError:
+            return False
         if advanced == 0:
             self.recorder.channel = self.held = Held()
             self._is_advanced = True
             return True
         _, status, _ = self._os["wait4"](advanced, 0)
-        # It does not end well if it found that attempts would share something.
-        self._can_advance = status == 0
+        if os.WIFSIGNALED(status):
+            # An attempt of it may have been lost: as if it were this one that was ended.
+            self._os["_exit"](exit_code(status))
+        self._can_advance = os.WEXITSTATUS(status) == SERVED
         return False
 
     def serve_advanced(self):
         """The same as `serve` of one that has gone on, until something else is asked for."""
         try:
             refuse_company()
-        except Unfit:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # attempts would share something, or a project replaced its streams
             self._os["_exit"](1)
-        sys.stdout.flush()
-        sys.stderr.flush()
         self._opening += b"".join(line(event) for event in self.held.events)
         gc.freeze()
         while self._next() == FORK_AGAIN:
@@ -238,7 +246,7 @@ class ForkServer:
                 self._is_advanced = False
                 self._become_attempt(streams)
                 return
-        self._os["_exit"](0)
+        self._os["_exit"](SERVED)
 
     def _settle(self, session):
         """What no attempt changes."""
