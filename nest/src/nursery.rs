@@ -87,7 +87,7 @@ impl Nursery<'_> {
     }
 
     /// What a cell's first process does before it only waits: the attempt, which has its user, must
-    /// neither look into it nor find anything open there.
+    /// not look into it.
     fn live(&self, owner: &UnixStream, nests: &UnixStream) -> Result<(), String> {
         let failed = |error: io::Error| format!("failed to hand a cell over: {error}");
         // Its maker is not, and who is not may not map its own user.

@@ -260,7 +260,7 @@ class ForkServer:
         self._can_advance = (
             self.recorder.starts_alike()
             and not self._tells_deselected
-            and session.config.option.verbose <= 0
+            and getattr(session.config.option, "verbose", 0) <= 0
             and all(only_of_pytest(each) for each in before_a_test)
         )
 
