@@ -4,8 +4,9 @@
 
 use flakefarm_tests::harness::{Process, command, flaky_shop, project, report, said, with_verdict};
 use serde_json::Value;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 const TOML: &str = "[environment]\nsetup = [\"python3 -c 'import pytest'\"]\n";
 
@@ -21,6 +22,16 @@ fn known(verdict: &str) -> Vec<String> {
         .collect();
     ids.sort();
     ids
+}
+
+/// Sweeps at a level of isolation, the plain world only.
+fn sweep_at(level: &str, runs: &str, project: &TempDir) -> Output {
+    let state = tempfile::tempdir().unwrap();
+    command(state.path())
+        .args(["sweep", "--runs", runs, "--format", "json", "--sandbox", level, "--panel", "none"])
+        .arg(project.path())
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -136,12 +147,7 @@ fn a_project_that_shares_what_attempts_must_not_is_not_forked_and_the_report_say
     for (source, reason) in sources {
         let test = format!("import mmap, os, threading, time\n{source}\ndef test_a(): pass\n");
         let project = project(&[("flakefarm.toml", TOML), ("test_sharing.py", test.as_str())]);
-        let state = tempfile::tempdir().unwrap();
-        let output = command(state.path())
-            .args(["sweep", "--runs", "2", "--format", "json", "--sandbox", "forked", "--panel", "none"])
-            .arg(project.path())
-            .output()
-            .unwrap();
+        let output = sweep_at("forked", "2", &project);
         let report = report(&output);
         assert_eq!(with_verdict(&report, "healthy"), ["test_sharing.py::test_a"], "{}", said(&output));
         let notes = report["sweep"]["notes"].to_string();
@@ -169,12 +175,7 @@ fn files_that_are_open_at_import_are_each_forked_attempts_own() {
                  assert capfd.readouterr().out == 'heard\\n'\n",
         ),
     ]);
-    let state = tempfile::tempdir().unwrap();
-    let output = command(state.path())
-        .args(["sweep", "--runs", "12", "--format", "json", "--sandbox", "forked-only", "--panel", "none"])
-        .arg(project.path())
-        .output()
-        .unwrap();
+    let output = sweep_at("forked-only", "12", &project);
     let report = report(&output);
     assert_eq!(with_verdict(&report, "healthy").len(), 3, "{}", said(&output));
     assert_eq!(report["sweep"]["notes"], serde_json::Value::Null, "no level gave way");
@@ -193,13 +194,7 @@ fn forked_attempts_have_random_numbers_of_their_own_and_what_was_registered_is_c
     for (more, called) in [("", 0), (registered, 1)] {
         let project =
             project(&[("flakefarm.toml", TOML), ("test_chance.py", chance), ("test_more.py", more)]);
-        let state = tempfile::tempdir().unwrap();
-        let output = command(state.path())
-            .args(["sweep", "--runs", "24", "--format", "json", "--sandbox", "forked-only"])
-            .args(["--panel", "none"])
-            .arg(project.path())
-            .output()
-            .unwrap();
+        let output = sweep_at("forked-only", "24", &project);
         let report = report(&output);
         assert_eq!(with_verdict(&report, "flaky").len(), 2, "{}", said(&output));
         assert_eq!(with_verdict(&report, "healthy").len(), called, "{}", said(&output));
@@ -226,12 +221,7 @@ fn what_a_project_does_before_a_test_happens_in_each_forked_attempt() {
              def test_set_up(place): assert place == os.getpid()\n",
         ),
     ]);
-    let state = tempfile::tempdir().unwrap();
-    let output = command(state.path())
-        .args(["sweep", "--runs", "12", "--format", "json", "--sandbox", "forked-only", "--panel", "none"])
-        .arg(project.path())
-        .output()
-        .unwrap();
+    let output = sweep_at("forked-only", "12", &project);
     let report = report(&output);
     assert_eq!(with_verdict(&report, "healthy").len(), 2, "{}", said(&output));
 }
