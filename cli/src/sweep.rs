@@ -14,9 +14,9 @@ use flakefarm_coordinator::plan::{
     Confidence, Guarantee, Panel, Question, QuestionKind, Rate, Runs, SandboxChoice, ScopeChoice, TestFilter,
 };
 use flakefarm_coordinator::report::{Report, Verdict};
+use flakefarm_project::config::{LoadedProject, ProjectSource};
+use flakefarm_project::snapshot;
 use flakefarm_shared::{Class, Digest, Refusal, SweepContext, WIRE_VERSION, World};
-use flakefarm_worker::config::{LoadedProject, ProjectSource};
-use flakefarm_worker::snapshot;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
@@ -69,7 +69,7 @@ pub(crate) fn load(args: &SweepArgs, root: &Path, progress: &Progress) -> Result
     Ok(loaded)
 }
 
-fn config_complaint(error: &flakefarm_worker::config::ConfigError) -> Complaint {
+fn config_complaint(error: &flakefarm_project::config::ConfigError) -> Complaint {
     let complaint = Complaint::usage(flakefarm_shared::chain(error));
     match error.hint() {
         Some(hint) => complaint.hint(hint),
@@ -384,7 +384,7 @@ pub(crate) fn init(args: &InitArgs) -> Result<Exit, Complaint> {
         );
     }
     let detected = LoadedProject::load(&root, None).map_err(|error| config_complaint(&error))?;
-    let text = flakefarm_worker::config::init_text(&detected);
+    let text = flakefarm_project::config::init_text(&detected);
     if args.print {
         output::print(&text)?;
     } else {

@@ -1,5 +1,5 @@
 //! What is tested: the environment tests run in, and how to run them. This is the resolved form;
-//! `flakefarm.toml` and detection (in the worker crate) produce it.
+//! `flakefarm.toml` and detection (in the project crate) produce it.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -7,8 +7,8 @@ mod state;
 #[path = "pytest_plugin/worlds.rs"]
 mod worlds;
 
+use flakefarm_project::config::LoadedProject;
 use flakefarm_shared::{AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, TestId, World};
-use flakefarm_worker::config::LoadedProject;
 use flakefarm_worker::frameworks::pytest::{
     self, AttemptReader, AttemptReading, ExitSeen, ReadSample, RunRequest,
 };

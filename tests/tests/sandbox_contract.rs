@@ -5,14 +5,14 @@
 
 use bollard::Docker;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use flakefarm_project::config::LoadedProject;
+use flakefarm_project::snapshot;
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::{SandboxLevel, SweepContext, WIRE_VERSION, WorkerId};
 use flakefarm_tests::contract::hostile;
 use flakefarm_tests::contract::sandbox::{self as laws, Level};
-use flakefarm_worker::config::LoadedProject;
 use flakefarm_worker::environment::{Environments, LocalPlaces};
 use flakefarm_worker::sandbox::{DockerSandbox, Engine, EngineUnavailable, LocalSandbox, Sandbox};
-use flakefarm_worker::snapshot;
 use futures::FutureExt as _;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, resume_unwind};

@@ -12,10 +12,10 @@ mod workshop;
 pub use local::LocalPlaces;
 
 use crate::sandbox::{Engine, infra, is_missing, label};
-use crate::snapshot::SIZE_LIMIT;
 use bollard::query_parameters::{
     ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
+use flakefarm_project::snapshot::SIZE_LIMIT;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::{Digest, EnvironmentSpec, InfraError, InfraStage, Refusal, SweepContext};
 use std::collections::{BTreeMap, HashMap};

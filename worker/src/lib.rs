@@ -3,14 +3,11 @@
 
 mod attempt;
 pub mod conditions;
-pub mod config;
 pub mod environment;
 pub mod frameworks;
 mod job;
 mod machine;
-pub mod revisions;
 mod runner;
 pub mod sandbox;
-pub mod snapshot;
 
 pub use runner::{Ending, WorkerParts, run};

@@ -120,7 +120,7 @@ pub(crate) async fn scripted(addresses: &Addresses, most_tests: u32) -> Result<V
 
 /// The reference that detection or configuration would start from at `root`.
 pub(crate) fn base_image(root: &Path) -> Result<String, Complaint> {
-    let loaded = flakefarm_worker::config::LoadedProject::load(root, None)?;
+    let loaded = flakefarm_project::config::LoadedProject::load(root, None)?;
     match loaded.spec.environment.image {
         flakefarm_shared::ImageSource::Reference(reference) => Ok(reference),
         flakefarm_shared::ImageSource::Dockerfile(path) => {

@@ -2,6 +2,7 @@
 
 use super::payload::{Kind, Payload};
 use crate::exit::Complaint;
+use flakefarm_project::{config::LoadedProject, snapshot};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::{
     AttemptId, Detail, ImageSource, JobId, Order, ProjectSpec, SandboxLevel, SweepContext, SweepId,
@@ -13,7 +14,6 @@ use flakefarm_worker::frameworks::pytest;
 use flakefarm_worker::sandbox::{
     DockerSandbox, Engine, JobSandbox, LocalSandbox, Preparation, Sandbox, SandboxRequest,
 };
-use flakefarm_worker::{config::LoadedProject, snapshot};
 use serde::Serialize;
 use std::fmt;
 use std::num::NonZeroU16;

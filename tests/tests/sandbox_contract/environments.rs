@@ -2,6 +2,7 @@
 
 use super::{docker, engine, image, left, new_worker};
 use bollard::query_parameters::RemoveImageOptions;
+use flakefarm_project::snapshot;
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::project::Framework;
 use flakefarm_shared::{
@@ -11,7 +12,6 @@ use flakefarm_shared::{
 use flakefarm_tests::contract::sandbox::Level;
 use flakefarm_worker::environment::{Environments, PrepareError};
 use flakefarm_worker::sandbox::{DockerSandbox, Sandbox};
-use flakefarm_worker::snapshot;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Mutex;

@@ -1,7 +1,7 @@
 //! The unpacked snapshot, as environments see it: what to upload, what to delete after set-up, and
 //! which files set-up depends on. Pure; archives come and go as bytes.
 
-use crate::snapshot::header;
+use flakefarm_project::snapshot::header;
 use flakefarm_shared::Digest;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::io::{self, Read};
@@ -89,7 +89,7 @@ pub(super) fn tar_of<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot;
+    use flakefarm_project::snapshot;
 
     fn tree(files: &[(&str, &str)]) -> Tree {
         let dir = tempfile::tempdir().unwrap();

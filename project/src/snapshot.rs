@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 pub const SIZE_LIMIT: u64 = 512 << 20;
 
 /// 2020-01-01: recent enough for every archive format, and the same for every file.
-pub(crate) const FIXED_MTIME: u64 = 1_577_836_800;
-pub(crate) const OWNER: u64 = 1000;
+const FIXED_MTIME: u64 = 1_577_836_800;
+const OWNER: u64 = 1000;
 const LARGEST_SHOWN: usize = 5;
 
 /// A source tree, packed.
@@ -182,7 +182,7 @@ impl Entry {
 }
 
 /// A header that says nothing about who packed it, where or when.
-pub(crate) fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+pub fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
