@@ -3,7 +3,7 @@
 
 use crate::attempt::{AttemptRecord, CollectionError, InfraError};
 use crate::detail::Detail;
-use crate::ids::{AttemptId, Digest, JobId, SweepId, TestId};
+use crate::ids::{AttemptId, Digest, JobId, SweepId, TestId, TestParts};
 use crate::message::Class;
 use crate::project::ProjectSpec;
 use crate::source::TestSource;
@@ -152,6 +152,9 @@ pub struct JobReport {
 pub struct Listing {
     /// In the order the framework runs them.
     pub tests: Vec<TestId>,
+    /// What the ids are made of, in the order of `tests`; empty in listings recorded before this was told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<TestParts>,
     /// Files that could not be collected.
     pub collection_errors: Vec<CollectionError>,
     /// Framework and interpreter, as they name themselves (`pytest 9.2.0, CPython 3.11.2`).
@@ -163,6 +166,14 @@ pub struct Listing {
     /// What the sources say of each test, in the order of `tests`; empty if nothing.
     #[serde(default)]
     pub sources: Vec<TestSource>,
+}
+
+impl Listing {
+    /// What the id of the test at `place` is made of; `None` beyond the end.
+    pub fn parts_of(&self, place: usize) -> Option<TestParts> {
+        let test = self.tests.get(place)?;
+        Some(self.parts.get(place).cloned().unwrap_or_else(|| TestParts::of_recorded(test)))
+    }
 }
 
 impl JobReport {

@@ -19,10 +19,10 @@ pub mod world;
 
 pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage};
 pub use detail::{Detail, StateChange, TestDetail};
-pub use ids::{AttemptId, Digest, JobId, SweepId, TestId, WorkerId};
+pub use ids::{AttemptId, Digest, JobId, SweepId, TestId, TestParts, WorkerId};
 pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection, SweepContext, Work};
 pub use message::{Class, Control, JobEnd, JobMessage, Refusal, WorkerMessage};
-pub use outcome::{Failure, FailureKind, Outcome, Phase, Sample};
+pub use outcome::{Failure, FailureKind, Outcome, Phase, PhaseTimes, Sample};
 pub use payload::Payload;
 pub use project::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
 pub use source::{Risk, TestSource};

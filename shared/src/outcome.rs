@@ -15,12 +15,27 @@ pub struct Sample {
     pub wall_us: u64,
     /// CPU time of the same, children included, in microseconds.
     pub cpu_us: u64,
+    /// Wall-clock time of each phase; `None` where the framework tells only the whole, and of a test
+    /// that ended the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phases: Option<PhaseTimes>,
     /// Its place in the attempt's order, from 0.
     pub position: u32,
     /// Captured output of a failing test, as a blob (UTF-8, bounded, head and tail kept).
     pub output: Option<Digest>,
     /// Distinct warnings the test raised, as `Category: text`, at most eight.
     pub warnings: Vec<String>,
+}
+
+/// Wall-clock time of the phases of one test, in microseconds; 0 for a phase that did not run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseTimes {
+    /// Fixtures before the test.
+    pub setup_us: u64,
+    /// The test itself.
+    pub call_us: u64,
+    /// Fixtures after the test.
+    pub teardown_us: u64,
 }
 
 /// What a test did. An infrastructure error is never an outcome.

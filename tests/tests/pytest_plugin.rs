@@ -8,7 +8,9 @@ mod state;
 mod worlds;
 
 use flakefarm_project::config::LoadedProject;
-use flakefarm_shared::{AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, TestId, World};
+use flakefarm_shared::{
+    AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, TestId, TestParts, World,
+};
 use flakefarm_worker::frameworks::pytest::{
     self, AttemptReader, AttemptReading, ExitSeen, ReadSample, RunRequest,
 };
@@ -254,6 +256,45 @@ fn a_listing_runs_nothing_and_agrees_with_a_run() {
     assert_eq!(listing.tests, run.tests);
     let ended: Vec<TestId> = run.samples.iter().map(|read| read.sample.test.clone()).collect();
     assert_eq!(ended, run.tests);
+    let parts: Vec<TestParts> = listing.tests.iter().map(TestParts::of_recorded).collect();
+    assert_eq!(listing.parts, parts, "pytest's own spelling says the same of these");
+    assert_eq!(run.parts, [], "told by listings only");
+}
+
+#[test]
+fn files_are_told_below_the_projects_root_whatever_pytest_takes_for_its_own() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let inner = home.path().join("work/inner");
+    std::fs::create_dir_all(&inner).expect("a directory");
+    std::fs::write(home.path().join("work/flakefarm.toml"), "[tests]\npaths = [\"inner\"]\n")
+        .expect("a file");
+    std::fs::write(inner.join("pytest.ini"), "[pytest]\n").expect("a file");
+    let test = "import pytest\nclass TestA:\n    @pytest.mark.parametrize('x', ['a::b[0]'])\n    def test_b(self, x): pass\n";
+    std::fs::write(inner.join("test_a.py"), test).expect("a file");
+    let listing = attempt_at(home.path(), python(), RunRequest::List, PATIENCE);
+    assert_eq!(listing.tests, ids(&["test_a.py::TestA::test_b[a::b[0]]"]));
+    let expected = TestParts {
+        file: "inner/test_a.py".to_owned(),
+        classes: vec!["TestA".to_owned()],
+        name: "test_b".to_owned(),
+        parameters: Some("a::b[0]".to_owned()),
+        ordinal: 1,
+    };
+    assert_eq!(listing.parts, [expected]);
+}
+
+#[test]
+fn set_up_call_and_tear_down_are_timed_apart() {
+    let reading = run_all("nasty", Order::Given);
+    for read in &reading.samples {
+        let phases = read.sample.phases.expect("pytest tells phases");
+        assert_eq!(phases.setup_us + phases.call_us + phases.teardown_us, read.sample.wall_us);
+    }
+    let phases = |ending: &str| sample(&reading, ending).sample.phases.expect("pytest tells phases");
+    let failed = phases("::test_set_up_fails");
+    assert!(failed.setup_us > 0 && failed.call_us == 0, "{failed:?}");
+    let failed = phases("::test_tear_down_fails");
+    assert!(failed.setup_us > 0 && failed.call_us > 0 && failed.teardown_us > 0, "{failed:?}");
 }
 
 #[test]

@@ -235,6 +235,7 @@ async fn list(
     }
     Ok(Listing {
         tests: reading.tests,
+        parts: reading.parts,
         collection_errors: reading.collection_errors,
         framework_version: reading.framework_version,
         image: setting.image.to_owned(),

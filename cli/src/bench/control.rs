@@ -313,6 +313,7 @@ impl Farm {
             let sweep = record(&db, &blobs, &context, question, jobs, JOB_ATTEMPTS).await?;
             let listing = Listing {
                 tests: (0..tests).map(test).collect(),
+                parts: Vec::new(),
                 sources: Vec::new(),
                 collection_errors: Vec::new(),
                 framework_version: String::new(),

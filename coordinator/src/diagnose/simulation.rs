@@ -60,6 +60,7 @@ fn run(spec: &AttemptSpec, all: &[TestId], nature: &Nature, dice: &mut ChaCha8Rn
         },
         wall_us: 1_000,
         cpu_us: 1_000,
+        phases: None,
         position: u32::try_from(place).unwrap(),
         output: None,
         warnings: Vec::new(),

@@ -149,6 +149,7 @@ mod tests {
                         outcome,
                         wall_us: 1,
                         cpu_us: 1,
+                        phases: None,
                         position: 0,
                         output: None,
                         warnings: Vec::new(),

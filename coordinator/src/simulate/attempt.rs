@@ -95,6 +95,7 @@ impl<'a> Runs<'a> {
                 outcome,
                 wall_us: micros(took),
                 cpu_us: micros(took * 0.9),
+                phases: None,
                 position,
                 output: None,
                 warnings: Vec::new(),

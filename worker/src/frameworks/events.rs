@@ -2,7 +2,7 @@
 //! line is never trusted to be whole or ours: whatever is not an event is counted and dropped.
 
 use flakefarm_shared::outcome::Frame;
-use flakefarm_shared::{FailureKind, Phase, StateChange, TestId, TestSource};
+use flakefarm_shared::{FailureKind, Phase, StateChange, TestId, TestParts, TestSource};
 use serde::Deserialize;
 
 /// One event. Unknown fields are ignored, so that a newer plugin may say more.
@@ -47,6 +47,11 @@ pub enum Event {
         /// Whether another part follows.
         #[serde(default)]
         more: bool,
+    },
+    /// What the ids of the collected tests are made of, in their order, or a part of it; only when listing.
+    Parts {
+        /// One per test.
+        tests: Vec<TestParts>,
     },
     /// What the sources say of the tests, in the order of collection, or a part of it; only when
     /// listing.
@@ -93,6 +98,8 @@ pub struct EndEvent {
     pub wall_us: u64,
     /// CPU time in microseconds.
     pub cpu_us: u64,
+    /// Wall-clock time of set-up, call and tear-down, in microseconds.
+    pub phases_us: Option<[u64; 3]>,
     /// Distinct warnings.
     #[serde(default)]
     pub warnings: Vec<String>,

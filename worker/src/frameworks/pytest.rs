@@ -23,6 +23,7 @@ pub fn files() -> Vec<(String, &'static str)> {
         ("flakefarm_descriptors.py", include_str!("plugin/flakefarm_descriptors.py")),
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
         ("flakefarm_forks.py", include_str!("plugin/flakefarm_forks.py")),
+        ("flakefarm_ids.py", include_str!("plugin/flakefarm_ids.py")),
         ("flakefarm_parallel.py", include_str!("plugin/flakefarm_parallel.py")),
         ("flakefarm_quick_fork.py", include_str!("plugin/flakefarm_quick_fork.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),

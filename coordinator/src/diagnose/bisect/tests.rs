@@ -86,6 +86,7 @@ fn run(spec: &AttemptSpec, at: At, dice: &mut ChaCha8Rng) -> AttemptRecord {
         outcome,
         wall_us: 1,
         cpu_us: 1,
+        phases: None,
         position: 0,
         output: None,
         warnings: Vec::new(),

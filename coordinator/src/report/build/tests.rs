@@ -53,6 +53,7 @@ fn sample(test: &str, position: u32, fails: bool) -> Sample {
         outcome: if fails { Outcome::Fail(failure) } else { Outcome::Pass },
         wall_us: 1_500,
         cpu_us: 1_000,
+        phases: None,
         position,
         output: None,
         warnings: Vec::new(),

@@ -58,6 +58,7 @@ fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
                 outcome,
                 wall_us: 10_000,
                 cpu_us: 10_000,
+                phases: None,
                 position: 0,
                 warnings: Vec::new(),
             };

@@ -12,6 +12,7 @@ from flakefarm_world import Plain
 
 WARNING_LIMIT = 8
 REASON_LIMIT = 2000
+PHASES = ("setup", "call", "teardown")
 
 
 def recorder_for(pytest, channel, request, root, world):
@@ -82,6 +83,7 @@ def recorder_for(pytest, channel, request, root, world):
         def pytest_collection_finish(self, session):
             self.collected(session.items)
             if self.listing:
+                self.take_apart(session.items)
                 self.read_sources(session)
             self.world.collected()
 
@@ -93,20 +95,20 @@ def recorder_for(pytest, channel, request, root, world):
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_setup(self):
-            yield from self.measured()
+            yield from self.measured("setup")
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_call(self):
             changed = self.world.call()
             if changed is None:
-                yield from self.measured()
+                yield from self.measured("call")
             else:
                 with changed:
-                    yield from self.measured()
+                    yield from self.measured("call")
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_teardown(self):
-            yield from self.measured()
+            yield from self.measured("teardown")
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_makereport(self, call):
@@ -123,10 +125,10 @@ def recorder_for(pytest, channel, request, root, world):
             if when == "runtest":
                 self.warned(warning_message)
 
-        def measured(self):
+        def measured(self, phase):
             start = self.clocks()
             outcome = yield
-            self.add_time(start)
+            self.add_time(start, phase)
             excinfo = outcome.excinfo
             if excinfo is None or not issubclass(excinfo[0], (KeyboardInterrupt, exit_error)):
                 return
@@ -179,11 +181,14 @@ class Recorder:
             self.watcher = Watcher(root)
         if self.listing:
             import flakefarm_sources
+            from flakefarm_ids import parts_of
 
+            self.parts_of = parts_of
             self.sources = flakefarm_sources
         self.files = None
         self.ids = {}
         self.named = {}
+        self.ordinals = {}
         self.everything = []
         self.missing = []
         self.position = -1
@@ -240,6 +245,7 @@ class Recorder:
     def name(self, items):
         self.ids = {}
         self.named = {}
+        self.ordinals = {}
         used = {}
         for place, item in enumerate(items):
             name = clean(item.nodeid)
@@ -252,6 +258,7 @@ class Recorder:
                 used[name] = 1
             self.ids[id(item)] = name
             self.named[name] = (place, item)
+            self.ordinals[id(item)] = count
 
     def chosen(self):
         """The selected of the named items, in the requested order."""
@@ -273,6 +280,10 @@ class Recorder:
         tests = [self.id_of(item) for item in items]
         self.channel.send_list({"e": "missing"}, "tests", self.missing)
         self.channel.send_list({"e": "collected"}, "tests", tests)
+
+    def take_apart(self, items):
+        parts = [self.parts_of(item, self.root, self.ordinals.get(id(item), 1)) for item in items]
+        self.channel.send_list({"e": "parts"}, "tests", parts)
 
     def read_sources(self, session):
         options = getattr(session.config, "inicfg", {})
@@ -322,10 +333,10 @@ class Recorder:
         usage = self._usage(self._children)
         return self._wall(), self._cpu() + usage.ru_utime + usage.ru_stime
 
-    def add_time(self, start):
+    def add_time(self, start, phase):
         wall, cpu = self.clocks()
         if self.running is not None:
-            self.running.wall += wall - start[0]
+            self.running.walls[phase] += wall - start[0]
             self.running.cpu += cpu - start[1]
 
     def test_starts(self, item):
@@ -340,7 +351,7 @@ class Recorder:
         """Of two runs the second counts, unless the first failed: then it is no matter of running twice."""
         if any(report.outcome == "failed" for report in reports):
             self.running.reports.extend(reports)
-        self.running.wall = self.running.cpu = 0.0
+        self.running.start_clocks()
 
     def describe_failure(self, call, report):
         if report.outcome != "failed":
@@ -367,9 +378,10 @@ class Recorder:
         test = clean(report.nodeid)
         running = self.ids.setdefault(test, Running(test, 0))
         running.reports.append(report)
-        running.wall += report.duration
+        if report.when in running.walls:
+            running.walls[report.when] += report.duration
         # A process that dies reports its test in a phase of no name.
-        if report.when == "teardown" or report.when not in ("setup", "call"):
+        if report.when == "teardown" or report.when not in PHASES:
             self.position += 1
             running.position = self.position
             result = self.ids.pop(test).result()
@@ -405,28 +417,33 @@ class Running:
     def __init__(self, test, position):
         self.test = test
         self.position = position
-        self.wall = 0.0
-        self.cpu = 0.0
         self.reports = []
         self.warnings = []
+        self.start_clocks()
+
+    def start_clocks(self):
+        self.walls = dict.fromkeys(PHASES, 0.0)
+        self.cpu = 0.0
 
     def result(self):
         """The `end` event; nothing if pytest broke off before the test was through."""
         failed = [report for report in self.reports if report.outcome in ("failed", "rerun")]
         if not failed and not any(report.when == "teardown" for report in self.reports):
             return None
+        phases = [max(0, int(self.walls[phase] * 1e6)) for phase in PHASES]
         event = {
             "e": "end",
             "test": self.test,
             "i": self.position,
-            "wall_us": max(0, int(self.wall * 1e6)),
+            "wall_us": sum(phases),
             "cpu_us": max(0, int(self.cpu * 1e6)),
+            "phases_us": phases,
             "warnings": self.warnings,
         }
         if failed:
             first = failed[0]
             event["outcome"] = "fail"
-            event["phase"] = first.when if first.when in ("setup", "call", "teardown") else "call"
+            event["phase"] = first.when if first.when in PHASES else "call"
             event.update(getattr(first, "flakefarm", None) or describe_report(first))
             event["output"] = self.output(failed)
             return event

@@ -174,6 +174,7 @@ pub(super) fn charged(
         outcome: Outcome::Fail(failure),
         wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
         cpu_us: 0,
+        phases: None,
         position,
         output: None,
         warnings: Vec::new(),

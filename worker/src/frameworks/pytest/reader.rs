@@ -6,7 +6,8 @@ use crate::frameworks::events::{self, EndEvent, EndOutcome, Event, Mode};
 use crate::frameworks::signature::signature;
 use flakefarm_shared::attempt::CollectionError;
 use flakefarm_shared::{
-    AttemptEnd, Failure, FailureKind, Outcome, Phase, Sample, StateChange, TestId, TestSource,
+    AttemptEnd, Failure, FailureKind, Outcome, Phase, PhaseTimes, Sample, StateChange, TestId, TestParts,
+    TestSource,
 };
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ pub struct AttemptReading {
     pub framework_version: String,
     /// The collected tests, in the order they were to run.
     pub tests: Vec<TestId>,
+    /// What the ids of `tests` are made of, in their order; empty if that was not told of all.
+    pub parts: Vec<TestParts>,
     /// Selected tests that the framework did not collect.
     pub missing: Vec<TestId>,
     /// What the sources say of `tests`, in their order; empty if nothing was said of all.
@@ -84,6 +87,7 @@ pub struct AttemptReader {
     collecting: Vec<TestId>,
     tests: Option<Vec<TestId>>,
     missing: Vec<TestId>,
+    parts: Vec<TestParts>,
     sources: Vec<TestSource>,
     collection_errors: Vec<CollectionError>,
     running: Option<Running>,
@@ -131,6 +135,7 @@ impl AttemptReader {
                     self.tests = Some(std::mem::take(&mut self.collecting));
                 }
             }
+            Event::Parts { tests } => self.parts.extend(tests),
             Event::Sources { tests } => self.sources.extend(tests),
             Event::Start { test, i } => self.running = Some(Running { test, position: i, started: now }),
             Event::End(end) => self.test_ended(end),
@@ -208,6 +213,7 @@ impl AttemptReader {
             self.samples.push(ReadSample { sample, output: (!stderr.is_empty()).then(|| stderr.to_owned()) });
         }
         let tests = self.tests.unwrap_or_default();
+        let parts = if self.parts.len() == tests.len() { self.parts } else { Vec::new() };
         let sources = if self.sources.len() == tests.len() { self.sources } else { Vec::new() };
         AttemptReading {
             end,
@@ -216,6 +222,7 @@ impl AttemptReader {
             collection_errors: self.collection_errors,
             framework_version: self.version,
             tests,
+            parts,
             missing: self.missing,
             sources,
             garbage_lines: self.garbage,
@@ -246,6 +253,11 @@ fn sample_of(end: EndEvent) -> ReadSample {
         outcome,
         wall_us: end.wall_us,
         cpu_us: end.cpu_us,
+        phases: end.phases_us.map(|[setup_us, call_us, teardown_us]| PhaseTimes {
+            setup_us,
+            call_us,
+            teardown_us,
+        }),
         position: end.i,
         output: None,
         warnings: end.warnings,
