@@ -4,6 +4,7 @@ pub mod db;
 pub mod diagnose;
 pub mod engine;
 pub mod events;
+pub mod history;
 pub mod http;
 pub mod plan;
 pub mod report;

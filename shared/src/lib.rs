@@ -13,6 +13,7 @@ pub mod outcome;
 pub mod payload;
 pub mod project;
 pub mod queue;
+pub mod run;
 pub mod samples;
 pub mod source;
 pub mod world;
@@ -25,6 +26,7 @@ pub use message::{Class, Control, JobEnd, JobMessage, Refusal, WorkerMessage};
 pub use outcome::{Failure, FailureKind, Outcome, Phase, PhaseTimes, Sample};
 pub use payload::Payload;
 pub use project::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
+pub use run::{RunOrigin, SourceClass, TreatmentClass, WorldClass};
 pub use source::{Risk, TestSource};
 pub use world::{ClockStart, HashSeed, LocaleChoice, SandboxLevel, World, Zone};
 

@@ -24,6 +24,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0002_fingerprints.sql"),
         postgres: include_str!("../../migrations/postgres/0002_fingerprints.sql"),
     },
+    Step {
+        version: 3,
+        name: "entities",
+        sqlite: include_str!("../../migrations/sqlite/0003_entities.sql"),
+        postgres: include_str!("../../migrations/postgres/0003_entities.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

@@ -12,15 +12,17 @@ mod migrations;
 mod postgres;
 mod raw;
 mod rows;
+mod runs;
 mod sqlite;
 pub mod sqlite_samples;
 mod sweeps;
+mod tests_seen;
 mod verdicts;
 
 pub use error::{DbError, FailedAction};
 pub use rows::{
-    HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, Settled, Settlement, SweepRow, SweepState,
-    TokenRow, VerdictRow, WorkerRow,
+    HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, ProjectRow, RunRow, SeenTest, Settled,
+    Settlement, SweepRow, SweepState, TestRow, TokenRow, VerdictRow, WorkerRow,
 };
 
 /// Runs a reading statement: `read!(db, "read a job", fetch_optional, query)`.

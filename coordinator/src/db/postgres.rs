@@ -5,6 +5,7 @@ use super::error::DbError;
 use super::migrations;
 use super::raw::{RawJob, clean, subject};
 use super::rows::{NewJob, VerdictRow};
+use super::tests_seen::Noted;
 use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
@@ -171,6 +172,33 @@ impl Postgres {
         .execute(&self.pool)
         .await?;
         Ok(done.rows_affected())
+    }
+
+    pub(super) async fn note_tests(
+        &self,
+        project: i64,
+        tests: &[Noted],
+        at: UnixMicros,
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        for tests in tests.chunks(ROWS_PER_STATEMENT) {
+            sqlx::query(
+                "INSERT INTO tests (project, subject, test, parts, first_seen, last_seen)
+                 SELECT $1, new.subject, new.test, new.parts, $2, $2
+                 FROM UNNEST($3::bytea[], $4::text[], $5::text[]) AS new (subject, test, parts)
+                 ON CONFLICT (subject) DO UPDATE SET parts = COALESCE(excluded.parts, tests.parts),
+                     first_seen = LEAST(tests.first_seen, excluded.first_seen),
+                     last_seen = GREATEST(tests.last_seen, excluded.last_seen)",
+            )
+            .bind(project)
+            .bind(at)
+            .bind(tests.iter().map(|noted| noted.subject.clone()).collect::<Vec<_>>())
+            .bind(tests.iter().map(|noted| noted.test.clone()).collect::<Vec<_>>())
+            .bind(tests.iter().map(|noted| noted.parts.clone()).collect::<Vec<_>>())
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await
     }
 
     pub(super) async fn record_verdicts(

@@ -2,10 +2,11 @@
 
 use super::error::DbError;
 use super::rows::{
-    HistoryRow, JobRow, JobState, Settlement, SweepRow, SweepState, TokenRow, VerdictRow, WorkerRow,
+    HistoryRow, JobRow, JobState, ProjectRow, RunRow, Settlement, SweepRow, SweepState, TestRow, TokenRow,
+    VerdictRow, WorkerRow,
 };
 use crate::plan::PastRun;
-use flakefarm_shared::{Class, JobId, SweepId, TestId, WorkerId};
+use flakefarm_shared::{Class, JobId, RunOrigin, SweepId, TestId, TreatmentClass, WorkerId};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Display;
 use std::str::FromStr;
@@ -45,6 +46,10 @@ fn count<T: TryFrom<i64>>(what: &str, number: i64) -> Result<T, DbError> {
 fn class(word: &str) -> Result<Class, DbError> {
     let known = Class::ALL.into_iter().find(|class| class.word() == word);
     known.ok_or_else(|| DbError::Damaged(format!("class: `{word}`")))
+}
+
+fn treatment_class(word: &str) -> Result<TreatmentClass, DbError> {
+    TreatmentClass::of_word(word).ok_or_else(|| DbError::Damaged(format!("treatment class: `{word}`")))
 }
 
 fn present<T>(what: &str, value: Option<T>) -> Result<T, DbError> {
@@ -162,6 +167,7 @@ impl TryFrom<RawJob> for JobRow {
 pub(super) struct RawVerdict {
     sweep: Uuid,
     revision: Option<String>,
+    run_class: Option<String>,
     project: String,
     test: String,
     verdict: String,
@@ -183,6 +189,7 @@ impl TryFrom<RawVerdict> for HistoryRow {
         Ok(Self {
             sweep: SweepId(raw.sweep),
             revision: raw.revision,
+            class: raw.run_class.map_or(Ok(TreatmentClass::Unknown), |word| treatment_class(&word))?,
             verdict: VerdictRow {
                 project: raw.project,
                 test: TestId(raw.test),
@@ -223,6 +230,75 @@ impl TryFrom<RawRun> for PastRun {
             seconds: raw.p50_ms / 1e3,
             finished_at: raw.finished_at,
         })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+pub(super) struct RawProject {
+    name: String,
+    settings: String,
+    created_at: i64,
+}
+
+impl From<RawProject> for ProjectRow {
+    fn from(raw: RawProject) -> Self {
+        Self { name: raw.name, settings: raw.settings, created_at: raw.created_at }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+pub(super) struct RawOccasion {
+    id: Uuid,
+    name: String,
+    origin: String,
+    class: String,
+    level: Option<String>,
+    revision: Option<String>,
+    branch: Option<String>,
+    environment: Option<String>,
+    started_at: i64,
+    finished_at: Option<i64>,
+}
+
+impl TryFrom<RawOccasion> for RunRow {
+    type Error = DbError;
+
+    fn try_from(raw: RawOccasion) -> Result<Self, DbError> {
+        let origin = RunOrigin::of_word(&raw.origin)
+            .ok_or_else(|| DbError::Damaged(format!("origin of a run: `{}`", raw.origin)))?;
+        Ok(Self {
+            id: raw.id,
+            project: raw.name,
+            origin,
+            class: treatment_class(&raw.class)?,
+            level: raw.level,
+            revision: raw.revision,
+            branch: raw.branch,
+            environment: raw.environment,
+            started_at: raw.started_at,
+            finished_at: raw.finished_at,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+pub(super) struct RawTest {
+    number: i64,
+    test: String,
+    parts: Option<String>,
+    first_seen: i64,
+    last_seen: i64,
+}
+
+impl From<RawTest> for TestRow {
+    fn from(raw: RawTest) -> Self {
+        Self {
+            number: raw.number,
+            test: TestId(raw.test),
+            parts: raw.parts,
+            first_seen: raw.first_seen,
+            last_seen: raw.last_seen,
+        }
     }
 }
 

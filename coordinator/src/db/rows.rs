@@ -2,8 +2,11 @@
 //!
 //! PostgreSQL cannot hold the NUL character in text: both stores keep it as U+FFFD.
 
-use flakefarm_shared::{Class, Digest, JobId, Payload, Refusal, SweepId, TestId, UnixMicros, WorkerId};
+use flakefarm_shared::{
+    Class, Digest, JobId, Payload, Refusal, RunOrigin, SweepId, TestId, TreatmentClass, UnixMicros, WorkerId,
+};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// A sweep to be recorded; it starts [`SweepState::Running`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,6 +254,66 @@ pub struct VerdictRow {
     pub fingerprint: Option<Digest>,
 }
 
+/// A project: the name under which sweeps, tests and runs belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectRow {
+    /// Its name, unique on the farm.
+    pub name: String,
+    /// What was set for it, as JSON; `{}` for nothing.
+    pub settings: String,
+    /// When it was first heard of.
+    pub created_at: UnixMicros,
+}
+
+/// One occasion on which tests were executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRow {
+    /// Its id; a sweep's run has the sweep's.
+    pub id: Uuid,
+    /// The project's name.
+    pub project: String,
+    /// Where it comes from.
+    pub origin: RunOrigin,
+    /// What its attempts with nothing asked for are evidence of.
+    pub class: TreatmentClass,
+    /// How attempts were isolated, in the word of the choice; none if not by us.
+    pub level: Option<String>,
+    /// The revision, as its sender calls it.
+    pub revision: Option<String>,
+    /// The branch.
+    pub branch: Option<String>,
+    /// The image that tests ran in, by its id.
+    pub environment: Option<String>,
+    /// When it started.
+    pub started_at: UnixMicros,
+    /// When it ended.
+    pub finished_at: Option<UnixMicros>,
+}
+
+/// A test that somebody saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenTest {
+    /// The test, as its framework spells it.
+    pub test: TestId,
+    /// Its parts as JSON, if somebody took it apart.
+    pub parts: Option<String>,
+}
+
+/// A test of a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestRow {
+    /// Its number in this store.
+    pub number: i64,
+    /// The test, as its framework spells it.
+    pub test: TestId,
+    /// Its parts as JSON, if somebody took it apart.
+    pub parts: Option<String>,
+    /// When it was first seen.
+    pub first_seen: UnixMicros,
+    /// When it was last seen.
+    pub last_seen: UnixMicros,
+}
+
 /// One entry of a test's history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HistoryRow {
@@ -258,6 +321,8 @@ pub struct HistoryRow {
     pub sweep: SweepId,
     /// The revision it looked at.
     pub revision: Option<String>,
+    /// What it is evidence of.
+    pub class: TreatmentClass,
     /// What it found.
     pub verdict: VerdictRow,
 }

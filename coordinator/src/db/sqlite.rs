@@ -5,6 +5,7 @@ use super::error::DbError;
 use super::migrations;
 use super::raw::{RawJob, clean, subject};
 use super::rows::{NewJob, VerdictRow};
+use super::tests_seen::Noted;
 use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
@@ -190,6 +191,35 @@ impl Sqlite {
             .bind(now)
             .execute(&mut *transaction)
             .await?;
+        }
+        transaction.commit().await
+    }
+
+    pub(super) async fn note_tests(
+        &self,
+        project: i64,
+        tests: &[Noted],
+        at: UnixMicros,
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = self.begin().await?;
+        for tests in tests.chunks(ROWS_PER_STATEMENT) {
+            let mut insert = QueryBuilder::<Driver>::new(
+                "INSERT INTO tests (project, subject, test, parts, first_seen, last_seen) ",
+            );
+            insert.push_values(tests, |mut row, noted| {
+                row.push_bind(project)
+                    .push_bind(noted.subject.clone())
+                    .push_bind(noted.test.clone())
+                    .push_bind(noted.parts.clone())
+                    .push_bind(at)
+                    .push_bind(at);
+            });
+            insert.push(
+                " ON CONFLICT (subject) DO UPDATE SET parts = COALESCE(excluded.parts, tests.parts), \
+                 first_seen = MIN(tests.first_seen, excluded.first_seen), \
+                 last_seen = MAX(tests.last_seen, excluded.last_seen)",
+            );
+            insert.build().execute(&mut *transaction).await?;
         }
         transaction.commit().await
     }

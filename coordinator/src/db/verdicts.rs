@@ -4,7 +4,7 @@ use super::raw::{RawRun, RawVerdict, clean, subject};
 use super::rows::{HistoryRow, VerdictRow};
 use super::{Db, DbError, postgres, read};
 use crate::plan::PastRun;
-use flakefarm_shared::{SweepId, TestId, UnixMicros};
+use flakefarm_shared::{SweepId, TestId, TreatmentClass, UnixMicros};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -31,8 +31,9 @@ impl Db {
     /// What a sweep found, by test id.
     pub async fn verdicts(&self, sweep: SweepId) -> Result<Vec<VerdictRow>, DbError> {
         let query =
-            "SELECT verdicts.*, sweeps.revision FROM verdicts JOIN sweeps ON sweeps.id = verdicts.sweep
-                     WHERE verdicts.sweep = $1";
+            "SELECT verdicts.*, sweeps.revision, runs.class AS run_class
+             FROM verdicts JOIN sweeps ON sweeps.id = verdicts.sweep LEFT JOIN runs ON runs.id = verdicts.sweep
+             WHERE verdicts.sweep = $1";
         let rows: Vec<RawVerdict> =
             read!(self, "read verdicts", fetch_all, sqlx::query_as(query).bind(sweep.0))?;
         let mut verdicts = Vec::with_capacity(rows.len());
@@ -44,21 +45,30 @@ impl Db {
         Ok(verdicts)
     }
 
-    /// What the last `sweeps` sweeps of a project recorded that ended before `before`, of the tests that
-    /// ran.
+    /// What the last `sweeps` runs of a project and a treatment class recorded that ended before `before`,
+    /// of the tests that ran. Runs that recorded nothing (diagnoses, failed sweeps) take no place among
+    /// them.
     pub async fn past_runs(
         &self,
         project: &str,
+        class: TreatmentClass,
         before: UnixMicros,
         sweeps: u32,
     ) -> Result<Vec<PastRun>, DbError> {
-        let query = "SELECT id FROM sweeps WHERE project = $1 AND finished_at < $2
-                     ORDER BY created_at DESC, id DESC LIMIT $3";
+        let query = "SELECT runs.id FROM runs
+                     JOIN projects ON projects.number = runs.project JOIN sweeps ON sweeps.id = runs.id
+                     WHERE projects.name = $1 AND runs.class = $2 AND sweeps.finished_at < $3
+                       AND EXISTS (SELECT 1 FROM verdicts WHERE verdicts.sweep = runs.id AND attempts > 0)
+                     ORDER BY runs.started_at DESC, runs.id DESC LIMIT $4";
         let ids: Vec<Uuid> = read!(
             self,
             "read a project's sweeps",
             fetch_all,
-            sqlx::query_scalar(query).bind(clean(project)).bind(before).bind(i64::from(sweeps))
+            sqlx::query_scalar(query)
+                .bind(clean(project))
+                .bind(class.word())
+                .bind(before)
+                .bind(i64::from(sweeps))
         )?;
         let mut runs = Vec::new();
         // A sweep at a time: the rows of all of them at once would be held twice.
@@ -81,7 +91,9 @@ impl Db {
         test: &TestId,
         limit: u32,
     ) -> Result<Vec<HistoryRow>, DbError> {
-        let query = "SELECT verdicts.*, sweeps.revision FROM verdicts JOIN sweeps ON sweeps.id = verdicts.sweep
+        let query = "SELECT verdicts.*, sweeps.revision, runs.class AS run_class
+                     FROM verdicts JOIN sweeps ON sweeps.id = verdicts.sweep
+                          LEFT JOIN runs ON runs.id = verdicts.sweep
                      WHERE verdicts.subject = $1 ORDER BY verdicts.finished_at DESC, verdicts.sweep DESC LIMIT $2";
         let rows: Vec<RawVerdict> = read!(
             self,

@@ -1,22 +1,32 @@
-//! What earlier sweeps of a project say of its tests, and what must not have changed for that to count.
+//! What earlier runs of a project say of its tests, and what a sweep leaves to later ones. Runs count
+//! only for runs of the same treatment class, and only while nothing changed that a test touches.
 
+use super::sweeps::question_of;
 use super::{Coordinator, EngineError};
-use crate::db::SweepRow;
-use crate::plan::{self, History, Question, QuestionError};
-use flakefarm_shared::{Digest, Listing, TestId, TestSource};
+use crate::db::{RunRow, SeenTest, SweepRow, VerdictRow};
+use crate::history::fingerprint;
+use crate::plan::{self, History, Question, QuestionError, QuestionKind, SandboxChoice};
+use crate::report::{Report, TestReport};
+use flakefarm_shared::{
+    Listing, RunOrigin, SandboxLevel, SourceClass, SweepContext, TestId, TestSource, TreatmentClass,
+    UnixMicros, WorldClass,
+};
 use std::collections::HashMap;
 
-/// Earlier sweeps of a project that count as its history.
-const PAST_SWEEPS: u32 = 45;
+/// Earlier runs of a project and treatment class that count as its history.
+const PAST_RUNS: u32 = 45;
 
 impl Coordinator {
     /// What was known of the tests when the sweep was submitted; the same however often it is asked.
     pub(super) async fn history(&self, row: &SweepRow, listing: &Listing) -> Result<History, EngineError> {
-        if !self.makes_history(row).await? {
+        let question = question_of(row);
+        let context = self.context(row).await?;
+        let class = class_of(&question, &context);
+        if !reads_history(class) {
             return Ok(History::default());
         }
-        let past = self.db.past_runs(&row.project, row.created_at, PAST_SWEEPS).await?;
-        let fingerprints = self.fingerprints(row, listing).await?;
+        let past = self.db.past_runs(&row.project, class, row.created_at, PAST_RUNS).await?;
+        let fingerprints = fingerprint::of_listing(&context.project, listing);
         let of = |(test, source): (&TestId, &TestSource)| TestSource {
             fingerprint: fingerprints[test].clone(),
             risks: source.risks.clone(),
@@ -39,18 +49,99 @@ impl Coordinator {
         Ok(plan::affords_one_round(question, selected, &history))
     }
 
-    /// What each test touches: its sources, and all that the attempts on it have in common.
-    pub(super) async fn fingerprints(
+    /// Records the run that a sweep is or was, the tests that were there, and what was found of them, for
+    /// those who ask later. Repeating it replaces what it recorded.
+    pub(super) async fn remember(
         &self,
         row: &SweepRow,
         listing: &Listing,
-    ) -> Result<HashMap<TestId, Digest>, EngineError> {
+        report: &Report,
+        finished_at: UnixMicros,
+    ) -> Result<(), EngineError> {
+        let question = question_of(row);
         let context = self.context(row).await?;
-        let common = serde_json::to_string(&context.project).expect("a project serialises");
-        let common = Digest::of(format!("{common}\n{}", listing.framework_version).as_bytes());
-        let of = |(test, source): (&TestId, &TestSource)| {
-            (test.clone(), Digest::of(format!("{common} {}", source.fingerprint).as_bytes()))
+        let run = RunRow {
+            id: row.id.0,
+            project: row.project.clone(),
+            origin: origin_of(&question),
+            class: class_of(&question, &context),
+            level: Some(question.sandbox.word().to_owned()),
+            revision: row.revision.clone(),
+            branch: None,
+            environment: Some(listing.image.clone()),
+            started_at: row.created_at,
+            finished_at: Some(finished_at),
         };
-        Ok(listing.tests.iter().zip(&listing.sources).map(of).collect())
+        self.db.record_run(&run).await?;
+        let seen: Vec<SeenTest> =
+            listing.tests.iter().map(|test| SeenTest { test: test.clone(), parts: None }).collect();
+        self.db.note_tests(&row.project, &seen, row.created_at).await?;
+        // Verdicts are on tests as they are; what an experiment found is in its report.
+        if question.kind == QuestionKind::Detect {
+            let fingerprints = fingerprint::of_listing(&context.project, listing);
+            let verdicts = verdict_rows(report, &fingerprints, finished_at);
+            self.db.record_verdicts(row.id, &verdicts).await?;
+        }
+        Ok(())
     }
+}
+
+/// Whether earlier runs of a class say something of the next one: they do where all of its runs are alike.
+fn reads_history(class: TreatmentClass) -> bool {
+    match class {
+        TreatmentClass::Plain | TreatmentClass::Unisolated => true,
+        TreatmentClass::Unknown
+        | TreatmentClass::Stressed
+        | TreatmentClass::Diagnosed
+        | TreatmentClass::Bisected
+        | TreatmentClass::Patched
+        | TreatmentClass::Ci => false,
+    }
+}
+
+fn origin_of(question: &Question) -> RunOrigin {
+    match question.kind {
+        QuestionKind::Detect => RunOrigin::Sweep,
+        QuestionKind::Diagnose { .. } => RunOrigin::Diagnosis,
+        QuestionKind::Bisect(_) => RunOrigin::Bisection,
+    }
+}
+
+/// The class of the attempts that ask for nothing special.
+fn class_of(question: &Question, context: &SweepContext) -> TreatmentClass {
+    let level = match question.sandbox {
+        SandboxChoice::Process => SandboxLevel::Process,
+        SandboxChoice::Host => SandboxLevel::Host,
+        SandboxChoice::Container
+        | SandboxChoice::Nested
+        | SandboxChoice::Forked
+        | SandboxChoice::ForkedOnly
+        | SandboxChoice::Auto => SandboxLevel::Container,
+    };
+    let world = if context.under.is_plain() { WorldClass::Plain } else { WorldClass::Changed };
+    TreatmentClass::of(origin_of(question), SourceClass::Submitted, world, level)
+}
+
+/// What history remembers of a report.
+fn verdict_rows(
+    report: &Report,
+    fingerprints: &HashMap<TestId, flakefarm_shared::Digest>,
+    finished_at: UnixMicros,
+) -> Vec<VerdictRow> {
+    let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    let row = |test: &TestReport| VerdictRow {
+        project: report.sweep.project.clone(),
+        test: TestId(test.id.clone()),
+        verdict: test.verdict.word().to_owned(),
+        attempts: count(test.attempts),
+        failures: count(test.failures),
+        estimate: test.rate.as_ref().map_or(0.0, |rate| rate.estimate),
+        lower: test.rate.as_ref().map_or(0.0, |rate| rate.lower),
+        upper: test.rate.as_ref().map_or(1.0, |rate| rate.upper),
+        score: test.score,
+        p50_ms: test.duration_ms.as_ref().map_or(0.0, |durations| durations.p50),
+        finished_at,
+        fingerprint: fingerprints.get(&TestId(test.id.clone())).cloned(),
+    };
+    report.tests.iter().map(row).collect()
 }

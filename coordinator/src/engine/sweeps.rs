@@ -3,16 +3,15 @@
 
 use super::trouble::Step;
 use super::{Coordinator, EngineError, next_round};
-use crate::db::{JobState, NewJob, NewSweep, Settlement, SweepRow, SweepState, VerdictRow};
+use crate::db::{JobState, NewJob, NewSweep, Settlement, SweepRow, SweepState};
 use crate::diagnose::bisect;
 use crate::events::Event;
-use crate::plan::{self, History, Ledger, Planning, Question, QuestionKind};
-use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
+use crate::plan::{self, History, Ledger, Planning, Question};
+use crate::report::{self, Report, Stopped, SweepMeta};
 use flakefarm_shared::{
     Class, Control, Digest, JobId, JobReport, JobSpec, Listing, Refusal, SweepContext, SweepId, TestId,
-    UnixMicros, WIRE_VERSION, Work, now_micros,
+    WIRE_VERSION, Work, now_micros,
 };
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -315,12 +314,6 @@ impl Coordinator {
         Ok(self.blobs.get_json(&row.context, "a sweep's context").await?)
     }
 
-    /// Whether the sweep's plain runs are what history is made of: those of the project as it is, rather
-    /// than of chosen arms, other revisions, or a world of the user's choice.
-    pub(super) async fn makes_history(&self, row: &SweepRow) -> Result<bool, EngineError> {
-        Ok(question_of(row).kind == QuestionKind::Detect && self.context(row).await?.under.is_plain())
-    }
-
     async fn with_slots(&self, mut event: Event) -> Result<Event, EngineError> {
         if let Event::Progress { slots, .. } = &mut event {
             let now = now_micros();
@@ -339,12 +332,8 @@ impl Coordinator {
     async fn finish(&self, row: &SweepRow, state: SweepState, spent: Spent) -> Result<(), EngineError> {
         let report = self.build_report(row, &state, spent).await?;
         let finished_at = now_micros();
-        if let Some(listing) = self.listing(row).await?
-            && self.makes_history(row).await?
-        {
-            let fingerprints = self.fingerprints(row, &listing).await?;
-            let verdicts = verdict_rows(&report, &fingerprints, finished_at);
-            self.db.record_verdicts(row.id, &verdicts).await?;
+        if let Some(listing) = self.listing(row).await? {
+            self.remember(row, &listing, &report, finished_at).await?;
         }
         // An interrupted sweep has no final report: it may go on.
         let digest = match &state {
@@ -404,30 +393,6 @@ fn stopped(state: &SweepState, spent: Spent) -> Option<Stopped> {
         SweepState::Answered | SweepState::Failed(_) => Some(Stopped::Answered),
         SweepState::Interrupted | SweepState::Cancelled => Some(Stopped::Cancelled),
     }
-}
-
-/// What history remembers of a report.
-fn verdict_rows(
-    report: &Report,
-    fingerprints: &HashMap<TestId, Digest>,
-    finished_at: UnixMicros,
-) -> Vec<VerdictRow> {
-    let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-    let row = |test: &TestReport| VerdictRow {
-        project: report.sweep.project.clone(),
-        test: TestId(test.id.clone()),
-        verdict: test.verdict.word().to_owned(),
-        attempts: count(test.attempts),
-        failures: count(test.failures),
-        estimate: test.rate.as_ref().map_or(0.0, |rate| rate.estimate),
-        lower: test.rate.as_ref().map_or(0.0, |rate| rate.lower),
-        upper: test.rate.as_ref().map_or(1.0, |rate| rate.upper),
-        score: test.score,
-        p50_ms: test.duration_ms.as_ref().map_or(0.0, |durations| durations.p50),
-        finished_at,
-        fingerprint: fingerprints.get(&TestId(test.id.clone())).cloned(),
-    };
-    report.tests.iter().map(row).collect()
 }
 
 pub(super) fn question_of(row: &SweepRow) -> Question {

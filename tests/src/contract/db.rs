@@ -1,15 +1,16 @@
 //! The laws of the coordinator's store, to be run on SQLite and on PostgreSQL.
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
 
+mod entities;
 mod jobs;
 
+pub use entities::*;
 pub use jobs::*;
 
 use flakefarm_coordinator::db::{
     Db, DbError, JobRow, JobState, NewJob, NewSweep, Settled, Settlement, SweepState, TokenRow, VerdictRow,
     WorkerRow,
 };
-use flakefarm_coordinator::plan::PastRun;
 use flakefarm_shared::{Class, Digest, JobId, Payload, Refusal, SweepId, TestId, WorkerId};
 use std::time::{Duration, Instant};
 
@@ -241,41 +242,6 @@ pub async fn verdicts_are_replaced_and_remembered(db: &Db) {
     assert_eq!(db.test_history("p", &TestId::from("B"), 10).await.unwrap(), []);
     let stray = db.record_verdicts(SweepId::new(), &rows).await;
     assert!(matches!(stray, Err(DbError::NotFound(_))), "{stray:?}");
-}
-
-/// A project's past is what its own sweeps recorded that had ended, of the tests that ran.
-pub async fn past_runs_are_of_sweeps_that_had_ended(db: &Db) {
-    let past = async |before, sweeps| {
-        let mut runs = db.past_runs("with a past", before, sweeps).await.unwrap();
-        runs.sort_by(|a, b| (a.finished_at, &a.test).cmp(&(b.finished_at, &b.test)));
-        runs
-    };
-    let mut ids = Vec::new();
-    for day in 0..3 {
-        let sweep = NewSweep { created_at: NOW + day * SECOND, ..new_sweep("with a past") };
-        db.create_sweep(&sweep).await.unwrap();
-        let skipped = VerdictRow { attempts: 0, fingerprint: None, ..verdict("with a past", "skipped", 0) };
-        let ran = VerdictRow { finished_at: NOW + day * SECOND, ..verdict("with a past", AWKWARD, 1) };
-        db.record_verdicts(sweep.id, &[ran, skipped]).await.unwrap();
-        ids.push(sweep.id);
-    }
-    assert_eq!(past(i64::MAX, 10).await, [], "none has ended");
-    for (day, sweep) in (0..).zip(&ids) {
-        let ended = db.finish_sweep(*sweep, &SweepState::Answered, NOW + day * SECOND, None).await;
-        assert_eq!(ended.unwrap(), Settled::First);
-    }
-    let run = |day: i64| PastRun {
-        test: TestId::from(AWKWARD),
-        fingerprint: Some(Digest::of(b"touched")),
-        attempts: u32::MAX,
-        failures: 1,
-        seconds: 12_345.678_9 / 1e3,
-        finished_at: NOW + day * SECOND,
-    };
-    assert_eq!(past(i64::MAX, 10).await, [run(0), run(1), run(2)]);
-    assert_eq!(past(i64::MAX, 2).await, [run(1), run(2)], "the newest");
-    assert_eq!(past(NOW + 2 * SECOND, 10).await, [run(0), run(1)]);
-    assert_eq!(db.past_runs("without a past", i64::MAX, 10).await.unwrap(), []);
 }
 
 /// A big project's sweep is recorded in seconds.
