@@ -1,12 +1,17 @@
 //! Content-addressed blobs: snapshots, outputs, and whatever is too large to travel otherwise, stored once by digest, in a
 //! directory or an object store.
 
+mod streams;
+
+pub use streams::Upload;
+
 use crate::ids::Digest;
 use bytes::Bytes;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::Read;
 use std::sync::Arc;
 use url::Url;
 
@@ -142,8 +147,11 @@ impl Blobs {
     }
 }
 
-/// Zstd-compressed JSON.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+/// Most bytes that a compressed value may unpack to: a few bytes can hold gigabytes.
+const UNPACKED_LIMIT: u64 = 256 << 20;
+
+/// Zstd-compressed JSON, as [`Blobs::put_json`] stores it.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     let json = serde_json::to_vec(value).expect("wire types serialise");
     zstd::encode_all(json.as_slice(), 3).expect("compressing memory to memory")
 }
@@ -151,5 +159,25 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 pub(crate) fn decode<T: DeserializeOwned>(
     packed: &[u8],
 ) -> Result<T, Box<dyn std::error::Error + Send + Sync>> {
-    Ok(serde_json::from_slice(&zstd::decode_all(packed)?)?)
+    let mut json = Vec::new();
+    let mut unpacking = zstd::Decoder::new(packed)?.take(UNPACKED_LIMIT + 1);
+    unpacking.read_to_end(&mut json)?;
+    if json.len() as u64 > UNPACKED_LIMIT {
+        return Err(format!("it unpacks to more than {} MiB", UNPACKED_LIMIT >> 20).into());
+    }
+    Ok(serde_json::from_slice(&json)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_bytes_that_unpack_to_gigabytes_are_refused() {
+        let bomb = zstd::encode_all(std::io::repeat(b' ').take(UNPACKED_LIMIT + 1), 3).unwrap();
+        assert!(bomb.len() < 1 << 20);
+        let refused = decode::<u32>(&bomb).unwrap_err();
+        assert!(refused.to_string().contains("more than 256 MiB"), "{refused}");
+        assert_eq!(decode::<u32>(&encode(&7)).unwrap(), 7);
+    }
 }

@@ -175,7 +175,7 @@ impl fmt::Display for WorkerId {
 
 /// SHA-256 of some content, in lower-case hexadecimal: the name of a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "String", try_from = "String")]
 pub struct Digest(String);
 
 impl Digest {
@@ -201,6 +201,19 @@ impl fmt::Display for Digest {
     }
 }
 
+impl TryFrom<String> for Digest {
+    type Error = NotADigest;
+    fn try_from(text: String) -> Result<Self, NotADigest> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.0
+    }
+}
+
 /// Text that is not 64 lower-case hexadecimal digits.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a SHA-256 digest")]
@@ -210,13 +223,25 @@ impl FromStr for Digest {
     type Err = NotADigest;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let ok = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if ok { Ok(Self(text.to_owned())) } else { Err(NotADigest(text.to_owned())) }
+        if ok { Ok(Self(text.to_owned())) } else { Err(NotADigest(text.chars().take(100).collect())) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_digest_is_refused_when_it_is_read() {
+        let digest = Digest::of(b"content");
+        let json = serde_json::to_string(&digest).unwrap();
+        assert_eq!(json, format!("\"{digest}\""));
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+        for text in ["", "x", "é", &"A".repeat(64), &"../".repeat(22)] {
+            let json = serde_json::to_string(text).unwrap();
+            assert!(serde_json::from_str::<Digest>(&json).is_err(), "{json}");
+        }
+    }
 
     fn parts(file: &str, classes: &[&str], name: &str, parameters: Option<&str>, ordinal: u32) -> TestParts {
         TestParts {

@@ -100,8 +100,8 @@ impl Blobs {
         }
     }
 
-    /// Reads many payloads, in their order. One whose blob is missing or damaged is `None`: what it said
-    /// has to be found out again.
+    /// Reads many payloads, in their order. One whose blob is missing or damaged, or holds
+    /// something else, is `None`: what it said has to be found out again.
     pub async fn unpack_all<T: DeserializeOwned>(
         &self,
         payloads: &[Payload],
@@ -110,7 +110,7 @@ impl Blobs {
         let read = |payload| async move {
             match self.unpack(payload, what).await {
                 Ok(value) => Ok(Some(value)),
-                Err(BlobError::Missing(_) | BlobError::Damaged(_)) => Ok(None),
+                Err(BlobError::Missing(_) | BlobError::Damaged(_) | BlobError::Content { .. }) => Ok(None),
                 Err(error) => Err(error),
             }
         };
