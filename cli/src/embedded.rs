@@ -90,7 +90,7 @@ impl Embedded {
         });
         let working = tokio::spawn(flakefarm_worker::run(worker, ending.clone()));
 
-        let outcome = watch(&mut events, sweep, progress, &stop).await;
+        let outcome = watch(&coordinator, &mut events, sweep, progress, &stop).await;
         if matches!(outcome, Watched::Interrupted) {
             progress.note("stopping; a second Ctrl-C stops at once");
         }
@@ -123,6 +123,7 @@ enum Watched {
 
 /// Shows what happens to a sweep until it ends or cannot go on.
 async fn watch(
+    coordinator: &Coordinator,
     events: &mut Receiver<Event>,
     sweep: SweepId,
     progress: &mut Progress,
@@ -135,7 +136,9 @@ async fn watch(
         };
         let event = match event {
             Ok(event) if event.concerns(sweep) => event,
-            Ok(_) | Err(RecvError::Lagged(_)) => continue,
+            Ok(_) => continue,
+            Err(RecvError::Lagged(_)) if has_ended(coordinator, sweep).await => return Watched::Finished,
+            Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return Watched::Finished,
         };
         progress.show(&event);
@@ -147,9 +150,19 @@ async fn watch(
             Event::Trouble { .. }
             | Event::Preparing { .. }
             | Event::Listed { .. }
-            | Event::Progress { .. } => {}
+            | Event::Progress { .. }
+            | Event::Submitted { .. }
+            | Event::VerdictChanged { .. }
+            | Event::JobDead { .. }
+            | Event::WorkerGone { .. } => {}
         }
     }
+}
+
+/// Whether a sweep's row says that it has ended: the event may be among those that were missed.
+async fn has_ended(coordinator: &Coordinator, sweep: SweepId) -> bool {
+    let row = coordinator.db().sweep(sweep).await;
+    row.is_ok_and(|row| row.is_some_and(|row| !matches!(row.state, SweepState::Running)))
 }
 
 /// What attempts run on.

@@ -78,6 +78,8 @@ impl Progress {
             }
             Event::Trouble { message, .. } => self.say_once(format!("waiting: {message}")),
             Event::Finished { .. } => self.clear(),
+            Event::JobDead { reason, .. } => self.note(&format!("a job is given up: {reason}")),
+            Event::Submitted { .. } | Event::VerdictChanged { .. } | Event::WorkerGone { .. } => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! What happens on the farm, as data. Progress bars, server-sent events and logs are consumers of
 //! this one type; nothing prints from the engine.
 
-use flakefarm_shared::SweepId;
+use flakefarm_shared::{JobId, SweepId, TestId, WorkerId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
@@ -51,12 +51,42 @@ pub enum Event {
         /// For how long it has failed.
         seconds: u64,
     },
-    /// The sweep has ended; its report is there.
+    /// The sweep has ended; its report is there. Recorded.
     Finished {
         /// The sweep.
         sweep: SweepId,
         /// The state's word: `answered`, `interrupted`, `cancelled` or `failed`.
         state: String,
+    },
+    /// A sweep was submitted. Recorded.
+    Submitted {
+        /// The sweep.
+        sweep: SweepId,
+    },
+    /// A test's verdict is another than the project's last sweep gave it. Recorded.
+    VerdictChanged {
+        /// The sweep that found it.
+        sweep: SweepId,
+        /// The test.
+        test: TestId,
+        /// The word of the verdict before.
+        before: String,
+        /// The word of the verdict now.
+        now: String,
+    },
+    /// A job is dead: it failed too often, or nobody can read it. Recorded.
+    JobDead {
+        /// Its sweep.
+        sweep: SweepId,
+        /// The job.
+        job: JobId,
+        /// Why.
+        reason: String,
+    },
+    /// A worker has fallen silent without saying goodbye. Recorded.
+    WorkerGone {
+        /// Which.
+        worker: WorkerId,
     },
 }
 
@@ -67,8 +97,28 @@ impl Event {
             Event::Preparing { sweep, .. }
             | Event::Listed { sweep, .. }
             | Event::Progress { sweep, .. }
-            | Event::Finished { sweep, .. } => *sweep == wanted,
+            | Event::Finished { sweep, .. }
+            | Event::Submitted { sweep }
+            | Event::VerdictChanged { sweep, .. }
+            | Event::JobDead { sweep, .. } => *sweep == wanted,
             Event::Trouble { .. } => true,
+            Event::WorkerGone { .. } => false,
+        }
+    }
+
+    /// Whether it is recorded, so that every coordinator's clients get it, and those who come later;
+    /// others are only seen by who listens to the coordinator that works on the sweep.
+    pub fn is_recorded(&self) -> bool {
+        match self {
+            Event::Finished { .. }
+            | Event::Submitted { .. }
+            | Event::VerdictChanged { .. }
+            | Event::JobDead { .. }
+            | Event::WorkerGone { .. } => true,
+            Event::Preparing { .. }
+            | Event::Listed { .. }
+            | Event::Progress { .. }
+            | Event::Trouble { .. } => false,
         }
     }
 }

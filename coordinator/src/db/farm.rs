@@ -1,6 +1,6 @@
 //! Who works on the farm, and who may use it: workers and tokens.
 
-use super::raw::{RawToken, RawWorker, clean};
+use super::raw::{RawToken, RawWorker, clean, json};
 use super::rows::{TokenRow, WorkerRow};
 use super::{Db, DbError, change, read};
 use flakefarm_shared::UnixMicros;
@@ -48,8 +48,9 @@ impl Db {
             self,
             "record a token",
             sqlx::query(
-                "INSERT INTO tokens (id, kind, hash, label, created_at, expires_at, revoked_at, last_used)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                "INSERT INTO tokens (id, kind, hash, label, created_at, expires_at, revoked_at, last_used, scopes,
+                                     projects)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             )
             .bind(clean(&token.id))
             .bind(&token.kind)
@@ -59,6 +60,8 @@ impl Db {
             .bind(token.expires_at)
             .bind(token.revoked_at)
             .bind(token.last_used)
+            .bind(token.scopes.as_ref().map(json))
+            .bind(token.projects.as_ref().map(json))
         )?;
         Ok(())
     }
@@ -68,14 +71,14 @@ impl Db {
         let query = "SELECT * FROM tokens WHERE id = $1";
         let row: Option<RawToken> =
             read!(self, "read a token", fetch_optional, sqlx::query_as(query).bind(clean(id)))?;
-        Ok(row.map(TokenRow::from))
+        row.map(TokenRow::try_from).transpose()
     }
 
     /// All tokens, newest first.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, DbError> {
         let query = "SELECT * FROM tokens ORDER BY created_at DESC, id";
         let rows: Vec<RawToken> = read!(self, "read the tokens", fetch_all, sqlx::query_as(query))?;
-        Ok(rows.into_iter().map(TokenRow::from).collect())
+        rows.into_iter().map(TokenRow::try_from).collect()
     }
 
     /// Ends a token. One that was revoked before keeps that time.

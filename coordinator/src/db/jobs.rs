@@ -244,6 +244,16 @@ impl Db {
         .map_err(|source| DbError::from_driver("cancel jobs", source))
     }
 
+    /// Settles the jobs of a sweep as cancelled that no worker has in hand; gives how many.
+    pub async fn cancel_waiting_jobs(&self, sweep: SweepId, now: UnixMicros) -> Result<u64, DbError> {
+        let query =
+            "UPDATE jobs SET state = 'settled', ending = 'cancelled', settlement = $2, settled_at = $3
+                     WHERE state <> 'settled' AND worker IS NULL AND id IN
+                           (SELECT id FROM jobs WHERE sweep = $1 AND state <> 'settled' ORDER BY id)";
+        let settlement = json(&Settlement::Cancelled);
+        change!(self, "cancel jobs", sqlx::query(query).bind(sweep.0).bind(&settlement).bind(now))
+    }
+
     /// Dead jobs that were not discarded, the latest first.
     pub async fn dead_jobs(&self, limit: u32) -> Result<Vec<JobRow>, DbError> {
         let query = "SELECT * FROM jobs WHERE ending = 'dead' AND discarded_at IS NULL

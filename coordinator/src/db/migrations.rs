@@ -30,6 +30,18 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0003_entities.sql"),
         postgres: include_str!("../../migrations/postgres/0003_entities.sql"),
     },
+    Step {
+        version: 10,
+        name: "events and leases",
+        sqlite: include_str!("../../migrations/sqlite/0010_events_and_leases.sql"),
+        postgres: include_str!("../../migrations/postgres/0010_events_and_leases.sql"),
+    },
+    Step {
+        version: 11,
+        name: "tenants",
+        sqlite: include_str!("../../migrations/sqlite/0011_tenants.sql"),
+        postgres: include_str!("../../migrations/postgres/0011_tenants.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

@@ -6,8 +6,10 @@
 //! has done all of its work or none of it.
 
 mod error;
+mod events;
 mod farm;
 mod jobs;
+mod leases;
 mod migrations;
 mod postgres;
 mod raw;
@@ -16,14 +18,17 @@ mod runs;
 mod sqlite;
 pub mod sqlite_samples;
 mod sweeps;
+mod tenants;
 mod tests_seen;
 mod verdicts;
 
 pub use error::{DbError, FailedAction};
+pub use events::{EventRow, NewEvent};
 pub use rows::{
     HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, ProjectRow, RunRow, SeenTest, Settled,
     Settlement, SweepRow, SweepState, TestRow, TokenRow, VerdictRow, WorkerRow,
 };
+pub use tenants::{DeadJob, SweepFilter};
 
 /// Runs a reading statement: `read!(db, "read a job", fetch_optional, query)`.
 macro_rules! read {

@@ -337,11 +337,16 @@ pub(super) struct RawToken {
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
     last_used: Option<i64>,
+    scopes: Option<String>,
+    projects: Option<String>,
 }
 
-impl From<RawToken> for TokenRow {
-    fn from(raw: RawToken) -> Self {
-        Self {
+impl TryFrom<RawToken> for TokenRow {
+    type Error = DbError;
+
+    fn try_from(raw: RawToken) -> Result<Self, DbError> {
+        let list = |what, text: Option<String>| text.map(|text| from_json(what, &text)).transpose();
+        Ok(Self {
             id: raw.id,
             kind: raw.kind,
             hash: raw.hash,
@@ -350,6 +355,8 @@ impl From<RawToken> for TokenRow {
             expires_at: raw.expires_at,
             revoked_at: raw.revoked_at,
             last_used: raw.last_used,
-        }
+            scopes: list("scopes of a token", raw.scopes)?,
+            projects: list("projects of a token", raw.projects)?,
+        })
     }
 }

@@ -363,4 +363,8 @@ pub struct TokenRow {
     pub revoked_at: Option<UnixMicros>,
     /// When it was last used.
     pub last_used: Option<UnixMicros>,
+    /// Words of what it lets its bearer do; none: what its kind includes.
+    pub scopes: Option<Vec<String>>,
+    /// Names of the projects it is for; none: all.
+    pub projects: Option<Vec<String>>,
 }

@@ -84,7 +84,7 @@ impl Sqlite {
     }
 
     /// A transaction that will write. One that began by reading could fail instead of waiting.
-    async fn begin(&self) -> Result<SqliteTransaction<'static>, sqlx::Error> {
+    pub(super) async fn begin(&self) -> Result<SqliteTransaction<'static>, sqlx::Error> {
         self.writer.begin_with("BEGIN IMMEDIATE").await
     }
 

@@ -1,9 +1,12 @@
 //! Sweeps: recorded, found again, ended once.
 
+use super::events::{NewEvent, in_order, insert_event};
 use super::raw::{RawSweep, clean, json};
 use super::rows::{NewSweep, Settled, SweepRow, SweepState};
-use super::{Db, DbError, change, read};
+use super::{Db, DbError, change, postgres, read};
+use crate::events::Event;
 use flakefarm_shared::{Digest, SweepId, UnixMicros};
+use uuid::Uuid;
 
 impl Db {
     /// Records a sweep, running from now on. An id that is there already is a conflict.
@@ -68,6 +71,23 @@ impl Db {
         rows.into_iter().map(SweepRow::try_from).collect()
     }
 
+    /// The sweeps that something is to be done for, oldest first: those that run, and those that were
+    /// cancelled and still owe a report.
+    pub async fn sweeps_to_advance(&self) -> Result<Vec<SweepId>, DbError> {
+        let query =
+            "SELECT id FROM sweeps WHERE state = 'running' OR (state = 'cancelled' AND report IS NULL)
+                     ORDER BY created_at, id";
+        let ids: Vec<Uuid> = read!(self, "read the running sweeps", fetch_all, sqlx::query_scalar(query))?;
+        Ok(ids.into_iter().map(SweepId).collect())
+    }
+
+    /// Records the report of a cancelled sweep that has none yet.
+    pub async fn set_report(&self, sweep: SweepId, report: &Digest) -> Result<(), DbError> {
+        let query = "UPDATE sweeps SET report = $2 WHERE id = $1 AND state = 'cancelled' AND report IS NULL";
+        change!(self, "record a report", sqlx::query(query).bind(sweep.0).bind(report.as_str()))?;
+        Ok(())
+    }
+
     /// Records which tests there are.
     pub async fn set_listing(&self, sweep: SweepId, listing: &Digest) -> Result<(), DbError> {
         let query = "UPDATE sweeps SET listing = $2 WHERE id = $1";
@@ -76,7 +96,7 @@ impl Db {
         if changed == 0 { Err(DbError::NotFound(format!("sweep {sweep}"))) } else { Ok(()) }
     }
 
-    /// Ends a sweep in `state`. A sweep that has ended keeps its first ending; an interrupted one
+    /// Ends a sweep in `state`, and records the event. A sweep that has ended keeps its first ending; an interrupted one
     /// may still end otherwise. Its jobs are left as they are.
     pub async fn finish_sweep(
         &self,
@@ -92,19 +112,62 @@ impl Db {
             SweepState::Failed(refusal) => Some(json(refusal)),
             SweepState::Answered | SweepState::Interrupted | SweepState::Cancelled => None,
         };
-        let changed = change!(
-            self,
-            "end a sweep",
-            sqlx::query(
-                "UPDATE sweeps SET state = $2, refusal = $3, report = $4, finished_at = $5
-                 WHERE id = $1 AND state IN ('running', 'interrupted')",
-            )
-            .bind(sweep.0)
-            .bind(state.word())
-            .bind(refusal)
-            .bind(report.map(Digest::as_str))
-            .bind(finished_at)
-        )?;
+        const QUERY: &str = "UPDATE sweeps SET state = $2, refusal = $3, report = $4, finished_at = $5
+                             WHERE id = $1 AND state IN ('running', 'interrupted')";
+        const OF_SWEEP: &str = "SELECT project FROM sweeps WHERE id = $1";
+        // A macro and not a closure: the statement is of another type for each database.
+        macro_rules! update {
+            ($transaction:expr) => {
+                sqlx::query(QUERY)
+                    .bind(sweep.0)
+                    .bind(state.word())
+                    .bind(refusal.clone())
+                    .bind(report.map(Digest::as_str))
+                    .bind(finished_at)
+                    .execute(&mut *$transaction)
+                    .await
+            };
+        }
+        let ended = |project: Option<String>| NewEvent {
+            // An interrupted sweep may end again.
+            key: format!("sweep-finished/{sweep}/{finished_at}"),
+            at: finished_at,
+            project,
+            sweep: Some(sweep),
+            event: Event::Finished { sweep, state: state.word().to_owned() },
+        };
+        let changed = match self {
+            Db::Sqlite(store) => {
+                async {
+                    let mut transaction = store.begin().await?;
+                    let changed = update!(transaction)?.rows_affected();
+                    if changed > 0 {
+                        let project = sqlx::query_scalar(OF_SWEEP).bind(sweep.0);
+                        let ended = ended(project.fetch_optional(&mut *transaction).await?);
+                        insert_event!(transaction, ended)?;
+                    }
+                    transaction.commit().await?;
+                    Ok(changed)
+                }
+                .await
+            }
+            Db::Postgres(store) => {
+                postgres::in_time(async {
+                    let mut transaction = store.pool.begin().await?;
+                    let changed = update!(transaction)?.rows_affected();
+                    if changed > 0 {
+                        let project = sqlx::query_scalar(OF_SWEEP).bind(sweep.0);
+                        let ended = ended(project.fetch_optional(&mut *transaction).await?);
+                        in_order(&mut transaction).await?;
+                        insert_event!(transaction, ended)?;
+                    }
+                    transaction.commit().await?;
+                    Ok(changed)
+                })
+                .await
+            }
+        }
+        .map_err(|source| DbError::from_driver("end a sweep", source))?;
         match changed {
             0 if self.sweep(sweep).await?.is_none() => Ok(Settled::Unknown),
             0 => Ok(Settled::Already),

@@ -1,22 +1,30 @@
 //! The coordinator's loops. Level-triggered: each reads what is recorded and takes the next
 //! idempotent step; a signal only makes it look sooner. kill -9 anywhere loses time, not truth.
 
+mod advance;
+mod finish;
 mod intake;
+mod leader;
+mod limits;
+mod listing;
 mod memory;
 mod outbox;
 mod past;
-mod sweeps;
+mod relay;
+mod submit;
+#[cfg(test)]
+mod tests;
 mod trouble;
 
-pub use sweeps::{Submission, SubmitError};
+pub use limits::{LimitExceeded, Limits};
+pub use submit::{Submission, SubmitError};
 
 use crate::db::{Db, DbError};
 use crate::events::{Event, Events};
-use flakefarm_shared::SweepId;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::queue::{Queue, QueueError};
-use memory::SweepMemory;
-use std::collections::HashMap;
+use flakefarm_shared::{Refusal, SweepId};
+use memory::Memories;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
@@ -31,6 +39,9 @@ const POLL: Duration = Duration::from_secs(2);
 /// A queued job without news for this long is published again.
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(600);
 
+/// A blob that every coordinator stores: where it is missing, the store is not the one it was.
+const STORE_MARKER: &[u8] = b"flakefarm";
+
 /// A step of a loop failed; the loop tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -43,6 +54,41 @@ pub enum EngineError {
     /// The queue.
     #[error("the queue failed")]
     Queue(#[from] QueueError),
+    /// The blob store answers, but holds nothing of ours.
+    #[error("the blob store is empty: is it mounted, and the address right?")]
+    StoreGone,
+    /// What is recorded of a sweep cannot be used, however often it is tried.
+    #[error("{}", .0.message)]
+    Unusable(Box<Refusal>),
+    /// This process is ending.
+    #[error("the coordinator is stopping")]
+    Stopping,
+}
+
+impl EngineError {
+    fn unusable(message: String, log: &str) -> Self {
+        let hint = Some("the coordinator's log says more; a new sweep is not affected".to_owned());
+        Self::Unusable(Box::new(Refusal { message, log: log.to_owned(), hint }))
+    }
+
+    /// Why a sweep that met this cannot go on; none if it may, later.
+    fn end_of_sweep(&self) -> Option<Refusal> {
+        let damaged = || Refusal {
+            message: "what this sweep has recorded is missing or damaged".to_owned(),
+            log: flakefarm_shared::chain(self),
+            hint: Some("was the blob store emptied? a new sweep is not affected".to_owned()),
+        };
+        match self {
+            EngineError::Unusable(refusal) => Some((**refusal).clone()),
+            EngineError::Blobs(BlobError::Missing(_) | BlobError::Damaged(_) | BlobError::Content { .. })
+            | EngineError::Db(DbError::Damaged(_)) => Some(damaged()),
+            EngineError::Blobs(BlobError::Address { .. } | BlobError::Store { .. })
+            | EngineError::Db(_)
+            | EngineError::Queue(_)
+            | EngineError::StoreGone
+            | EngineError::Stopping => None,
+        }
+    }
 }
 
 /// The coordinator. Cloning is cheap.
@@ -52,9 +98,13 @@ pub struct Coordinator {
     queue: Queue,
     blobs: Blobs,
     events: Events,
-    memory: Arc<Mutex<HashMap<SweepId, SweepMemory>>>,
+    memories: Memories,
+    limits: Limits,
+    /// Names this coordinator in leases.
+    holder: Arc<str>,
     wake: Arc<Notify>,
     wake_outbox: Arc<Notify>,
+    wake_relay: Arc<Notify>,
     /// Held from publishing jobs until they are recorded as queued.
     sending: Arc<Mutex<()>>,
     lease: Duration,
@@ -79,9 +129,12 @@ impl Coordinator {
             queue,
             blobs,
             events: Events::default(),
-            memory: Arc::default(),
+            memories: Memories::default(),
+            limits: Limits::FARM,
+            holder: Arc::from(SweepId::new().to_string()),
             wake: Arc::default(),
             wake_outbox: Arc::default(),
+            wake_relay: Arc::default(),
             sending: Arc::default(),
             lease,
             realm: Realm::Farm,
@@ -91,7 +144,13 @@ impl Coordinator {
 
     /// As [`Coordinator::new`], but working only on the first sweep submitted to or resumed in it.
     pub fn embedded(db: Db, queue: Queue, blobs: Blobs, lease: Duration) -> Self {
-        Self { realm: Realm::One(Arc::default()), ..Self::new(db, queue, blobs, lease) }
+        let realm = Realm::One(Arc::default());
+        Self { realm, limits: Limits::EMBEDDED, ..Self::new(db, queue, blobs, lease) }
+    }
+
+    /// The same with other limits.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Notes how a step of a loop went.
@@ -133,13 +192,28 @@ impl Coordinator {
         self.events.subscribe()
     }
 
-    /// Runs the loops until `stop`.
+    /// Runs the loops until `stop`: those that do the farm's work while this coordinator leads, and the
+    /// one that tells its own listeners.
     pub async fn run(&self, stop: CancellationToken) {
-        tokio::join!(sweeps::run(self.clone(), stop.clone()), self.carry(stop));
+        let work = |coordinator: Coordinator, stop: CancellationToken| async move {
+            tokio::join!(advance::run(coordinator.clone(), stop.clone()), coordinator.carry_on(stop));
+        };
+        tokio::join!(
+            // One lease for all that moves jobs: these loops wake each other.
+            leader::while_leading(self.clone(), "work", stop.clone(), work),
+            leader::while_leading(self.clone(), "housekeeping", stop.clone(), relay::housekeeping),
+            relay::run(self.clone(), stop),
+        );
+        info!("coordinator has ended");
     }
 
     /// Runs the loops that carry jobs to workers and their ends back, and plans nothing.
     pub async fn carry(&self, stop: CancellationToken) {
+        let work = |coordinator: Coordinator, stop| async move { coordinator.carry_on(stop).await };
+        leader::while_leading(self.clone(), "work", stop, work).await;
+    }
+
+    async fn carry_on(&self, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         tasks.spawn(outbox::run(self.clone(), stop.clone()));
         tasks.spawn(outbox::republish_overdue(self.clone(), stop.clone()));
@@ -150,7 +224,6 @@ impl Coordinator {
                 warn!(error = %panic, "a coordinator loop ended badly");
             }
         }
-        info!("coordinator has ended");
     }
 }
 

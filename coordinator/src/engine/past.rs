@@ -1,7 +1,7 @@
 //! What earlier runs of a project say of its tests, and what a sweep leaves to later ones. Runs count
 //! only for runs of the same treatment class, and only while nothing changed that a test touches.
 
-use super::sweeps::question_of;
+use super::advance::question_of;
 use super::{Coordinator, EngineError};
 use crate::db::{RunRow, SeenTest, SweepRow, VerdictRow};
 use crate::history::fingerprint;
@@ -19,7 +19,7 @@ const PAST_RUNS: u32 = 45;
 impl Coordinator {
     /// What was known of the tests when the sweep was submitted; the same however often it is asked.
     pub(super) async fn history(&self, row: &SweepRow, listing: &Listing) -> Result<History, EngineError> {
-        let question = question_of(row);
+        let question = question_of(row)?;
         let context = self.context(row).await?;
         let class = class_of(&question, &context);
         if !reads_history(class) {
@@ -58,7 +58,7 @@ impl Coordinator {
         report: &Report,
         finished_at: UnixMicros,
     ) -> Result<(), EngineError> {
-        let question = question_of(row);
+        let question = question_of(row)?;
         let context = self.context(row).await?;
         let run = RunRow {
             id: row.id.0,

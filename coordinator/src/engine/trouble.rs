@@ -5,8 +5,8 @@ use super::EngineError;
 use crate::events::{Event, Events};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
-use tracing::warn;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
 
 /// What one loop does, named after what stands still while it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,6 +19,14 @@ pub(super) enum Step {
     Recording,
     /// Recording dead jobs.
     Burying,
+    /// Storing what is large.
+    Storing,
+    /// Reading what other coordinators have recorded.
+    Relaying,
+    /// Forgetting what is old.
+    Housekeeping,
+    /// Holding the lease under which the loops run.
+    Leading,
 }
 
 impl Step {
@@ -28,26 +36,46 @@ impl Step {
             Step::Publishing => "jobs cannot be published",
             Step::Recording => "what workers say cannot be recorded",
             Step::Burying => "dead jobs cannot be recorded",
+            Step::Storing => "nothing can be stored",
+            Step::Relaying => "events cannot be read",
+            Step::Housekeeping => "what is old cannot be forgotten",
+            Step::Leading => "no coordinator can lead",
         }
     }
 }
 
+/// Between two lines of the log on the same trouble.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
 /// The loops in trouble, since when. Cloning is cheap.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Troubles(Arc<Mutex<HashMap<Step, Instant>>>);
+pub(super) struct Troubles(Arc<Mutex<HashMap<Step, Trouble>>>);
+
+#[derive(Debug)]
+struct Trouble {
+    since: Instant,
+    logged: Option<Instant>,
+}
 
 impl Troubles {
-    /// Notes how a step went; tells the log and whoever listens when it failed. An error later than
-    /// the first keeps the first's time.
+    /// Notes how a step went; tells whoever listens when it failed, and the log once a minute. An error
+    /// later than the first keeps the first's time.
     pub(super) fn note(&self, step: Step, result: &Result<(), EngineError>, events: &Events) {
-        let mut since = self.0.lock().expect("nobody panics while holding the lock");
+        let mut troubles = self.0.lock().expect("nobody panics while holding the lock");
         let Err(error) = result else {
-            since.remove(&step);
+            if let Some(trouble) = troubles.remove(&step) {
+                let seconds = trouble.since.elapsed().as_secs();
+                info!(trouble.seconds = seconds, "it goes on again: no more that {}", step.words());
+            }
             return;
         };
-        let began = *since.entry(step).or_insert_with(Instant::now);
+        let trouble = troubles.entry(step).or_insert(Trouble { since: Instant::now(), logged: None });
         let message = format!("{}: {}", step.words(), flakefarm_shared::chain(error));
-        warn!("{message}; will try again");
-        events.send(Event::Trouble { message, seconds: began.elapsed().as_secs() });
+        let seconds = trouble.since.elapsed().as_secs();
+        if trouble.logged.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+            trouble.logged = Some(Instant::now());
+            warn!(trouble.seconds = seconds, "{message}; will try again");
+        }
+        events.send(Event::Trouble { message, seconds });
     }
 }

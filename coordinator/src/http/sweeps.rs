@@ -25,6 +25,9 @@ pub(super) async fn submit(
     let id = app.coordinator.submit(&submission).await.map_err(|error| match error {
         SubmitError::NoSnapshot(_) => Refused::new(StatusCode::CONFLICT, error.to_string()),
         SubmitError::Version(_) => Refused::new(StatusCode::UPGRADE_REQUIRED, error.to_string()),
+        SubmitError::Limit(exceeded) => {
+            Refused::new(StatusCode::UNPROCESSABLE_ENTITY, exceeded.to_string()).hint(exceeded.hint())
+        }
         SubmitError::Engine(error) => error.into(),
     })?;
     Ok((StatusCode::CREATED, Json(json!({ "id": id }))))

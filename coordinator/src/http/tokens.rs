@@ -61,6 +61,8 @@ pub async fn issue_token(
         expires_at,
         revoked_at: None,
         last_used: None,
+        scopes: None,
+        projects: None,
     })
     .await?;
     Ok(format!("ff_{}_{id}_{secret}", kind.word()))

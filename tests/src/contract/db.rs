@@ -289,6 +289,8 @@ pub async fn tokens_are_used_and_revoked(db: &Db) {
         expires_at: Some(NOW + SECOND),
         revoked_at: None,
         last_used: None,
+        scopes: Some(vec!["read".to_owned(), "ingest".to_owned()]),
+        projects: Some(vec![AWKWARD.to_owned()]),
     };
     db.insert_token(&token).await.unwrap();
     assert!(matches!(db.insert_token(&token).await, Err(DbError::Conflict(_))));

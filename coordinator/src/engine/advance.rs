@@ -1,0 +1,302 @@
+//! Advancing sweeps: read the recorded jobs, fold new reports into the ledger, ask the planner, and
+//! record what it wants; nothing else decides. Each sweep advances by itself: one that takes long, or
+//! that cannot go on, holds up no other.
+
+use super::memory::compute;
+use super::trouble::Step;
+use super::{Coordinator, EngineError, POLL, STORE_MARKER};
+use crate::db::{NewJob, SweepRow, SweepState};
+use crate::diagnose::bisect;
+use crate::events::Event;
+use crate::plan::{self, Ledger, Planning, Question};
+use flakefarm_shared::{
+    Control, Digest, JobId, JobSpec, SweepContext, SweepId, WIRE_VERSION, Work, now_micros,
+};
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+/// Between two rounds of planning a sweep, however long the first took.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Sweeps that advance at the same time.
+const AT_ONCE: usize = 4;
+/// A worker silent for this long is not counted in estimates.
+pub(super) const WORKER_SILENCE_MICROS: i64 = 45_000_000;
+/// How far a sweep is, is recorded no more often than this.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether the budget left something unanswered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spent {
+    Enough,
+    Everything,
+}
+
+/// Which sweeps are to advance, and when they may.
+#[derive(Debug, Default)]
+struct Schedule {
+    due: HashSet<SweepId>,
+    advancing: HashSet<SweepId>,
+    /// Ends come faster than a large sweep is planned: at most half of the time goes into planning it.
+    resting: HashMap<SweepId, Instant>,
+    in_trouble: HashSet<SweepId>,
+}
+
+impl Schedule {
+    /// A sweep that may advance now.
+    fn next(&mut self, now: Instant) -> Option<SweepId> {
+        self.resting.retain(|_, until| *until > now);
+        let may = |sweep: &&SweepId| !self.advancing.contains(sweep) && !self.resting.contains_key(sweep);
+        let sweep = *self.due.iter().find(may)?;
+        self.due.remove(&sweep);
+        self.advancing.insert(sweep);
+        Some(sweep)
+    }
+
+    /// When a sweep that is due has rested enough.
+    fn rested(&self) -> Option<Instant> {
+        self.resting.iter().filter(|(sweep, _)| self.due.contains(sweep)).map(|(_, until)| *until).min()
+    }
+}
+
+pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
+    let mut schedule = Schedule::default();
+    let mut steps: JoinSet<(SweepId, Duration, Result<(), EngineError>)> = JoinSet::new();
+    let mut look = true;
+    let mut marked = false;
+    loop {
+        if look {
+            if !marked {
+                let put = coordinator.blobs.put(STORE_MARKER).await.map_err(EngineError::from);
+                marked = put.is_ok();
+                coordinator.note(Step::Storing, &put.map(|_| ()));
+            }
+            let found = coordinator.db.sweeps_to_advance().await.map_err(EngineError::from);
+            match &found {
+                Ok(sweeps) => {
+                    schedule.due = sweeps.iter().copied().filter(|id| coordinator.works_on(*id)).collect();
+                }
+                Err(_) => coordinator.note(Step::Planning, &found.map(|_| ())),
+            }
+        }
+        while schedule.advancing.len() < AT_ONCE
+            && let Some(sweep) = schedule.next(Instant::now())
+        {
+            let coordinator = coordinator.clone();
+            steps.spawn(async move {
+                let begun = Instant::now();
+                let stepped = step(&coordinator, sweep).await;
+                (sweep, begun.elapsed(), stepped)
+            });
+        }
+        let rested = schedule.rested();
+        look = tokio::select! {
+            () = coordinator.wake.notified() => true,
+            () = tokio::time::sleep(POLL) => true,
+            () = until(rested) => false,
+            Some(stepped) = steps.join_next() => {
+                match stepped {
+                    Ok((sweep, took, stepped)) => ended(&coordinator, &mut schedule, sweep, took, stepped),
+                    Err(panic) => {
+                        // Not known whose it was: all may advance again.
+                        error!(error = %panic, "a sweep's step ended badly");
+                        schedule.advancing.clear();
+                    }
+                }
+                false
+            }
+            () = stop.cancelled() => return,
+        };
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn ended(
+    coordinator: &Coordinator,
+    schedule: &mut Schedule,
+    sweep: SweepId,
+    took: Duration,
+    stepped: Result<(), EngineError>,
+) {
+    schedule.advancing.remove(&sweep);
+    schedule.resting.insert(sweep, Instant::now() + took.min(LONGEST_PAUSE));
+    match &stepped {
+        Ok(()) => {
+            schedule.in_trouble.remove(&sweep);
+            if schedule.in_trouble.is_empty() {
+                coordinator.note(Step::Planning, &stepped);
+            }
+        }
+        Err(_) => {
+            schedule.in_trouble.insert(sweep);
+            coordinator.note(Step::Planning, &stepped);
+        }
+    }
+}
+
+/// One step of one sweep. One that cannot go on however often it is tried ends here, with the reason.
+async fn step(coordinator: &Coordinator, sweep: SweepId) -> Result<(), EngineError> {
+    let stepped = Box::pin(coordinator.advance(sweep)).await;
+    let Err(error) = stepped else { return Ok(()) };
+    let Some(refusal) = error.end_of_sweep() else { return Err(error) };
+    coordinator.blobs_are_there().await?;
+    error!(sweep.id = %sweep, error = flakefarm_shared::chain(&error), "sweep cannot go on");
+    coordinator.fail(sweep, refusal).await
+}
+
+impl Coordinator {
+    /// The next step of one sweep.
+    async fn advance(&self, sweep: SweepId) -> Result<(), EngineError> {
+        let Some(row) = self.db.sweep(sweep).await? else { return Ok(()) };
+        match &row.state {
+            SweepState::Running => {}
+            SweepState::Cancelled if row.report.is_none() => return self.close(&row).await,
+            SweepState::Cancelled
+            | SweepState::Answered
+            | SweepState::Interrupted
+            | SweepState::Failed(_) => return Ok(()),
+        }
+        let question = question_of(&row)?;
+        if row.listing.is_none() {
+            return self.advance_listing(&row, &question).await;
+        }
+        let held = self.fold(&row, &question).await?;
+        let elapsed =
+            Duration::from_micros(now_micros().saturating_sub(row.created_at).max(0).unsigned_abs());
+        let (held, made) = compute(held, "planning the sweep", move |memory| {
+            let memory = memory.as_ref()?;
+            let planned = plan::plan(&memory.question, &memory.ledger, &memory.history, elapsed);
+            let progress = progress(sweep, &memory.ledger, &planned);
+            Some((planned, progress))
+        })
+        .await?;
+        drop(held);
+        let Some((planned, progress)) = made else { return Ok(()) };
+        self.tell_progress(progress).await?;
+        let wanted = planned.jobs.into_iter().map(|job| (job.key, Work::Run { attempts: job.attempts }));
+        let new_jobs = self.new_jobs(&row, &question, wanted).await?;
+        if !new_jobs.is_empty() {
+            self.db.insert_jobs(row.id, &new_jobs, now_micros()).await?;
+            self.wake_outbox.notify_one();
+            return Ok(());
+        }
+        let spent = if planned.limited { Spent::Everything } else { Spent::Enough };
+        match planned.state {
+            Planning::Working => {}
+            Planning::Complete => self.finish(&row, &question, SweepState::Answered, spent).await?,
+            Planning::Overdue => {
+                // Once the sweep has ended, nobody hands its jobs out; workers are only told sooner.
+                self.finish(&row, &question, SweepState::Answered, spent).await?;
+                self.tell_workers(row.id).await;
+                self.db.cancel_jobs(row.id, now_micros()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells workers that a sweep has ended. A hint: one that misses it wastes time.
+    pub(super) async fn tell_workers(&self, sweep: SweepId) {
+        if let Err(error) = self.queue.broadcast(&Control::Cancel { sweep }).await {
+            warn!(sweep.id = %sweep, error = %error, "workers were not told; they find out by themselves");
+        }
+    }
+
+    pub(super) async fn new_jobs(
+        &self,
+        row: &SweepRow,
+        question: &Question,
+        wanted: impl IntoIterator<Item = (String, Work)>,
+    ) -> Result<Vec<NewJob>, EngineError> {
+        let (mut keys, mut specs) = (Vec::new(), Vec::new());
+        for (key, work) in wanted {
+            specs.push(JobSpec {
+                v: WIRE_VERSION,
+                id: JobId::derive(row.id, &key),
+                sweep: row.id,
+                class: row.class,
+                context: self.context_of(row, question, &key).await?,
+                work,
+            });
+            keys.push(key);
+        }
+        let stored = self.blobs.pack_all(&specs).await?;
+        let jobs = keys.into_iter().zip(&specs).zip(stored).map(|((key, spec), stored)| NewJob {
+            id: spec.id,
+            key,
+            class: spec.class,
+            spec: stored,
+            attempts: match &spec.work {
+                Work::List => 0,
+                Work::Run { attempts } => u32::try_from(attempts.len()).expect("a job is bounded"),
+            },
+        });
+        Ok(jobs.collect())
+    }
+
+    /// The context that attempts of the job `key` run in: the sweep's own, but for the snapshot where a
+    /// bisection asks another revision.
+    async fn context_of(
+        &self,
+        row: &SweepRow,
+        question: &Question,
+        key: &str,
+    ) -> Result<Digest, EngineError> {
+        let Some(snapshot) = bisect::snapshot_of(question, key) else { return Ok(row.context.clone()) };
+        let own = self.context(row).await?;
+        Ok(self.blobs.put_json(&SweepContext { snapshot: snapshot.clone(), ..own }).await?)
+    }
+
+    pub(super) async fn context(&self, row: &SweepRow) -> Result<SweepContext, EngineError> {
+        Ok(self.blobs.get_json(&row.context, "a sweep's context").await?)
+    }
+
+    /// Tells this process's listeners how far a sweep is, and from time to time records it for others.
+    async fn tell_progress(&self, mut event: Event) -> Result<(), EngineError> {
+        let now = now_micros();
+        if let Event::Progress { sweep, slots, .. } = &mut event {
+            *slots = self
+                .db
+                .workers()
+                .await?
+                .iter()
+                .filter(|worker| now - worker.seen_at < WORKER_SILENCE_MICROS)
+                .map(|worker| u32::from(worker.slots))
+                .sum();
+            let sweep = *sweep;
+            if self.memories.owes_progress(sweep, PROGRESS_PAUSE) {
+                self.db.record_progress(sweep, &event, now).await?;
+            }
+        }
+        self.events.send(event);
+        Ok(())
+    }
+}
+
+/// What a sweep asks. One that another version of this program recorded may be unreadable.
+pub(super) fn question_of(row: &SweepRow) -> Result<Question, EngineError> {
+    serde_json::from_str(&row.question).map_err(|error| {
+        EngineError::unusable("the question of this sweep cannot be read".to_owned(), &error.to_string())
+    })
+}
+
+fn progress(sweep: SweepId, ledger: &Ledger, planned: &plan::Plan) -> Event {
+    let tally = ledger.tally();
+    Event::Progress {
+        sweep,
+        attempts: ledger.attempts(),
+        remaining: planned.remaining.attempts,
+        remaining_seconds: planned.remaining.container_seconds,
+        flaky: tally.both,
+        failing: tally.only_failed,
+        infrastructure_errors: ledger.infrastructure_errors(),
+        slots: 0,
+    }
+}

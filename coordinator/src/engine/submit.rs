@@ -1,0 +1,101 @@
+//! A sweep begins: submitted, or taken up again after an interruption.
+
+use super::{Coordinator, EngineError};
+use crate::db::{JobState, NewEvent, NewSweep, SweepState};
+use crate::events::Event;
+use crate::plan::Question;
+use flakefarm_shared::{Class, Digest, SweepContext, SweepId, WIRE_VERSION, now_micros};
+use tracing::info;
+
+/// What somebody asks of the farm.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Submission {
+    /// How to run the project, and its snapshot.
+    pub context: SweepContext,
+    /// What is asked.
+    pub question: Question,
+    /// Which queue.
+    pub class: Class,
+    /// Where the project came from: the same source may resume an interrupted sweep.
+    pub source: String,
+}
+
+/// A submission that cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The snapshot was not uploaded.
+    #[error("snapshot {0} is not in the blob store: upload it first")]
+    NoSnapshot(Digest),
+    /// Of another version.
+    #[error("submission of version {0}, this coordinator reads version {WIRE_VERSION}")]
+    Version(u32),
+    /// More than the operator allows.
+    #[error(transparent)]
+    Limit(#[from] super::LimitExceeded),
+    /// Ours failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Coordinator {
+    /// Records a sweep; it is worked on from now on, by whoever runs the loops.
+    pub async fn submit(&self, submission: &Submission) -> Result<SweepId, SubmitError> {
+        let context = &submission.context;
+        if context.v != WIRE_VERSION {
+            return Err(SubmitError::Version(context.v));
+        }
+        self.limits.admit(&submission.question)?;
+        if !self.blobs.contains(&context.snapshot).await.map_err(EngineError::from)? {
+            return Err(SubmitError::NoSnapshot(context.snapshot.clone()));
+        }
+        let context_digest = self.blobs.put_json(context).await.map_err(EngineError::from)?;
+        let id = SweepId::new();
+        let now = now_micros();
+        let sweep = NewSweep {
+            id,
+            project: context.project.name.clone(),
+            revision: context.revision.clone(),
+            question: serde_json::to_string(&submission.question).expect("a question serialises"),
+            context: context_digest,
+            class: submission.class,
+            seed: submission.question.seed,
+            source: submission.source.clone(),
+            created_at: now,
+        };
+        self.take_up(id);
+        self.db.create_sweep(&sweep).await.map_err(EngineError::from)?;
+        info!(sweep.id = %id, project = %sweep.project, "sweep submitted");
+        self.wake.notify_one();
+        // Others, who may be the ones that work on it, hear of it sooner by this; they look anyway.
+        let submitted = NewEvent {
+            key: format!("submitted/{id}"),
+            at: now,
+            project: Some(sweep.project),
+            sweep: Some(id),
+            event: Event::Submitted { sweep: id },
+        };
+        self.db.record_events(&[submitted]).await.map_err(EngineError::from)?;
+        Ok(id)
+    }
+
+    /// Takes up an interrupted sweep where it stopped.
+    pub async fn resume(&self, sweep: SweepId) -> Result<(), EngineError> {
+        self.take_up(sweep);
+        let running = self.db.sweep(sweep).await?.is_some_and(|row| matches!(row.state, SweepState::Running));
+        if !running {
+            self.db.resume_sweep(sweep).await?;
+        }
+        // Nobody holds its jobs any more if they were queued in a process that ended.
+        let now = now_micros();
+        if matches!(self.realm, super::Realm::One(_)) {
+            for job in self.db.jobs(sweep).await? {
+                if matches!(job.state, JobState::Queued { .. }) {
+                    self.db.requeue_job(job.id, now, None).await?;
+                }
+            }
+        }
+        self.wake.notify_one();
+        self.wake_outbox.notify_one();
+        Ok(())
+    }
+}

@@ -1,0 +1,321 @@
+//! Coordinators over a file and a queue of this process, without workers: jobs end as the test says.
+
+use super::*;
+use crate::db::{EventRow, JobState, NewSweep, Settlement, SweepState};
+use crate::plan::{Question, Runs};
+use flakefarm_shared::queue::Role;
+use flakefarm_shared::{
+    Class, Digest, EnvironmentSpec, ImageSource, JobId, JobReport, Listing, Payload, ProjectSpec,
+    SweepContext, TestId, WIRE_VERSION, World, now_micros,
+};
+use listing::LIST_KEY;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+struct Farm {
+    directory: tempfile::TempDir,
+    db: Db,
+    blobs: Blobs,
+    stop: CancellationToken,
+}
+
+impl Farm {
+    async fn open() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite:{}", directory.path().join("farm.db").display())).await.unwrap();
+        let blobs = Blobs::open(&format!("file://{}", directory.path().join("blobs").display())).unwrap();
+        Self { directory, db, blobs, stop: CancellationToken::new() }
+    }
+
+    /// Another coordinator of the farm; it runs until the test ends.
+    fn coordinator(&self) -> Coordinator {
+        self.coordinator_until(self.stop.child_token())
+    }
+
+    fn coordinator_until(&self, stop: CancellationToken) -> Coordinator {
+        let queue = Queue::open("embedded:", Role::Coordinator).unwrap();
+        let coordinator = Coordinator::new(self.db.clone(), queue, self.blobs.clone(), DEFAULT_LEASE);
+        let running = coordinator.clone();
+        tokio::spawn(async move { running.run(stop).await });
+        coordinator
+    }
+
+    async fn submission(&self, question: Question) -> Submission {
+        let snapshot = self.blobs.put("a snapshot").await.unwrap();
+        let project = ProjectSpec {
+            name: "p".to_owned(),
+            framework: flakefarm_shared::project::Framework::Pytest,
+            environment: EnvironmentSpec {
+                image: ImageSource::Reference("none".to_owned()),
+                setup: Vec::new(),
+                inputs: Vec::new(),
+                extra_ca_certificates: None,
+                setup_variables: BTreeMap::new(),
+                python: "python3".to_owned(),
+            },
+            test_paths: Vec::new(),
+            arguments: Vec::new(),
+            variables: BTreeMap::new(),
+            limits: serde_json::from_value(serde_json::json!({
+                "test_timeout_ms": 1, "attempt_timeout_ms": 1, "memory_bytes": 1, "cpu_millis": 1, "pids": 1,
+                "scratch_bytes": 1, "network": "none",
+            }))
+            .unwrap(),
+        };
+        let context =
+            SweepContext { v: WIRE_VERSION, project, snapshot, revision: None, under: World::Plain };
+        Submission { context, question, class: Class::Bulk, source: "here".to_owned() }
+    }
+
+    /// The state of a sweep, once it has ended.
+    async fn ended(&self, sweep: SweepId) -> SweepState {
+        let ended = async |_: &Self| match self.db.sweep(sweep).await.unwrap().unwrap().state {
+            SweepState::Running => None,
+            state => Some(state),
+        };
+        self.until("the sweep has ended", ended).await
+    }
+
+    /// Waits for something that comes; a minute is much longer than it takes.
+    async fn until<T>(&self, what: &str, mut see: impl AsyncFnMut(&Self) -> Option<T>) -> T {
+        let began = std::time::Instant::now();
+        loop {
+            if let Some(seen) = see(self).await {
+                return seen;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends the listing of a sweep as a worker would.
+    async fn end_listing(&self, sweep: SweepId, end: Settlement) {
+        let job = JobId::derive(sweep, LIST_KEY);
+        self.until("the listing is planned", async |farm| farm.db.job(job).await.unwrap()).await;
+        self.db.settle_job(job, &end, now_micros()).await.unwrap();
+    }
+
+    async fn listed(&self, sweep: SweepId, tests: &[&str]) -> Settlement {
+        let listing: Listing = serde_json::from_value(serde_json::json!({
+            "tests": tests, "collection_errors": [], "framework_version": "f", "image": "i", "command": "c",
+        }))
+        .unwrap();
+        let job = JobId::derive(sweep, LIST_KEY);
+        let report = JobReport { v: WIRE_VERSION, job, listing: Some(listing), attempts: Vec::new() };
+        Settlement::Done { report: self.blobs.pack(&report).await.unwrap() }
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn one_run() -> Question {
+    Question { runs: Runs::Fixed(NonZeroU32::MIN), ..Question::detect(1) }
+}
+
+fn why(state: &SweepState) -> String {
+    state.refusal().map_or_else(|| state.word().to_owned(), |refusal| refusal.message.clone())
+}
+
+#[tokio::test]
+async fn a_sweep_that_cannot_be_planned_fails_alone_with_its_reason() {
+    let farm = Farm::open().await;
+    let coordinator = farm.coordinator();
+    let submission = farm.submission(one_run()).await;
+    let context = farm.blobs.put_json(&submission.context).await.unwrap();
+    let unreadable = NewSweep {
+        id: SweepId::new(),
+        project: "p".to_owned(),
+        revision: None,
+        question: "{\"of\": \"another version\"}".to_owned(),
+        context,
+        class: Class::Bulk,
+        seed: 1,
+        source: String::new(),
+        created_at: now_micros(),
+    };
+    farm.db.create_sweep(&unreadable).await.unwrap();
+    let sound = coordinator.submit(&submission).await.unwrap();
+    let state = farm.ended(unreadable.id).await;
+    assert_eq!(why(&state), "the question of this sweep cannot be read");
+    farm.end_listing(sound, farm.listed(sound, &["a::b"]).await).await;
+    let planned = async |farm: &Farm| (farm.db.jobs(sound).await.unwrap().len() > 1).then_some(());
+    farm.until("the other sweep goes on", planned).await;
+    assert!(matches!(coordinator.report(unreadable.id).await, Err(EngineError::Unusable(_))));
+}
+
+#[tokio::test]
+async fn a_listing_that_is_none_fails_its_sweep_and_nothing_else() {
+    let farm = Farm::open().await;
+    let coordinator = farm.coordinator();
+    let report = |job| JobReport { v: WIRE_VERSION, job, listing: None, attempts: Vec::new() };
+    let absent = Payload::Blob(Digest::of(b"nobody stored this"));
+    let nonsense = Payload::Blob(farm.blobs.put("no report").await.unwrap());
+    let submission = farm.submission(one_run()).await;
+    for (payload, wanted) in [
+        (None, "the worker reported no listing of the tests"),
+        (Some(absent), "what this sweep has recorded is missing or damaged"),
+        (Some(nonsense), "what this sweep has recorded is missing or damaged"),
+    ] {
+        let sweep = coordinator.submit(&submission).await.unwrap();
+        let payload = match payload {
+            Some(payload) => payload,
+            None => farm.blobs.pack(&report(JobId::derive(sweep, LIST_KEY))).await.unwrap(),
+        };
+        farm.end_listing(sweep, Settlement::Done { report: payload }).await;
+        assert_eq!(why(&farm.ended(sweep).await), wanted);
+    }
+    let sweep = coordinator.submit(&submission).await.unwrap();
+    farm.end_listing(sweep, farm.listed(sweep, &["a::b"]).await).await;
+    let planned = async |farm: &Farm| (farm.db.jobs(sweep).await.unwrap().len() > 1).then_some(());
+    farm.until("the next sweep goes on", planned).await;
+}
+
+#[tokio::test]
+async fn a_report_that_is_lost_is_missing_data_and_the_sweep_can_be_cancelled() {
+    let farm = Farm::open().await;
+    let coordinator = farm.coordinator();
+    let sweep = coordinator.submit(&farm.submission(one_run()).await).await.unwrap();
+    farm.end_listing(sweep, farm.listed(sweep, &["a::b"]).await).await;
+    let first = async |farm: &Farm| {
+        let jobs = farm.db.jobs(sweep).await.unwrap();
+        jobs.into_iter().find(|job| job.key != LIST_KEY && !matches!(job.state, JobState::Settled { .. }))
+    };
+    let job = farm.until("a run is planned", first).await;
+    let lost = Settlement::Done { report: Payload::Blob(Digest::of(b"nobody stored this either")) };
+    farm.db.settle_job(job.id, &lost, now_micros()).await.unwrap();
+    coordinator.wake.notify_one();
+    let next = async |farm: &Farm| {
+        let jobs = farm.db.jobs(sweep).await.unwrap();
+        jobs.into_iter().find(|other| other.key != LIST_KEY && other.id != job.id)
+    };
+    farm.until("the lost run is made up for", next).await;
+    let report = coordinator.stop_sweep(sweep, SweepState::Cancelled).await.unwrap();
+    assert!(
+        report.sweep.notes.iter().any(|note| note.contains("report is missing or damaged")),
+        "{report:?}"
+    );
+    let closed = async |farm: &Farm| farm.db.sweep(sweep).await.unwrap().unwrap().report;
+    farm.until("the report is recorded", closed).await;
+    assert_eq!(farm.db.count_unsettled(sweep).await.unwrap(), 0);
+    let report = coordinator.report(sweep).await.unwrap();
+    assert!(
+        !report.sweep.notes.iter().any(|note| note.contains("cancelled")),
+        "nothing is lost by cancelling"
+    );
+}
+
+#[tokio::test]
+async fn a_blob_store_that_is_not_mounted_is_waited_for() {
+    let farm = Farm::open().await;
+    let coordinator = farm.coordinator();
+    let sweep = coordinator.submit(&farm.submission(one_run()).await).await.unwrap();
+    let job = JobId::derive(sweep, LIST_KEY);
+    farm.until("the listing is planned", async |farm| farm.db.job(job).await.unwrap()).await;
+    let (blobs, away) = (farm.directory.path().join("blobs"), farm.directory.path().join("away"));
+    // A listing too large to travel inside its row.
+    let tests: Vec<String> = (0..2_000).map(|n| Digest::of(format!("{n}").as_bytes()).to_string()).collect();
+    let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+    let listed = farm.listed(sweep, &tests).await;
+    std::fs::rename(&blobs, &away).unwrap();
+    std::fs::create_dir(&blobs).unwrap();
+    let mut events = coordinator.subscribe();
+    farm.end_listing(sweep, listed).await;
+    coordinator.wake.notify_one();
+    loop {
+        if let Event::Trouble { message, .. } = events.recv().await.unwrap()
+            && message.contains("is it mounted")
+        {
+            break;
+        }
+    }
+    assert_eq!(farm.db.sweep(sweep).await.unwrap().unwrap().state, SweepState::Running);
+    std::fs::remove_dir_all(&blobs).unwrap();
+    std::fs::rename(&away, &blobs).unwrap();
+    let planned = async |farm: &Farm| (farm.db.jobs(sweep).await.unwrap().len() > 1).then_some(());
+    farm.until("it goes on", planned).await;
+}
+
+#[tokio::test]
+async fn one_of_two_coordinators_works_and_both_tell_their_clients() {
+    let farm = Farm::open().await;
+    let first_stops = farm.stop.child_token();
+    let first = farm.coordinator_until(first_stops.clone());
+    let submission = farm.submission(one_run()).await;
+    let sweep = first.submit(&submission).await.unwrap();
+    farm.end_listing(sweep, farm.listed(sweep, &[]).await).await;
+    farm.ended(sweep).await;
+    let second = farm.coordinator();
+    let (mut of_first, mut of_second) = (first.subscribe(), second.subscribe());
+    let sweep = second.submit(&submission).await.unwrap();
+    farm.end_listing(sweep, farm.listed(sweep, &[]).await).await;
+    let state = farm.ended(sweep).await;
+    assert_eq!(why(&state), "the selection matches no test");
+    for events in [&mut of_first, &mut of_second] {
+        while !matches!(events.recv().await.unwrap(), Event::Finished { sweep: ended, .. } if ended == sweep)
+        {
+        }
+    }
+    // Who comes later finds it recorded; and the other takes over at once when the first one ends.
+    let recorded: Vec<EventRow> = farm.db.events_after(0, Some(sweep), 10).await.unwrap();
+    let words: Vec<&Event> = recorded.iter().map(|row| &row.event).collect();
+    assert!(matches!(words[..], [Event::Submitted { .. }, Event::Finished { .. }]), "{words:?}");
+    first_stops.cancel();
+    let sweep = second.submit(&submission).await.unwrap();
+    farm.end_listing(sweep, farm.listed(sweep, &[]).await).await;
+    farm.ended(sweep).await;
+}
+
+#[tokio::test]
+async fn what_is_more_than_the_operator_allows_is_refused_before_and_after_the_tests_are_known() {
+    let farm = Farm::open().await;
+    let coordinator = farm.coordinator().with_limits(Limits { runs: 10, samples: 15, tests: 10 });
+    let asks = |runs| Question { runs: Runs::Fixed(NonZeroU32::new(runs).unwrap()), ..one_run() };
+    let refused = coordinator.submit(&farm.submission(asks(4_000_000_000)).await).await;
+    assert!(matches!(refused, Err(SubmitError::Limit(LimitExceeded::Runs { .. }))), "{refused:?}");
+    assert_eq!(farm.db.sweeps(10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_a_project_said_last_is_what_its_newest_other_sweep_found() {
+    let farm = Farm::open().await;
+    let (old, new) = (SweepId::new(), SweepId::new());
+    let submission = farm.submission(one_run()).await;
+    let context = farm.blobs.put_json(&submission.context).await.unwrap();
+    for (age, id) in [old, new].into_iter().enumerate() {
+        let sweep = NewSweep {
+            id,
+            project: "p".to_owned(),
+            revision: None,
+            question: serde_json::to_string(&submission.question).unwrap(),
+            context: context.clone(),
+            class: Class::Bulk,
+            seed: 1,
+            source: String::new(),
+            created_at: now_micros() + age as i64,
+        };
+        farm.db.create_sweep(&sweep).await.unwrap();
+    }
+    let verdict = |verdict: &str| crate::db::VerdictRow {
+        project: "p".to_owned(),
+        test: TestId::from("a::b"),
+        verdict: verdict.to_owned(),
+        attempts: 1,
+        failures: 0,
+        estimate: 0.0,
+        lower: 0.0,
+        upper: 1.0,
+        score: 0.0,
+        p50_ms: 1.0,
+        finished_at: 1,
+        fingerprint: None,
+    };
+    farm.db.record_verdicts(old, &[verdict("healthy")]).await.unwrap();
+    farm.db.finish_sweep(old, &SweepState::Answered, now_micros(), None).await.unwrap();
+    let before = farm.db.last_verdicts("p", new).await.unwrap();
+    assert_eq!(before[&TestId::from("a::b")], "healthy");
+    assert!(farm.db.last_verdicts("other", new).await.unwrap().is_empty());
+}
