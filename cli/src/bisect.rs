@@ -1,28 +1,22 @@
 //! `flakefarm bisect`: the commit that made a test flaky, asked like every other question, over the
 //! snapshots of many revisions.
 
-use crate::args::{BisectArgs, SweepArgs};
-use crate::embedded::{Embedded, Task};
+use crate::args::BisectArgs;
+use crate::ask::{self, Asked, Place, Session, describe};
 use crate::exit::{Complaint, Exit};
-use crate::output::Outputs;
-use crate::progress::Progress;
-use crate::{signals, stores, sweep};
+use crate::signals;
+use crate::sweep::{Wishes, question};
 use flakefarm_coordinator::diagnose::bisect::{BisectOutcome, BisectRequest, RevisionSnapshot};
-use flakefarm_coordinator::plan::{QuestionKind, SandboxChoice, ScopeChoice};
+use flakefarm_coordinator::plan::{QuestionKind, ScopeChoice, TestFilter};
 use flakefarm_project::revisions::{self, Revision, RevisionError};
-use flakefarm_shared::blobs::Blobs;
-use flakefarm_shared::{Digest, Scope, TestId};
-use flakefarm_worker::sandbox::RuntimeChoice;
+use flakefarm_shared::{Digest, Scope, TestId, World};
 use std::collections::HashMap;
 use std::path::Path;
 
 /// Most revisions of one bisection: each is a snapshot.
 const REVISIONS: usize = 1_000;
 
-pub(crate) async fn bisect(args: BisectArgs) -> Result<Exit, Complaint> {
-    let stop = signals::stop_on_signal()?;
-    let root = sweep::project_root(&args.path)?;
-    let mut progress = Progress::new();
+pub(crate) async fn bisect(args: &BisectArgs) -> Result<Exit, Complaint> {
     let scope = match args.scope {
         ScopeChoice::Test => Scope::Test,
         ScopeChoice::Suite => Scope::Suite,
@@ -32,9 +26,12 @@ pub(crate) async fn bisect(args: BisectArgs) -> Result<Exit, Complaint> {
             );
         }
     };
-    let (test, order, world) = (TestId(args.test.clone()), args.order, args.under);
+    let mut session = Session::open(&args.ask, &args.path, &args.ask.options(), signals::stop_on_signal()?)?;
+    if session.printed_settings()? {
+        return Ok(Exit::Clean);
+    }
     let revisions = {
-        let (root, good, bad) = (root.clone(), args.good.clone(), args.bad.clone());
+        let (root, good, bad) = (session.root.clone(), args.good.clone(), args.bad.clone());
         let found = tokio::task::spawn_blocking(move || revisions::between(&root, &good, &bad)).await?;
         found.map_err(|error| complaint(&error))?
     };
@@ -42,22 +39,38 @@ pub(crate) async fn bisect(args: BisectArgs) -> Result<Exit, Complaint> {
         return Err(Complaint::usage(format!("{} revisions are too many", revisions.len()))
             .hint(format!("choose --good and --bad at most {REVISIONS} revisions apart")));
     }
-    let sweep_args = as_sweep(args);
-    let loaded = sweep::load(&sweep_args, &root, &progress)?;
-    let slots = sweep::slots(&sweep_args, Some(&loaded));
-    let state = stores::state_dir(sweep_args.state.as_deref())?;
-    let embedded = Embedded::open(&state, slots, SandboxChoice::Container, &RuntimeChoice::default()).await?;
-    progress.note(&format!("{} revisions, {}", revisions.len(), sweep::describe(&loaded)));
-    let revisions = snapshots(&root, revisions, &embedded.blobs).await?;
+    let request = BisectRequest {
+        test: TestId(args.test.clone()),
+        revisions: Vec::new(),
+        scope,
+        order: args.order,
+        world: args.under,
+    };
+    let wishes = Wishes {
+        kind: QuestionKind::Bisect(Box::new(request.clone())),
+        tests: TestFilter::default(),
+        order: None,
+        repeats: true,
+    };
+    let mut question = question(wishes, &session)?;
+    let place = session.place(question.sandbox).await?;
+    session.progress.note(&format!(
+        "{} revisions, {}, seed {}",
+        revisions.len(),
+        describe(&session.loaded),
+        question.seed
+    ));
+    let revisions = snapshots(&session.root, revisions, &place).await?;
     let last = revisions.last().expect("a range has two ends").clone();
-    let request = BisectRequest { test, revisions, scope, order, world };
-    let question = sweep::question(&sweep_args, QuestionKind::Bisect(Box::new(request)), &loaded, slots)?;
-    let submission =
-        sweep::submission(loaded, question, last.snapshot, Some(last.commit), &sweep_args, &root);
-    let outputs = Outputs::Blobs(embedded.blobs.clone());
-    let (row, report) = embedded.run(Task::Submit(&submission), &mut progress, stop).await?;
-    let outcome = report.tests.first().and_then(|test| test.introduced.as_ref()).map(|found| found.outcome);
-    let exit = sweep::finish(&sweep_args, sweep::ended_here(row, report, outputs)).await?;
+    question.kind = QuestionKind::Bisect(Box::new(BisectRequest { revisions, ..request }));
+    let submission = session.submission(question, last.snapshot, Some(last.commit), World::Plain);
+    let ended = match session.carry_out(place, &submission).await? {
+        Asked::Detached => return Ok(Exit::Clean),
+        Asked::Ended(ended) => ended,
+    };
+    let outcome = ended.report.tests.first().and_then(|test| test.introduced.as_ref());
+    let outcome = outcome.map(|found| found.outcome);
+    let exit = ask::finish(&ended, &args.ask.output).await?;
     Ok(match (exit, outcome) {
         (Exit::Clean, Some(BisectOutcome::NotReproduced | BisectOutcome::Open)) => Exit::Inconclusive,
         (exit, _) => exit,
@@ -65,18 +78,14 @@ pub(crate) async fn bisect(args: BisectArgs) -> Result<Exit, Complaint> {
 }
 
 fn complaint(error: &RevisionError) -> Complaint {
-    let complaint = Complaint::usage(flakefarm_shared::chain(error));
-    match error.hint() {
-        Some(hint) => complaint.hint(hint),
-        None => complaint,
-    }
+    Complaint::wrong(error, error.hint())
 }
 
 /// Packs each tree once and keeps it where workers find it.
 async fn snapshots(
     root: &Path,
     revisions: Vec<Revision>,
-    blobs: &Blobs,
+    place: &Place,
 ) -> Result<Vec<RevisionSnapshot>, Complaint> {
     let mut known: HashMap<String, Digest> = HashMap::new();
     let mut packed = Vec::with_capacity(revisions.len());
@@ -86,7 +95,7 @@ async fn snapshots(
             None => {
                 let (root, own) = (root.to_owned(), revision.clone());
                 let archive = tokio::task::spawn_blocking(move || revisions::archive(&root, &own)).await?;
-                let digest = blobs.put(archive.map_err(|error| complaint(&error))?.bytes).await?;
+                let digest = place.put(archive.map_err(|error| complaint(&error))?.bytes).await?;
                 known.insert(revision.tree, digest.clone());
                 digest
             }
@@ -94,33 +103,4 @@ async fn snapshots(
         packed.push(RevisionSnapshot { commit: revision.commit, subject: revision.subject, snapshot });
     }
     Ok(packed)
-}
-
-fn as_sweep(args: BisectArgs) -> SweepArgs {
-    SweepArgs {
-        path: args.path,
-        config: args.config,
-        runs: None,
-        max_flake_rate: None,
-        guarantee: None,
-        budget: None,
-        confidence: args.confidence,
-        workers: args.workers,
-        seed: None,
-        tests: Vec::new(),
-        scope: None,
-        order: None,
-        sandbox: None,
-        runtime: RuntimeChoice::default(),
-        farm: None,
-        token: None,
-        interactive: false,
-        resume: false,
-        output: args.output,
-        fail_on: Vec::new(),
-        state: args.state,
-        framework_arguments: Vec::new(),
-        panel: None,
-        under: None,
-    }
 }

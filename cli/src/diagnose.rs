@@ -1,41 +1,39 @@
 //! `flakefarm diagnose`: why tests are flaky, asked like every other question.
 
-use crate::args::{DiagnoseArgs, SweepArgs};
+use crate::args::DiagnoseArgs;
+use crate::ask::{self, Asked, Session, describe};
 use crate::exit::{Complaint, Exit};
-use crate::sweep;
+use crate::signals;
+use crate::sweep::{Wishes, question};
 use flakefarm_coordinator::plan::{QuestionKind, TestFilter};
-use flakefarm_worker::sandbox::RuntimeChoice;
+use flakefarm_shared::World;
 use std::path::{Path, PathBuf};
 
-pub(crate) async fn diagnose(args: DiagnoseArgs) -> Result<Exit, Complaint> {
+pub(crate) async fn diagnose(args: &DiagnoseArgs) -> Result<Exit, Complaint> {
     let (tests, path) = tests_and_path(&args.tests)?;
-    let sweep_args = SweepArgs {
-        path,
-        config: args.config,
-        runs: None,
-        max_flake_rate: None,
-        guarantee: None,
-        budget: None,
-        confidence: args.confidence,
-        workers: args.workers,
-        seed: args.seed,
-        tests: args.among,
-        scope: None,
+    let mut session = Session::open(&args.ask, &path, &args.ask.options(), signals::stop_on_signal()?)?;
+    if session.printed_settings()? {
+        return Ok(Exit::Clean);
+    }
+    let tests = TestFilter(tests);
+    let named = tests.describe();
+    let wishes = Wishes {
+        kind: QuestionKind::Diagnose { tests },
+        tests: TestFilter(args.among.clone()),
         order: args.order,
-        sandbox: None,
-        runtime: RuntimeChoice::default(),
-        panel: None,
-        under: None,
-        farm: args.farm,
-        token: args.token,
-        interactive: args.interactive,
-        resume: false,
-        output: args.output,
-        fail_on: Vec::new(),
-        state: args.state,
-        framework_arguments: args.framework_arguments,
+        repeats: true,
     };
-    sweep::ask(sweep_args, QuestionKind::Diagnose { tests: TestFilter(tests) }).await
+    let question = question(wishes, &session)?;
+    let place = session.place(question.sandbox).await?;
+    let archive = session.archive().await?;
+    let snapshot = place.put(archive.bytes).await?;
+    let (name, how) = (&session.loaded.spec.name, describe(&session.loaded));
+    session.progress.note(&format!("{name}: {how}; diagnosing {named}, seed {}", question.seed));
+    let submission = session.submission(question, snapshot, archive.revision, World::Plain);
+    match session.carry_out(place, &submission).await? {
+        Asked::Detached => Ok(Exit::Clean),
+        Asked::Ended(ended) => ask::finish(&ended, &args.ask.output).await,
+    }
 }
 
 /// The last word is the project if it is a directory and not all there is.
@@ -45,7 +43,7 @@ fn tests_and_path(words: &[String]) -> Result<(Vec<String>, PathBuf), Complaint>
         return Ok((words.to_vec(), PathBuf::from(".")));
     }
     if before.is_empty() {
-        return Err(Complaint::usage(format!("{last} is a directory: which test is to be diagnosed?"))
+        return Err(Complaint::usage(format!("{last} is a directory: name the test to diagnose"))
             .hint(format!("flakefarm diagnose TEST {last}; flakefarm sweep {last} finds flaky ones")));
     }
     Ok((before.to_vec(), PathBuf::from(last)))

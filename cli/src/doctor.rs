@@ -2,11 +2,13 @@
 
 use crate::args::DoctorArgs;
 use crate::exit::{Complaint, Exit};
+use crate::role_settings::{self, of_role};
 use crate::{embedded, output, stores};
 use flakefarm_shared::WorkerId;
 use flakefarm_shared::queue::Role;
 
 pub(crate) async fn doctor(args: &DoctorArgs) -> Result<Exit, Complaint> {
+    let Some(settings) = of_role(&args.role, &args.stores.options())? else { return Ok(Exit::Clean) };
     let mut well = true;
     let mut say = |what: &str, result: Result<String, Complaint>| -> Result<(), Complaint> {
         let line = match result {
@@ -20,18 +22,17 @@ pub(crate) async fn doctor(args: &DoctorArgs) -> Result<Exit, Complaint> {
         output::print(&line)
     };
     say("container engine", engine().await)?;
-    let stores = &args.stores;
-    if let Some(url) = &stores.database {
-        say("database", stores::open_database(url).await.map(|_| "answers, schema is current".to_owned()))?;
+    if let Some(url) = settings.text("stores.database") {
+        say("database", stores::open_database(&url).await.map(|_| "answers, schema is current".to_owned()))?;
     }
-    if stores.queue.is_some() {
-        say("queue", queue(stores.queue()).await)?;
+    if settings.text("stores.queue").is_some() {
+        say("queue", queue(role_settings::queue(&settings)).await)?;
     }
-    if let Some(address) = &stores.samples {
-        say("samples", samples(address).await)?;
+    if let Some(address) = settings.text("stores.samples") {
+        say("samples", samples(&address).await)?;
     }
-    if let Some(address) = &stores.blobs {
-        say("blobs", blobs(address).await)?;
+    if let Some(address) = settings.text("stores.blobs") {
+        say("blobs", blobs(&address).await)?;
     }
     Ok(if well { Exit::Clean } else { Exit::FarmFailed })
 }
@@ -48,8 +49,8 @@ async fn engine() -> Result<String, Complaint> {
     ))
 }
 
-async fn queue(address: Result<&str, Complaint>) -> Result<String, Complaint> {
-    let queue = stores::open_queue(address?, Role::Worker)?;
+async fn queue(address: Result<String, Complaint>) -> Result<String, Complaint> {
+    let queue = stores::open_queue(&address?, Role::Worker)?;
     let checked = queue.check().await;
     queue.close().await;
     checked?;

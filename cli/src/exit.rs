@@ -60,6 +60,15 @@ impl Complaint {
         self
     }
 
+    /// Something that the user has to correct, with all its causes.
+    pub(crate) fn wrong(error: &dyn std::error::Error, hint: Option<&str>) -> Self {
+        let complaint = Self::usage(flakefarm_shared::chain(error));
+        match hint {
+            Some(hint) => complaint.hint(hint),
+            None => complaint,
+        }
+    }
+
     /// An error of ours with all its causes, as a failure of the farm.
     pub(crate) fn of(error: &dyn std::error::Error) -> Self {
         Self::farm(flakefarm_shared::chain(error))

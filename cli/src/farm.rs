@@ -9,6 +9,7 @@ use flakefarm_coordinator::Submission;
 use flakefarm_coordinator::events::Event;
 use flakefarm_coordinator::http::{API_HEADER, API_VERSION};
 use flakefarm_coordinator::report::Report;
+use flakefarm_shared::backoff::Backoff;
 use flakefarm_shared::{Digest, Refusal, SweepId};
 use futures::StreamExt;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -22,6 +23,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a coordinator may be away before a client that follows a sweep gives up.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Between attempts to reach it again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A worker that was not heard of for so many seconds is gone; it says that it lives every few seconds.
+const WORKER_GONE: i64 = 60;
 
 /// A coordinator somewhere.
 #[derive(Debug, Clone)]
@@ -29,6 +34,15 @@ pub(crate) struct Farm {
     base: Url,
     token: String,
     client: reqwest::Client,
+}
+
+/// How following a sweep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// The sweep has ended.
+    ToItsEnd,
+    /// We were told to stop.
+    Stopped,
 }
 
 /// How a sweep stands on the farm.
@@ -45,19 +59,25 @@ struct ErrorBody {
 }
 
 impl Farm {
-    pub(crate) fn new(address: &str, token: Option<&String>) -> Result<Self, Complaint> {
+    pub(crate) fn new(address: &str, token: Option<String>) -> Result<Self, Complaint> {
         let mut base = Url::parse(address).map_err(|error| {
-            Complaint::usage(format!("`{address}` is no farm address: {error}"))
+            Complaint::usage(format!("`{address}` is not the address of a farm: {error}"))
                 .hint("such as http://farm:7878")
         })?;
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let token = token.cloned().ok_or_else(|| {
-            Complaint::usage("a farm needs a token").hint("pass --token, or set FLAKEFARM_TOKEN")
+        let token = token.ok_or_else(|| {
+            Complaint::usage("a farm needs a token")
+                .hint("set FLAKEFARM_TOKEN, or FLAKEFARM_TOKEN_FILE to a file that holds it")
         })?;
         let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build()?;
         Ok(Self { base, token, client })
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
     }
 
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Complaint> {
@@ -117,7 +137,7 @@ impl Farm {
                 "the coordinator speaks version {theirs} of the interface, this client version {API_VERSION}"
             ))
             .hint("use the same flakefarm on both sides")),
-            None => Err(Complaint::usage(format!("{} is no flakefarm coordinator", self.base))),
+            None => Err(Complaint::usage(format!("{} is not a flakefarm coordinator", self.base))),
         }
     }
 
@@ -160,23 +180,45 @@ impl Farm {
         Ok(self.send(request).await?.bytes().await?)
     }
 
-    /// Shows events until the sweep has ended; true if it has, false if `stop` came first.
+    /// A warning if no worker has been heard of lately, so that nothing will happen. What cannot be
+    /// found out is no reason to warn.
+    pub(crate) async fn nobody_works(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Workers {
+            workers: Vec<Worker>,
+        }
+        #[derive(Deserialize)]
+        struct Worker {
+            draining: bool,
+            seconds_since_seen: i64,
+        }
+        let known: Workers = self.get("v1/workers").await.ok()?;
+        let there = |worker: &&Worker| !worker.draining && worker.seconds_since_seen < WORKER_GONE;
+        (known.workers.iter().filter(there).count() == 0).then(|| {
+            "warning: no worker is on the farm: the sweep waits until one comes\nhint: start one there with \
+             `flakefarm worker`, with the queue, samples and blobs of the coordinator"
+                .to_owned()
+        })
+    }
+
+    /// Shows events until the sweep has ended or `stop` comes.
     pub(crate) async fn follow(
         &self,
         sweep: SweepId,
         progress: &mut Progress,
         stop: &CancellationToken,
-    ) -> Result<bool, Complaint> {
+    ) -> Result<Followed, Complaint> {
         let mut away_since = None;
+        let mut backoff = Backoff::up_to(LONGEST_PAUSE);
         loop {
             let lost = tokio::select! {
-                ended = self.follow_once(sweep, progress, &mut away_since) => match ended {
-                    Ok(true) => return Ok(true),
+                ended = self.follow_once(sweep, progress, &mut away_since, &mut backoff) => match ended {
+                    Ok(true) => return Ok(Followed::ToItsEnd),
                     Ok(false) => Complaint::farm("the connection to the farm was lost"),
                     Err(complaint) if complaint.exit == Exit::Usage => return Err(complaint),
                     Err(complaint) => complaint,
                 },
-                () = stop.cancelled() => return Ok(false),
+                () = stop.cancelled() => return Ok(Followed::Stopped),
             };
             let since = *away_since.get_or_insert_with(|| {
                 progress.note(&format!("{}; waiting for the farm to come back", lost.message));
@@ -186,8 +228,8 @@ impl Farm {
                 return Err(lost);
             }
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(2)) => {}
-                () = stop.cancelled() => return Ok(false),
+                () = tokio::time::sleep(backoff.pause()) => {}
+                () = stop.cancelled() => return Ok(Followed::Stopped),
             }
         }
     }
@@ -197,9 +239,11 @@ impl Farm {
         sweep: SweepId,
         progress: &mut Progress,
         away_since: &mut Option<std::time::Instant>,
+        backoff: &mut Backoff,
     ) -> Result<bool, Complaint> {
         let response = self.send(self.request(Method::GET, &format!("v1/sweeps/{sweep}/events"))?).await?;
         *away_since = None;
+        backoff.connected();
         let mut events = response.bytes_stream().eventsource();
         while let Some(event) = events.next().await {
             let Ok(event) = event else { return Ok(false) };

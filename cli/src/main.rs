@@ -1,31 +1,40 @@
 //! The one binary. Roles (coordinator, worker) and the commands people type; embedded mode is a
 //! coordinator and a worker in this process.
 
+// What is said goes through `say` and `output`, which survive a reader that goes away.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 mod args;
-mod bench;
+mod ask;
+mod attach;
 mod bisect;
 mod diagnose;
 mod doctor;
 mod embedded;
 mod exit;
 mod farm;
+mod init;
+mod left;
+mod measuring;
 mod output;
 mod progress;
+mod role_settings;
 mod roles;
+mod say;
 mod signals;
-mod simulate;
 mod stores;
 mod sweep;
 
 use args::{Cli, Command};
-use clap::Parser;
+use clap::FromArgMatches;
 use exit::{Complaint, Exit};
+use say::say;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Two crates may each bring a provider; rustls then refuses to choose by itself.
     let _already_chosen = rustls::crypto::ring::default_provider().install_default();
-    let cli = match Cli::try_parse() {
+    let cli = match args::command_line().try_get_matches().and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; printing may fail only on a closed pipe.
@@ -37,7 +46,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("{}", Complaint::of(&error));
+            say(Complaint::of(&error).to_string());
             return Exit::FarmFailed.into();
         }
     };
@@ -47,7 +56,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(exit) => exit.into(),
         Err(complaint) => {
-            eprintln!("{complaint}");
+            say(complaint.to_string());
             complaint.exit.into()
         }
     }
@@ -55,13 +64,14 @@ fn main() -> ExitCode {
 
 async fn dispatch(command: Command) -> Result<Exit, Complaint> {
     match command {
-        Command::Sweep(args) => Box::pin(sweep::sweep(*args)).await,
-        Command::Diagnose(args) => Box::pin(diagnose::diagnose(*args)).await,
-        Command::Bisect(args) => Box::pin(bisect::bisect(*args)).await,
-        Command::Init(args) => sweep::init(&args),
-        Command::Simulate(args) => simulate::simulate(&args),
+        Command::Sweep(args) => Box::pin(sweep::sweep(&args)).await,
+        Command::Diagnose(args) => Box::pin(diagnose::diagnose(&args)).await,
+        Command::Bisect(args) => Box::pin(bisect::bisect(&args)).await,
+        Command::Attach(args) => Box::pin(attach::attach(&args)).await,
+        Command::Init(args) => init::init(&args),
+        Command::Simulate(args) => measuring::simulate(&args),
         Command::Report(args) => output::rerender(&args).await,
-        Command::Bench(args) => Box::pin(bench::bench(&args)).await,
+        Command::Bench(args) => Box::pin(measuring::bench(&args)).await,
         Command::Doctor(args) => doctor::doctor(&args).await,
         Command::Coordinator(args) => Box::pin(roles::coordinator(&args)).await,
         Command::Worker(args) => Box::pin(roles::worker(&args)).await,
@@ -77,7 +87,10 @@ fn logging(command: &Command) {
         _ => "error",
     };
     let filter = EnvFilter::try_from_env("FLAKEFARM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if std::env::var("FLAKEFARM_LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().init();
     } else {

@@ -3,6 +3,7 @@
 use crate::args::{Format, OutputArgs, ReportArgs};
 use crate::exit::{Complaint, Exit};
 use crate::farm::Farm;
+use crate::say::say;
 use crate::stores;
 use flakefarm_coordinator::report::{self, Report, Style};
 use flakefarm_shared::Digest;
@@ -47,7 +48,7 @@ pub(crate) async fn write(report: &Report, args: &OutputArgs, outputs: &Outputs)
     }
     if let Some(file) = &args.html {
         write_file(file, &report::html::render(report, &texts))?;
-        eprintln!("wrote {}", file.display());
+        say(format!("wrote {}", file.display()));
     }
     Ok(())
 }
@@ -118,7 +119,7 @@ pub(crate) async fn rerender(args: &ReportArgs) -> Result<Exit, Complaint> {
     let text = std::fs::read_to_string(&args.file)
         .map_err(|error| Complaint::usage(format!("failed to read {}: {error}", args.file.display())))?;
     let report: Report = serde_json::from_str(&text).map_err(|error| {
-        Complaint::usage(format!("{} is no flakefarm report: {error}", args.file.display()))
+        Complaint::usage(format!("{} is not a flakefarm report: {error}", args.file.display()))
             .hint("write one with flakefarm sweep --format json --output FILE")
     })?;
     let state = stores::state_dir(args.state.as_deref())?;

@@ -1,6 +1,7 @@
 //! Progress for people: a line that redraws on a terminal, plain lines elsewhere. Always on
 //! standard error; the report owns standard output.
 
+use crate::say::say;
 use flakefarm_coordinator::events::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -71,7 +72,7 @@ impl Progress {
                     }
                     None if self.last_plain.is_none_or(|at| at.elapsed() >= PLAIN_PAUSE) => {
                         self.last_plain = Some(Instant::now());
-                        eprintln!("{attempts} of about {} attempts: {line}", attempts + remaining);
+                        say(format!("{attempts} of about {} attempts: {line}", attempts + remaining));
                     }
                     None => {}
                 }
@@ -89,7 +90,7 @@ impl Progress {
         }
         match &self.bar {
             Some(bar) => bar.set_message(doing.clone()),
-            None => eprintln!("{doing}"),
+            None => say(&doing),
         }
         self.last_doing = doing;
     }
@@ -97,8 +98,8 @@ impl Progress {
     /// A line that stays.
     pub(crate) fn note(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| say(line)),
+            None => say(line),
         }
     }
 

@@ -1,34 +1,41 @@
 //! The roles of a farm: coordinator, worker, and the tokens that guard it.
 
+use crate::args::values::parsed;
 use crate::args::{CoordinatorArgs, TokenAction, TokenArgs, WorkerArgs};
+use crate::ask::setting_complaint;
 use crate::exit::{Complaint, Exit};
+use crate::role_settings::{self, needed, of_role};
 use crate::{embedded, output, signals, stores};
-use flakefarm_coordinator::Coordinator;
 use flakefarm_coordinator::db::Db;
 use flakefarm_coordinator::http::{self, TokenKind, issue_token};
+use flakefarm_coordinator::{Coordinator, engine};
 use flakefarm_shared::queue::Role;
 use flakefarm_shared::{WorkerId, now_micros};
 use flakefarm_worker::Ending;
 use std::io::Write;
+use std::num::NonZeroU16;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use tracing::{info, warn};
 
 pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complaint> {
+    let Some(settings) = of_role(&args.role, &args.options())? else { return Ok(Exit::Clean) };
     let stop = signals::stop_on_signal()?;
-    let queue = stores::open_queue(args.stores.queue()?, Role::Coordinator)?;
-    let blobs = stores::open_blobs(args.stores.blobs()?)?;
-    let db = stores::open_database(args.stores.database()?).await?;
+    let queue = stores::open_queue(&role_settings::queue(&settings)?, Role::Coordinator)?;
+    let blobs = stores::open_blobs(&needed(&settings, "stores.blobs")?)?;
+    let db = stores::open_database(&needed(&settings, "stores.database")?).await?;
     if let Err(error) = queue.check().await {
         warn!(error = %error, "the broker is not there yet; jobs wait in the database until it is");
     }
-    if let Some(file) = &args.admin_token_file {
-        admin_token(&db, file).await?;
+    if let Some(file) = settings.text("coordinator.admin_token_file") {
+        admin_token(&db, Path::new(&file)).await?;
     }
-    let listener = tokio::net::TcpListener::bind(&args.listen)
+    let listen = settings.text("coordinator.listen").unwrap_or_default();
+    let listener = tokio::net::TcpListener::bind(&listen)
         .await
-        .map_err(|error| Complaint::farm(format!("failed to listen on {}: {error}", args.listen)))?;
-    let coordinator = Coordinator::new(db, queue.clone(), blobs, args.lease);
+        .map_err(|error| Complaint::farm(format!("failed to listen on {listen}: {error}")))?;
+    let lease = settings.duration("coordinator.lease").unwrap_or(engine::DEFAULT_LEASE);
+    let coordinator = Coordinator::new(db, queue.clone(), blobs, lease);
     let served = tokio::spawn(http::serve(listener, coordinator.clone(), stop.clone()));
     coordinator.run(stop).await;
     served.await??;
@@ -57,16 +64,19 @@ async fn admin_token(db: &Db, file: &Path) -> Result<(), Complaint> {
 }
 
 pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
+    let Some(settings) = of_role(&args.role, &args.options())? else { return Ok(Exit::Clean) };
     let stop = signals::stop_on_signal()?;
-    let id = WorkerId(args.id.clone().unwrap_or_else(default_id));
-    let queue = stores::open_queue(args.stores.queue()?, Role::Worker)?;
-    let samples = stores::open_samples(args.stores.samples()?).await?;
-    let blobs = stores::open_blobs(args.stores.blobs()?)?;
-    let docker = embedded::connect_docker(id.clone(), &args.runtime).await?;
+    let id = WorkerId(settings.text("worker.id").unwrap_or_else(default_id));
+    let queue = stores::open_queue(&role_settings::queue(&settings)?, Role::Worker)?;
+    let samples = stores::open_samples(&needed(&settings, "stores.samples")?).await?;
+    let blobs = stores::open_blobs(&needed(&settings, "stores.blobs")?)?;
+    let runtime = settings.parsed("worker.runtime", parsed).map_err(|error| setting_complaint(&error))?;
+    let docker = embedded::connect_docker(id.clone(), &runtime.unwrap_or_default()).await?;
     if let Err(error) = samples.check().await {
         warn!(error = %error, "the sample store is not there yet");
     }
-    let slots = args.slots.unwrap_or_else(embedded::slots_of_this_machine);
+    let slots = settings.whole("worker.slots").and_then(NonZeroU16::new);
+    let slots = slots.unwrap_or_else(embedded::slots_of_this_machine);
     let parts = embedded::worker_parts(id, slots, queue.clone(), samples, blobs, docker);
     // Told to stop, a worker takes no more and finishes its jobs; they are two minutes long at most.
     let ending = Ending { drain: stop, stop: tokio_util::sync::CancellationToken::new() };
@@ -81,8 +91,8 @@ fn default_id() -> String {
 }
 
 pub(crate) async fn token(args: &TokenArgs) -> Result<Exit, Complaint> {
-    let url = stores::needed(args.database.as_ref(), "database", "FLAKEFARM_DATABASE")?;
-    let db = stores::open_database(url).await?;
+    let settings = role_settings::settings(args.config.as_deref(), &args.options())?;
+    let db = stores::open_database(&needed(&settings, "stores.database")?).await?;
     match &args.action {
         TokenAction::Create { kind, label, expires_in } => {
             let expires_at = expires_in

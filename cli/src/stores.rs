@@ -1,6 +1,5 @@
 //! From addresses to opened stores.
 
-use crate::args::StoreArgs;
 use crate::exit::Complaint;
 use flakefarm_coordinator::db::Db;
 use flakefarm_coordinator::db::sqlite_samples::SqliteSamples;
@@ -55,38 +54,4 @@ pub(crate) async fn open_samples(address: &str) -> Result<Samples, Complaint> {
 pub(crate) fn open_blobs(address: &str) -> Result<Blobs, Complaint> {
     Blobs::open(address)
         .map_err(|error| Complaint::of(&error).hint("expected file:///directory or s3://bucket/prefix"))
-}
-
-/// An address that a distributed role cannot do without.
-pub(crate) fn needed<'a>(
-    value: Option<&'a String>,
-    flag: &str,
-    variable: &str,
-) -> Result<&'a str, Complaint> {
-    value
-        .map(String::as_str)
-        .ok_or_else(|| Complaint::usage(format!("--{flag} is needed")).hint(format!("or set {variable}")))
-}
-
-impl StoreArgs {
-    pub(crate) fn database(&self) -> Result<&str, Complaint> {
-        needed(self.database.as_ref(), "database", "FLAKEFARM_DATABASE")
-    }
-
-    pub(crate) fn queue(&self) -> Result<&str, Complaint> {
-        let queue = needed(self.queue.as_ref(), "queue", "FLAKEFARM_QUEUE")?;
-        if queue.starts_with("embedded:") {
-            return Err(Complaint::usage("an embedded queue cannot leave its process")
-                .hint("a farm of several processes needs a broker: --queue amqp://…"));
-        }
-        Ok(queue)
-    }
-
-    pub(crate) fn samples(&self) -> Result<&str, Complaint> {
-        needed(self.samples.as_ref(), "samples", "FLAKEFARM_SAMPLES")
-    }
-
-    pub(crate) fn blobs(&self) -> Result<&str, Complaint> {
-        needed(self.blobs.as_ref(), "blobs", "FLAKEFARM_BLOBS")
-    }
 }

@@ -1,244 +1,75 @@
-//! `flakefarm sweep` and `flakefarm init`: from a path to a submission, here or on a farm, to a
-//! report and an exit code.
+//! `flakefarm sweep`: which tests are flaky.
 
-use crate::args::{Gate, InitArgs, SweepArgs};
+use crate::args::values::{confidence, parsed, rate};
+use crate::args::{Gate, SweepArgs};
+use crate::ask::{self, Asked, Ended, Leaving, Session, describe, setting_complaint};
 use crate::embedded::{self, Embedded, Task};
 use crate::exit::{Complaint, Exit};
 use crate::farm::Farm;
-use crate::output::{self, Outputs};
-use crate::progress::Progress;
-use crate::{signals, stores};
-use flakefarm_coordinator::Submission;
-use flakefarm_coordinator::db::SweepRow;
+use crate::{left, signals, stores};
 use flakefarm_coordinator::plan::{
-    Confidence, Guarantee, Panel, Question, QuestionKind, Rate, Runs, SandboxChoice, ScopeChoice, TestFilter,
+    Budget, Confidence, Guarantee, Panel, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
 };
 use flakefarm_coordinator::report::{Report, Verdict};
-use flakefarm_project::config::{LoadedProject, ProjectSource};
-use flakefarm_project::snapshot;
-use flakefarm_shared::{Class, Digest, Refusal, SweepContext, WIRE_VERSION, World};
-use std::num::{NonZeroU16, NonZeroU32};
-use std::path::{Path, PathBuf};
-use tokio_util::sync::CancellationToken;
+use flakefarm_project::settings::{Layer, SettingError, Settings};
+use flakefarm_shared::World;
+use std::num::NonZeroU32;
 
-pub(crate) async fn sweep(args: SweepArgs) -> Result<Exit, Complaint> {
-    ask(args, QuestionKind::Detect).await
-}
-
-/// Asks a question of any kind about a project.
-pub(crate) async fn ask(args: SweepArgs, kind: QuestionKind) -> Result<Exit, Complaint> {
-    let stop = signals::stop_on_signal()?;
-    let root = project_root(&args.path)?;
-    let mut progress = Progress::new();
-    let ended = match &args.farm {
-        Some(farm) => on_farm(&args, kind, &root, farm, &mut progress, stop.clone()).await?,
-        None if args.resume => resume(&args, &root, &mut progress, stop.clone()).await?,
-        None => here(&args, kind, &root, &mut progress, stop.clone()).await?,
-    };
-    finish(&args, ended).await
-}
-
-/// A sweep that has ended, wherever it ran.
-pub(crate) struct Ended {
-    state: String,
-    failure: Option<Refusal>,
-    report: Report,
-    outputs: Outputs,
-}
-
-pub(crate) fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
-    let root = path.canonicalize().map_err(|error| {
-        Complaint::usage(format!("failed to open project {}: {error}", path.display()))
-            .hint("flakefarm sweep takes the directory of the project")
-    })?;
-    if root.is_dir() {
-        Ok(root)
-    } else {
-        Err(Complaint::usage(format!("{} is not a directory", path.display()))
-            .hint("flakefarm sweep takes the directory of the project; choose tests with --tests"))
+pub(crate) async fn sweep(args: &SweepArgs) -> Result<Exit, Complaint> {
+    let mut session = Session::open(&args.ask, &args.path, &args.options(), signals::stop_on_signal()?)?;
+    if session.printed_settings()? {
+        return Ok(Exit::Clean);
+    }
+    let asked = if args.resume { resume(&mut session).await? } else { ask(args, &mut session).await? };
+    match asked {
+        Asked::Detached => Ok(Exit::Clean),
+        Asked::Ended(ended) => finish(&ended, args).await,
     }
 }
 
-pub(crate) fn load(args: &SweepArgs, root: &Path, progress: &Progress) -> Result<LoadedProject, Complaint> {
-    let mut loaded =
-        LoadedProject::load(root, args.config.as_deref()).map_err(|error| config_complaint(&error))?;
-    for warning in &loaded.warnings {
-        progress.note(&format!("warning: {warning}"));
-    }
-    loaded.spec.arguments.extend(args.framework_arguments.iter().cloned());
-    Ok(loaded)
+async fn finish(ended: &Ended, args: &SweepArgs) -> Result<Exit, Complaint> {
+    let exit = ask::finish(ended, &args.ask.output).await?;
+    Ok(if exit == Exit::Clean { gate(&ended.report, &args.fail_on) } else { exit })
 }
 
-fn config_complaint(error: &flakefarm_project::config::ConfigError) -> Complaint {
-    let complaint = Complaint::usage(flakefarm_shared::chain(error));
-    match error.hint() {
-        Some(hint) => complaint.hint(hint),
-        None => complaint,
-    }
-}
-
-pub(crate) fn question(
-    args: &SweepArgs,
-    kind: QuestionKind,
-    loaded: &LoadedProject,
-    workers: NonZeroU16,
-) -> Result<Question, Complaint> {
-    let defaults = &loaded.sweep;
-    let wrong = |error: flakefarm_coordinator::plan::QuestionError| {
-        Complaint::usage(format!("flakefarm.toml: {error}"))
-    };
-    let max_flake_rate = match (args.max_flake_rate, defaults.max_flake_rate) {
-        (Some(rate), _) => rate,
-        (None, Some(rate)) => Rate::new(rate).map_err(wrong)?,
-        (None, None) => Rate::DEFAULT,
-    };
-    let confidence = match (args.confidence, defaults.confidence) {
-        (Some(confidence), _) => confidence,
-        (None, Some(confidence)) => Confidence::new(confidence).map_err(wrong)?,
-        (None, None) => Confidence::DEFAULT,
-    };
-    let guarantee = match (args.guarantee, &defaults.guarantee) {
-        (Some(guarantee), _) => guarantee,
-        (None, Some(word)) => word.parse().map_err(wrong)?,
-        (None, None) => Guarantee::default(),
-    };
-    let promises = [
-        ("--max-flake-rate", args.max_flake_rate.is_some()),
-        ("--guarantee", args.guarantee.is_some()),
-        ("--budget", args.budget.is_some()),
-    ];
-    if let (Some(runs), Some((option, _))) = (args.runs, promises.iter().find(|(_, given)| *given)) {
-        return Err(Complaint::usage(format!(
-            "--runs {runs} and {option} contradict each other: a fixed number of runs leaves nothing to choose"
-        ))
-        .hint(format!("leave out --runs for as many runs as the answer takes, or {option} for {runs} runs of each test")));
-    }
-    // An option that only an adaptive sweep has goes before a fixed number in the file.
-    let adaptive = args.max_flake_rate.is_some() || args.guarantee.is_some() || args.budget.is_some();
-    let fixed = args.runs.or(if adaptive { None } else { defaults.runs.and_then(NonZeroU32::new) });
-    let budget = match (args.budget, &defaults.budget) {
-        (Some(budget), _) => Some(budget),
-        (None, Some(text)) if fixed.is_none() => Some(text.parse().map_err(wrong)?),
-        (None, _) => None,
-    };
-    let scope = match (args.scope, &defaults.scope) {
-        (Some(scope), _) => scope,
-        (None, Some(word)) => {
-            ScopeChoice::ALL.into_iter().find(|scope| scope.word() == word).ok_or_else(|| {
-                Complaint::usage(format!("flakefarm.toml: `{word}` is no scope"))
-                    .hint("test, file, suite or auto")
-            })?
-        }
-        // An order is one of the suite.
-        (None, None) if args.order.is_some() => ScopeChoice::Suite,
-        (None, None) => ScopeChoice::Auto,
-    };
-    // A sweep that repeats one finding tries nothing else.
-    let repeats = args.under.is_some() || args.order.is_some() || kind != QuestionKind::Detect;
-    let panel = match (args.panel, &defaults.panel) {
-        _ if repeats => Panel::None,
-        (Some(panel), _) => panel,
-        (None, Some(word)) => {
-            word.parse().map_err(|error| Complaint::usage(format!("flakefarm.toml: {error}")))?
-        }
-        (None, None) => Panel::default(),
-    };
-    Ok(Question {
-        kind,
-        runs: fixed.map_or(Runs::Adaptive, Runs::Fixed),
-        scope,
-        order: args.order,
-        seed: args.seed.or(defaults.seed).unwrap_or_else(fresh_seed),
-        confidence,
-        max_flake_rate,
-        guarantee,
-        budget,
-        workers,
+async fn ask(args: &SweepArgs, session: &mut Session<'_>) -> Result<Asked, Complaint> {
+    let wishes = Wishes {
+        kind: QuestionKind::Detect,
         tests: TestFilter(args.tests.clone()),
-        sandbox: args.sandbox.unwrap_or_default(),
-        panel: panel.worlds(&loaded.spec),
-    })
-}
-
-/// A seed short enough to be typed again.
-fn fresh_seed() -> u64 {
-    let id = flakefarm_shared::SweepId::new();
-    u64::from(id.0.as_fields().3[7]) << 24 | u64::from(id.0.as_u128() as u32 & 0x00ff_ffff)
-}
-
-pub(crate) fn slots(args: &SweepArgs, loaded: Option<&LoadedProject>) -> NonZeroU16 {
-    args.workers
-        .or_else(|| loaded.and_then(|loaded| loaded.sweep.workers.and_then(NonZeroU16::new)))
-        .unwrap_or_else(embedded::slots_of_this_machine)
-}
-
-pub(crate) fn submission(
-    loaded: LoadedProject,
-    question: Question,
-    snapshot: Digest,
-    revision: Option<String>,
-    args: &SweepArgs,
-    root: &Path,
-) -> Submission {
+        order: args.order,
+        repeats: args.order.is_some() || args.under.is_some(),
+    };
+    let question = question(wishes, session)?;
+    let place = session.place(question.sandbox).await?;
+    let archive = session.archive().await?;
+    let snapshot = place.put(archive.bytes).await?;
+    session.progress.note(&announcement(session, &question));
     let under = args.under.unwrap_or(World::Plain);
-    Submission {
-        context: SweepContext { v: WIRE_VERSION, project: loaded.spec, snapshot, revision, under },
-        question,
-        class: if args.interactive { Class::Interactive } else { Class::Bulk },
-        source: root.display().to_string(),
-    }
+    let submission = session.submission(question, snapshot, archive.revision, under);
+    session.carry_out(place, &submission).await
 }
 
-async fn archive(root: &Path, progress: &Progress) -> Result<snapshot::Archive, Complaint> {
-    let path = root.to_owned();
-    let archive = tokio::task::spawn_blocking(move || snapshot::archive(&path)).await?.map_err(|error| {
-        let complaint = Complaint::usage(flakefarm_shared::chain(&error));
-        match error.hint() {
-            Some(hint) => complaint.hint(hint),
-            None => complaint,
-        }
-    })?;
-    for warning in &archive.warnings {
-        progress.note(&format!("warning: {warning}"));
+/// Goes on with an interrupted sweep, or follows again one that was left to a farm.
+async fn resume(session: &mut Session<'_>) -> Result<Asked, Complaint> {
+    let state = session.args.execution.state.as_deref();
+    let settings = &session.loaded.settings;
+    if let Some(address) = settings.text("farm.url") {
+        let farm = Farm::new(&address, settings.text("farm.token"))?;
+        farm.check().await?;
+        let id = left::last(state, farm.address(), &session.root).ok_or_else(|| {
+            Complaint::usage(format!(
+                "no sweep of {} was submitted to {address} from here",
+                session.root.display()
+            ))
+            .hint("flakefarm attach ID follows any sweep of the farm")
+        })?;
+        session.progress.note(&format!("sweep {id} on {address}"));
+        let stop = signals::stop_on_signal()?;
+        let ended = ask::follow(farm, id, &mut session.progress, &stop, Leaving::LeavesIt).await?;
+        return Ok(Asked::Ended(Box::new(ended)));
     }
-    Ok(archive)
-}
-
-async fn here(
-    args: &SweepArgs,
-    kind: QuestionKind,
-    root: &Path,
-    progress: &mut Progress,
-    stop: CancellationToken,
-) -> Result<Ended, Complaint> {
-    let loaded = load(args, root, progress)?;
-    let slots = slots(args, Some(&loaded));
-    let question = question(args, kind, &loaded, slots)?;
-    let state = stores::state_dir(args.state.as_deref())?;
-    let embedded = Embedded::open(&state, slots, question.sandbox, &args.runtime).await?;
-    let archive = archive(root, progress).await?;
-    let snapshot = embedded.blobs.put(archive.bytes).await?;
-    progress.note(&announcement(&loaded, &question));
-    if question.sandbox == SandboxChoice::Process {
-        progress.note(
-            "warning: --sandbox process isolates nothing: tests run as you, on this machine, with all that \
-             you may read and write",
-        );
-    }
-    let submission = submission(loaded, question, snapshot, archive.revision, args, root);
-    let outputs = Outputs::Blobs(embedded.blobs.clone());
-    let (row, report) = embedded.run(Task::Submit(&submission), progress, stop).await?;
-    Ok(ended_here(row, report, outputs))
-}
-
-async fn resume(
-    args: &SweepArgs,
-    root: &Path,
-    progress: &mut Progress,
-    stop: CancellationToken,
-) -> Result<Ended, Complaint> {
-    let state = stores::state_dir(args.state.as_deref())?;
-    let source = root.display().to_string();
+    let state = stores::state_dir(state)?;
+    let source = session.root.display().to_string();
     let db = embedded::open_database(&state).await?;
     let row = match db.last_interrupted(&source).await? {
         Some(row) => Some(row),
@@ -251,57 +82,101 @@ async fn resume(
     };
     let question: Question = serde_json::from_str(&row.question)?;
     drop(db);
-    let embedded = Embedded::open(&state, slots(args, None), question.sandbox, &args.runtime).await?;
-    progress.note(&format!("resuming sweep {} (seed {})", row.id, row.seed));
-    let outputs = Outputs::Blobs(embedded.blobs.clone());
-    let (row, report) = embedded.run(Task::Resume(&row), progress, stop).await?;
-    Ok(ended_here(row, report, outputs))
+    let runtime = ask::runtime(&session.loaded)?;
+    let embedded = Embedded::open(&state, session.slots(), question.sandbox, &runtime).await?;
+    session.progress.note(&format!("resuming sweep {} (seed {})", row.id, row.seed));
+    let ended = session.run_here(embedded, Task::Resume(&row)).await?;
+    Ok(Asked::Ended(Box::new(ended)))
 }
 
-pub(crate) fn ended_here(row: SweepRow, report: Report, outputs: Outputs) -> Ended {
-    let state = row.state.word().to_owned();
-    Ended { state, failure: row.state.refusal().cloned(), report, outputs }
+/// What a command wants beside what settings say.
+pub(crate) struct Wishes {
+    pub(crate) kind: QuestionKind,
+    pub(crate) tests: TestFilter,
+    pub(crate) order: Option<flakefarm_shared::Order>,
+    /// It repeats one finding: nothing else is tried.
+    pub(crate) repeats: bool,
 }
 
-async fn on_farm(
-    args: &SweepArgs,
-    kind: QuestionKind,
-    root: &Path,
-    address: &str,
-    progress: &mut Progress,
-    stop: CancellationToken,
-) -> Result<Ended, Complaint> {
-    let farm = Farm::new(address, args.token.as_ref())?;
-    let loaded = load(args, root, progress)?;
-    let question = question(args, kind, &loaded, slots(args, Some(&loaded)))?;
-    farm.check().await?;
-    let archive = archive(root, progress).await?;
-    let snapshot = farm.upload(archive.bytes.into()).await?;
-    progress.note(&announcement(&loaded, &question));
-    let submission = submission(loaded, question, snapshot, archive.revision, args, root);
-    let id = farm.submit(&submission).await?;
-    progress.note(&format!("sweep {id} on {address}"));
-    let ended = farm.follow(id, progress, &stop).await?;
-    progress.clear();
-    if !ended {
-        progress.note("stopping the sweep on the farm");
+/// The question that wishes and settings make together.
+pub(crate) fn question(wishes: Wishes, session: &Session<'_>) -> Result<Question, Complaint> {
+    let settings = &session.loaded.settings;
+    let wrong = |error: SettingError| setting_complaint(&error);
+    let fixed = fixed_runs(settings)?;
+    let budget: Option<Budget> = match fixed {
+        Some(_) => None,
+        None => settings.parsed("sweep.budget", parsed).map_err(wrong)?,
+    };
+    let scope: Option<ScopeChoice> = settings.parsed("sweep.scope", parsed).map_err(wrong)?;
+    // An order is one of the suite.
+    let default_scope = if wishes.order.is_some() { ScopeChoice::Suite } else { ScopeChoice::Auto };
+    let panel: Option<Panel> = settings.parsed("sweep.panel", parsed).map_err(wrong)?;
+    let panel = if wishes.repeats { Panel::None } else { panel.unwrap_or_default() };
+    let guarantee: Option<Guarantee> = settings.parsed("sweep.guarantee", parsed).map_err(wrong)?;
+    let sandbox = settings.parsed("sweep.sandbox", parsed).map_err(wrong)?;
+    Ok(Question {
+        kind: wishes.kind,
+        runs: fixed.map_or(Runs::Adaptive, Runs::Fixed),
+        scope: scope.unwrap_or(default_scope),
+        order: wishes.order,
+        seed: settings.whole("sweep.seed").unwrap_or_else(fresh_seed),
+        confidence: settings
+            .parsed("sweep.confidence", confidence)
+            .map_err(wrong)?
+            .unwrap_or(Confidence::DEFAULT),
+        max_flake_rate: settings
+            .parsed("sweep.max_flake_rate", rate)
+            .map_err(wrong)?
+            .unwrap_or(Rate::DEFAULT),
+        guarantee: guarantee.unwrap_or_default(),
+        budget,
+        workers: session.slots(),
+        tests: wishes.tests,
+        sandbox: sandbox.unwrap_or_default(),
+        panel: panel.worlds(&session.loaded.spec),
+    })
+}
+
+/// A fixed number of runs, unless an option of adaptive sweeps is set in a higher layer. In the same
+/// layer they contradict each other, but in a file, where the number of runs is a default like others.
+fn fixed_runs(settings: &Settings) -> Result<Option<NonZeroU32>, Complaint> {
+    let runs = settings.whole("sweep.runs").and_then(NonZeroU32::new);
+    let (Some(runs), Some(layer)) = (runs, settings.layer("sweep.runs")) else { return Ok(None) };
+    for (key, option) in [
+        ("sweep.max_flake_rate", "--max-flake-rate"),
+        ("sweep.guarantee", "--guarantee"),
+        ("sweep.budget", "--budget"),
+    ] {
+        match settings.layer(key) {
+            Some(of_option) if of_option > layer => return Ok(None),
+            Some(of_option) if of_option == layer && layer > Layer::File => {
+                return Err(Complaint::usage(format!(
+                    "--runs {runs} and {option} contradict each other: a fixed number of runs leaves nothing \
+                     to choose"
+                ))
+                .hint(format!(
+                    "leave out --runs for as many runs as the answer takes, or {option} for {runs} runs of \
+                     each test"
+                )));
+            }
+            Some(_) | None => {}
+        }
     }
-    let report = if ended { farm.report(id).await? } else { farm.cancel(id).await? };
-    let status = farm.status(id).await?;
-    let state = if ended { status.state } else { "interrupted".to_owned() };
-    Ok(Ended { state, failure: status.failure, report, outputs: Outputs::Farm(farm) })
+    Ok(Some(runs))
+}
+
+/// A seed short enough to be typed again.
+fn fresh_seed() -> u64 {
+    let id = flakefarm_shared::SweepId::new();
+    u64::from(id.0.as_fields().3[7]) << 24 | u64::from(id.0.as_u128() as u32 & 0x00ff_ffff)
 }
 
 /// Said before the work: what was detected, what will be proved, and the seed.
-fn announcement(loaded: &LoadedProject, question: &Question) -> String {
-    if let QuestionKind::Diagnose { tests } = &question.kind {
-        let (name, how) = (&loaded.spec.name, describe(loaded));
-        return format!("{name}: {how}; diagnosing {}, seed {}", tests.describe(), question.seed);
-    }
+fn announcement(session: &Session<'_>, question: &Question) -> String {
     format!(
         "{}: {}; {}{}, scope {}, seed {}",
-        loaded.spec.name,
-        describe(loaded),
+        session.loaded.spec.name,
+        describe(&session.loaded),
         aim(question),
         question.budget.map_or_else(String::new, |budget| format!(", budget {budget}")),
         question.scope.word(),
@@ -327,42 +202,8 @@ fn aim(question: &Question) -> String {
     }
 }
 
-pub(crate) fn describe(loaded: &LoadedProject) -> String {
-    match &loaded.source {
-        ProjectSource::Configured { path } => format!("configured by {}", path.display()),
-        ProjectSource::Detected { why } => format!("detected by {why}"),
-    }
-}
-
-pub(crate) async fn finish(args: &SweepArgs, ended: Ended) -> Result<Exit, Complaint> {
-    if let Some(refusal) = ended.failure {
-        let mut complaint = Complaint::new(Exit::NothingRan, refusal.message).log(refusal.log);
-        complaint.hint = refusal.hint;
-        return Err(complaint);
-    }
-    output::write(&ended.report, &args.output, &ended.outputs).await?;
-    if ended.state == "interrupted" || ended.state == "cancelled" {
-        if args.farm.is_none() {
-            eprintln!("hint: flakefarm sweep {} --resume goes on from here", args.path.display());
-        }
-        return Ok(Exit::Interrupted);
-    }
-    if nothing_ran(&ended.report) {
-        return Err(Complaint::new(Exit::NothingRan, "no test ran")
-            .log(ended.report.sweep.notes.join("\n"))
-            .hint("flakefarm doctor says what is wrong with this machine"));
-    }
-    Ok(gate(&ended.report, &args.fail_on))
-}
-
-/// Whether there is nothing to tell. A sweep whose tests were all answered by earlier ones has run
-/// nothing, and tells.
-fn nothing_ran(report: &Report) -> bool {
-    let answered_before = || report.tests.iter().any(|test| test.older_evidence.is_some());
-    report.sweep.samples == 0 && (report.sweep.attempts > 0 || !answered_before())
-}
-
-fn gate(report: &Report, gates: &[Gate]) -> Exit {
+/// What the report means for the exit code.
+pub(crate) fn gate(report: &Report, gates: &[Gate]) -> Exit {
     let found = |wanted: &[Verdict]| report.tests.iter().any(|test| wanted.contains(&test.verdict));
     if gates.contains(&Gate::Flaky) && found(&[Verdict::Flaky, Verdict::Fragile])
         || gates.contains(&Gate::Broken) && found(&[Verdict::Broken])
@@ -373,23 +214,4 @@ fn gate(report: &Report, gates: &[Gate]) -> Exit {
     } else {
         Exit::Clean
     }
-}
-
-pub(crate) fn init(args: &InitArgs) -> Result<Exit, Complaint> {
-    let root = project_root(&args.path)?;
-    let file = root.join("flakefarm.toml");
-    if file.exists() && !args.force && !args.print {
-        return Err(
-            Complaint::usage(format!("{} exists already", file.display())).hint("--force replaces it")
-        );
-    }
-    let detected = LoadedProject::load(&root, None).map_err(|error| config_complaint(&error))?;
-    let text = flakefarm_project::config::init_text(&detected);
-    if args.print {
-        output::print(&text)?;
-    } else {
-        output::write_file(&file, &text)?;
-        eprintln!("wrote {}: {}", file.display(), describe(&detected));
-    }
-    Ok(Exit::Clean)
 }

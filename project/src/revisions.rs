@@ -21,13 +21,13 @@ pub struct Revision {
 #[derive(Debug, thiserror::Error)]
 pub enum RevisionError {
     /// It is in no repository, or git is not installed.
-    #[error("`{}` is in no git repository", .0.display())]
+    #[error("`{}` is not in a git repository", .0.display())]
     NoRepository(PathBuf),
     /// No such revision.
-    #[error("`{0}` is no revision of this repository")]
+    #[error("`{0}` is not a revision of this repository")]
     Unknown(String),
     /// Nothing leads from one to the other.
-    #[error("`{good}` is no ancestor of `{bad}`")]
+    #[error("`{good}` is not an ancestor of `{bad}`")]
     NotAncestor {
         /// Where it was not flaky.
         good: String,
@@ -63,12 +63,12 @@ impl RevisionError {
     /// What to do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            RevisionError::NoRepository(_) => Some("bisect takes a directory of a git repository"),
+            RevisionError::NoRepository(_) => Some("name a directory of a git repository"),
             RevisionError::Unknown(_) => Some("git log --oneline lists revisions; a shallow clone has few"),
             RevisionError::NotAncestor { .. } => {
                 Some("--good must be older than --bad, on the way that led to it")
             }
-            RevisionError::NoTree(_) => Some("choose a --good in which the project exists"),
+            RevisionError::NoTree(_) => Some("choose a revision in which the project exists"),
             RevisionError::Git { .. } | RevisionError::Scratch(_) | RevisionError::Snapshot { .. } => None,
         }
     }
@@ -76,16 +76,8 @@ impl RevisionError {
 
 /// The revisions from `good` to `bad`, both included, the oldest first, along first parents.
 pub fn between(root: &Path, good: &str, bad: &str) -> Result<Vec<Revision>, RevisionError> {
-    let prefix = git(root, &["rev-parse", "--show-prefix"])
-        .map_err(|_| RevisionError::NoRepository(root.to_owned()))?
-        .trim()
-        .to_owned();
-    let resolve = |name: &str| {
-        git(root, &["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{name}^{{commit}}")])
-            .map(|commit| commit.trim().to_owned())
-            .map_err(|_| RevisionError::Unknown(name.to_owned()))
-    };
-    let (first, last) = (resolve(good)?, resolve(bad)?);
+    let prefix = prefix(root)?;
+    let (first, last) = (resolve(root, good)?, resolve(root, bad)?);
     if first == last || git(root, &["merge-base", "--is-ancestor", &first, &last]).is_err() {
         return Err(RevisionError::NotAncestor { good: good.to_owned(), bad: bad.to_owned() });
     }
@@ -102,6 +94,50 @@ pub fn between(root: &Path, good: &str, bad: &str) -> Result<Vec<Revision>, Revi
         revisions.push(Revision { commit, subject, tree: tree.trim().to_owned() });
     }
     Ok(revisions)
+}
+
+/// One revision by its name.
+pub fn at(root: &Path, name: &str) -> Result<Revision, RevisionError> {
+    let prefix = prefix(root)?;
+    let commit = resolve(root, name)?;
+    let subject = git(root, &["log", "-1", "--format=%s", &commit])?.trim().to_owned();
+    let tree = git(root, &["rev-parse", &format!("{commit}:{prefix}")]);
+    let tree = tree.map_err(|_| RevisionError::NoTree(commit.clone()))?.trim().to_owned();
+    Ok(Revision { commit, subject, tree })
+}
+
+/// Where the project lies below the top of its repository; empty, or ends in a slash.
+pub fn prefix(root: &Path) -> Result<String, RevisionError> {
+    let prefix = git(root, &["rev-parse", "--show-prefix"]);
+    Ok(prefix.map_err(|_| RevisionError::NoRepository(root.to_owned()))?.trim_end_matches('\n').to_owned())
+}
+
+fn resolve(root: &Path, name: &str) -> Result<String, RevisionError> {
+    let name = format!("{name}^{{commit}}");
+    git(root, &["rev-parse", "--verify", "--quiet", "--end-of-options", &name])
+        .map(|commit| commit.trim().to_owned())
+        .map_err(|_| RevisionError::Unknown(name.trim_end_matches("^{commit}").to_owned()))
+}
+
+/// Files of the project that differ from where it left `base`, or are new, as paths below its root;
+/// deleted ones are not among them. Blocking.
+pub fn changed_since(root: &Path, base: &str) -> Result<Vec<PathBuf>, RevisionError> {
+    prefix(root)?;
+    let base = resolve(root, base)?;
+    // A shallow clone may lack where they parted: then all differences count.
+    let parted = git(root, &["merge-base", &base, "HEAD"]).map_or(base, |commit| commit.trim().to_owned());
+    let differing =
+        git(root, &["diff", "--name-only", "--relative", "--no-renames", "--diff-filter=d", "-z", &parted])?;
+    let new = git(root, &["ls-files", "-z", "--others", "--exclude-standard"])?;
+    let mut changed: Vec<PathBuf> = differing
+        .split('\0')
+        .chain(new.split('\0'))
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from)
+        .collect();
+    changed.sort();
+    changed.dedup();
+    Ok(changed)
 }
 
 /// Packs the project as it was at `revision`. Blocking.
@@ -195,6 +231,24 @@ mod tests {
     }
 
     #[test]
+    fn what_changed_is_told_from_where_the_branches_parted() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        shell(
+            root,
+            "git init -q -b main . && mkdir sub && echo 1 > sub/a && echo 1 > sub/b && echo 1 > top && echo '*.log' > .gitignore
+             git add . && git commit -qm 1 && git checkout -qb work && echo 2 > sub/a && echo 2 > top && git commit -qam 2
+             git checkout -q main && echo 3 > sub/b && git commit -qam 3 && git checkout -q work
+             echo new > sub/new && echo x > sub/x.log",
+        );
+        let changed = changed_since(&root.join("sub"), "main").unwrap();
+        assert_eq!(changed, [Path::new("a"), Path::new("new")]);
+        assert!(matches!(changed_since(root, "none"), Err(RevisionError::Unknown(_))));
+        let work = at(&root.join("sub"), "work").unwrap();
+        assert_eq!((work.subject.as_str(), work.commit.len()), ("2", 40));
+    }
+
+    #[test]
     fn what_is_no_range_is_refused_with_a_hint() {
         let dir = tempfile::tempdir().unwrap();
         let refused = |good, bad| between(dir.path(), good, bad).unwrap_err();
@@ -206,6 +260,6 @@ mod tests {
         assert!(matches!(refused("nothing", "HEAD"), RevisionError::Unknown(_)));
         assert!(matches!(refused("--all", "HEAD"), RevisionError::Unknown(_)));
         let swapped = refused("HEAD", "HEAD~1");
-        assert!(swapped.to_string().contains("no ancestor") && swapped.hint().is_some());
+        assert!(swapped.to_string().contains("not an ancestor") && swapped.hint().is_some());
     }
 }

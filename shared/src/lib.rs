@@ -4,6 +4,7 @@
 //! This crate knows no HTTP, no SQL, no Docker and no statistics.
 
 pub mod attempt;
+pub mod backoff;
 pub mod blobs;
 pub mod detail;
 pub mod ids;

@@ -68,7 +68,7 @@ fn attempt_at(home: &Path, python: &Path, request: RunRequest<'_>, limit: Durati
     for (name, content) in pytest::files() {
         std::fs::write(plugin.join(name), content).expect("a file");
     }
-    let project = LoadedProject::load(&root, None).expect("a project").spec;
+    let project = LoadedProject::load(&root, None, &[]).expect("a project").spec;
     let mut child = Command::new(python)
         .arg(plugin.join("run.py"))
         .current_dir(&root)

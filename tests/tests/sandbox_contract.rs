@@ -114,7 +114,7 @@ async fn on_this_machine(level: SandboxLevel, law: impl AsyncFnOnce(&Level)) {
     let state = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(&format!("file://{}", state.path().join("blobs").display())).unwrap();
     let archive = snapshot::archive(project.path()).unwrap();
-    let mut spec = LoadedProject::load(project.path(), None).unwrap().spec;
+    let mut spec = LoadedProject::load(project.path(), None, &[]).unwrap().spec;
     spec.environment.setup = Vec::new();
     let snapshot = blobs.put(archive.bytes).await.unwrap();
     let context = SweepContext {

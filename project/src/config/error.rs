@@ -1,8 +1,9 @@
 //! What can be wrong with a project's configuration; each with a hint where one helps.
 
+use crate::settings::SettingError;
 use std::path::PathBuf;
 
-/// A project could not be loaded. The user can mend all of these.
+/// A project could not be loaded. The user can correct all of these.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// There is no such directory.
@@ -11,39 +12,9 @@ pub enum ConfigError {
         /// The would-be root.
         root: PathBuf,
     },
-    /// A file could not be read.
-    #[error("failed to read `{}`", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is not TOML.
-    #[error("{}:{line}: {message}", path.display())]
-    Syntax {
-        /// Which file.
-        path: PathBuf,
-        /// Where, from 1.
-        line: usize,
-        /// What the parser said.
-        message: String,
-    },
-    /// A key has a value that makes no sense.
-    #[error("{}:{line}: `{key}` {message}", path.display())]
-    Value {
-        /// Which file.
-        path: PathBuf,
-        /// Where, from 1.
-        line: usize,
-        /// Which key, with its section.
-        key: String,
-        /// What is wrong with its value.
-        message: String,
-        /// What to write instead.
-        hint: String,
-    },
+    /// A setting, or the file it is in.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// A certificate file holds no certificate.
     #[error("`{}` holds no PEM certificate", path.display())]
     NotCertificates {
@@ -63,8 +34,7 @@ impl ConfigError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             ConfigError::NoDirectory { .. } => "give the root of the project's source tree".to_owned(),
-            ConfigError::Read { .. } | ConfigError::Syntax { .. } => return None,
-            ConfigError::Value { hint, .. } => hint.clone(),
+            ConfigError::Setting(error) => return error.hint().map(str::to_owned),
             ConfigError::NotCertificates { .. } => {
                 "it must contain `-----BEGIN CERTIFICATE-----`; a DER file is converted by \
                  `openssl x509 -inform der -in FILE -out FILE.pem`"

@@ -3,18 +3,17 @@
 
 mod detect;
 mod error;
-mod file;
+mod keys;
 mod template;
-mod units;
 
 pub use error::ConfigError;
+pub use keys::KEYS;
 pub use template::init_text;
 
+use crate::settings::{Layer, Layers, Settings};
 use detect::Detection;
-use file::FileConfig;
 use flakefarm_shared::project::{Framework, Network};
 use flakefarm_shared::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The file that configures a project, at its root.
@@ -35,8 +34,28 @@ pub struct LoadedProject {
     pub warnings: Vec<String>,
     /// Where it comes from.
     pub source: ProjectSource,
-    /// Defaults for sweeps, as far as the file sets them.
-    pub sweep: SweepDefaults,
+    /// All settings, those of sweeps and of the farm too, each with where it comes from.
+    pub settings: Settings,
+}
+
+/// An option given on the command line, which goes before everything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenOption {
+    /// The setting's key: `sweep.runs`.
+    pub key: &'static str,
+    /// The option as it is typed: `--runs`.
+    pub option: &'static str,
+    /// What was given.
+    pub value: GivenValue,
+}
+
+/// What an option was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenValue {
+    /// The value itself.
+    Text(String),
+    /// The file that holds it and nothing else.
+    InFile(PathBuf),
 }
 
 /// Where a project's description comes from.
@@ -54,39 +73,40 @@ pub enum ProjectSource {
     },
 }
 
-/// The `[sweep]` section, passed through.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct SweepDefaults {
-    /// Fixed number of runs per test.
-    pub runs: Option<u32>,
-    /// Largest failure rate that a healthy verdict may miss, between 0 and 1.
-    pub max_flake_rate: Option<f64>,
-    /// Confidence of verdicts, between 0 and 1.
-    pub confidence: Option<f64>,
-    /// Of what the confidence speaks: `test` or `suite`.
-    pub guarantee: Option<String>,
-    /// What a sweep may cost: `10m`, `container:2h`, `attempts:500`.
-    pub budget: Option<String>,
-    /// Seed of every random choice.
-    pub seed: Option<u64>,
-    /// `test`, `file`, `suite` or `auto`.
-    pub scope: Option<String>,
-    /// `quick`, `full` or `none`.
-    pub panel: Option<String>,
-    /// Attempts at once, in embedded mode.
-    pub workers: Option<u16>,
+impl LoadedProject {
+    /// Loads the project at `root`; `explicit` names another file than `flakefarm.toml` there, and
+    /// `options` are those of the command line.
+    pub fn load(root: &Path, explicit: Option<&Path>, options: &[GivenOption]) -> Result<Self, ConfigError> {
+        load_with(root, explicit, options, &variable)
+    }
 }
 
-impl LoadedProject {
-    /// Loads the project at `root`; `explicit` names another file than `flakefarm.toml` there.
-    pub fn load(root: &Path, explicit: Option<&Path>) -> Result<Self, ConfigError> {
-        load_with(root, explicit, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+/// Settings of a command that has no project: of the environment and of `options`.
+pub fn without_project(options: &[GivenOption]) -> Result<Settings, ConfigError> {
+    let mut layers = Layers::new(KEYS);
+    layers.environment(&variable)?;
+    add_options(&mut layers, options)?;
+    Ok(layers.settle())
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn add_options(layers: &mut Layers, options: &[GivenOption]) -> Result<(), ConfigError> {
+    for given in options {
+        match &given.value {
+            GivenValue::Text(text) => layers.option(given.key, given.option, text)?,
+            GivenValue::InFile(path) => layers.option_file(given.key, given.option, path)?,
+        }
     }
+    Ok(())
 }
 
 fn load_with(
     root: &Path,
     explicit: Option<&Path>,
+    options: &[GivenOption],
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<LoadedProject, ConfigError> {
     if !root.is_dir() {
@@ -98,90 +118,140 @@ fn load_with(
         None => implicit.is_file().then_some(implicit),
     };
     let detection = detect::detect(root);
-    let (file, mut warnings, source) = match path {
+    let mut layers = Layers::new(KEYS);
+    let source = match path {
         Some(path) => {
-            let text = read_text(&path)?;
-            let (file, warnings) = file::parse(&text, &path)?;
-            (file, warnings, ProjectSource::Configured { path })
+            layers.file(&read_text(&path)?, &path)?;
+            ProjectSource::Configured { path }
         }
         None => match &detection.why {
-            Some(why) => {
-                let source = ProjectSource::Detected { why: why.clone() };
-                (FileConfig::default(), Vec::new(), source)
-            }
+            Some(why) => ProjectSource::Detected { why: why.clone() },
             None => return Err(ConfigError::NoTests { root: root.to_owned() }),
         },
     };
-    warnings.extend(detection.warnings.iter().cloned());
-    let certificates = match environment(CERTIFICATES_VARIABLE) {
-        Some(path) => Some(read_certificates(Path::new(&path))?),
-        None => match &file.extra_ca_certificates {
-            Some(path) => Some(read_certificates(&root.join(path))?),
-            None => None,
-        },
-    };
-    let sweep = file.sweep.clone();
-    let spec = merge(file, detection, certificates, environment, &mut warnings);
-    Ok(LoadedProject { spec, warnings, source, sweep })
+    layers.environment(environment)?;
+    add_options(&mut layers, options)?;
+    let mut warnings = detection.warnings.clone();
+    warnings.extend(choose_image(&mut layers, &detection)?);
+    add_detected(&mut layers, detection);
+    let mut settings = layers.settle();
+    warnings.splice(0..0, std::mem::take(&mut settings.warnings));
+    let spec = spec(&settings, root, environment)?;
+    Ok(LoadedProject { spec, warnings, source, settings })
 }
 
-fn merge(
-    file: FileConfig,
-    detection: Detection,
-    extra_ca_certificates: Option<String>,
-    environment: &dyn Fn(&str) -> Option<String>,
-    warnings: &mut Vec<String>,
-) -> ProjectSpec {
-    let python = file.python.unwrap_or_else(|| "python3".to_owned());
-    let image = match (environment(IMAGE_VARIABLE), file.image) {
-        (Some(image), configured) => {
-            if configured.is_some() {
-                warnings.push(format!(
-                    "{IMAGE_VARIABLE} is set: the image or Dockerfile of {FILE_NAME} is not used"
-                ));
-            }
-            ImageSource::Reference(image)
+/// Where the environment starts from is said by one of two keys; the other does not count. The result
+/// is a warning if the file's choice is not used.
+fn choose_image(layers: &mut Layers, detection: &Detection) -> Result<Option<String>, ConfigError> {
+    let (image, dockerfile) = ("environment.image", "environment.dockerfile");
+    let warning = match (layers.layer_of(image), layers.layer_of(dockerfile)) {
+        (Some(Layer::File), Some(Layer::File)) => {
+            let place = layers.clone_settled().origin(dockerfile).unwrap_or_default().to_owned();
+            return Err(ConfigError::Setting(crate::settings::SettingError::Value {
+                place,
+                key: dockerfile.to_owned(),
+                message: format!("and `{image}` exclude each other"),
+                hint: "keep one of them: the image to start from, or the Dockerfile that builds it"
+                    .to_owned(),
+            }));
         }
-        (None, Some(configured)) => configured,
-        (None, None) => ImageSource::Reference(detection.image.clone()),
+        (Some(Layer::Environment), in_file) => {
+            let replaced = in_file.is_some() || layers.is_set_by(Layer::File, image);
+            layers.forget(dockerfile);
+            replaced.then(|| {
+                format!("{IMAGE_VARIABLE} is set: the image or Dockerfile of {FILE_NAME} is not used")
+            })
+        }
+        (None, None) => {
+            layers.detected(image, detection.image.as_str(), "detected: required Python");
+            None
+        }
+        _ => None,
     };
-    let built_by_project = matches!(image, ImageSource::Dockerfile(_));
-    let setup = file.setup.unwrap_or_else(|| detection.setup(&python, built_by_project));
-    let inputs = file.inputs.unwrap_or(detection.inputs);
-    let mut setup_variables: BTreeMap<String, String> = detection.setup_variables;
-    for name in file.pass_env {
-        if let Some(value) = environment(&name) {
+    Ok(warning)
+}
+
+/// What the tree says about itself, where nothing above says otherwise.
+fn add_detected(layers: &mut Layers, detection: Detection) {
+    let so_far = layers.clone_settled();
+    let python = so_far.text("environment.python").unwrap_or_default();
+    let built_by_project = so_far.text("environment.dockerfile").is_some();
+    layers.detected("environment.setup", detection.setup(&python, built_by_project), "detected");
+    layers.detected("environment.inputs", detection.inputs, "detected");
+    layers.detected("project.name", detection.name, "detected");
+    let variables: std::collections::HashMap<String, String> =
+        detection.setup_variables.into_iter().collect();
+    layers.detected_table("environment.variables", variables, "detected");
+}
+
+fn spec(
+    settings: &Settings,
+    root: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<ProjectSpec, ConfigError> {
+    let image = match settings.text("environment.dockerfile") {
+        Some(dockerfile) => ImageSource::Dockerfile(dockerfile),
+        None => ImageSource::Reference(settings.text("environment.image").unwrap_or_default()),
+    };
+    let certificates = "environment.extra_ca_certificates";
+    let extra_ca_certificates = match settings.text(certificates) {
+        // A path in the file is one in the project; one in the environment is this machine's.
+        Some(path) if settings.origin(certificates) == Some(CERTIFICATES_VARIABLE) => {
+            Some(read_certificates(Path::new(&path))?)
+        }
+        Some(path) => Some(read_certificates(&root.join(path))?),
+        None => None,
+    };
+    // What the file says of a variable goes before this machine's, and that before a default of ours.
+    let mut setup_variables = settings.table("environment.variables");
+    for name in settings.texts("environment.pass_env").unwrap_or_default() {
+        let said =
+            settings.origin_within("environment.variables", &name).is_some_and(|from| from != "detected");
+        if let Some(value) = environment(&name).filter(|_| !said) {
             setup_variables.insert(name, value);
         }
     }
-    setup_variables.extend(file.setup_variables);
+    Ok(ProjectSpec {
+        name: settings.text("project.name").unwrap_or_default(),
+        framework: Framework::Pytest,
+        environment: EnvironmentSpec {
+            image,
+            setup: settings.texts("environment.setup").unwrap_or_default(),
+            inputs: settings.texts("environment.inputs").unwrap_or_default(),
+            extra_ca_certificates,
+            setup_variables,
+            python: settings.text("environment.python").unwrap_or_default(),
+        },
+        test_paths: settings.texts("tests.paths").unwrap_or_default(),
+        arguments: settings.texts("tests.arguments").unwrap_or_default(),
+        variables: settings.table("tests.variables"),
+        limits: limits(settings),
+    })
+}
+
+fn limits(settings: &Settings) -> Limits {
     let default = Limits::default();
-    let limits = Limits {
-        test_timeout_ms: file.limits.test_timeout_ms.unwrap_or(default.test_timeout_ms),
-        attempt_timeout_ms: file.limits.attempt_timeout_ms.unwrap_or(default.attempt_timeout_ms),
-        memory_bytes: file.limits.memory_bytes.unwrap_or(default.memory_bytes),
-        cpu_millis: file.limits.cpu_millis.unwrap_or(default.cpu_millis),
-        pids: file.limits.pids.unwrap_or(default.pids),
-        scratch_bytes: file.limits.scratch_bytes.unwrap_or(default.scratch_bytes),
-        network: match file.limits.network {
+    let millis = |key| settings.duration(key).and_then(|time| u64::try_from(time.as_millis()).ok());
+    Limits {
+        test_timeout_ms: millis("limits.test_timeout").unwrap_or(default.test_timeout_ms),
+        attempt_timeout_ms: millis("limits.attempt_timeout").unwrap_or(default.attempt_timeout_ms),
+        memory_bytes: settings.size("limits.memory").unwrap_or(default.memory_bytes),
+        cpu_millis: settings
+            .number("limits.cpus")
+            .map_or(default.cpu_millis, |cpus| (cpus * 1_000.0).round() as u64),
+        pids: settings.whole("limits.pids").unwrap_or(default.pids),
+        scratch_bytes: settings.size("limits.scratch").unwrap_or(default.scratch_bytes),
+        network: match settings.truth("limits.network") {
             Some(true) => Network::Bridge,
             Some(false) => Network::None,
             None => default.network,
         },
-    };
-    ProjectSpec {
-        name: file.name.unwrap_or(detection.name),
-        framework: Framework::Pytest,
-        environment: EnvironmentSpec { image, setup, inputs, extra_ca_certificates, setup_variables, python },
-        test_paths: file.test_paths.unwrap_or_default(),
-        arguments: file.arguments.unwrap_or_default(),
-        variables: file.variables,
-        limits,
     }
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+    let unreadable = |source| crate::settings::SettingError::Read { path: path.to_owned(), source };
+    Ok(std::fs::read_to_string(path).map_err(unreadable)?)
 }
 
 fn read_certificates(path: &Path) -> Result<String, ConfigError> {

@@ -1,7 +1,7 @@
 //! The commented `flakefarm.toml` that `flakefarm init` writes: what was detected, and every key.
 
-use super::units::{duration_text, size_text};
 use super::{LoadedProject, ProjectSource};
+use crate::settings::{duration_text, size_text};
 use flakefarm_shared::ImageSource;
 use flakefarm_shared::project::Network;
 use std::collections::BTreeMap;
@@ -56,12 +56,14 @@ network = @network@
 # runs = 20                # a fixed number of runs per test instead of an adaptive one
 # max_flake_rate = 0.05    # a healthy test flakes less often than this ...
 # confidence = 0.95        # ... with this confidence
-# guarantee = "test"       # of each test, or of the suite, which takes far fewer runs
+# guarantee = "test"       # the confidence is about each test, or the suite (far fewer runs)
 # budget = "10m"           # on the clock; or "container:2h", "attempts:500"
 # seed = 1                 # of every random choice
 # scope = "auto"           # one attempt runs a test, file, suite, or what fits (auto)
 # panel = "quick"          # conditions tried before repetition: quick (about ten), full, none
 # workers = 2              # attempts at once
+# sandbox = "container"    # how attempts are isolated: nested, forked, host, process, auto
+# runtime = "auto"         # container runtime: default, or one that the engine knows
 "#;
 
 /// The text of a `flakefarm.toml` that says what `project` is. Reading it back gives the same

@@ -1,6 +1,7 @@
 //! Whole loads: a tree and an environment in, a project out.
 
 use super::*;
+use crate::settings::SettingError;
 use std::fs;
 use tempfile::TempDir;
 
@@ -18,7 +19,7 @@ fn tree(files: &[(&str, &str)]) -> TempDir {
 
 fn load(files: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<LoadedProject, ConfigError> {
     let root = tree(files);
-    load_with(root.path(), None, &|name| {
+    load_with(root.path(), None, &[], &|name| {
         environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
     })
 }
@@ -137,8 +138,12 @@ fn the_file_replaces_what_was_detected_key_by_key() {
     let limits = &loaded.spec.limits;
     assert_eq!((limits.test_timeout_ms, limits.memory_bytes, limits.cpu_millis), (90_000, 512 << 20, 500));
     assert_eq!((limits.network, limits.pids), (Network::Bridge, Limits::default().pids));
-    assert_eq!(loaded.sweep.max_flake_rate, Some(0.01));
-    assert_eq!((loaded.sweep.seed, loaded.sweep.scope.as_deref()), (Some(7), Some("file")));
+    let settings = &loaded.settings;
+    assert_eq!(settings.number("sweep.max_flake_rate"), Some(0.01));
+    assert_eq!(
+        (settings.whole::<u64>("sweep.seed"), settings.text("sweep.scope")),
+        (Some(7), Some("file".to_owned()))
+    );
     assert_eq!(loaded.warnings, Vec::<String>::new());
 }
 
@@ -146,7 +151,7 @@ fn the_file_replaces_what_was_detected_key_by_key() {
 fn the_environment_comes_before_the_file() {
     let root = tree(&[("test_a.py", ""), ("ca.pem", "-----BEGIN CERTIFICATE-----")]);
     let pem = root.path().join("ca.pem").display().to_string();
-    let loaded = load_with(root.path(), None, &|name| match name {
+    let loaded = load_with(root.path(), None, &[], &|name| match name {
         IMAGE_VARIABLE => Some("local:1".to_owned()),
         CERTIFICATES_VARIABLE => Some(pem.clone()),
         _ => None,
@@ -234,8 +239,8 @@ fn unknown_keys_warn_and_suggest() {
 #[test]
 fn a_missing_explicit_file_is_an_error() {
     let root = tree(&[("test_a.py", "")]);
-    let error = load_with(root.path(), Some(Path::new("/absent.toml")), &|_| None).expect_err("absent");
-    assert!(matches!(error, ConfigError::Read { .. }), "{error}");
+    let error = load_with(root.path(), Some(Path::new("/absent.toml")), &[], &|_| None).expect_err("absent");
+    assert!(matches!(error, ConfigError::Setting(SettingError::Read { .. })), "{error}");
 }
 
 #[test]
@@ -257,5 +262,67 @@ fn the_written_file_reads_back_as_the_same_project() {
         let after = load(&files, &[]).unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert_eq!(after.spec, before.spec, "{text}");
         assert_eq!(after.warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn options_go_before_the_environment_and_that_before_the_file_and_each_says_where_it_is_from() {
+    let file = "[sweep]\nruns = 3\nseed = 4\nscope = \"file\"\n[limits]\nmemory = \"1GiB\"\n[tests.variables]\n'A.B' = 'x'\n";
+    let root = tree(&[("flakefarm.toml", file), ("test_a.py", "")]);
+    let given =
+        |key, option, text: &str| GivenOption { key, option, value: GivenValue::Text(text.to_owned()) };
+    let options =
+        [given("sweep.runs", "--runs", "9"), given("sweep.max_flake_rate", "--max-flake-rate", "1%")];
+    let environment = |name: &str| match name {
+        "FLAKEFARM_RUNS" => Some("5".to_owned()),
+        "FLAKEFARM_SEED" => Some("6".to_owned()),
+        "FLAKEFARM_TOKEN" => Some("ff_submit_a_b".to_owned()),
+        _ => None,
+    };
+    let loaded = load_with(root.path(), None, &options, &environment).expect("a project");
+    let printed = loaded.settings.print();
+    let path = root.path().join("flakefarm.toml");
+    for (line, origin) in [
+        ("runs = 9", "--runs"),
+        ("max_flake_rate = 0.01", "--max-flake-rate"),
+        ("seed = 6", "FLAKEFARM_SEED"),
+        ("scope = \"file\"", &format!("{}:4", path.display())),
+        ("memory = \"1GiB\"", &format!("{}:6", path.display())),
+        ("variables.\"A.B\" = \"x\"", &format!("{}:8", path.display())),
+        ("pids = 512", "default"),
+        ("token = \"(secret)\"", "FLAKEFARM_TOKEN"),
+    ] {
+        let found = printed
+            .lines()
+            .find(|printed| printed.starts_with(line))
+            .unwrap_or_else(|| panic!("{line} in\n{printed}"));
+        assert!(found.ends_with(&format!("# {origin}")), "{found}: {origin}");
+    }
+    assert!(!printed.contains("ff_submit"), "{printed}");
+    // What is printed is a file that says the same.
+    let again = printed.lines().take_while(|line| *line != "[farm]").collect::<Vec<_>>().join("\n");
+    let again = load(&[("flakefarm.toml", &again), ("test_a.py", "")], &[]).expect("what was printed");
+    assert_eq!((again.spec, again.warnings), (loaded.spec, Vec::new()));
+}
+
+#[test]
+fn a_bad_value_names_the_variable_or_the_option_it_came_from() {
+    let root = tree(&[("test_a.py", "")]);
+    let error =
+        load_with(root.path(), None, &[], &|name| (name == "FLAKEFARM_WORKERS").then(|| "0".to_owned()));
+    let error = error.expect_err("no workers");
+    assert_eq!(error.to_string(), "FLAKEFARM_WORKERS: `sweep.workers` is out of range");
+    assert_eq!(error.hint().as_deref(), Some("choose a whole number from 1 to 1024"));
+}
+
+#[test]
+fn the_written_file_names_every_key_of_the_file() {
+    let text = init_text(&load(&[("test_a.py", "")], &[]).expect("a project"));
+    for setting in KEYS.iter().filter(|setting| !setting.key.starts_with("farm.")) {
+        let name = setting.key.split_once('.').expect("a section").1;
+        assert!(
+            text.contains(&format!("{name} =")) || text.contains(&format!(".{name}]")),
+            "{name} in\n{text}"
+        );
     }
 }

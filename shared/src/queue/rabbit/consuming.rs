@@ -4,8 +4,9 @@
 //! A delivery belongs to the link it came over. When that is lost the broker delivers again, so
 //! deliveries that still wait in the inbox are skipped, and answers to those in hand fail.
 
-use super::link::{Backoff, Broker, Link};
+use super::link::{Broker, Link};
 use super::topology;
+use crate::backoff::Backoff;
 use crate::queue::QueueError;
 use futures::StreamExt;
 use lapin::Acker;

@@ -1,15 +1,14 @@
 //! One connection with one channel, opened, verified and thrown away as a whole. lapin's own recovery
 //! is not used: after a channel error its consumers can wait for ever. Whoever holds a link opens a new
-//! one, after a pause from [`Backoff`], when anything at all is wrong with the old.
+//! one, after a pause from [`crate::backoff::Backoff`], when anything at all is wrong with the old.
 
 use super::Role;
 use super::topology::{self, Names};
 use crate::queue::QueueError;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use url::{Host, Url};
 
 /// To connect, log in and see to the topology.
@@ -112,61 +111,9 @@ impl Link {
     }
 }
 
-/// Pauses between attempts to connect: 0.5 s doubling to the longest, each shortened at random by up
-/// to a half, so that a farm does not return in step. A link that held for half a minute starts anew.
-pub(super) struct Backoff {
-    longest: Duration,
-    failures: u32,
-    up_since: Option<Instant>,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(500);
-    const STABLE: Duration = Duration::from_secs(30);
-
-    pub(super) fn up_to(longest: Duration) -> Self {
-        Self { longest, failures: 0, up_since: None }
-    }
-
-    pub(super) fn connected(&mut self) {
-        self.up_since = Some(Instant::now());
-    }
-
-    /// How long to wait now.
-    pub(super) fn pause(&mut self) -> Duration {
-        if self.up_since.take().is_some_and(|since| since.elapsed() >= Self::STABLE) {
-            self.failures = 0;
-        }
-        // The standard library keys its hashers at random: enough for jitter.
-        let dice = RandomState::new().build_hasher().finish();
-        let pause = pause(self.failures, self.longest, dice);
-        self.failures = self.failures.saturating_add(1);
-        pause
-    }
-}
-
-fn pause(failures: u32, longest: Duration, dice: u64) -> Duration {
-    let full = Backoff::FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(longest);
-    let fraction = 0.5 + 0.5 * (dice as f64 / u64::MAX as f64);
-    full.mul_f64(fraction).max(Backoff::FIRST)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_to_the_longest_and_no_further() {
-        let longest = Duration::from_secs(30);
-        let check =
-            |failures, dice, expect| assert_eq!(pause(failures, longest, dice), expect, "{failures} {dice}");
-        check(0, 0, Backoff::FIRST);
-        check(0, u64::MAX, Backoff::FIRST);
-        check(3, u64::MAX, Duration::from_secs(4));
-        check(3, 0, Duration::from_secs(2));
-        check(u32::MAX, u64::MAX, longest);
-        check(u32::MAX, 0, longest / 2);
-    }
 
     #[test]
     fn address_carries_vhost_prefix_and_timeouts() {

@@ -2,7 +2,8 @@
 //! of memory or disk stops reading from connections that publish. The task alone sends on the channel:
 //! confirms are matched by the order of sending.
 
-use super::link::{Backoff, Broker, Link};
+use super::link::{Broker, Link};
+use crate::backoff::Backoff;
 use crate::queue::QueueError;
 use bytes::Bytes;
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions};

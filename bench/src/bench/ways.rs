@@ -1,7 +1,7 @@
 //! The ways of running attempts that are compared: our levels, and what others do.
 
 use super::payload::{Kind, Payload};
-use crate::exit::Complaint;
+use crate::Unmeasured;
 use flakefarm_project::{config::LoadedProject, snapshot};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::{
@@ -139,8 +139,8 @@ impl<'a> Stage<'a> {
         python: &'a str,
         worker: WorkerId,
         image: Option<&str>,
-    ) -> Result<Self, Complaint> {
-        let mut loaded = LoadedProject::load(&payload.root, None)?;
+    ) -> Result<Self, Unmeasured> {
+        let mut loaded = LoadedProject::load(&payload.root, None, &[])?;
         if let Some(image) = image {
             loaded.spec.environment.image = ImageSource::Reference(image.to_owned());
         }
@@ -156,7 +156,7 @@ impl<'a> Stage<'a> {
         };
         let prepare = async |environments: Environments| {
             let prepared = environments.prepare(&context, &pytest::files(), |_| {}).await;
-            prepared.map(|prepared| prepared.image_id).map_err(|error| Complaint::of(&error))
+            prepared.map(|prepared| prepared.image_id).map_err(|error| Unmeasured::of(&error))
         };
         let image = prepare(Environments::new(engine.clone(), blobs.clone())).await?;
         let local = async |level| {
@@ -218,8 +218,8 @@ impl<'a> Stage<'a> {
         match way {
             Way::DockerRun => checked(self.docker_run(&self.program("python3"))).await.map(one),
             Way::ContainerPerBatch => {
-                let program = self.program("python3").iter().map(|word| quoted(word)).collect::<Vec<_>>();
-                let script = format!("for n in $(seq {BATCH}); do {} || exit 1; done", program.join(" "));
+                let program = shell_words::join(self.program("python3"));
+                let script = format!("for n in $(seq {BATCH}); do {program} || exit 1; done");
                 let words = ["sh".to_owned(), "-c".to_owned(), script];
                 checked(self.docker_run(&words)).await.map(batch)
             }
@@ -359,10 +359,6 @@ async fn checked(mut command: Command) -> Result<(), String> {
         Some(0 | 1) if !String::from_utf8_lossy(&said.stderr).contains("No module named") => Ok(()),
         _ => Err(format!("{}: {}", said.status, String::from_utf8_lossy(&said.stderr).trim_end())),
     }
-}
-
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// How long the first instruction of an attempt takes to run when containers are kept ready.

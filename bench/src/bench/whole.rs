@@ -3,7 +3,7 @@
 
 use super::payload::SUITE_TESTS;
 use super::report::rounded;
-use crate::exit::Complaint;
+use crate::Unmeasured;
 use serde::Serialize;
 use std::path::Path;
 use std::process::Stdio;
@@ -42,7 +42,7 @@ pub(crate) async fn sweep(
     state: &Path,
     sandbox: &str,
     loop_per_second: f64,
-) -> Result<Whole, Complaint> {
+) -> Result<Whole, Unmeasured> {
     let begun = Instant::now();
     let said = Command::new(std::env::current_exe()?)
         .args(["sweep", "--seed", "1", "--max-flake-rate", "5%", "--format", "json", "--sandbox", sandbox])
@@ -57,13 +57,13 @@ pub(crate) async fn sweep(
         .await?;
     let seconds = begun.elapsed().as_secs_f64();
     let report: serde_json::Value = serde_json::from_slice(&said.stdout).map_err(|_| {
-        Complaint::farm(format!("the sweep at level {sandbox} gave no report: {}", said.status))
+        Unmeasured::farm(format!("the sweep at level {sandbox} gave no report: {}", said.status))
             .log(String::from_utf8_lossy(&said.stderr))
     })?;
     let samples = report["sweep"]["samples"].as_u64().unwrap_or(0);
     let tests = report["tests"].as_array().map_or(0, Vec::len);
     if tests != SUITE_TESTS {
-        return Err(Complaint::farm(format!("the sweep saw {tests} tests of {SUITE_TESTS}")));
+        return Err(Unmeasured::farm(format!("the sweep saw {tests} tests of {SUITE_TESTS}")));
     }
     let loop_seconds = samples as f64 / loop_per_second;
     Ok(Whole {

@@ -3,8 +3,8 @@
 
 use super::meter;
 use super::report::rounded;
-use crate::exit::Complaint;
-use crate::stores;
+use super::stores;
+use crate::Unmeasured;
 use flakefarm_coordinator::db::{Db, NewJob, NewSweep, SweepState};
 use flakefarm_coordinator::events::Event;
 use flakefarm_coordinator::plan::{Question, Runs, ScopeChoice};
@@ -116,7 +116,7 @@ pub(crate) async fn measure(
     addresses: &Addresses,
     workers: u16,
     size: Size,
-) -> Result<ControlResult, Complaint> {
+) -> Result<ControlResult, Unmeasured> {
     let farm = Farm::open(addresses, size.tests).await?;
     let jobs = farm.carry(workers, size.jobs).await?;
     farm.close().await;
@@ -145,7 +145,7 @@ pub(crate) async fn jobs_per_second(
     addresses: &Addresses,
     workers: u16,
     size: Size,
-) -> Result<f64, Complaint> {
+) -> Result<f64, Unmeasured> {
     let farm = Farm::open(addresses, size.tests).await?;
     let carried = farm.carry(workers, size.jobs).await?;
     farm.close().await;
@@ -157,7 +157,7 @@ pub(crate) async fn samples_per_second(
     addresses: &Addresses,
     workers: u16,
     size: Size,
-) -> Result<f64, Complaint> {
+) -> Result<f64, Unmeasured> {
     let farm = Farm::open(addresses, size.tests).await?;
     let per_second = farm.sweep(workers, size.suite_attempts).await?;
     farm.close().await;
@@ -170,17 +170,17 @@ struct Carried {
 }
 
 impl Farm {
-    async fn open(addresses: &Addresses, tests: NonZeroU32) -> Result<Self, Complaint> {
+    async fn open(addresses: &Addresses, tests: NonZeroU32) -> Result<Self, Unmeasured> {
         let runtime = |name: &str| {
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .thread_name(name)
                 .enable_all()
                 .build()
-                .map_err(|error| Complaint::of(&error))
+                .map_err(|error| Unmeasured::of(&error))
         };
         let (coordinating, working) = (runtime("coordinator")?, runtime("worker")?);
-        let state = tempfile::tempdir().map_err(|error| Complaint::of(&error))?;
+        let state = tempfile::tempdir().map_err(|error| Unmeasured::of(&error))?;
         let opened = coordinating.spawn(open_stores(addresses.clone(), state.path().to_owned())).await??;
         let Stores { db, blobs, queue, samples } = opened;
         let coordinator = if addresses.queue.starts_with("embedded:") {
@@ -201,7 +201,7 @@ impl Farm {
     }
 
     /// A worker with scripted sandboxes, on its own connections if the queue has any.
-    async fn worker(&self, number: u16, ending: &Ending) -> Result<JoinHandle<()>, Complaint> {
+    async fn worker(&self, number: u16, ending: &Ending) -> Result<JoinHandle<()>, Unmeasured> {
         let embedded = self.addresses.queue.starts_with("embedded:");
         let queue = if embedded {
             self.queue.clone()
@@ -227,7 +227,7 @@ impl Farm {
     }
 
     /// Jobs of one attempt each, through everything but the planner.
-    async fn carry(&self, workers: u16, jobs: u32) -> Result<Carried, Complaint> {
+    async fn carry(&self, workers: u16, jobs: u32) -> Result<Carried, Unmeasured> {
         let ending = Ending::default();
         let working = try_join_all((0..workers).map(|number| self.worker(number, &ending))).await?;
         let context = self.context();
@@ -244,7 +244,7 @@ impl Farm {
             });
             while db.count_unsettled(sweep).await? > 0 {
                 if begun.elapsed() > PATIENCE {
-                    return Err(Complaint::farm(format!("{jobs} jobs were not done within {PATIENCE:?}")));
+                    return Err(Unmeasured::farm(format!("{jobs} jobs were not done within {PATIENCE:?}")));
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -252,7 +252,7 @@ impl Farm {
             db.finish_sweep(sweep, &SweepState::Cancelled, now_micros(), None).await?;
             end.cancel();
             loops.await?;
-            Ok::<f64, Complaint>(seconds)
+            Ok::<f64, Unmeasured>(seconds)
         });
         let seconds = carrying.await??;
         let cpu = meter::thread_seconds(&COORDINATOR_THREADS) - cpu;
@@ -264,7 +264,7 @@ impl Farm {
     }
 
     /// A whole sweep over the suite; gives samples per second.
-    async fn sweep(&self, workers: u16, attempts: NonZeroU32) -> Result<f64, Complaint> {
+    async fn sweep(&self, workers: u16, attempts: NonZeroU32) -> Result<f64, Unmeasured> {
         let ending = Ending::default();
         let working = try_join_all((0..workers).map(|number| self.worker(number, &ending))).await?;
         let submission = self.submission(ScopeChoice::Suite, attempts).await?;
@@ -282,27 +282,27 @@ impl Farm {
                 match tokio::time::timeout(PATIENCE, events.recv()).await? {
                     Ok(Event::Finished { sweep: ended, .. }) if ended == sweep => break,
                     Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(error) => return Err(Complaint::of(&error)),
+                    Err(error) => return Err(Unmeasured::of(&error)),
                 }
             }
             let report = coordinator.report(sweep).await?;
             let seconds = begun.elapsed().as_secs_f64();
             end.cancel();
             loops.await?;
-            Ok::<(f64, u64), Complaint>((seconds, report.sweep.samples))
+            Ok::<(f64, u64), Unmeasured>((seconds, report.sweep.samples))
         });
         let (seconds, samples) = sweeping.await??;
         end_workers(&ending, working).await?;
         let wanted = u64::from(attempts.get()) * u64::from(self.tests.get());
         if samples != wanted {
-            return Err(Complaint::farm(format!("{samples} samples came of {wanted}")));
+            return Err(Unmeasured::farm(format!("{samples} samples came of {wanted}")));
         }
         Ok(samples as f64 / seconds)
     }
 
     /// Jobs that nobody runs: recorded, published as far as the queue takes them, and known to the
     /// planner's ledger. Gives bytes per attempt.
-    async fn queued_bytes(&self, attempts: u32) -> Result<f64, Complaint> {
+    async fn queued_bytes(&self, attempts: u32) -> Result<f64, Unmeasured> {
         let context = self.context();
         let submission = self.submission(ScopeChoice::Test, NonZeroU32::MIN).await?;
         let (coordinator, db, blobs) = (self.coordinator.clone(), self.db.clone(), self.blobs.clone());
@@ -338,7 +338,7 @@ impl Farm {
             db.finish_sweep(sweep, &SweepState::Cancelled, now_micros(), None).await?;
             end.cancel();
             loops.await?;
-            Ok::<f64, Complaint>(bytes as f64 / f64::from(jobs * JOB_ATTEMPTS))
+            Ok::<f64, Unmeasured>(bytes as f64 / f64::from(jobs * JOB_ATTEMPTS))
         });
         measuring.await?
     }
@@ -348,7 +348,7 @@ impl Farm {
         SweepContext { v: WIRE_VERSION, project: project(), snapshot, revision: None, under: World::Plain }
     }
 
-    async fn submission(&self, scope: ScopeChoice, runs: NonZeroU32) -> Result<Submission, Complaint> {
+    async fn submission(&self, scope: ScopeChoice, runs: NonZeroU32) -> Result<Submission, Unmeasured> {
         let snapshot = self.blobs.put(&b"scripted"[..]).await?;
         let question = Question { runs: Runs::Fixed(runs), scope, workers: SLOTS, ..Question::detect(1) };
         Ok(Submission {
@@ -373,7 +373,7 @@ struct Stores {
     samples: Samples,
 }
 
-async fn open_stores(addresses: Addresses, state: std::path::PathBuf) -> Result<Stores, Complaint> {
+async fn open_stores(addresses: Addresses, state: std::path::PathBuf) -> Result<Stores, Unmeasured> {
     let within = |address: &str, scheme: &str, file: &str| match address.strip_suffix("embedded:") {
         Some("") => format!("{scheme}:{}", Path::new(&state).join(file).display()),
         _ => address.to_owned(),
@@ -394,7 +394,7 @@ async fn record(
     question: String,
     jobs: u32,
     attempts: u32,
-) -> Result<SweepId, Complaint> {
+) -> Result<SweepId, Unmeasured> {
     let context = blobs.put_json(context).await?;
     let id = SweepId::new();
     let now = now_micros();
@@ -450,7 +450,7 @@ fn test(number: u32) -> TestId {
     TestId(ScriptedSandbox::test_name(number))
 }
 
-async fn end_workers(ending: &Ending, working: Vec<JoinHandle<()>>) -> Result<(), Complaint> {
+async fn end_workers(ending: &Ending, working: Vec<JoinHandle<()>>) -> Result<(), Unmeasured> {
     ending.drain.cancel();
     for worker in working {
         worker.await?;

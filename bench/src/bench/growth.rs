@@ -4,7 +4,7 @@
 use super::control::{self, Addresses, Size};
 use super::report::rounded;
 use super::ways::{Stage, Way};
-use crate::exit::Complaint;
+use crate::Unmeasured;
 use flakefarm_shared::SandboxLevel;
 use serde::Serialize;
 use std::num::NonZeroU32;
@@ -34,16 +34,16 @@ impl Growth {
 }
 
 /// Milliseconds of a container, one after the other.
-pub(crate) async fn container_ms(stage: &Stage<'_>) -> Result<f64, Complaint> {
+pub(crate) async fn container_ms(stage: &Stage<'_>) -> Result<f64, Unmeasured> {
     let begun = Instant::now();
     for _ in 0..ATTEMPTS {
-        stage.run(Way::Level(SandboxLevel::Container)).await.map_err(Complaint::farm)?;
+        stage.run(Way::Level(SandboxLevel::Container)).await.map_err(Unmeasured::farm)?;
     }
     Ok(begun.elapsed().as_secs_f64() * 1e3 / f64::from(ATTEMPTS))
 }
 
 /// The image that a project's image is made from, with a file of so many MiB on top.
-pub(crate) async fn larger_image(base: &str, mib: u32) -> Result<String, Complaint> {
+pub(crate) async fn larger_image(base: &str, mib: u32) -> Result<String, Unmeasured> {
     let directory = tempfile::tempdir()?;
     let text = format!("FROM {base}\nRUN head -c {mib}M /dev/urandom > /usr/share/{MARK}\n");
     std::fs::write(directory.path().join("Dockerfile"), text)?;
@@ -53,7 +53,7 @@ pub(crate) async fn larger_image(base: &str, mib: u32) -> Result<String, Complai
 }
 
 /// Removes an image of [`larger_image`].
-pub(crate) async fn forget_image(tag: &str) -> Result<(), Complaint> {
+pub(crate) async fn forget_image(tag: &str) -> Result<(), Unmeasured> {
     docker(&["rmi", "--force", tag]).await.map(drop)
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn forget_image(tag: &str) -> Result<(), Complaint> {
 pub(crate) struct Idle(Vec<String>);
 
 impl Idle {
-    pub(crate) async fn create(&mut self, image: &str, count: usize) -> Result<(), Complaint> {
+    pub(crate) async fn create(&mut self, image: &str, count: usize) -> Result<(), Unmeasured> {
         while self.0.len() < count {
             let id = docker(&["create", "--label", MARK, "--network", "none", image, "true"]).await?;
             self.0.push(id.trim().to_owned());
@@ -73,7 +73,7 @@ impl Idle {
         Self(Vec::new())
     }
 
-    pub(crate) async fn remove(self) -> Result<(), Complaint> {
+    pub(crate) async fn remove(self) -> Result<(), Unmeasured> {
         for ids in self.0.chunks(50) {
             let mut words = vec!["rm", "--force"];
             words.extend(ids.iter().map(String::as_str));
@@ -83,18 +83,18 @@ impl Idle {
     }
 }
 
-async fn docker(words: &[&str]) -> Result<String, Complaint> {
+async fn docker(words: &[&str]) -> Result<String, Unmeasured> {
     let said = Command::new("docker").args(words).stdin(Stdio::null()).output().await?;
     if said.status.success() {
         Ok(String::from_utf8_lossy(&said.stdout).into_owned())
     } else {
         let log = String::from_utf8_lossy(&said.stderr).into_owned();
-        Err(Complaint::farm(format!("docker {} failed: {}", words[0], said.status)).log(log))
+        Err(Unmeasured::farm(format!("docker {} failed: {}", words[0], said.status)).log(log))
     }
 }
 
 /// Scripted sweeps with more attempts, and with more tests.
-pub(crate) async fn scripted(addresses: &Addresses, most_tests: u32) -> Result<Vec<Growth>, Complaint> {
+pub(crate) async fn scripted(addresses: &Addresses, most_tests: u32) -> Result<Vec<Growth>, Unmeasured> {
     let count = |n: u32| NonZeroU32::new(n).expect("not zero");
     let mut points = Vec::new();
     for attempts in [100, 1_000, 10_000] {
@@ -119,12 +119,12 @@ pub(crate) async fn scripted(addresses: &Addresses, most_tests: u32) -> Result<V
 }
 
 /// The reference that detection or configuration would start from at `root`.
-pub(crate) fn base_image(root: &Path) -> Result<String, Complaint> {
-    let loaded = flakefarm_project::config::LoadedProject::load(root, None)?;
+pub(crate) fn base_image(root: &Path) -> Result<String, Unmeasured> {
+    let loaded = flakefarm_project::config::LoadedProject::load(root, None, &[])?;
     match loaded.spec.environment.image {
         flakefarm_shared::ImageSource::Reference(reference) => Ok(reference),
         flakefarm_shared::ImageSource::Dockerfile(path) => {
-            Err(Complaint::usage(format!("growth with image size needs an image, not {path}")))
+            Err(Unmeasured::usage(format!("growth with image size needs an image, not {path}")))
         }
     }
 }

@@ -9,17 +9,17 @@ mod payload;
 mod plot;
 mod report;
 mod stats;
+mod stores;
 mod ways;
 mod whole;
 
-use crate::args::{StoreArgs, counted};
-use crate::exit::{Complaint, Exit};
-use crate::{embedded, output};
+use crate::{Measured, Unmeasured};
 use clap::{Args, ValueEnum};
 use compare::Effort;
 use control::{Addresses, Size};
+use flakefarm_project::settings::counted;
 use flakefarm_shared::WorkerId;
-use flakefarm_worker::sandbox::{DockerSandbox, Engine, RuntimeChoice};
+use flakefarm_worker::sandbox::{DockerSandbox, Engine, EngineUnavailable, RuntimeChoice};
 use growth::{Growth, Idle};
 use meter::Cpu;
 use payload::Payload;
@@ -31,55 +31,70 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ways::{Stage, Way};
 
+/// `flakefarm bench`
 #[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
+pub struct BenchArgs {
     /// Only planner, queue, workers and stores, around attempts that take no time; with --database,
     /// --queue and --samples on those services, too
     #[arg(long)]
-    pub(crate) control_plane: bool,
+    control_plane: bool,
     /// Two minutes instead of twenty: fewer and shorter rounds, no whole sweep
     #[arg(long)]
-    pub(crate) quick: bool,
+    quick: bool,
     /// Also a real project's suite
     #[arg(long, value_name = "PATH")]
-    pub(crate) project: Option<PathBuf>,
+    project: Option<PathBuf>,
     /// Also how costs grow with images, containers, attempts and tests; slow, needs 3 GB
     #[arg(long)]
-    pub(crate) growth: bool,
+    growth: bool,
     /// Attempts at once [default: the number of cores]
     #[arg(long, value_name = "N", value_parser = counted::<NonZeroU16>)]
-    pub(crate) workers: Option<NonZeroU16>,
+    workers: Option<NonZeroU16>,
     /// Rounds of each way [default: 5, with --quick 2]
     #[arg(long, value_name = "N", value_parser = counted::<NonZeroU32>)]
-    pub(crate) rounds: Option<NonZeroU32>,
+    rounds: Option<NonZeroU32>,
     /// Container runtime: auto, default, or a name that the engine knows (crun, runsc, kata)
     #[arg(long, value_name = "NAME", env = "FLAKEFARM_RUNTIME", default_value = "auto")]
-    pub(crate) runtime: RuntimeChoice,
+    runtime: RuntimeChoice,
     /// Interpreter with pytest on this machine, for bare processes
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
-    pub(crate) python: String,
+    python: String,
     /// Only these ways, beside the loop of `docker run`, and no whole sweep: docker-run,
     /// container-per-batch, bare-process, in-process, or a level of isolation [default: all]
     #[arg(long, value_name = "WAY", value_delimiter = ',')]
-    pub(crate) ways: Vec<Way>,
+    ways: Vec<Way>,
     /// Levels of isolation for the whole sweep
     #[arg(long, value_name = "LEVEL", value_delimiter = ',', default_value = "container,auto")]
-    pub(crate) sweeps: Vec<String>,
+    sweeps: Vec<String>,
     /// Count the CPU time of this cgroup, which holds the engine and this program, not the machine's
     #[arg(long, value_name = "DIR")]
-    pub(crate) cpu_cgroup: Option<PathBuf>,
+    cpu_cgroup: Option<PathBuf>,
     /// How the results are written
     #[arg(long, value_enum, default_value_t = BenchFormat::Human)]
-    pub(crate) format: BenchFormat,
+    format: BenchFormat,
     /// Also write bench.json, bench.md and pictures here
     #[arg(long, value_name = "DIR")]
-    pub(crate) output: Option<PathBuf>,
+    output: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) stores: StoreArgs,
+    stores: StoreArgs,
+}
+
+/// Services that the control plane is measured on beside the embedded stores.
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// postgres://…
+    #[arg(long, value_name = "URL", env = "FLAKEFARM_DATABASE", hide_env_values = true)]
+    database: Option<String>,
+    /// amqp://…
+    #[arg(long, value_name = "URL", env = "FLAKEFARM_QUEUE", hide_env_values = true)]
+    queue: Option<String>,
+    /// redis://…
+    #[arg(long, value_name = "URL", env = "FLAKEFARM_SAMPLES", hide_env_values = true)]
+    samples: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BenchFormat {
+enum BenchFormat {
     /// Tables for people
     Human,
     /// The versioned JSON document
@@ -88,7 +103,12 @@ pub(crate) enum BenchFormat {
     Markdown,
 }
 
-pub(crate) async fn bench(args: &BenchArgs) -> Result<Exit, Complaint> {
+/// Measures; `say` is told what is being done, for people who wait.
+///
+/// # Errors
+/// When the engine or a store cannot be had, or options contradict each other.
+pub async fn bench(args: &BenchArgs, say: &(dyn Fn(&str) + Sync)) -> Result<Measured, Unmeasured> {
+    let say = &Say(say);
     let stores = all_stores(&args.stores)?;
     let engine = if args.control_plane { None } else { Some(connect(args).await?) };
     let mut report = BenchReport {
@@ -102,37 +122,44 @@ pub(crate) async fn bench(args: &BenchArgs) -> Result<Exit, Complaint> {
         growth: Vec::new(),
     };
     if let Some(engine) = &engine {
-        Box::pin(attempts(args, engine, &mut report)).await?;
+        Box::pin(attempts(args, engine, &mut report, say)).await?;
         // Which one works is known once it has started something.
         report.machine.runtime = engine.0.runtime().await?;
     }
     for addresses in &stores {
         for workers in [1, 8] {
-            say(&format!("control plane: {}, {workers} workers", addresses.name));
+            say.say(&format!("control plane: {}, {workers} workers", addresses.name));
             report.control_plane.push(control::measure(addresses, workers, control_size(args)).await?);
         }
     }
     if args.growth {
-        say("growth with attempts and tests");
+        say.say("growth with attempts and tests");
         let most_tests = if args.quick { 10_000 } else { 100_000 };
         report.growth.extend(growth::scripted(&stores[0], most_tests).await?);
     }
-    write(args, &report)?;
-    Ok(Exit::Clean)
+    Ok(Measured { text: write(args, &report)?, holds: true })
 }
 
-/// Progress, for people who wait.
-fn say(doing: &str) {
-    if std::io::stderr().is_terminal() {
-        eprintln!("{doing}");
-    } else {
-        tracing::info!("{doing}");
+/// Progress, for people who wait; elsewhere it is logged.
+struct Say<'a>(&'a (dyn Fn(&str) + Sync));
+
+impl Say<'_> {
+    fn say(&self, doing: &str) {
+        if std::io::stderr().is_terminal() {
+            (self.0)(doing);
+        } else {
+            tracing::info!("{doing}");
+        }
     }
 }
 
-async fn connect(args: &BenchArgs) -> Result<(DockerSandbox, WorkerId), Complaint> {
+async fn connect(args: &BenchArgs) -> Result<(DockerSandbox, WorkerId), Unmeasured> {
     let worker = WorkerId(format!("bench-{}", std::process::id()));
-    let docker = embedded::connect_docker(worker.clone(), &args.runtime).await?;
+    let unavailable = |error: EngineUnavailable| Unmeasured::of(&error).hint(error.hint().to_string());
+    let engine = Engine::connect(worker.clone()).map_err(unavailable)?;
+    engine.check().await.map_err(unavailable)?;
+    engine.check_runtime(&args.runtime).await.map_err(unavailable)?;
+    let docker = DockerSandbox::with_runtime(engine, args.runtime.clone());
     Ok((docker, worker))
 }
 
@@ -163,7 +190,7 @@ fn control_size(args: &BenchArgs) -> Size {
 }
 
 /// The embedded stores and, if addresses are given, those.
-fn all_stores(given: &StoreArgs) -> Result<Vec<Addresses>, Complaint> {
+fn all_stores(given: &StoreArgs) -> Result<Vec<Addresses>, Unmeasured> {
     let embedded = "embedded:".to_owned();
     let mut stores = vec![Addresses {
         name: "embedded".to_owned(),
@@ -180,14 +207,17 @@ fn all_stores(given: &StoreArgs) -> Result<Vec<Addresses>, Complaint> {
             samples: samples.clone(),
         }),
         _ => {
-            return Err(Complaint::usage("--database, --queue and --samples belong together")
+            return Err(Unmeasured::usage("--database, --queue and --samples belong together")
                 .hint("give all three, or none for the embedded stores alone"));
         }
     }
     Ok(stores)
 }
 
-async fn machine(args: &BenchArgs, engine: Option<&(DockerSandbox, WorkerId)>) -> Result<Machine, Complaint> {
+async fn machine(
+    args: &BenchArgs,
+    engine: Option<&(DockerSandbox, WorkerId)>,
+) -> Result<Machine, Unmeasured> {
     let busy = Cpu::Machine.seconds();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let background_cores = Cpu::Machine.seconds() - busy;
@@ -220,7 +250,7 @@ fn kernel_version() -> String {
     release.split(|sign: char| sign != '.' && !sign.is_ascii_digit()).next().unwrap_or_default().to_owned()
 }
 
-fn cpu(args: &BenchArgs) -> Result<Cpu, Complaint> {
+fn cpu(args: &BenchArgs) -> Result<Cpu, Unmeasured> {
     args.cpu_cgroup.as_deref().map_or(Ok(Cpu::Machine), Cpu::group)
 }
 
@@ -229,7 +259,8 @@ async fn attempts(
     args: &BenchArgs,
     (sandbox, worker): &(DockerSandbox, WorkerId),
     report: &mut BenchReport,
-) -> Result<(), Complaint> {
+    say: &Say<'_>,
+) -> Result<(), Unmeasured> {
     let (effort, cpu) = (effort(args), cpu(args)?);
     let state = tempfile::Builder::new().prefix("flakefarm-bench-").tempdir()?;
     let engine = sandbox.engine();
@@ -242,22 +273,22 @@ async fn attempts(
     // All of them before any is measured: what cannot be set up is better known now than in ten minutes.
     let mut stages = Vec::new();
     for payload in &payloads {
-        say(&format!("{}: preparing", payload.name));
+        say.say(&format!("{}: preparing", payload.name));
         stages.push(
             Stage::set(payload, engine, sandbox, state.path(), &args.python, worker.clone(), None).await?,
         );
     }
     for (payload, stage) in payloads.iter().zip(stages) {
         let (rows, unavailable) =
-            compare::compare(&stage, payload.name, &ways(args), effort, &cpu, say).await;
+            compare::compare(&stage, payload.name, &ways(args), effort, &cpu, |doing| say.say(doing)).await;
         report.rows.extend(rows);
         report.unavailable.extend(unavailable);
         if report.pool.is_none() {
-            say("containers kept ready");
+            say.say("containers kept ready");
             let latencies = ways::pool_latencies(&stage, sandbox, if args.quick { 8 } else { 30 }).await;
             report.pool = pool_latency(&latencies);
             if args.growth {
-                let grown = Box::pin(container_growth(&stage, engine, sandbox, args, state.path()));
+                let grown = Box::pin(container_growth(&stage, engine, sandbox, args, state.path(), say));
                 report.growth.extend(grown.await?);
             }
         }
@@ -267,7 +298,7 @@ async fn attempts(
     let single = single.map(|row| row.per_second.median);
     if let Some(loop_per_second) = single.filter(|_| !args.quick && args.ways.is_empty()) {
         for level in &args.sweeps {
-            say(&format!("a whole sweep, --sandbox {level}"));
+            say.say(&format!("a whole sweep, --sandbox {level}"));
             report
                 .sweeps
                 .push(whole::sweep(&suite.root, &state.path().join("sweep"), level, loop_per_second).await?);
@@ -291,7 +322,8 @@ async fn container_growth(
     sandbox: &DockerSandbox,
     args: &BenchArgs,
     state: &Path,
-) -> Result<Vec<Growth>, Complaint> {
+    say: &Say<'_>,
+) -> Result<Vec<Growth>, Unmeasured> {
     let mut points = Vec::new();
     let mut point = |with, of: &str, value| {
         points.push(Growth { with, of: of.to_owned(), value, unit: "ms per container" });
@@ -300,13 +332,13 @@ async fn container_growth(
     let base = growth::base_image(&payload.root)?;
     let mut idle = Idle::none();
     for count in [0, 100, 500] {
-        say(&format!("growth: {count} containers that lie about"));
+        say.say(&format!("growth: {count} containers that lie about"));
         idle.create(&base, count).await?;
         point("containers there", &count.to_string(), growth::container_ms(stage).await?);
     }
     idle.remove().await?;
     point("image size", "as it is", growth::container_ms(stage).await?);
-    say("growth: an image with 2 GB more");
+    say.say("growth: an image with 2 GB more");
     let larger = growth::larger_image(&base, 2_000).await?;
     let worker = WorkerId(format!("bench-{}", std::process::id()));
     let large = Stage::set(&payload, engine, sandbox, state, &args.python, worker, Some(&larger)).await?;
@@ -316,7 +348,7 @@ async fn container_growth(
     Ok(points)
 }
 
-fn write(args: &BenchArgs, report: &BenchReport) -> Result<(), Complaint> {
+fn write(args: &BenchArgs, report: &BenchReport) -> Result<String, Unmeasured> {
     let json = serde_json::to_string_pretty(report).expect("plain data serialises") + "\n";
     if let Some(directory) = &args.output {
         std::fs::create_dir_all(directory)?;
@@ -329,7 +361,7 @@ fn write(args: &BenchArgs, report: &BenchReport) -> Result<(), Complaint> {
             std::fs::write(directory.join(name), picture)?;
         }
     }
-    output::print(&match args.format {
+    Ok(match args.format {
         BenchFormat::Human => report.text(Style::Plain),
         BenchFormat::Json => json,
         BenchFormat::Markdown => report.text(Style::Markdown),

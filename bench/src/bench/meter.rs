@@ -1,7 +1,7 @@
 //! What a measurement cost: CPU time and memory, read from /proc and cgroups. Linux only; elsewhere
 //! there is nothing to read, and the answer is zero or none.
 
-use crate::exit::Complaint;
+use crate::Unmeasured;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,14 +38,14 @@ pub(crate) enum Cpu {
 
 impl Cpu {
     /// The cgroup at `path`, of either version.
-    pub(crate) fn group(path: &Path) -> Result<Self, Complaint> {
+    pub(crate) fn group(path: &Path) -> Result<Self, Unmeasured> {
         for (name, unit) in [("cpuacct.usage", 1e-9), ("cpu.stat", 1e-6)] {
             let file = path.join(name);
             if file.is_file() {
                 return Ok(Cpu::Group(file, unit));
             }
         }
-        Err(Complaint::usage(format!("{} is no cgroup that counts CPU time", path.display()))
+        Err(Unmeasured::usage(format!("{} is no cgroup that counts CPU time", path.display()))
             .hint("name one that holds the engine and its containers, or leave --cpu-cgroup out"))
     }
 

@@ -1,6 +1,6 @@
 //! What attempts run: nothing at all, one trivial test, a suite, or a project of the user's.
 
-use crate::exit::Complaint;
+use crate::Unmeasured;
 use flakefarm_shared::TestId;
 use std::fmt::Write as _;
 use std::fs;
@@ -33,12 +33,12 @@ pub(crate) enum Kind {
 
 impl Payload {
     /// `/bin/true`.
-    pub(crate) fn nothing() -> Result<Self, Complaint> {
+    pub(crate) fn nothing() -> Result<Self, Unmeasured> {
         Ok(Self { name: "/bin/true", kind: Kind::Nothing, ..Self::trivial()? })
     }
 
     /// One trivial test.
-    pub(crate) fn trivial() -> Result<Self, Complaint> {
+    pub(crate) fn trivial() -> Result<Self, Unmeasured> {
         let directory = generated(1, 1)?;
         Ok(Self {
             name: "one test",
@@ -49,7 +49,7 @@ impl Payload {
     }
 
     /// A suite of [`SUITE_TESTS`].
-    pub(crate) fn suite() -> Result<Self, Complaint> {
+    pub(crate) fn suite() -> Result<Self, Unmeasured> {
         let directory = generated(SUITE_TESTS / 10, 10)?;
         Ok(Self {
             name: "200 tests",
@@ -75,7 +75,7 @@ impl Payload {
 }
 
 /// A project of tests that do a little, and always pass.
-fn generated(files: usize, each: usize) -> Result<TempDir, Complaint> {
+fn generated(files: usize, each: usize) -> Result<TempDir, Unmeasured> {
     let directory = tempfile::Builder::new().prefix("flakefarm-bench-").tempdir()?;
     fs::write(directory.path().join("pytest.ini"), "[pytest]\n")?;
     for file in 0..files {

@@ -1,0 +1,104 @@
+//! What people type. Layers: flags over environment (`FLAKEFARM_*`) over a configuration file over
+//! defaults; see `flakefarm_project::settings`.
+
+mod groups;
+mod operating;
+mod questions;
+pub(crate) mod values;
+
+pub(crate) use groups::{AskArgs, Format, OutputArgs};
+pub(crate) use operating::{
+    AttachArgs, CoordinatorArgs, DoctorArgs, InitArgs, ReportArgs, RoleArgs, TokenAction, TokenArgs,
+    WorkerArgs,
+};
+pub(crate) use questions::{BisectArgs, DiagnoseArgs, Gate, SweepArgs};
+
+use crate::role_settings::ROLE_KEYS;
+use clap::{Arg, CommandFactory, Parser, Subcommand};
+use flakefarm_bench::{BenchArgs, SimulateArgs};
+use flakefarm_project::config::KEYS;
+use flakefarm_project::settings::Setting;
+
+/// Find the flaky tests of a project, with evidence: every run in a fresh container.
+#[derive(Debug, Parser)]
+#[command(name = "flakefarm", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Find the flaky tests of a project
+    Sweep(Box<SweepArgs>),
+    /// Say why tests are flaky, by controlled experiments
+    Diagnose(Box<DiagnoseArgs>),
+    /// Find the commit that made a test flaky
+    Bisect(Box<BisectArgs>),
+    /// Follow a sweep on a farm, and write its report
+    Attach(AttachArgs),
+    /// Write a commented flakefarm.toml from what is detected
+    Init(InitArgs),
+    /// Show a JSON report again, in another format
+    Report(ReportArgs),
+    /// Measure what attempts cost here, at each level of isolation and in other ways
+    Bench(Box<BenchArgs>),
+    /// Measure planner and scorer on suites whose truth is known
+    Simulate(SimulateArgs),
+    /// Say what is wrong with this machine or farm
+    Doctor(DoctorArgs),
+    /// Run a farm's coordinator
+    Coordinator(CoordinatorArgs),
+    /// Run one of a farm's workers
+    Worker(WorkerArgs),
+    /// Issue, list and revoke the tokens that guard a coordinator
+    Token(TokenArgs),
+}
+
+/// The command line, with the environment variables of settings in its help.
+pub(crate) fn command_line() -> clap::Command {
+    let of_roles = ["coordinator", "worker", "doctor", "token"];
+    let elsewhere = ["bench", "simulate", "init", "report"];
+    Cli::command().mut_subcommands(|command| {
+        let name = command.get_name().to_owned();
+        if elsewhere.contains(&name.as_str()) {
+            return command;
+        }
+        let keys = if of_roles.contains(&name.as_str()) { ROLE_KEYS } else { KEYS };
+        command.mut_args(|arg| with_variable(arg, keys))
+    })
+}
+
+fn with_variable(arg: Arg, keys: &[Setting]) -> Arg {
+    let named = |setting: &&Setting| {
+        let name = setting.key.rsplit('.').next().unwrap_or_default();
+        name == arg.get_id().as_str() || (setting.key == "farm.url" && arg.get_id() == "farm")
+    };
+    let variable = keys.iter().find(named).and_then(Setting::of_variable);
+    match (variable, arg.get_help().cloned()) {
+        (Some(variable), Some(help)) if arg.get_env().is_none() && arg.get_default_values().is_empty() => {
+            arg.help(format!("{help} [env: {variable}]"))
+        }
+        _ => arg,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command_line().debug_assert();
+    }
+
+    #[test]
+    fn help_names_the_variables_of_settings() {
+        let mut command = command_line();
+        let sweep = command.find_subcommand_mut("sweep").expect("there is a sweep");
+        let help = sweep.render_long_help().to_string();
+        for variable in ["FLAKEFARM_RUNS", "FLAKEFARM_FARM", "FLAKEFARM_TOKEN", "FLAKEFARM_SANDBOX"] {
+            assert!(help.contains(&format!("[env: {variable}]")), "{variable} in\n{help}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The commands that run a farm, look after it and show what it found.
+
+use super::groups::{FarmAddressArgs, OutputArgs, given};
+use super::questions::Gate;
+use super::values::{checked, counted};
+use clap::{Args, Subcommand};
+use flakefarm_coordinator::http::TokenKind;
+use flakefarm_project::config::GivenOption;
+use flakefarm_project::settings::parse_duration;
+use flakefarm_shared::SweepId;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `flakefarm init`
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The project's root
+    #[arg(default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// Print it instead of writing it
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Replace an existing file
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `flakefarm attach`
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// The sweep, as --detach printed it
+    pub(crate) id: SweepId,
+    #[command(flatten)]
+    pub(crate) farm: FarmAddressArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Exit with 1 if such tests are found (3 for inconclusive)
+    #[arg(long, value_name = "VERDICT", value_delimiter = ',')]
+    pub(crate) fail_on: Vec<Gate>,
+}
+
+/// `flakefarm report`
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// A report written with --format json
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Where embedded sweeps keep their state (for the outputs shown in HTML)
+    #[arg(long, value_name = "DIR", env = "FLAKEFARM_STATE")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+/// `flakefarm doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) role: RoleArgs,
+    #[command(flatten)]
+    pub(crate) stores: StoreArgs,
+}
+
+/// The configuration of a role.
+#[derive(Debug, Args)]
+pub(crate) struct RoleArgs {
+    /// Configuration file with sections [stores], [coordinator] and [worker]
+    #[arg(long, value_name = "FILE", env = "FLAKEFARM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print all settings, each with where it comes from, and do nothing else
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
+
+/// The addresses that choose the adapters; nothing else differs between one process and a cluster.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreArgs {
+    /// sqlite:/path/file or postgres://…
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// amqp://… (a farm of several processes needs a broker)
+    #[arg(long, value_name = "URL")]
+    queue: Option<String>,
+    /// redis://… or embedded:/path/file
+    #[arg(long, value_name = "URL")]
+    samples: Option<String>,
+    /// file:///directory shared by all, or an object store (s3://…, gs://…, az://…)
+    #[arg(long, value_name = "URL")]
+    blobs: Option<String>,
+}
+
+impl StoreArgs {
+    /// The options that are settings.
+    pub(crate) fn options(&self) -> Vec<GivenOption> {
+        given(&[
+            ("stores.database", "--database", &self.database),
+            ("stores.queue", "--queue", &self.queue),
+            ("stores.samples", "--samples", &self.samples),
+            ("stores.blobs", "--blobs", &self.blobs),
+        ])
+    }
+}
+
+/// `flakefarm coordinator`
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorArgs {
+    #[command(flatten)]
+    pub(crate) role: RoleArgs,
+    #[command(flatten)]
+    stores: StoreArgs,
+    /// Address to listen on [default: 127.0.0.1:7878]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// A job without news for this long is given to another worker [default: 10m]
+    #[arg(long, value_name = "DURATION", value_parser = checked(duration))]
+    lease: Option<String>,
+    /// Issue an admin token into this file (readable by its owner only) if the coordinator has none
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<String>,
+}
+
+impl CoordinatorArgs {
+    /// The options that are settings.
+    pub(crate) fn options(&self) -> Vec<GivenOption> {
+        let mut options = self.stores.options();
+        options.extend(given(&[
+            ("coordinator.listen", "--listen", &self.listen),
+            ("coordinator.lease", "--lease", &self.lease),
+            ("coordinator.admin_token_file", "--admin-token-file", &self.admin_token_file),
+        ]));
+        options
+    }
+}
+
+/// `flakefarm worker`
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    pub(crate) role: RoleArgs,
+    #[command(flatten)]
+    stores: StoreArgs,
+    /// Its name, unique on the farm [default: host name and process id]
+    #[arg(long, value_name = "NAME")]
+    id: Option<String>,
+    /// Container runtime: auto, default, or a name that the engine knows (crun, runsc, kata)
+    /// [default: auto]
+    #[arg(long, value_name = "NAME")]
+    runtime: Option<String>,
+    /// Jobs at once [default: the number of cores]
+    #[arg(long, value_name = "N", value_parser = checked(counted::<NonZeroU16>))]
+    slots: Option<String>,
+}
+
+impl WorkerArgs {
+    /// The options that are settings.
+    pub(crate) fn options(&self) -> Vec<GivenOption> {
+        let mut options = self.stores.options();
+        options.extend(given(&[
+            ("worker.id", "--id", &self.id),
+            ("worker.runtime", "--runtime", &self.runtime),
+            ("worker.slots", "--slots", &self.slots),
+        ]));
+        options
+    }
+}
+
+/// `flakefarm token`
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// The coordinator's database
+    #[arg(long, value_name = "URL", global = true)]
+    database: Option<String>,
+    /// Configuration file with a section [stores]
+    #[arg(long, value_name = "FILE", env = "FLAKEFARM_CONFIG", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) action: TokenAction,
+}
+
+impl TokenArgs {
+    /// The options that are settings.
+    pub(crate) fn options(&self) -> Vec<GivenOption> {
+        given(&[("stores.database", "--database", &self.database)])
+    }
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenAction {
+    /// Issue a token; it is printed once
+    Create {
+        /// read, submit or admin
+        #[arg(long, default_value = "submit")]
+        kind: TokenKind,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        label: String,
+        /// Valid for this long [default: until revoked]
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        expires_in: Option<Duration>,
+    },
+    /// List tokens, without their secrets
+    List,
+    /// Revoke a token by its id
+    Revoke {
+        /// The third part of the token: ff_kind_ID_secret
+        id: String,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| format!("`{text}` is not a duration: write 90s, 10m or 1h30m"))
+}

@@ -1,0 +1,306 @@
+//! A question about a project, from settings to what ended, in this process or on a farm. What one
+//! command asks beyond another stands in that command's file.
+
+use crate::args::AskArgs;
+use crate::embedded::{self, Embedded, Task};
+use crate::exit::{Complaint, Exit};
+use crate::farm::{Farm, Followed};
+use crate::output::{self, Outputs};
+use crate::progress::Progress;
+use crate::{left, stores};
+use flakefarm_coordinator::Submission;
+use flakefarm_coordinator::db::SweepRow;
+use flakefarm_coordinator::plan::{Question, SandboxChoice};
+use flakefarm_coordinator::report::Report;
+use flakefarm_project::config::{GivenOption, LoadedProject, ProjectSource};
+use flakefarm_project::snapshot;
+use flakefarm_shared::{Class, Digest, Refusal, SweepContext, SweepId, WIRE_VERSION, World};
+use flakefarm_worker::sandbox::RuntimeChoice;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
+
+/// A project that something is to be asked about.
+pub(crate) struct Session<'a> {
+    pub(crate) args: &'a AskArgs,
+    pub(crate) root: PathBuf,
+    pub(crate) loaded: LoadedProject,
+    pub(crate) progress: Progress,
+    stop: CancellationToken,
+}
+
+/// Where a question is answered.
+pub(crate) enum Place {
+    /// In this process.
+    Here(Box<Embedded>),
+    /// On a farm.
+    Farm(Farm),
+}
+
+/// How asking went.
+pub(crate) enum Asked {
+    /// To its end.
+    Ended(Box<Ended>),
+    /// It goes on without us.
+    Detached,
+}
+
+/// A sweep that has ended, wherever it ran.
+pub(crate) struct Ended {
+    pub(crate) state: String,
+    pub(crate) failure: Option<Refusal>,
+    pub(crate) report: Report,
+    pub(crate) outputs: Outputs,
+    /// What goes on with it, if it was interrupted.
+    pub(crate) go_on: Option<String>,
+}
+
+impl<'a> Session<'a> {
+    /// Loads the project at `path` with its settings; `options` are the command's own.
+    pub(crate) fn open(
+        args: &'a AskArgs,
+        path: &Path,
+        options: &[GivenOption],
+        stop: CancellationToken,
+    ) -> Result<Self, Complaint> {
+        let root = project_root(path)?;
+        let progress = Progress::new();
+        let mut loaded = LoadedProject::load(&root, args.project.config.as_deref(), options)
+            .map_err(|error| config_complaint(&error))?;
+        for warning in &loaded.warnings {
+            progress.note(&format!("warning: {warning}"));
+        }
+        loaded.spec.arguments.extend(args.project.framework_arguments.iter().cloned());
+        Ok(Self { args, root, loaded, progress, stop })
+    }
+
+    /// Prints the settings, if that is all that is wanted.
+    pub(crate) fn printed_settings(&self) -> Result<bool, Complaint> {
+        if self.args.project.print_config {
+            output::print(&self.loaded.settings.print())?;
+        }
+        Ok(self.args.project.print_config)
+    }
+
+    /// Attempts at once.
+    pub(crate) fn slots(&self) -> NonZeroU16 {
+        let chosen = self.loaded.settings.whole("sweep.workers").and_then(NonZeroU16::new);
+        chosen.unwrap_or_else(embedded::slots_of_this_machine)
+    }
+
+    /// Opens where the question will be answered, and sees whether it is there.
+    pub(crate) async fn place(&self, sandbox: SandboxChoice) -> Result<Place, Complaint> {
+        let settings = &self.loaded.settings;
+        if let Some(address) = settings.text("farm.url") {
+            let farm = Farm::new(&address, settings.text("farm.token"))?;
+            farm.check().await?;
+            return Ok(Place::Farm(farm));
+        }
+        if self.args.farm.detach {
+            return Err(Complaint::usage("--detach leaves a sweep to a farm, and none is named")
+                .hint("pass --farm URL, or set FLAKEFARM_FARM"));
+        }
+        if sandbox == SandboxChoice::Process {
+            self.progress.note(
+                "warning: --sandbox process isolates nothing: tests run as you, on this machine, with all \
+                 that you may read and write",
+            );
+        }
+        let state = stores::state_dir(self.args.execution.state.as_deref())?;
+        let runtime = runtime(&self.loaded)?;
+        Ok(Place::Here(Box::new(Embedded::open(&state, self.slots(), sandbox, &runtime).await?)))
+    }
+
+    /// Packs the project's tree as it is.
+    pub(crate) async fn archive(&self) -> Result<snapshot::Archive, Complaint> {
+        let path = self.root.clone();
+        let archive = tokio::task::spawn_blocking(move || snapshot::archive(&path)).await?;
+        let archive = archive.map_err(|error| Complaint::wrong(&error, error.hint()))?;
+        for warning in &archive.warnings {
+            self.progress.note(&format!("warning: {warning}"));
+        }
+        Ok(archive)
+    }
+
+    /// Puts question and project together.
+    pub(crate) fn submission(
+        &self,
+        question: Question,
+        snapshot: Digest,
+        revision: Option<String>,
+        under: World,
+    ) -> Submission {
+        Submission {
+            context: SweepContext {
+                v: WIRE_VERSION,
+                project: self.loaded.spec.clone(),
+                snapshot,
+                revision,
+                under,
+            },
+            question,
+            class: if self.args.farm.interactive { Class::Interactive } else { Class::Bulk },
+            source: self.root.display().to_string(),
+        }
+    }
+
+    /// Submits and, unless it is to be left alone, waits for the end.
+    pub(crate) async fn carry_out(
+        &mut self,
+        place: Place,
+        submission: &Submission,
+    ) -> Result<Asked, Complaint> {
+        let farm = match place {
+            Place::Here(embedded) => {
+                let ended = self.run_here(*embedded, Task::Submit(submission)).await?;
+                return Ok(Asked::Ended(Box::new(ended)));
+            }
+            Place::Farm(farm) => farm,
+        };
+        let id = farm.submit(submission).await?;
+        self.progress.note(&format!("sweep {id} on {}", farm.address()));
+        left::remember(self.args.execution.state.as_deref(), farm.address(), &self.root, id);
+        if let Some(warning) = farm.nobody_works().await {
+            self.progress.note(&warning);
+        }
+        if self.args.farm.detach {
+            output::print(&format!("{id}\n"))?;
+            self.progress.note(&format!("hint: flakefarm attach {id} --farm {} follows it", farm.address()));
+            return Ok(Asked::Detached);
+        }
+        let ended = follow(farm, id, &mut self.progress, &self.stop, Leaving::Cancels).await?;
+        Ok(Asked::Ended(Box::new(ended)))
+    }
+
+    /// Does one task in this process.
+    pub(crate) async fn run_here(&mut self, embedded: Embedded, task: Task<'_>) -> Result<Ended, Complaint> {
+        let outputs = Outputs::Blobs(embedded.blobs.clone());
+        let (row, report) = embedded.run(task, &mut self.progress, self.stop.clone()).await?;
+        Ok(ended_here(&row, report, outputs))
+    }
+}
+
+impl Place {
+    /// Keeps a snapshot where workers find it.
+    pub(crate) async fn put(&self, content: Vec<u8>) -> Result<Digest, Complaint> {
+        match self {
+            Place::Here(embedded) => Ok(embedded.blobs.put(content).await?),
+            Place::Farm(farm) => farm.upload(content.into()).await,
+        }
+    }
+}
+
+/// What an interruption does to a sweep on a farm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// It is this command's own: it ends.
+    Cancels,
+    /// It was there before: it goes on.
+    LeavesIt,
+}
+
+/// Follows a sweep on a farm to its end.
+pub(crate) async fn follow(
+    farm: Farm,
+    id: SweepId,
+    progress: &mut Progress,
+    stop: &CancellationToken,
+    leaving: Leaving,
+) -> Result<Ended, Complaint> {
+    let followed = farm.follow(id, progress, stop).await?;
+    progress.clear();
+    let go_on = format!("flakefarm attach {id} --farm {} goes on following it", farm.address());
+    let (state, failure, report, go_on) = match (followed, leaving) {
+        (Followed::ToItsEnd, _) => {
+            let status = farm.status(id).await?;
+            (status.state, status.failure, farm.report(id).await?, None)
+        }
+        (Followed::Stopped, Leaving::Cancels) => {
+            progress.note("stopping the sweep on the farm");
+            ("interrupted".to_owned(), None, farm.cancel(id).await?, None)
+        }
+        (Followed::Stopped, Leaving::LeavesIt) => {
+            ("interrupted".to_owned(), None, farm.report(id).await?, Some(go_on))
+        }
+    };
+    Ok(Ended { state, failure, report, outputs: Outputs::Farm(farm), go_on })
+}
+
+fn ended_here(row: &SweepRow, report: Report, outputs: Outputs) -> Ended {
+    let go_on = format!("flakefarm sweep {} --resume goes on from here", shell_words::quote(&row.source));
+    Ended {
+        state: row.state.word().to_owned(),
+        failure: row.state.refusal().cloned(),
+        report,
+        outputs,
+        go_on: Some(go_on),
+    }
+}
+
+/// The runtime that attempts are to run on.
+pub(crate) fn runtime(loaded: &LoadedProject) -> Result<RuntimeChoice, Complaint> {
+    let runtime = loaded.settings.parsed("sweep.runtime", crate::args::values::parsed);
+    Ok(runtime.map_err(|error| setting_complaint(&error))?.unwrap_or_default())
+}
+
+/// The directory of the project.
+pub(crate) fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
+    let root = path.canonicalize().map_err(|error| {
+        Complaint::usage(format!("failed to open project {}: {error}", path.display()))
+            .hint("name the directory of the project")
+    })?;
+    if root.is_dir() {
+        Ok(root)
+    } else {
+        Err(Complaint::usage(format!("{} is not a directory", path.display()))
+            .hint("name the directory of the project; sweep chooses tests with --tests"))
+    }
+}
+
+/// What is wrong with a project's configuration.
+pub(crate) fn config_complaint(error: &flakefarm_project::config::ConfigError) -> Complaint {
+    Complaint::wrong(error, error.hint().as_deref())
+}
+
+/// What is wrong with a setting.
+pub(crate) fn setting_complaint(error: &flakefarm_project::settings::SettingError) -> Complaint {
+    Complaint::wrong(error, error.hint())
+}
+
+/// How the project was found.
+pub(crate) fn describe(loaded: &LoadedProject) -> String {
+    match &loaded.source {
+        ProjectSource::Configured { path } => format!("configured by {}", path.display()),
+        ProjectSource::Detected { why } => format!("detected by {why}"),
+    }
+}
+
+/// Writes the report of what was asked, and says how that went.
+pub(crate) async fn finish(ended: &Ended, output: &crate::args::OutputArgs) -> Result<Exit, Complaint> {
+    if let Some(refusal) = &ended.failure {
+        let mut complaint =
+            Complaint::new(Exit::NothingRan, refusal.message.clone()).log(refusal.log.clone());
+        complaint.hint = refusal.hint.clone();
+        return Err(complaint);
+    }
+    output::write(&ended.report, output, &ended.outputs).await?;
+    if ended.state == "interrupted" || ended.state == "cancelled" {
+        if let Some(go_on) = &ended.go_on {
+            crate::say::say(format!("hint: {go_on}"));
+        }
+        return Ok(Exit::Interrupted);
+    }
+    if nothing_ran(&ended.report) {
+        return Err(Complaint::new(Exit::NothingRan, "no test ran")
+            .log(ended.report.sweep.notes.join("\n"))
+            .hint("flakefarm doctor says what is wrong with this machine"));
+    }
+    Ok(Exit::Clean)
+}
+
+/// Whether there is nothing to tell. A sweep whose tests were all answered by earlier ones has run
+/// nothing, and tells.
+fn nothing_ran(report: &Report) -> bool {
+    let answered_before = || report.tests.iter().any(|test| test.older_evidence.is_some());
+    report.sweep.samples == 0 && (report.sweep.attempts > 0 || !answered_before())
+}

@@ -1,0 +1,84 @@
+//! The settings of a farm's roles: from a file with sections `[stores]`, `[coordinator]` and
+//! `[worker]`, the environment, and options. Addresses may hold passwords: they are never shown, and
+//! may come from files (`FLAKEFARM_DATABASE_FILE`, `database_file`).
+
+use crate::args::RoleArgs;
+use crate::ask::setting_complaint;
+use crate::exit::Complaint;
+use crate::output;
+use crate::say::say;
+use flakefarm_project::config::{GivenOption, GivenValue};
+use flakefarm_project::settings::{Kind, Layers, Setting, Settings};
+use std::path::Path;
+
+/// All of them.
+pub(crate) static ROLE_KEYS: &[Setting] = &[
+    Setting::new("stores.database", Kind::Text).variable("FLAKEFARM_DATABASE").secret(),
+    Setting::new("stores.queue", Kind::Text).variable("FLAKEFARM_QUEUE").secret(),
+    Setting::new("stores.samples", Kind::Text).variable("FLAKEFARM_SAMPLES").secret(),
+    Setting::new("stores.blobs", Kind::Text).variable("FLAKEFARM_BLOBS"),
+    Setting::new("coordinator.listen", Kind::Text).variable("FLAKEFARM_LISTEN").default("127.0.0.1:7878"),
+    Setting::new("coordinator.lease", Kind::Duration).variable("FLAKEFARM_LEASE").default("10m"),
+    Setting::new("coordinator.admin_token_file", Kind::Text).variable("FLAKEFARM_ADMIN_TOKEN_FILE"),
+    Setting::new("worker.id", Kind::Text).variable("FLAKEFARM_WORKER_ID"),
+    Setting::new("worker.runtime", Kind::Text).variable("FLAKEFARM_RUNTIME").default("auto"),
+    Setting::new("worker.slots", Kind::Whole { least: 1, most: 1_024 }).variable("FLAKEFARM_SLOTS"),
+];
+
+/// Merges the layers; what is unknown in the file is said.
+pub(crate) fn settings(config: Option<&Path>, options: &[GivenOption]) -> Result<Settings, Complaint> {
+    let mut layers = Layers::new(ROLE_KEYS);
+    if let Some(path) = config {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Complaint::usage(format!("failed to read {}: {error}", path.display()))
+                .hint("--config (FLAKEFARM_CONFIG) names a TOML file")
+        })?;
+        layers.file(&text, path).map_err(|error| setting_complaint(&error))?;
+    }
+    let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    layers.environment(&lookup).map_err(|error| setting_complaint(&error))?;
+    for given in options {
+        let added = match &given.value {
+            GivenValue::Text(text) => layers.option(given.key, given.option, text),
+            GivenValue::InFile(path) => layers.option_file(given.key, given.option, path),
+        };
+        added.map_err(|error| setting_complaint(&error))?;
+    }
+    let settings = layers.settle();
+    for warning in &settings.warnings {
+        say(format!("warning: {warning}"));
+    }
+    Ok(settings)
+}
+
+/// The settings of a role; `None` if they were only to be printed.
+pub(crate) fn of_role(args: &RoleArgs, options: &[GivenOption]) -> Result<Option<Settings>, Complaint> {
+    let settings = settings(args.config.as_deref(), options)?;
+    if args.print_config {
+        output::print(&settings.print())?;
+        return Ok(None);
+    }
+    Ok(Some(settings))
+}
+
+/// An address that a role cannot do without: its option and its variable are named if it is missing.
+pub(crate) fn needed(settings: &Settings, key: &'static str) -> Result<String, Complaint> {
+    settings.text(key).ok_or_else(|| {
+        let name = key.rsplit('.').next().unwrap_or(key);
+        let variable = ROLE_KEYS.iter().find(|setting| setting.key == key).and_then(Setting::of_variable);
+        Complaint::usage(format!("--{name} is needed")).hint(format!(
+            "or set {}, or `{name}` under [stores] in --config FILE",
+            variable.unwrap_or_default()
+        ))
+    })
+}
+
+/// The broker's address. An embedded queue cannot leave its process.
+pub(crate) fn queue(settings: &Settings) -> Result<String, Complaint> {
+    let queue = needed(settings, "stores.queue")?;
+    if queue.starts_with("embedded:") {
+        return Err(Complaint::usage("an embedded queue cannot leave its process")
+            .hint("a farm of several processes needs a broker: --queue amqp://…"));
+    }
+    Ok(queue)
+}

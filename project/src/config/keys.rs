@@ -1,0 +1,51 @@
+//! The settings of a project: every key of `flakefarm.toml`, in the order in which they are shown.
+
+use crate::settings::{Kind, Setting};
+
+/// The smallest and largest number of something there must be at least one of.
+const COUNT: Kind = Kind::Whole { least: 1, most: u32::MAX as u64 };
+
+/// All of them. The farm's address and token are not taken from the file: it comes with the source
+/// tree, which must not choose where a token is sent.
+pub static KEYS: &[Setting] = &[
+    Setting::new("project.name", Kind::Text),
+    Setting::new("environment.image", Kind::Text).variable(super::IMAGE_VARIABLE),
+    Setting::new("environment.dockerfile", Kind::Text),
+    Setting::new("environment.python", Kind::Text).default("python3"),
+    Setting::new("environment.setup", Kind::Texts),
+    Setting::new("environment.inputs", Kind::Texts),
+    Setting::new("environment.extra_ca_certificates", Kind::Text).variable(super::CERTIFICATES_VARIABLE),
+    Setting::new("environment.pass_env", Kind::Texts),
+    Setting::new("environment.variables", Kind::Table),
+    Setting::new("tests.paths", Kind::Texts),
+    Setting::new("tests.arguments", Kind::Texts),
+    Setting::new("tests.variables", Kind::Table),
+    Setting::new("limits.test_timeout", Kind::Duration).default("60s"),
+    Setting::new("limits.attempt_timeout", Kind::Duration).default("30m"),
+    Setting::new("limits.memory", Kind::Size).default("2GiB"),
+    Setting::new(
+        "limits.cpus",
+        Kind::Number { least: 0.01, most: 1_024.0, hint: "how many CPUs one attempt may use: `cpus = 1.0`" },
+    )
+    .default("1.0"),
+    Setting::new("limits.pids", Kind::Whole { least: 16, most: 4_000_000 }).default("512"),
+    Setting::new("limits.scratch", Kind::Size).default("512MiB"),
+    Setting::new("limits.network", Kind::Truth).default("false"),
+    Setting::new("sweep.runs", COUNT).variable("FLAKEFARM_RUNS"),
+    Setting::new("sweep.max_flake_rate", Kind::Share).variable("FLAKEFARM_MAX_FLAKE_RATE").default("5%"),
+    Setting::new("sweep.confidence", Kind::Share).variable("FLAKEFARM_CONFIDENCE").default("95%"),
+    Setting::new("sweep.guarantee", Kind::Word(&["test", "suite"]))
+        .variable("FLAKEFARM_GUARANTEE")
+        .default("test"),
+    Setting::new("sweep.budget", Kind::Text).variable("FLAKEFARM_BUDGET"),
+    Setting::new("sweep.seed", Kind::Whole { least: 0, most: u64::MAX }).variable("FLAKEFARM_SEED"),
+    Setting::new("sweep.scope", Kind::Word(&["test", "file", "suite", "auto"])).variable("FLAKEFARM_SCOPE"),
+    Setting::new("sweep.panel", Kind::Word(&["quick", "full", "none"]))
+        .variable("FLAKEFARM_PANEL")
+        .default("quick"),
+    Setting::new("sweep.workers", Kind::Whole { least: 1, most: 1_024 }).variable("FLAKEFARM_WORKERS"),
+    Setting::new("sweep.sandbox", Kind::Text).variable("FLAKEFARM_SANDBOX").default("container"),
+    Setting::new("sweep.runtime", Kind::Text).variable("FLAKEFARM_RUNTIME").default("auto"),
+    Setting::new("farm.url", Kind::Text).variable("FLAKEFARM_FARM").not_in_file(),
+    Setting::new("farm.token", Kind::Text).variable("FLAKEFARM_TOKEN").secret().not_in_file(),
+];
