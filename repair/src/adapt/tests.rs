@@ -1,0 +1,226 @@
+//! What becomes of tests when the code changes: one table per kind of change.
+
+use super::*;
+
+fn tree(files: &[(&str, &str)]) -> SourceTree {
+    SourceTree::new(files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()))).unwrap()
+}
+
+/// Adapts one test to the change from `old` to `new`, and back: what comes back is what was there.
+#[track_caller]
+fn check_with(style: AsyncStyle, old: &[(&str, &str)], new: &[(&str, &str)], test: &str, expect: &str) {
+    let tests = tree(&[("tests/test_it.py", test)]);
+    let changes = Changes::between(&tree(old), &tree(new));
+    let adapted = adapt(&tests, &changes, style);
+    let text = adapted.files.first().map_or(test, |file| file.text.as_str());
+    assert_eq!(text, expect, "{:?} {:?}", adapted.notes, changes.list());
+}
+
+#[track_caller]
+fn check(old: &[(&str, &str)], new: &[(&str, &str)], test: &str, expect: &str) {
+    check_with(AsyncStyle::Run, old, new, test, expect);
+}
+
+const TOTAL: &str = "    result = 0\n    for item in items:\n        result += item.price\n    return result\n";
+
+#[test]
+fn renamed_functions() {
+    let old = format!("def total(items):\n{TOTAL}\ndef other(): return 'unlike the first'\n");
+    let new = old.replace("def total", "def sum_up");
+    let (old, new) = ([("shop.py", old.as_str())], [("shop.py", new.as_str())]);
+    check(
+        &old,
+        &new,
+        "from shop import other, total\n\ndef test_a():\n    assert total([]) == 0  # total stays in comments\n",
+        "from shop import other, sum_up\n\ndef test_a():\n    assert sum_up([]) == 0  # total stays in comments\n",
+    );
+    check(
+        &old,
+        &new,
+        "import shop\nimport shop as s\n\ndef test_a(total):\n    assert shop.total([]) == s.total(total)\n",
+        "import shop\nimport shop as s\n\ndef test_a(total):\n    assert shop.sum_up([]) == s.sum_up(total)\n",
+    );
+    check(
+        &old,
+        &new,
+        "from shop import total as t\nfrom unittest.mock import patch\n\n@patch('shop.total')\ndef test_a(m, monkeypatch):\n    import shop\n    monkeypatch.setattr(shop, \"total\", t)\n    getattr(shop, 'total')\n",
+        "from shop import sum_up as t\nfrom unittest.mock import patch\n\n@patch('shop.sum_up')\ndef test_a(m, monkeypatch):\n    import shop\n    monkeypatch.setattr(shop, \"sum_up\", t)\n    getattr(shop, 'sum_up')\n",
+    );
+    check(
+        &old,
+        &new,
+        "from shop import *\n\ndef test_a():\n    total([])\n",
+        "from shop import *\n\ndef test_a():\n    sum_up([])\n",
+    );
+    check(
+        &old,
+        &new,
+        "from shop import total\n\ndef test_a():\n    sum_up = 1\n    assert total([]) < sum_up\n",
+        "from shop import sum_up as total\n\ndef test_a():\n    sum_up = 1\n    assert total([]) < sum_up\n",
+    );
+}
+
+#[test]
+fn moved_modules_and_functions() {
+    let body = format!("def total(items):\n{TOTAL}");
+    let old = [("shop/__init__.py", ""), ("shop/sums.py", body.as_str())];
+    let moved = [("shop/__init__.py", ""), ("shop/core/__init__.py", ""), ("shop/core/sums.py", body.as_str())];
+    check(
+        &old,
+        &moved,
+        "from shop.sums import total\nimport shop.sums\nfrom shop import sums\n\ndef test_a():\n    shop.sums.total(sums.total([]))\n    patch('shop.sums.json.loads')\n",
+        "from shop.core.sums import total\nimport shop.core.sums\nfrom shop.core import sums\n\ndef test_a():\n    shop.core.sums.total(sums.total([]))\n    patch('shop.core.sums.json.loads')\n",
+    );
+    let apart = [("shop/__init__.py", ""), ("shop/sums.py", "def other(): return 'x'\n"), ("shop/more.py", body.as_str())];
+    let together = format!("{body}def other(): return 'x'\n");
+    let before = [("shop/__init__.py", ""), ("shop/sums.py", together.as_str())];
+    check(
+        &before,
+        &apart,
+        "from shop.sums import (\n    other,\n    total,\n)\n\ndef test_a():\n    total(other())\n",
+        "from shop.sums import other\nfrom shop.more import total\n\ndef test_a():\n    total(other())\n",
+    );
+    check(
+        &before,
+        &apart,
+        "from shop import sums\n\ndef test_a():\n    sums.total(sums.other())\n",
+        "from shop import sums\nimport shop.more\n\ndef test_a():\n    shop.more.total(sums.other())\n",
+    );
+}
+
+#[test]
+fn re_exports_are_followed() {
+    let body = format!("def total(items):\n{TOTAL}");
+    let renamed = body.replace("total", "sum_up");
+    check(
+        &[("shop/__init__.py", "from ._impl import total\n"), ("shop/_impl.py", &body)],
+        &[("shop/__init__.py", "from ._impl import sum_up\n"), ("shop/_impl.py", &renamed)],
+        "import shop\nfrom shop import total\n\ndef test_a():\n    shop.total(total([]))\n",
+        "import shop\nfrom shop import sum_up\n\ndef test_a():\n    shop.sum_up(sum_up([]))\n",
+    );
+    // Where the old name still leads there, nothing is to be done.
+    check(
+        &[("shop/__init__.py", "from ._impl import total\n"), ("shop/_impl.py", &body)],
+        &[("shop/__init__.py", "from ._impl import sum_up as total\n"), ("shop/_impl.py", &renamed)],
+        "from shop import total\n\ndef test_a():\n    total([])\n",
+        "from shop import total\n\ndef test_a():\n    total([])\n",
+    );
+}
+
+#[test]
+fn in_package_tests_stay_relative() {
+    let body = format!("def total(items):\n{TOTAL}");
+    let tests = tree(&[
+        ("shop/__init__.py", ""),
+        ("shop/tests/__init__.py", ""),
+        ("shop/tests/test_it.py", "from ..sums import total\nfrom .. import sums\n\ndef test_a():\n    total(sums.total([]))\n"),
+    ]);
+    let changes = Changes::between(
+        &tree(&[("shop/__init__.py", ""), ("shop/sums.py", &body)]),
+        &tree(&[("shop/__init__.py", ""), ("shop/adding.py", &body)]),
+    );
+    let adapted = adapt(&tests, &changes, AsyncStyle::Run);
+    assert_eq!(
+        adapted.files[0].text,
+        "from ..adding import total\nfrom .. import adding\n\ndef test_a():\n    total(adding.total([]))\n"
+    );
+}
+
+const CART: &str = "class Cart:\n    def __init__(self, owner):\n        self.owner = owner\n        self.lines = []\n    def put(self, item, count):\n        self.lines.append((item, count))\n    @classmethod\n    def empty(cls):\n        return cls('nobody')\n";
+
+#[test]
+fn members_are_renamed_where_it_is_known_whose_they_are() {
+    let new = CART.replace("def put", "def put_in").replace("lines", "rows");
+    check(
+        &[("shop.py", CART)],
+        &[("shop.py", &new)],
+        "import pytest\nfrom shop import Cart\n\n@pytest.fixture\ndef cart():\n    return Cart('x')\n\ndef test_a(cart):\n    cart.put(1, 2)\n    assert cart.lines\n    other = Cart.empty()\n    other.put(1, count=2)\n\nclass Loud(Cart):\n    def put(self, item, count):\n        super().put(item, count)\n",
+        "import pytest\nfrom shop import Cart\n\n@pytest.fixture\ndef cart():\n    return Cart('x')\n\ndef test_a(cart):\n    cart.put_in(1, 2)\n    assert cart.rows\n    other = Cart.empty()\n    other.put_in(1, count=2)\n\nclass Loud(Cart):\n    def put_in(self, item, count):\n        super().put_in(item, count)\n",
+    );
+    // Somebody else's member of that name is left alone.
+    let twice = format!("{CART}class Golf:\n    def hole(self):\n        return 'putt'\n    def put(self):\n        return self.hole()\n");
+    let renamed = twice.replace("def put(self, item", "def put_in(self, item");
+    check(
+        &[("shop.py", &twice)],
+        &[("shop.py", &renamed)],
+        "from shop import Cart, Golf\n\ndef test_a(unknown):\n    Cart('x').put(1, 2)\n    Golf().put()\n    unknown.put()\n",
+        "from shop import Cart, Golf\n\ndef test_a(unknown):\n    Cart('x').put_in(1, 2)\n    Golf().put()\n    unknown.put()\n",
+    );
+}
+
+#[test]
+fn calls_follow_signatures() {
+    let new = CART.replace("def put(self, item, count)", "def put(self, count, item)");
+    check(
+        &[("shop.py", CART)],
+        &[("shop.py", &new)],
+        "from shop import Cart\n\ndef test_a():\n    cart = Cart('x')\n    cart.put(cart.put(1, 2), 3)\n    cart.put(item=1, count=2)\n",
+        "from shop import Cart\n\ndef test_a():\n    cart = Cart('x')\n    cart.put(3, cart.put(2, 1))\n    cart.put(item=1, count=2)\n",
+    );
+    let new = CART.replace("def __init__(self, owner)", "def __init__(self, owner, currency)").replace("cls('nobody')", "cls('nobody', 'EUR')");
+    check(
+        &[("shop.py", CART)],
+        &[("shop.py", &new)],
+        "from shop import Cart\n\ndef test_a():\n    Cart(\n        'x',\n    )\n",
+        "from shop import Cart\n\ndef test_a():\n    Cart(\n        'x', 'EUR',\n    )\n",
+    );
+}
+
+#[test]
+fn a_value_that_nothing_shows_is_assumed_and_said() {
+    let old = format!("def total(items):\n{TOTAL}");
+    let new = old.replace("(items)", "(items, unit)");
+    let tests = tree(&[("tests/test_it.py", "from shop import total\n\ndef test_a():\n    total([])\n")]);
+    let changes = Changes::between(&tree(&[("shop.py", &old)]), &tree(&[("shop.py", &new)]));
+    let adapted = adapt(&tests, &changes, AsyncStyle::Run);
+    assert!(adapted.files[0].text.contains("total([], None)"));
+    assert!(!adapted.is_proved());
+}
+
+#[test]
+fn coroutines_are_awaited() {
+    let old = "def fetch(url):\n    return get(url)\n";
+    let new = "async def fetch(url):\n    return await get(url)\n";
+    let test = "from shop import fetch\n\ndef helper():\n    return fetch('x').text\n\nclass TestIt:\n    def test_a(self):\n        assert helper() == fetch('y')\n";
+    check_with(
+        AsyncStyle::Marked,
+        &[("shop.py", old)],
+        &[("shop.py", new)],
+        test,
+        "import pytest\nfrom shop import fetch\n\nasync def helper():\n    return (await fetch('x')).text\n\nclass TestIt:\n    @pytest.mark.asyncio\n    async def test_a(self):\n        assert await helper() == await fetch('y')\n",
+    );
+    check_with(
+        AsyncStyle::Run,
+        &[("shop.py", old)],
+        &[("shop.py", new)],
+        test,
+        "import asyncio\nfrom shop import fetch\n\ndef helper():\n    return asyncio.run(fetch('x')).text\n\nclass TestIt:\n    def test_a(self):\n        assert helper() == asyncio.run(fetch('y'))\n",
+    );
+    check(
+        &[("shop.py", new)],
+        &[("shop.py", old)],
+        "import pytest\nfrom shop import fetch\n\n@pytest.mark.asyncio\nasync def test_a():\n    assert await fetch('y')\n",
+        "import pytest\nfrom shop import fetch\n\ndef test_a():\n    assert fetch('y')\n",
+    );
+}
+
+#[test]
+fn a_regression_is_not_adapted_to() {
+    let old = format!("def total(items):\n{TOTAL}");
+    let new = old.replace("+=", "-=");
+    let test = "from shop import total\n\ndef test_a():\n    assert total([]) == 0\n";
+    check(&[("shop.py", &old)], &[("shop.py", &new)], test, test);
+    check(&[("shop.py", &old)], &[("shop.py", "x = 1\n")], test, test);
+}
+
+#[test]
+fn line_ends_and_tabs_stay() {
+    let old = format!("def total(items):\n{TOTAL}");
+    let new = old.replace("total", "sum_up");
+    check(
+        &[("shop.py", &old)],
+        &[("shop.py", &new)],
+        "from shop import total\r\n\r\ndef test_a():\r\n\tassert total( [] )==0\r\n",
+        "from shop import sum_up\r\n\r\ndef test_a():\r\n\tassert sum_up( [] )==0\r\n",
+    );
+}

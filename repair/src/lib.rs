@@ -1,0 +1,19 @@
+//! Adapts tests to changes of the code they test, as far as the difference between the two trees proves
+//! what to do. Pure: source text goes in, edits and their reasons come out. Nothing here reads files, runs
+//! tests or decides that a repair is right; that is for experiments to show.
+//!
+//! The order of work: [`tree::SourceTree`] holds the Python sources of one revision,
+//! [`python::symbols::SymbolTable`] what they define, [`matching`] says which symbol of the old tree is
+//! which one of the new, and [`adapt`] rewrites the references in test files. [`gates`] checks what was
+//! proposed, by whomever.
+
+pub mod adapt;
+pub mod changes;
+pub mod edits;
+
+pub mod matching;
+pub mod python;
+pub mod tree;
+
+pub use adapt::{Adaptation, FileAdaptation, adapt};
+pub use tree::{SourceTree, TreeError};
