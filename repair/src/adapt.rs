@@ -141,7 +141,8 @@ fn adapt_file(
     if edits.is_empty() {
         return Ok(None);
     }
-    let text = edits.apply(&context.file.text).map_err(|Overlap { at }| format!("two edits meet at byte {at}"))?;
+    let text =
+        edits.apply(&context.file.text).map_err(|Overlap { at }| format!("two edits meet at byte {at}"))?;
     ruff_python_parser::parse_module(&text).map_err(|error| error.to_string())?;
     Ok((text != context.file.text).then_some(text))
 }

@@ -3,11 +3,11 @@
 
 use crate::matching::Matching;
 use crate::python::calls::{arguments, bind};
+use crate::python::dotted;
 use crate::python::scopes::{Binding, Scopes};
 use crate::python::signature::{SignatureChange, is_portable};
 use crate::python::symbols::{Kind, Symbol, SymbolTable, Target, join, package_of};
 use crate::python::walk::{Handler, Into, Place, walk};
-use crate::python::dotted;
 use crate::tree::SourceTree;
 use ruff_python_ast::Expr;
 use ruff_text_size::Ranged;
@@ -66,8 +66,7 @@ impl Changes {
     pub fn between(old_tree: &SourceTree, new_tree: &SourceTree) -> Self {
         let (old, new) = (SymbolTable::read(old_tree), SymbolTable::read(new_tree));
         let matching = Matching::between(&old, &new);
-        let mut changes =
-            Self { old, new, matching, signatures: HashMap::new(), members: HashMap::new() };
+        let mut changes = Self { old, new, matching, signatures: HashMap::new(), members: HashMap::new() };
         changes.signatures = changes.compare_signatures();
         changes.learn_values(new_tree);
         changes.members = changes.fates_of_members();
@@ -230,8 +229,14 @@ impl Changes {
         for file in tree.code_files() {
             let module = tree.module_name(&file.path);
             let scopes = Scopes::read(&file.parsed.syntax().body, &package_of(file, &module));
-            let mut sites =
-                CallSites { table: &self.new, scopes: &scopes, file, module: &module, wanted: &wanted, seen: &mut seen };
+            let mut sites = CallSites {
+                table: &self.new,
+                scopes: &scopes,
+                file,
+                module: &module,
+                wanted: &wanted,
+                seen: &mut seen,
+            };
             walk(&file.parsed.syntax().body, &scopes, &mut sites);
         }
         let mut learned: Vec<(usize, usize, String)> = Vec::new();
@@ -266,12 +271,19 @@ impl Changes {
     }
 
     fn fates_of_members(&self) -> HashMap<String, Option<String>> {
-        let new_members: BTreeSet<&str> =
-            self.new.symbols.iter().filter(|symbol| symbol.is_member()).map(|symbol| symbol.name.as_str()).collect();
+        let new_members: BTreeSet<&str> = self
+            .new
+            .symbols
+            .iter()
+            .filter(|symbol| symbol.is_member())
+            .map(|symbol| symbol.name.as_str())
+            .collect();
         let mut fates: HashMap<String, Option<String>> = HashMap::new();
         for (place, symbol) in self.old.symbols.iter().enumerate().filter(|(_, symbol)| symbol.is_member()) {
             let now = self.matching.symbols.get(&place).map(|found| self.new.symbols[found.to].name.clone());
-            let fate = now.filter(|now| *now != symbol.name && !new_members.contains(symbol.name.as_str()) && !is_common(&symbol.name));
+            let fate = now.filter(|now| {
+                *now != symbol.name && !new_members.contains(symbol.name.as_str()) && !is_common(&symbol.name)
+            });
             match fates.get_mut(&symbol.name) {
                 None => {
                     fates.insert(symbol.name.clone(), fate);
@@ -292,12 +304,65 @@ impl Changes {
 /// Names that attributes of Python's own objects have: they say nothing about whose member is meant.
 fn is_common(name: &str) -> bool {
     const COMMON: &[&str] = &[
-        "add", "append", "args", "clear", "close", "copy", "count", "data", "decode", "discard", "encode",
-        "endswith", "errors", "extend", "find", "flush", "format", "get", "group", "groups", "index", "insert",
-        "items", "join", "keys", "lower", "match", "mode", "name", "open", "parent", "path", "pop", "popitem",
-        "put", "read", "readline", "remove", "replace", "reverse", "search", "seek", "send", "set",
-        "setdefault", "sort", "split", "start", "startswith", "stop", "strip", "suffix", "title", "union",
-        "update", "upper", "value", "values", "write",
+        "add",
+        "append",
+        "args",
+        "clear",
+        "close",
+        "copy",
+        "count",
+        "data",
+        "decode",
+        "discard",
+        "encode",
+        "endswith",
+        "errors",
+        "extend",
+        "find",
+        "flush",
+        "format",
+        "get",
+        "group",
+        "groups",
+        "index",
+        "insert",
+        "items",
+        "join",
+        "keys",
+        "lower",
+        "match",
+        "mode",
+        "name",
+        "open",
+        "parent",
+        "path",
+        "pop",
+        "popitem",
+        "put",
+        "read",
+        "readline",
+        "remove",
+        "replace",
+        "reverse",
+        "search",
+        "seek",
+        "send",
+        "set",
+        "setdefault",
+        "sort",
+        "split",
+        "start",
+        "startswith",
+        "stop",
+        "strip",
+        "suffix",
+        "title",
+        "union",
+        "update",
+        "upper",
+        "value",
+        "values",
+        "write",
     ];
     COMMON.contains(&name) || (name.starts_with("__") && name.ends_with("__"))
 }

@@ -93,9 +93,14 @@ impl Edits {
 
 /// Writes what stands at `within`, with those of `edits` that lie in it.
 fn render(text: &str, within: Range<usize>, edits: &[&Edit], result: &mut String) -> Result<(), Overlap> {
-    let mut order: Vec<&Edit> =
-        edits.iter().copied().filter(|edit| within.start <= edit.range.start && edit.range.end <= within.end).collect();
-    order.sort_by_key(|edit| (edit.range.start, edit.range.end > edit.range.start, std::cmp::Reverse(edit.range.end)));
+    let mut order: Vec<&Edit> = edits
+        .iter()
+        .copied()
+        .filter(|edit| within.start <= edit.range.start && edit.range.end <= within.end)
+        .collect();
+    order.sort_by_key(|edit| {
+        (edit.range.start, edit.range.end > edit.range.start, std::cmp::Reverse(edit.range.end))
+    });
     let carriers: Vec<&Edit> = order
         .iter()
         .copied()

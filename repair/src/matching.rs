@@ -57,7 +57,8 @@ impl Matching {
         let evidence = used_instead(old, new, &matching);
         matching.leftovers(old, new, &evidence, Level::Members);
         let taken: HashSet<usize> = matching.symbols.values().map(|found| found.to).collect();
-        matching.lost = (0..old.symbols.len()).filter(|place| !matching.symbols.contains_key(place)).collect();
+        matching.lost =
+            (0..old.symbols.len()).filter(|place| !matching.symbols.contains_key(place)).collect();
         matching.found = (0..new.symbols.len()).filter(|place| !taken.contains(place)).collect();
         matching
     }
@@ -95,8 +96,9 @@ impl Matching {
         let gone: Vec<usize> = (0..old.symbols.len())
             .filter(|place| level.covers(old, *place) && !self.symbols.contains_key(place))
             .collect();
-        let come: Vec<usize> =
-            (0..new.symbols.len()).filter(|place| level.covers(new, *place) && !taken.contains(place)).collect();
+        let come: Vec<usize> = (0..new.symbols.len())
+            .filter(|place| level.covers(new, *place) && !taken.contains(place))
+            .collect();
         let narrow = gone.len().saturating_mul(come.len()) > MAX_PAIRS;
         let mut pairs: Vec<Pair> = Vec::new();
         for &from in &gone {
@@ -137,7 +139,11 @@ impl Matching {
     fn take(&mut self, pairs: &[Pair], old: &SymbolTable) {
         let mut order: Vec<usize> = (0..pairs.len()).collect();
         order.sort_by(|&a, &b| {
-            pairs[b].score.total_cmp(&pairs[a].score).then(pairs[a].from.cmp(&pairs[b].from)).then(pairs[a].to.cmp(&pairs[b].to))
+            pairs[b]
+                .score
+                .total_cmp(&pairs[a].score)
+                .then(pairs[a].from.cmp(&pairs[b].from))
+                .then(pairs[a].to.cmp(&pairs[b].to))
         });
         let mut of_from: HashMap<usize, Vec<usize>> = HashMap::new();
         let mut of_to: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -161,7 +167,8 @@ impl Matching {
             let next = rivals().map(|&other| pairs[other].score).fold(0.0, f64::max);
             // Alone: neither of the two could be anything else in that place.
             let alone = pair.same_place && !rivals().any(|&other| pairs[other].same_place);
-            let enough = if alone && old.symbols[pair.from].kind != Kind::Variable { ENOUGH_ALONE } else { ENOUGH };
+            let enough =
+                if alone && old.symbols[pair.from].kind != Kind::Variable { ENOUGH_ALONE } else { ENOUGH };
             if pair.score >= enough && pair.score - next >= MARGIN {
                 from_taken.insert(pair.from);
                 to_taken.insert(pair.to);
@@ -208,8 +215,12 @@ pub fn dice(a: &Bag, b: &Bag) -> f64 {
 }
 
 fn modules(old: &SymbolTable, new: &SymbolTable) -> BTreeMap<String, String> {
-    let mut same: BTreeMap<String, String> =
-        old.modules.keys().filter(|name| new.modules.contains_key(*name)).map(|name| (name.clone(), name.clone())).collect();
+    let mut same: BTreeMap<String, String> = old
+        .modules
+        .keys()
+        .filter(|name| new.modules.contains_key(*name))
+        .map(|name| (name.clone(), name.clone()))
+        .collect();
     let gone: Vec<&String> = old.modules.keys().filter(|name| !new.modules.contains_key(*name)).collect();
     let come: Vec<&String> = new.modules.keys().filter(|name| !old.modules.contains_key(*name)).collect();
     let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
@@ -240,15 +251,18 @@ fn modules(old: &SymbolTable, new: &SymbolTable) -> BTreeMap<String, String> {
 /// How many functions that are known in both trees use the second name as often as they used the first.
 fn used_instead(old: &SymbolTable, new: &SymbolTable, matching: &Matching) -> HashMap<(String, String), u32> {
     let mut found: HashMap<(String, String), u32> = HashMap::new();
-    let names = |table: &SymbolTable| table.symbols.iter().map(|symbol| symbol.name.clone()).collect::<HashSet<_>>();
+    let names =
+        |table: &SymbolTable| table.symbols.iter().map(|symbol| symbol.name.clone()).collect::<HashSet<_>>();
     let (old_names, new_names) = (names(old), names(new));
     for (&from, to) in &matching.symbols {
         let (before, after) = (&old.symbols[from].bag, &new.symbols[to.to].bag);
         if old.symbols[from].kind != Kind::Function {
             continue;
         }
-        let less: Vec<(&String, u32)> = difference(before, after).filter(|(name, _)| old_names.contains(*name)).collect();
-        let more: Vec<(&String, u32)> = difference(after, before).filter(|(name, _)| new_names.contains(*name)).collect();
+        let less: Vec<(&String, u32)> =
+            difference(before, after).filter(|(name, _)| old_names.contains(*name)).collect();
+        let more: Vec<(&String, u32)> =
+            difference(after, before).filter(|(name, _)| new_names.contains(*name)).collect();
         if less.len() > 8 || more.len() > 8 {
             continue;
         }
@@ -288,7 +302,8 @@ mod tests {
         assert_eq!(to.as_deref(), expect, "{matching:?}");
     }
 
-    const BODY: &str = "    total = 0\n    for item in items:\n        total += item.price * item.count\n    return total\n";
+    const BODY: &str =
+        "    total = 0\n    for item in items:\n        total += item.price * item.count\n    return total\n";
 
     #[test]
     fn renamed_and_moved_symbols_are_recognised() {
@@ -323,6 +338,11 @@ mod tests {
         let old = "def f(x):\n    return x + 1\n";
         let new = "def g(x):\n    return x + 1\ndef h(x):\n    return x + 1\n";
         check(&[("m.py", old)], &[("m.py", new)], "m.f", None);
-        check(&[("m.py", old)], &[("m.py", "def other(a, b, c):\n    while a:\n        b = c(a)\n")], "m.f", None);
+        check(
+            &[("m.py", old)],
+            &[("m.py", "def other(a, b, c):\n    while a:\n        b = c(a)\n")],
+            "m.f",
+            None,
+        );
     }
 }

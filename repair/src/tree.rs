@@ -143,7 +143,8 @@ mod tests {
     use super::*;
 
     fn tree(files: &[(&str, &str)]) -> SourceTree {
-        SourceTree::new(files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()))).unwrap()
+        SourceTree::new(files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())))
+            .unwrap()
     }
 
     #[test]

@@ -102,9 +102,16 @@ fn is_test(function: &StmtFunctionDef) -> bool {
     function.name.id.starts_with("test")
 }
 
-fn make_async(context: &Context<'_>, function: &StmtFunctionDef, style: AsyncStyle, edits: &mut Edits, needed: &mut Needed) {
+fn make_async(
+    context: &Context<'_>,
+    function: &StmtFunctionDef,
+    style: AsyncStyle,
+    edits: &mut Edits,
+    needed: &mut Needed,
+) {
     let Some(keyword) = keyword_of(context, function) else { return };
-    let marked = function.decorator_list.iter().any(|decorator| last_name(&decorator.expression) == Some("asyncio"));
+    let marked =
+        function.decorator_list.iter().any(|decorator| last_name(&decorator.expression) == Some("asyncio"));
     if is_test(function) && style == AsyncStyle::Marked && !marked {
         let text = &context.file.text;
         let line = text[..keyword.to_usize()].rfind('\n').map_or(0, |at| at + 1);
@@ -153,10 +160,9 @@ impl Needed {
     fn import(&self, context: &Context<'_>, edits: &mut Edits) {
         let body = &context.file.parsed.syntax().body;
         let end = if context.file.text.contains("\r\n") { "\r\n" } else { "\n" };
-        let is_future = |stmt: &Stmt| {
-            matches!(stmt, Stmt::ImportFrom(import) if import.module.as_ref().is_some_and(|module| module.id.as_str() == "__future__"))
-        };
-        let is_import = |stmt: &&Stmt| matches!(stmt, Stmt::Import(_) | Stmt::ImportFrom(_)) && !is_future(stmt);
+        let is_future = |stmt: &Stmt| matches!(stmt, Stmt::ImportFrom(import) if import.module.as_ref().is_some_and(|module| module.id.as_str() == "__future__"));
+        let is_import =
+            |stmt: &&Stmt| matches!(stmt, Stmt::Import(_) | Stmt::ImportFrom(_)) && !is_future(stmt);
         let at = body
             .iter()
             .find(is_import)

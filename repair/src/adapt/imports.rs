@@ -74,7 +74,8 @@ impl<'a, 'c> Imports<'a, 'c> {
                 Some(asname) => (asname.id.to_string(), asname.id.to_string(), now),
                 None => (first(path), first(&now), first(&now)),
             };
-            self.bindings.insert((place.scope, local), Rebound { name, path: stands_for, after: after.clone() });
+            self.bindings
+                .insert((place.scope, local), Rebound { name, path: stands_for, after: after.clone() });
         }
     }
 
@@ -183,7 +184,11 @@ impl<'a, 'c> Imports<'a, 'c> {
             return if import.level == 0 {
                 module.to_owned()
             } else {
-                format!("{}{}", ".".repeat(import.level as usize), import.module.as_ref().map_or("", |name| name.id.as_str()))
+                format!(
+                    "{}{}",
+                    ".".repeat(import.level as usize),
+                    import.module.as_ref().map_or("", |name| name.id.as_str())
+                )
             };
         }
         let package: Vec<&str> = self.context.package.split('.').filter(|part| !part.is_empty()).collect();
@@ -202,7 +207,8 @@ impl<'a, 'c> Imports<'a, 'c> {
     fn after(&self, start: TextSize, end: TextSize) -> (TextSize, String) {
         let text = &self.context.file.text;
         let line = text[..start.to_usize()].rfind('\n').map_or(0, |at| at + 1);
-        let indent: String = text[line..start.to_usize()].chars().take_while(|c| *c == ' ' || *c == '\t').collect();
+        let indent: String =
+            text[line..start.to_usize()].chars().take_while(|c| *c == ' ' || *c == '\t').collect();
         (end, indent)
     }
 }

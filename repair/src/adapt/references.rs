@@ -290,7 +290,12 @@ impl<'a, 'c> References<'a, 'c> {
     }
 
     fn async_call(&self, call: &ExprCall, awaiting: Awaiting, place: &Place<'a>) -> AsyncCall<'a> {
-        AsyncCall { range: call.range(), awaiting, functions: place.functions.clone(), in_lambda: place.lambdas > 0 }
+        AsyncCall {
+            range: call.range(),
+            awaiting,
+            functions: place.functions.clone(),
+            in_lambda: place.lambdas > 0,
+        }
     }
 
     /// `patch.object(x, "name")`, `monkeypatch.setattr(x, "name", ...)`, `getattr(x, "name")`, and modules
@@ -314,7 +319,10 @@ impl<'a, 'c> References<'a, 'c> {
             }
         }
         let logger = arguments.keywords.iter().filter(|keyword| {
-            keyword.arg.as_ref().is_some_and(|name| matches!(name.id.as_str(), "logger" | "logger_name" | "name"))
+            keyword
+                .arg
+                .as_ref()
+                .is_some_and(|name| matches!(name.id.as_str(), "logger" | "logger_name" | "name"))
         });
         let first = matches!(function, "getLogger" | "import_module" | "importorskip" | "reload")
             .then(|| arguments.args.first())

@@ -21,7 +21,8 @@ fn check(old: &[(&str, &str)], new: &[(&str, &str)], test: &str, expect: &str) {
     check_with(AsyncStyle::Run, old, new, test, expect);
 }
 
-const TOTAL: &str = "    result = 0\n    for item in items:\n        result += item.price\n    return result\n";
+const TOTAL: &str =
+    "    result = 0\n    for item in items:\n        result += item.price\n    return result\n";
 
 #[test]
 fn renamed_functions() {
@@ -64,14 +65,19 @@ fn renamed_functions() {
 fn moved_modules_and_functions() {
     let body = format!("def total(items):\n{TOTAL}");
     let old = [("shop/__init__.py", ""), ("shop/sums.py", body.as_str())];
-    let moved = [("shop/__init__.py", ""), ("shop/core/__init__.py", ""), ("shop/core/sums.py", body.as_str())];
+    let moved =
+        [("shop/__init__.py", ""), ("shop/core/__init__.py", ""), ("shop/core/sums.py", body.as_str())];
     check(
         &old,
         &moved,
         "from shop.sums import total\nimport shop.sums\nfrom shop import sums\n\ndef test_a():\n    shop.sums.total(sums.total([]))\n    patch('shop.sums.json.loads')\n",
         "from shop.core.sums import total\nimport shop.core.sums\nfrom shop.core import sums\n\ndef test_a():\n    shop.core.sums.total(sums.total([]))\n    patch('shop.core.sums.json.loads')\n",
     );
-    let apart = [("shop/__init__.py", ""), ("shop/sums.py", "def other(): return 'x'\n"), ("shop/more.py", body.as_str())];
+    let apart = [
+        ("shop/__init__.py", ""),
+        ("shop/sums.py", "def other(): return 'x'\n"),
+        ("shop/more.py", body.as_str()),
+    ];
     let together = format!("{body}def other(): return 'x'\n");
     let before = [("shop/__init__.py", ""), ("shop/sums.py", together.as_str())];
     check(
@@ -113,7 +119,10 @@ fn in_package_tests_stay_relative() {
     let tests = tree(&[
         ("shop/__init__.py", ""),
         ("shop/tests/__init__.py", ""),
-        ("shop/tests/test_it.py", "from ..sums import total\nfrom .. import sums\n\ndef test_a():\n    total(sums.total([]))\n"),
+        (
+            "shop/tests/test_it.py",
+            "from ..sums import total\nfrom .. import sums\n\ndef test_a():\n    total(sums.total([]))\n",
+        ),
     ]);
     let changes = Changes::between(
         &tree(&[("shop/__init__.py", ""), ("shop/sums.py", &body)]),
@@ -138,7 +147,9 @@ fn members_are_renamed_where_it_is_known_whose_they_are() {
         "import pytest\nfrom shop import Cart\n\n@pytest.fixture\ndef cart():\n    return Cart('x')\n\ndef test_a(cart):\n    cart.put_in(1, 2)\n    assert cart.rows\n    other = Cart.empty()\n    other.put_in(1, count=2)\n\nclass Loud(Cart):\n    def put_in(self, item, count):\n        super().put_in(item, count)\n",
     );
     // Somebody else's member of that name is left alone.
-    let twice = format!("{CART}class Golf:\n    def hole(self):\n        return 'putt'\n    def put(self):\n        return self.hole()\n");
+    let twice = format!(
+        "{CART}class Golf:\n    def hole(self):\n        return 'putt'\n    def put(self):\n        return self.hole()\n"
+    );
     let renamed = twice.replace("def put(self, item", "def put_in(self, item");
     check(
         &[("shop.py", &twice)],
@@ -157,7 +168,9 @@ fn calls_follow_signatures() {
         "from shop import Cart\n\ndef test_a():\n    cart = Cart('x')\n    cart.put(cart.put(1, 2), 3)\n    cart.put(item=1, count=2)\n",
         "from shop import Cart\n\ndef test_a():\n    cart = Cart('x')\n    cart.put(3, cart.put(2, 1))\n    cart.put(item=1, count=2)\n",
     );
-    let new = CART.replace("def __init__(self, owner)", "def __init__(self, owner, currency)").replace("cls('nobody')", "cls('nobody', 'EUR')");
+    let new = CART
+        .replace("def __init__(self, owner)", "def __init__(self, owner, currency)")
+        .replace("cls('nobody')", "cls('nobody', 'EUR')");
     check(
         &[("shop.py", CART)],
         &[("shop.py", &new)],

@@ -24,7 +24,9 @@ pub fn arguments<'a>(call: &'a ExprCall, file: &SourceFile) -> Option<Vec<Argume
     let ranges = elements(&call.arguments, file);
     let mut found: Vec<(TextSize, Option<&str>, &Expr)> = Vec::new();
     for value in &call.arguments.args {
-        if matches!(value, Expr::Starred(_)) || matches!(value, Expr::Generator(generator) if !generator.parenthesized) {
+        if matches!(value, Expr::Starred(_))
+            || matches!(value, Expr::Generator(generator) if !generator.parenthesized)
+        {
             return None;
         }
         found.push((value.start(), None, value));
@@ -37,7 +39,8 @@ pub fn arguments<'a>(call: &'a ExprCall, file: &SourceFile) -> Option<Vec<Argume
     if found.len() != ranges.len() {
         return None;
     }
-    let whole = found.into_iter().zip(ranges).map(|((_, keyword, value), range)| Argument { keyword, value, range });
+    let whole =
+        found.into_iter().zip(ranges).map(|((_, keyword, value), range)| Argument { keyword, value, range });
     Some(whole.collect())
 }
 
@@ -85,7 +88,9 @@ pub fn bind(signature: &Signature, arguments: &[Argument<'_>]) -> Option<Vec<usi
         .iter()
         .map(|argument| match argument.keyword {
             None => positions.next().or(variadic),
-            Some(name) => signature.place(name).filter(|&place| signature.params[place].is_named()).or(keywords),
+            Some(name) => {
+                signature.place(name).filter(|&place| signature.params[place].is_named()).or(keywords)
+            }
         })
         .collect()
 }
@@ -117,7 +122,12 @@ pub enum Ground {
 
 /// Rewrites the arguments of `call` for the new signature. Nothing if that cannot be told, or if there is
 /// nothing to rewrite.
-pub fn rewrite(change: &SignatureChange, call: &ExprCall, file: &SourceFile, edits: &mut Edits) -> Option<Ground> {
+pub fn rewrite(
+    change: &SignatureChange,
+    call: &ExprCall,
+    file: &SourceFile,
+    edits: &mut Edits,
+) -> Option<Ground> {
     let arguments = arguments(call, file)?;
     let places = bind(&change.old, &arguments)?;
     let mut ground = Ground::Shown;
@@ -227,7 +237,8 @@ fn emit(arguments: &[Argument<'_>], result: &[Given], call: &ExprCall, edits: &m
         let mut pieces: Vec<Piece> = Vec::new();
         for (number, new) in written.into_iter().enumerate() {
             if number > 0 {
-                let between = TextRange::new(arguments[number - 1].range.end(), arguments[number].range.start());
+                let between =
+                    TextRange::new(arguments[number - 1].range.end(), arguments[number].range.start());
                 pieces.push(Piece::source(between));
             }
             pieces.extend(new);

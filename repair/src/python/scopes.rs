@@ -292,7 +292,9 @@ impl<'a> Visitor<'a> for Binder<'_> {
 /// Whether the expression begins a scope of its own, and where.
 pub fn scope_start(expr: &Expr) -> Option<TextSize> {
     match expr {
-        Expr::Lambda(_) | Expr::ListComp(_) | Expr::SetComp(_) | Expr::Generator(_) => Some(expr.range().start()),
+        Expr::Lambda(_) | Expr::ListComp(_) | Expr::SetComp(_) | Expr::Generator(_) => {
+            Some(expr.range().start())
+        }
         _ => None,
     }
 }

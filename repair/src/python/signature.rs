@@ -132,8 +132,11 @@ impl SignatureChange {
         uses_old: &HashMap<String, u32>,
         uses_new: &HashMap<String, u32>,
     ) -> Option<Self> {
-        let mut places: Vec<Option<usize>> =
-            old.params.iter().map(|param| new.place(&param.name).filter(|&place| alike(param, &new.params[place]))).collect();
+        let mut places: Vec<Option<usize>> = old
+            .params
+            .iter()
+            .map(|param| new.place(&param.name).filter(|&place| alike(param, &new.params[place])))
+            .collect();
         let mut free: Vec<usize> =
             (0..new.params.len()).filter(|place| !places.contains(&Some(*place))).collect();
         let lost: Vec<usize> = (0..places.len()).filter(|&place| places[place].is_none()).collect();
@@ -175,7 +178,10 @@ impl SignatureChange {
             .any(|(nth, place)| self.places[place].is_none_or(|new| positions.get(nth) != Some(&new)));
         let renamed = self.old.params.iter().enumerate().any(|(place, param)| match self.places[place] {
             None => true,
-            Some(new) => param.is_named() && (self.new.params[new].name != param.name || !self.new.params[new].is_named()),
+            Some(new) => {
+                param.is_named()
+                    && (self.new.params[new].name != param.name || !self.new.params[new].is_named())
+            }
         });
         moved || renamed
     }
@@ -202,7 +208,10 @@ fn kinship(
     let same_place = place == other;
     let same_default = before.default == after.default;
     let same_annotation = before.annotation == after.annotation;
-    u32::from(used_alike) * 2 + u32::from(same_place) + u32::from(same_default) + u32::from(same_annotation && before.annotation.is_some())
+    u32::from(used_alike) * 2
+        + u32::from(same_place)
+        + u32::from(same_default)
+        + u32::from(same_annotation && before.annotation.is_some())
 }
 
 /// Whether the source of a value means the same anywhere: literals, and containers of them.
@@ -218,9 +227,10 @@ pub fn is_portable(expr: &Expr) -> bool {
         Expr::Tuple(tuple) => tuple.elts.iter().all(is_portable),
         Expr::List(list) => list.elts.iter().all(is_portable),
         Expr::Set(set) => set.elts.iter().all(is_portable),
-        Expr::Dict(dict) => {
-            dict.items.iter().all(|item| item.key.as_ref().is_some_and(is_portable) && is_portable(&item.value))
-        }
+        Expr::Dict(dict) => dict
+            .items
+            .iter()
+            .all(|item| item.key.as_ref().is_some_and(is_portable) && is_portable(&item.value)),
         _ => false,
     }
 }

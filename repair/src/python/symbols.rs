@@ -115,8 +115,10 @@ impl SymbolTable {
             if name.is_empty() {
                 continue;
             }
-            let mut reader = Reader { table: &mut table, file, module: name.clone(), package: package_of(file, &name) };
-            let module = Module { file: file.path.clone(), bag: bag_of(file, whole(file), ""), ..Module::default() };
+            let mut reader =
+                Reader { table: &mut table, file, module: name.clone(), package: package_of(file, &name) };
+            let module =
+                Module { file: file.path.clone(), bag: bag_of(file, whole(file), ""), ..Module::default() };
             reader.table.modules.insert(name, module);
             reader.block(&file.parsed.syntax().body, "");
         }
@@ -264,7 +266,8 @@ impl Reader<'_> {
         // The first definition is what the path stands for; later ones are variants of it (overloads,
         // fallbacks), unless they are the first that can be called.
         match self.table.by_path.get(&path) {
-            Some(&known) if self.table.symbols[known].kind != Kind::Variable || symbol.kind == Kind::Variable => {}
+            Some(&known)
+                if self.table.symbols[known].kind != Kind::Variable || symbol.kind == Kind::Variable => {}
             Some(_) | None => {
                 self.table.by_path.insert(path, place);
                 self.table.symbols.push(symbol);
@@ -384,14 +387,16 @@ impl Reader<'_> {
 
     fn function(&mut self, function: &StmtFunctionDef, owner: &str) {
         let name = function.name.id.as_str();
-        let decorated = |word: &str| function.decorator_list.iter().any(|d| last_name(&d.expression) == Some(word));
+        let decorated =
+            |word: &str| function.decorator_list.iter().any(|d| last_name(&d.expression) == Some(word));
         if decorated("overload") {
             return;
         }
         // `@x.setter` and its like define nothing new.
-        let accessor = function.decorator_list.iter().any(|d| {
-            dotted(&d.expression).is_some_and(|names| names.len() == 2 && names[0] == name)
-        });
+        let accessor = function
+            .decorator_list
+            .iter()
+            .any(|d| dotted(&d.expression).is_some_and(|names| names.len() == 2 && names[0] == name));
         if accessor {
             return;
         }
@@ -446,7 +451,10 @@ impl Reader<'_> {
     /// The parameters that a data class takes, in the order of its fields.
     fn fields(&self, class: &StmtClassDef) -> Option<Signature> {
         let decorated = class.decorator_list.iter().any(|decorator| {
-            matches!(last_name(&decorator.expression), Some("dataclass" | "define" | "frozen" | "mutable" | "attrs"))
+            matches!(
+                last_name(&decorator.expression),
+                Some("dataclass" | "define" | "frozen" | "mutable" | "attrs")
+            )
         });
         let named_tuple = class
             .arguments
@@ -456,9 +464,8 @@ impl Reader<'_> {
         if !decorated && !named_tuple {
             return None;
         }
-        let source = |range: TextRange| {
-            self.file.text[range.start().to_usize()..range.end().to_usize()].to_owned()
-        };
+        let source =
+            |range: TextRange| self.file.text[range.start().to_usize()..range.end().to_usize()].to_owned();
         let params = class.body.iter().filter_map(|stmt| {
             let Stmt::AnnAssign(assign) = stmt else { return None };
             let Expr::Name(name) = assign.target.as_ref() else { return None };
@@ -481,10 +488,12 @@ pub fn written_type(annotation: &Expr) -> Option<String> {
     match annotation {
         Expr::StringLiteral(text) => Some(text.value.to_str().trim().to_owned()),
         Expr::Subscript(subscript) => match last_name(&subscript.value) {
-            Some("Optional" | "Iterator" | "Generator" | "Awaitable" | "AsyncIterator") => match subscript.slice.as_ref() {
-                Expr::Tuple(tuple) => tuple.elts.first().and_then(written_type),
-                slice => written_type(slice),
-            },
+            Some("Optional" | "Iterator" | "Generator" | "Awaitable" | "AsyncIterator") => {
+                match subscript.slice.as_ref() {
+                    Expr::Tuple(tuple) => tuple.elts.first().and_then(written_type),
+                    slice => written_type(slice),
+                }
+            }
             _ => dotted(&subscript.value).map(|names| names.join(".")),
         },
         Expr::BinOp(either) => match either.right.as_ref() {
@@ -502,7 +511,8 @@ fn constructed(function: &StmtFunctionDef) -> Option<String> {
     function.body.iter().for_each(|stmt| returns.visit_stmt(stmt));
     let (first, others) = returns.0.split_first()?;
     let made = first.as_ref().filter(|first| others.iter().all(|other| other.as_ref() == Some(*first)))?;
-    let own = function.parameters.iter_non_variadic_params().next().map(|parameter| parameter.name().id.as_str());
+    let own =
+        function.parameters.iter_non_variadic_params().next().map(|parameter| parameter.name().id.as_str());
     if own == Some("cls") && made == "cls" { Some("Self".to_owned()) } else { Some(made.clone()) }
 }
 
@@ -595,9 +605,15 @@ mod tests {
     #[test]
     fn paths_lead_through_imports_stars_and_bases() {
         let table = table(&[
-            ("shop/__init__.py", "from ._prices import price as cost\nfrom .stock import *\nfrom . import stock\n"),
+            (
+                "shop/__init__.py",
+                "from ._prices import price as cost\nfrom .stock import *\nfrom . import stock\n",
+            ),
             ("shop/_prices.py", "def price(x, *, tax=0): return x\nRATE = 3\n"),
-            ("shop/stock.py", "class Base:\n    def count(self, of): self.seen = of\nclass Stock(Base):\n    size = 1\n"),
+            (
+                "shop/stock.py",
+                "class Base:\n    def count(self, of): self.seen = of\nclass Stock(Base):\n    size = 1\n",
+            ),
         ]);
         #[track_caller]
         fn check(table: &SymbolTable, path: &str, expect: Option<&str>) {

@@ -156,7 +156,8 @@ impl Types {
             return *known;
         }
         let function = place.functions.last()?;
-        let parameter = function.parameters.iter_non_variadic_params().find(|p| p.name().id.as_str() == name)?;
+        let parameter =
+            function.parameters.iter_non_variadic_params().find(|p| p.name().id.as_str() == name)?;
         if let Some(annotation) = parameter.annotation() {
             return view.class(&written_type(annotation)?, place.scope);
         }
@@ -186,7 +187,11 @@ impl Reader<'_, '_> {
             Expr::Attribute(attribute) => {
                 let Expr::Name(_) = attribute.value.as_ref() else { return };
                 if let Some(class) = place.classes.last() {
-                    note(&mut self.found.attributes, (class.range.start(), attribute.attr.id.to_string()), value);
+                    note(
+                        &mut self.found.attributes,
+                        (class.range.start(), attribute.attr.id.to_string()),
+                        value,
+                    );
                 }
             }
             Expr::Tuple(tuple) => tuple.elts.iter().for_each(|element| self.assign(element, None, place)),
@@ -196,7 +201,14 @@ impl Reader<'_, '_> {
 }
 
 fn note<K: std::hash::Hash + Eq>(known: &mut HashMap<K, Option<usize>>, key: K, value: Option<usize>) {
-    known.entry(key).and_modify(|before| if *before != value { *before = None }).or_insert(value);
+    known
+        .entry(key)
+        .and_modify(|before| {
+            if *before != value {
+                *before = None
+            }
+        })
+        .or_insert(value);
 }
 
 impl<'a> Handler<'a> for Reader<'_, '_> {
@@ -244,7 +256,10 @@ struct FixtureReader<'t, 'v> {
 
 /// Whether the function is a fixture.
 pub fn is_fixture(function: &StmtFunctionDef) -> bool {
-    function.decorator_list.iter().any(|d| matches!(last_name(&d.expression), Some("fixture" | "yield_fixture")))
+    function
+        .decorator_list
+        .iter()
+        .any(|d| matches!(last_name(&d.expression), Some("fixture" | "yield_fixture")))
 }
 
 impl FixtureReader<'_, '_> {
