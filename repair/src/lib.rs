@@ -10,6 +10,7 @@
 pub mod adapt;
 pub mod changes;
 pub mod edits;
+pub mod flaky;
 pub mod gates;
 
 pub mod matching;
