@@ -4,11 +4,14 @@ pub mod db;
 pub mod diagnose;
 pub mod engine;
 pub mod events;
+pub mod experiment;
 pub mod history;
 pub mod http;
 pub mod plan;
+pub mod questions;
 pub mod report;
 pub mod score;
 pub mod simulate;
+pub mod validate;
 
 pub use engine::{Coordinator, Submission};

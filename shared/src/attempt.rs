@@ -5,7 +5,8 @@ use crate::detail::TestDetail;
 use crate::ids::{Digest, TestId, WorkerId};
 use crate::job::{AttemptSpec, Order, Scope};
 use crate::outcome::{FailureKind, Sample};
-use crate::world::{SandboxLevel, World};
+use crate::treatment::Treatment;
+use crate::world::SandboxLevel;
 use serde::{Deserialize, Serialize};
 
 /// Everything one attempt left behind.
@@ -17,9 +18,9 @@ pub struct AttemptRecord {
     pub scope: Scope,
     /// In which order.
     pub order: Order,
-    /// What was changed around the tests.
-    #[serde(default)]
-    pub world: World,
+    /// On which sources, in which world.
+    #[serde(default, rename = "world")]
+    pub treatment: Treatment,
     /// How it was isolated.
     #[serde(default)]
     pub level: SandboxLevel,
@@ -60,7 +61,7 @@ impl AttemptRecord {
             index: spec.index,
             scope: spec.scope,
             order: spec.order,
-            world: spec.world,
+            treatment: spec.treatment.clone(),
             level: spec.level,
             worker,
             started_at: 0,

@@ -7,6 +7,7 @@ use crate::ids::{AttemptId, Digest, JobId, SweepId, TestId, TestParts};
 use crate::message::Class;
 use crate::project::ProjectSpec;
 use crate::source::TestSource;
+use crate::treatment::Treatment;
 use crate::world::{SandboxLevel, World};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,8 @@ pub struct SweepContext {
     pub v: u32,
     /// How to run the project.
     pub project: ProjectSpec,
-    /// The source tree: a blob, a zstd-compressed tar archive.
+    /// The source tree that was submitted: a blob, a zstd-compressed tar archive. Attempts whose treatment
+    /// names another one run on that.
     pub snapshot: Digest,
     /// The revision the snapshot was taken from, for people.
     pub revision: Option<String>,
@@ -67,9 +69,9 @@ pub struct AttemptSpec {
     pub tests: Selection,
     /// In which order.
     pub order: Order,
-    /// What is changed around them.
-    #[serde(default)]
-    pub world: World,
+    /// On which sources, in which world.
+    #[serde(default, rename = "world")]
+    pub treatment: Treatment,
     /// How the attempt is isolated.
     #[serde(default)]
     pub level: SandboxLevel,
@@ -86,7 +88,7 @@ impl AttemptSpec {
             scope,
             tests,
             order,
-            world: World::Plain,
+            treatment: Treatment::PLAIN,
             level: SandboxLevel::Container,
             detail: Detail::Outcomes,
         }

@@ -17,6 +17,7 @@ pub mod queue;
 pub mod run;
 pub mod samples;
 pub mod source;
+pub mod treatment;
 pub mod world;
 
 pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage};
@@ -29,6 +30,7 @@ pub use payload::Payload;
 pub use project::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
 pub use run::{RunOrigin, SourceClass, TreatmentClass, WorldClass};
 pub use source::{Risk, TestSource};
+pub use treatment::{Source, Treatment};
 pub use world::{ClockStart, HashSeed, LocaleChoice, SandboxLevel, World, Zone};
 
 /// Version of everything that crosses a process edge (messages, specs, reports). A peer that reads

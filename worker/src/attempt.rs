@@ -79,7 +79,8 @@ pub(crate) fn plan_run<'a>(setting: &AttemptSetting<'_>, job: JobId, spec: &'a A
         Selection::All => None,
         Selection::Only(tests) => Some(tests.as_slice()),
     };
-    let world = if spec.world.is_plain() { setting.under } else { spec.world };
+    let asked = spec.treatment.world;
+    let world = if asked.is_plain() { setting.under } else { asked };
     let request = RunRequest::Run { tests: expected, order: spec.order, detail: spec.detail, world };
     plan(setting, AttemptId { job, index: spec.index }, request, spec.level)
 }

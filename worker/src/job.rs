@@ -10,10 +10,10 @@ use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobEnd, JobMessage,
-    JobReport, JobSpec, Listing, Outcome, Refusal, SandboxLevel, SweepContext, TestDetail, WIRE_VERSION,
-    Work, WorkerId, World, chain, now_micros,
+    JobReport, JobSpec, Listing, Outcome, Refusal, SandboxLevel, Source, SweepContext, TestDetail,
+    WIRE_VERSION, Work, WorkerId, World, chain, now_micros,
 };
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -127,34 +127,33 @@ async fn attempt_all(
     }
     let context = context(bench, &spec.context).await?;
     progress.say("preparing the environment");
-    let image =
-        bench.environments.prepare(&context, &pytest::files(), |step| progress.say(step)).await.map_err(
-            |error| match error {
-                PrepareError::Refused(refusal) => Stop::Refused(refusal),
-                PrepareError::Infra(error) => Stop::Infrastructure(error),
-            },
-        )?;
+    let images = images(bench, &context, &spec.work, progress).await?;
     let sandbox = bench.sandbox.open_job();
-    let setting = AttemptSetting {
+    let of_source = |source: &Source| AttemptSetting {
         sandbox: &sandbox,
-        image: &image.image_id,
+        image: &images[source],
         project: &context.project,
         sweep: spec.sweep,
         worker: &bench.worker,
         under: context.under,
     };
+    let settings: BTreeMap<&Source, AttemptSetting<'_>> =
+        images.keys().map(|source| (source, of_source(source))).collect();
     let levels = levels(&spec.work, sandbox.own_level());
     if let Some(level) = levels.iter().find(|level| !bench.sandbox.offers(**level)) {
         return Err(Stop::Refused(not_offered(*level)));
     }
     if levels.contains(&SandboxLevel::Container) {
-        sandbox.keep_ready(setting.image, &context.project.limits, bench.slots);
+        // Those of the first image: a job is of one arm, so it has one.
+        if let Some(image) = images.values().next() {
+            sandbox.keep_ready(image, &context.project.limits, bench.slots);
+        }
     }
     let mut report = JobReport { v: WIRE_VERSION, job: spec.id, listing: None, attempts: Vec::new() };
     match &spec.work {
         Work::List => {
             progress.say("listing the tests");
-            report.listing = Some(list(bench, &setting, &spec, stop).await?);
+            report.listing = Some(list(bench, &settings[&Source::Submitted], &spec, stop).await?);
         }
         Work::Run { attempts } => {
             progress.total.store(u32::try_from(attempts.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
@@ -162,9 +161,12 @@ async fn attempt_all(
             let mut errors_in_a_row = 0;
             let mut planned: Option<Planned<'_>> = None;
             for (place, attempt) in attempts.iter().enumerate() {
-                let this = planned.take().unwrap_or_else(|| attempt::plan_run(&setting, spec.id, attempt));
-                planned = attempts.get(place + 1).map(|next| attempt::plan_run(&setting, spec.id, next));
-                let record = run(bench, &setting, &spec, (attempt, this), planned.as_ref(), stop).await?;
+                let setting = |attempt: &AttemptSpec| &settings[&attempt.treatment.source];
+                let plan = |attempt| attempt::plan_run(setting(attempt), spec.id, attempt);
+                let this = planned.take().unwrap_or_else(|| plan(attempt));
+                planned = attempts.get(place + 1).map(plan);
+                let (own, next) = (setting(attempt), planned.as_ref());
+                let record = run(bench, own, &spec, (attempt, this), next, stop).await?;
                 errors_in_a_row =
                     if attempt::is_infrastructure(&record.end) { errors_in_a_row + 1 } else { 0 };
                 if let (AttemptEnd::Infrastructure(error), INFRASTRUCTURE_ERRORS_IN_A_ROW) =
@@ -180,6 +182,33 @@ async fn attempt_all(
     }
     sandbox.close().await;
     Ok(report)
+}
+
+/// The image of each source that the job's attempts test, prepared. The listing is of the submitted one.
+async fn images(
+    bench: &Bench,
+    context: &SweepContext,
+    work: &Work,
+    progress: &Progress,
+) -> Result<BTreeMap<Source, String>, Stop> {
+    let sources: BTreeSet<Source> = match work {
+        Work::List => BTreeSet::from([Source::Submitted]),
+        Work::Run { attempts } => attempts.iter().map(|attempt| attempt.treatment.source.clone()).collect(),
+    };
+    let mut images = BTreeMap::new();
+    for source in sources {
+        let own = match &source {
+            Source::Submitted => context.clone(),
+            Source::Snapshot(snapshot) => SweepContext { snapshot: snapshot.clone(), ..context.clone() },
+        };
+        let prepared = bench.environments.prepare(&own, &pytest::files(), |step| progress.say(step)).await;
+        let image = prepared.map_err(|error| match error {
+            PrepareError::Refused(refusal) => Stop::Refused(refusal),
+            PrepareError::Infra(error) => Stop::Infrastructure(error),
+        })?;
+        images.insert(source, image.image_id);
+    }
+    Ok(images)
 }
 
 /// What a sweep's jobs share; of the last sweep it is at hand.
@@ -303,7 +332,7 @@ async fn run(
         Err(Unwatched::Stopped) => return Err(Stop::Asked),
         // A machine without that network cannot give this world; it runs all others.
         Err(Unwatched::Infrastructure(error))
-            if attempt.world == World::NetworkOn && error.stage == InfraStage::Sandbox =>
+            if attempt.treatment.world == World::NetworkOn && error.stage == InfraStage::Sandbox =>
         {
             record.end = AttemptEnd::NothingRan { reason: error.to_string() };
             return Ok(record);

@@ -3,12 +3,13 @@
 //! its known rate demands is not. Several revisions are asked at once, so that the row shrinks by
 //! more than half a round.
 
-use crate::plan::ledger::Standing;
-use crate::plan::{
-    Confidence, Estimate, Ledger, Plan, PlannedJob, Planning, Question, QuestionKind, Rate, Seen,
+use crate::experiment::certainty::clean_runs_needed;
+use crate::experiment::{
+    Arm, BisectRequest, Confidence, Estimate, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question,
+    Rate, Seen, Standing,
 };
-use crate::score::interval::{clean_runs_needed, rate_interval};
-use flakefarm_shared::{AttemptEnd, AttemptSpec, Digest, Order, Scope, Selection, TestId, World};
+use crate::score::interval::rate_interval;
+use flakefarm_shared::{AttemptEnd, AttemptSpec, Selection};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -25,34 +26,6 @@ const IN_VAIN: u32 = 3;
 const AT_ONCE: u32 = 10;
 /// Most attempts of one job.
 const JOB_ATTEMPTS: u32 = 10;
-/// How job names begin.
-const FAMILY: &str = "bisect/";
-
-/// What is asked of a row of revisions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BisectRequest {
-    /// The test, by its id.
-    pub test: TestId,
-    /// The oldest first: not flaky there; the newest last: flaky there.
-    pub revisions: Vec<RevisionSnapshot>,
-    /// What else runs, and in which order.
-    pub scope: Scope,
-    /// In which order.
-    pub order: Order,
-    /// In which world.
-    pub world: World,
-}
-
-/// One revision to be asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RevisionSnapshot {
-    /// Its commit.
-    pub commit: String,
-    /// The first line of its message.
-    pub subject: String,
-    /// Its files, as a blob. Revisions of equal files are asked once.
-    pub snapshot: Digest,
-}
 
 /// What a bisection shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,22 +89,16 @@ pub enum RevisionState {
     Open,
 }
 
-/// The snapshot that attempts of the job `key` run on, if it is not the sweep's own.
-pub fn snapshot_of<'a>(question: &'a Question, key: &str) -> Option<&'a Digest> {
-    let QuestionKind::Bisect(request) = &question.kind else { return None };
-    let place: usize = key.strip_prefix(FAMILY)?.split('/').next()?.parse().ok()?;
-    request.revisions.get(place).map(|revision| &revision.snapshot)
-}
-
 /// What to run next.
 pub fn plan(question: &Question, request: &BisectRequest, ledger: &Ledger) -> Plan {
     let search = Search::read(question, request, ledger);
     let mut jobs = Vec::new();
+    let others = others(question, ledger);
     if ledger.outstanding().next().is_none() {
         for (place, runs) in search.wanted() {
-            let family = format!("{FAMILY}{place:05}/");
-            let known = ledger.keys().filter(|key| key.starts_with(&family)).count();
-            let spec = spec(question, request, ledger);
+            let arm_number = u32::try_from(place).expect("revisions are counted in 32 bits");
+            let first = ledger.next_number(JobPhase::Bisect, Some(arm_number));
+            let spec = request.arm(place).spec(&request.test, &others);
             let mut left = runs;
             let size = runs.div_ceil(u32::from(question.workers.get())).clamp(1, JOB_ATTEMPTS);
             for number in 0.. {
@@ -140,7 +107,8 @@ pub fn plan(question: &Question, request: &BisectRequest, ledger: &Ledger) -> Pl
                     break;
                 }
                 let attempts = (0..now).map(|index| AttemptSpec { index, ..spec.clone() }).collect();
-                jobs.push(PlannedJob { key: format!("{family}{:04}", known + number), attempts });
+                let key = JobKey::of_arm(JobPhase::Bisect, arm_number, first + number);
+                jobs.push(PlannedJob { key, attempts });
                 left -= now;
             }
         }
@@ -156,17 +124,12 @@ pub fn judge(question: &Question, request: &BisectRequest, ledger: &Ledger) -> B
     Search::read(question, request, ledger).bisection()
 }
 
-fn spec(question: &Question, request: &BisectRequest, ledger: &Ledger) -> AttemptSpec {
-    let neighbours = if question.tests.is_everything() {
+fn others(question: &Question, ledger: &Ledger) -> Selection {
+    if question.tests.is_everything() {
         Selection::All
     } else {
         Selection::Only(question.select(ledger.tests()))
-    };
-    let tests = match request.scope {
-        Scope::Test => Selection::Only(vec![request.test.clone()]),
-        Scope::File | Scope::Suite => neighbours,
-    };
-    AttemptSpec { world: request.world, ..AttemptSpec::plain(request.scope, tests, request.order) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -190,16 +153,11 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn read(question: &Question, request: &'a BisectRequest, ledger: &Ledger) -> Self {
-        let mut asked: BTreeMap<usize, Asked> = BTreeMap::new();
-        let observations: BTreeMap<(&str, u32), &Seen> = ledger
-            .observations(&request.test)
-            .iter()
-            .map(|observation| ((observation.key.as_ref(), observation.index), &observation.seen))
-            .collect();
+        let mut of_arm: BTreeMap<Arm, Asked> = BTreeMap::new();
         for attempt in ledger.each_attempt() {
-            let Some(place) = place_of(attempt.key) else { continue };
-            let known = asked.entry(place).or_default();
-            match (attempt.standing, observations.get(&(attempt.key, attempt.index))) {
+            let Some(arm) = attempt.spec.and_then(|spec| Arm::of(spec, &request.test)) else { continue };
+            let known = of_arm.entry(arm).or_default();
+            match (attempt.standing, ledger.seen_in(&request.test, attempt.key, attempt.index)) {
                 (Standing::Outstanding, _) => {}
                 (_, Some(Seen::Pass)) => known.passes += 1,
                 (_, Some(Seen::Fail(_))) => known.failures += 1,
@@ -215,6 +173,9 @@ impl<'a> Search<'a> {
                 (Standing::Lost, None) => known.in_vain += IN_VAIN,
             }
         }
+        let asked: BTreeMap<usize, Asked> = (0..request.revisions.len())
+            .filter_map(|place| Some((place, *of_arm.get(&request.arm(place))?)))
+            .collect();
         let bad = request.revisions.len() - 1;
         let at_bad = asked.get(&bad).copied().unwrap_or_default();
         let attempts = at_bad.passes + at_bad.failures;
@@ -344,10 +305,6 @@ impl<'a> Search<'a> {
             asked: self.asked.keys().map(|place| self.revision(*place)).collect(),
         }
     }
-}
-
-fn place_of(key: &str) -> Option<usize> {
-    key.strip_prefix(FAMILY)?.split('/').next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -1,16 +1,13 @@
 //! What is known of why a test is flaky: the category, how sure it is, what speaks for it, and the
 //! experiment as reports show it.
 
-use super::category::CauseCategory;
 use super::compare::{Comparing, Judgement};
-use super::investigate::{Explanation, investigate};
-use super::order::{Effect, OrderFinding};
-use super::trials::{Arm, Tally, Trial, Trials};
-use crate::plan::{Ledger, Question, Seen};
-use crate::report::experiment::{
+use super::experiment::{
     ArmRole, Experiment, ExperimentArm, OrderCount, OrderExperiment, Side, StateDifference,
 };
-use crate::score::Counts;
+use super::investigate::{Explanation, investigate};
+use super::order::{Effect, OrderFinding};
+use crate::experiment::{Arm, CauseCategory, Company, Counts, Ledger, Question, Seen, Tally, Trial, Trials};
 use crate::score::interval::upper_bound_after_clean_runs;
 use flakefarm_shared::world::catalogue::ByHand;
 use flakefarm_shared::{Order, TestId, WorkerId, World};
@@ -101,7 +98,7 @@ pub fn judge(question: &Question, ledger: &Ledger, test: &TestId) -> Diagnosis {
         }
         Some(Explanation::Condition { category, passing, failing, confidence }) => {
             if category == CauseCategory::NotIdempotent {
-                experiment.state = changes(&trials, &Arm::Alone(World::Twice), &[vec![test.clone()]]);
+                experiment.state = changes(&trials, &Arm::alone(World::Twice), &[vec![test.clone()]]);
             }
             let mut evidence = vec![format!("{}, {}", said(&trials, &failing), said(&trials, &passing))];
             if confidence < question.confidence.get() {
@@ -194,22 +191,22 @@ fn odd_worker(question: &Question, trials: &Trials<'_>) -> Option<(WorkerId, f64
 
 /// The condition of an arm, in words.
 pub(super) fn words(arm: &Arm) -> String {
-    match arm {
-        Arm::Alone(World::Plain) => "alone".to_owned(),
-        Arm::Alone(world) => format!("alone, {}", world.about().name),
-        Arm::Suite(order, world) => {
-            let order = match order {
-                Order::Given => "suite, given order".to_owned(),
-                Order::Reversed => "suite, reversed".to_owned(),
-                Order::Shuffled { seed } => format!("suite, shuffled by {seed}"),
-                Order::AsListed => "suite, chosen order".to_owned(),
-            };
-            if world.is_plain() { order } else { format!("{order}, {}", world.about().name) }
-        }
-        Arm::Listed(tests) => match tests.len() {
+    let company = match &arm.company {
+        Company::Alone => "alone".to_owned(),
+        Company::File(_) => "its file".to_owned(),
+        Company::Suite(Order::Given) => "suite, given order".to_owned(),
+        Company::Suite(Order::Reversed) => "suite, reversed".to_owned(),
+        Company::Suite(Order::Shuffled { seed }) => format!("suite, shuffled by {seed}"),
+        Company::Suite(Order::AsListed) => "suite, chosen order".to_owned(),
+        Company::Listed(tests) => match tests.len() {
             2 => "with 1 other test".to_owned(),
             many => format!("with {} other tests", many - 1),
         },
+    };
+    if arm.treatment.world.is_plain() {
+        company
+    } else {
+        format!("{company}, {}", arm.treatment.world.about().name)
     }
 }
 
@@ -234,9 +231,9 @@ fn arms(trials: &Trials<'_>, sides: Option<&(Arm, Arm)>) -> Vec<ExperimentArm> {
         }
     };
     // Probes of a search are told by what it found.
-    let told = trials.arms().filter(|(arm, tally)| match arm {
-        Arm::Listed(_) => role(arm, *tally) == ArmRole::Explains,
-        Arm::Alone(_) | Arm::Suite(..) => tally.outstanding == 0,
+    let told = trials.arms().filter(|(arm, tally)| match arm.company {
+        Company::Listed(_) => role(arm, *tally) == ArmRole::Explains,
+        Company::Alone | Company::File(_) | Company::Suite(_) => tally.outstanding == 0,
     });
     let mut arms: Vec<ExperimentArm> = told
         .map(|(arm, tally)| ExperimentArm {
@@ -257,15 +254,16 @@ fn arms(trials: &Trials<'_>, sides: Option<&(Arm, Arm)>) -> Vec<ExperimentArm> {
 
 fn reproduction(failing: &Arm, test: &TestId) -> Reproduction {
     let alone = vec![test.clone()];
-    match failing {
-        Arm::Alone(world) => Reproduction { tests: alone, world: *world },
-        Arm::Listed(tests) => {
+    let world = failing.treatment.world;
+    match &failing.company {
+        Company::Alone => Reproduction { tests: alone, world },
+        Company::Listed(tests) => {
             let last = tests.iter().position(|other| other == test).unwrap_or_default();
             // What runs after the test is only there to be imported.
             let tests = if last + 1 == tests.len() { tests.clone() } else { tests[..=last].to_vec() };
-            Reproduction { tests, world: World::Plain }
+            Reproduction { tests, world }
         }
-        Arm::Suite(_, world) => Reproduction { tests: Vec::new(), world: *world },
+        Company::File(_) | Company::Suite(_) => Reproduction { tests: Vec::new(), world },
     }
 }
 
@@ -330,9 +328,9 @@ fn did(activity: &[String]) -> String {
 
 fn count(trials: &Trials<'_>, arm: &Arm) -> OrderCount {
     let tally = trials.tally(arm);
-    let others = match arm {
-        Arm::Listed(tests) => tests.len() as u64 - 1,
-        Arm::Alone(_) | Arm::Suite(..) => 0,
+    let others = match &arm.company {
+        Company::Listed(tests) => tests.len() as u64 - 1,
+        Company::Alone | Company::File(_) | Company::Suite(_) => 0,
     };
     OrderCount { others, attempts: u64::from(tally.attempts()), failures: u64::from(tally.failures) }
 }

@@ -1,8 +1,8 @@
 //! What diagnosis makes of a comparison of two arms: how sure a difference is, or how much speaks for
 //! it so far.
 
-use crate::plan::Confidence;
-use crate::score::{Comparison, Counts, Decision};
+use crate::experiment::{Confidence, Counts};
+use crate::score::{Comparison, Decision};
 use std::num::NonZeroU32;
 
 /// What two arms show.

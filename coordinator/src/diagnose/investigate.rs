@@ -5,12 +5,9 @@
 //! first; each may be wrong with an equal share of the risk, divided among its arms. A test that
 //! varies although nothing is changed is asked first whether fixed seeds or a busy machine decide.
 
-use super::category::CauseCategory;
 use super::compare::{Comparing, Judgement, rate};
 use super::order::{Effect, OrderFinding, Pursuit, Scene};
-use super::trials::{Arm, Tally, Trials};
-use crate::plan::{Ledger, Question, derive_seed};
-use crate::score::Counts;
+use crate::experiment::{Arm, CauseCategory, Company, Counts, Ledger, Question, Tally, Trials, derive_seed};
 use flakefarm_shared::world::{ClockStart, HashSeed, LocaleChoice, Zone};
 use flakefarm_shared::{Order, World};
 use std::collections::BTreeSet;
@@ -131,11 +128,11 @@ enum Family {
 
 /// Investigates one test.
 pub(super) fn investigate(question: &Question, ledger: &Ledger, trials: &Trials<'_>) -> Investigation {
-    let company = match question.targets(ledger.tests()).len() {
-        0..CROWD => Company::Few,
-        _ => Company::Crowd,
+    let together = match question.targets(ledger.tests()).len() {
+        0..CROWD => Together::Few,
+        _ => Together::Crowd,
     };
-    let case = Case { question, ledger, trials, base: trials.tally(&Arm::PLAIN), company };
+    let case = Case { question, ledger, trials, base: trials.tally(&Arm::PLAIN), together };
     let opening = case.missing(case.opening());
     if !opening.is_empty() {
         return Investigation::wants(opening);
@@ -166,13 +163,13 @@ struct Case<'a> {
     ledger: &'a Ledger,
     trials: &'a Trials<'a>,
     base: Tally,
-    company: Company,
+    together: Together,
 }
 
 /// How many tests are diagnosed together: many share one look at the suite under each condition,
 /// few get one each, alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Company {
+enum Together {
     Few,
     Crowd,
 }
@@ -196,8 +193,8 @@ impl Case<'_> {
     }
 
     fn opening(&self) -> Vec<(Arm, u32)> {
-        let mut arms = vec![(Arm::PLAIN, BASELINE), (Arm::Alone(World::Twice), 1)];
-        arms.extend(self.orders(2).into_iter().map(|order| (Arm::Suite(order, World::Plain), 1)));
+        let mut arms = vec![(Arm::PLAIN, BASELINE), (Arm::alone(World::Twice), 1)];
+        arms.extend(self.orders(2).into_iter().map(|order| (Arm::suite(order, World::Plain), 1)));
         arms
     }
 
@@ -228,11 +225,13 @@ impl Case<'_> {
             .trials
             .arms()
             .filter_map(|(arm, tally)| match arm {
-                Arm::Suite(order, World::Plain) if effect.seen(tally) > 0 => {
+                Arm { company: Company::Suite(order), treatment }
+                    if treatment.is_plain() && effect.seen(tally) > 0 =>
+                {
                     let first = self.trials.of_arm(arm).iter().map(|t| t.observation.position).min();
                     Some((first.unwrap_or(u32::MAX), *order))
                 }
-                Arm::Suite(..) | Arm::Alone(_) | Arm::Listed(_) => None,
+                _ => None,
             })
             .collect();
         found.sort_unstable();
@@ -263,27 +262,25 @@ impl Case<'_> {
     /// Order may change the rate of a test that varies without it; then there is no one to name.
     fn order_of_a_varying_test(&self) -> Family {
         let arms: Vec<Arm> =
-            self.orders(2).into_iter().map(|order| Arm::Suite(order, World::Plain)).collect();
+            self.orders(2).into_iter().map(|order| Arm::suite(order, World::Plain)).collect();
         let comparison = self.comparison(4);
-        self.compare(&arms, comparison, ARM_RUNS, |arm| match arm {
-            Arm::Suite(..) | Arm::Alone(_) | Arm::Listed(_) => CauseCategory::OrderVictim,
-        })
+        self.compare(&arms, comparison, ARM_RUNS, |_| CauseCategory::OrderVictim)
     }
 
     /// Every condition once.
     fn survey(&self) -> Family {
-        if self.company == Company::Few && self.base.varies() {
+        if self.together == Together::Few && self.base.varies() {
             return Family::Nothing; // the families that follow have an order of their own
         }
-        let arms: Vec<(Arm, u32)> = match self.company {
-            Company::Few => WORLDS
+        let arms: Vec<(Arm, u32)> = match self.together {
+            Together::Few => WORLDS
                 .iter()
                 .chain(&TIMING)
-                .map(|world| (Arm::Alone(*world), 1))
+                .map(|world| (Arm::alone(*world), 1))
                 .chain(self.seeds(hash_seed, 3))
                 .chain(self.seeds(random_seed, 3))
                 .collect(),
-            Company::Crowd => WORLDS.iter().map(|world| (in_suite(*world), 1)).collect(),
+            Together::Crowd => WORLDS.iter().map(|world| (in_suite(*world), 1)).collect(),
         };
         if self.missing(arms.clone()).is_empty() { Family::Nothing } else { Family::Run(arms) }
     }
@@ -296,14 +293,14 @@ impl Case<'_> {
             let tally = self.trials.tally(&in_suite(**world));
             tally.attempts() == 0 || (tally.failures > 0) != (usual.failures > 0) || tally.varies()
         };
-        match self.company {
-            Company::Few => worlds.to_vec(),
-            Company::Crowd => worlds.iter().filter(odd).copied().collect(),
+        match self.together {
+            Together::Few => worlds.to_vec(),
+            Together::Crowd => worlds.iter().filter(odd).copied().collect(),
         }
     }
 
     fn seeds(&self, of: Seeded, count: u32) -> Vec<(Arm, u32)> {
-        (0..count).map(|seed| (Arm::Alone(of(seed)), 1)).collect()
+        (0..count).map(|seed| (Arm::alone(of(seed)), 1)).collect()
     }
 
     /// Whether seeds decide: one seed always passes, another always fails.
@@ -330,7 +327,7 @@ impl Case<'_> {
         } else {
             6
         };
-        let arms: Vec<Arm> = (0..count).map(|seed| Arm::Alone(of(seed))).collect();
+        let arms: Vec<Arm> = (0..count).map(|seed| Arm::alone(of(seed))).collect();
         let missing = self.missing(arms.iter().map(|arm| (arm.clone(), 1)).collect());
         if !missing.is_empty() {
             return Family::Run(missing);
@@ -373,7 +370,7 @@ impl Case<'_> {
 
     /// Whether a busy machine decides.
     fn timing(&self) -> Family {
-        if self.company == Company::Crowd {
+        if self.together == Together::Crowd {
             let shared = self.missing(TIMING.iter().map(|world| (in_suite(*world), CROWD_TIMING)).collect());
             if !shared.is_empty() {
                 return Family::Run(shared);
@@ -381,7 +378,7 @@ impl Case<'_> {
         }
         let least = if self.base.varies() { 6 } else { 5 };
         let worlds = self.worth_trying(&TIMING);
-        let missing = self.missing(worlds.iter().map(|world| (Arm::Alone(*world), least)).collect());
+        let missing = self.missing(worlds.iter().map(|world| (Arm::alone(*world), least)).collect());
         if !missing.is_empty() {
             let plain = std::iter::once((Arm::PLAIN, least));
             return Family::Run(missing.into_iter().chain(plain).collect());
@@ -392,7 +389,7 @@ impl Case<'_> {
     /// All other conditions.
     fn worlds(&self) -> Family {
         let worlds = self.worth_trying(&WORLDS);
-        let missing = self.missing(worlds.iter().map(|world| (Arm::Alone(*world), 1)).collect());
+        let missing = self.missing(worlds.iter().map(|world| (Arm::alone(*world), 1)).collect());
         if !missing.is_empty() {
             return Family::Run(missing);
         }
@@ -402,15 +399,15 @@ impl Case<'_> {
     /// More orders and more runs alone, before a test is said not to fail.
     fn last_look(&self) -> Family {
         let mut arms = vec![(Arm::PLAIN, LAST_BASELINE)];
-        arms.extend(self.orders(10).into_iter().map(|order| (Arm::Suite(order, World::Plain), 1)));
+        arms.extend(self.orders(10).into_iter().map(|order| (Arm::suite(order, World::Plain), 1)));
         if self.missing(arms.clone()).is_empty() { Family::Nothing } else { Family::Run(arms) }
     }
 
     fn against_baseline(&self, worlds: &[World], comparison: Comparing, most: u32) -> Family {
-        let arms: Vec<Arm> = worlds.iter().map(|world| Arm::Alone(*world)).collect();
-        self.compare(&arms, comparison, most, |arm| match arm {
-            Arm::Alone(world) | Arm::Suite(_, world) => CauseCategory::of(*world),
-            Arm::Listed(_) => CauseCategory::OrderVictim,
+        let arms: Vec<Arm> = worlds.iter().map(|world| Arm::alone(*world)).collect();
+        self.compare(&arms, comparison, most, |arm| match arm.company {
+            Company::Alone | Company::File(_) | Company::Suite(_) => CauseCategory::of(arm.treatment.world),
+            Company::Listed(_) => CauseCategory::OrderVictim,
         })
     }
 
@@ -475,9 +472,12 @@ impl Case<'_> {
             let family = [&TIMING[..], &WORLDS[..]].into_iter().find(|family| family.contains(&world));
             family.map(number)
         };
-        let arms = self.trials.arms().filter_map(|(arm, tally)| match arm {
-            Arm::Alone(world) => Some((*world, tally, of_family(*world)?)),
-            Arm::Suite(..) | Arm::Listed(_) => None,
+        let arms = self.trials.arms().filter_map(|(arm, tally)| match arm.company {
+            Company::Alone => {
+                let world = arm.treatment.world;
+                Some((world, tally, of_family(world)?))
+            }
+            Company::File(_) | Company::Suite(_) | Company::Listed(_) => None,
         });
         let judged = arms.filter_map(|(world, tally, family)| {
             match self.comparison(family).judge(base, tally.counts()) {
@@ -487,7 +487,7 @@ impl Case<'_> {
             }
         });
         let (confidence, world, tally) = judged.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        let arm = Arm::Alone(world);
+        let arm = Arm::alone(world);
         let (passing, failing) =
             if tally.counts().rate() > base.rate() { (Arm::PLAIN, arm) } else { (arm, Arm::PLAIN) };
         Some(Explanation::Condition { category: CauseCategory::of(world), passing, failing, confidence })
@@ -550,7 +550,7 @@ const WORLDS: [World; 23] = [
 const TIMING: [World; 2] = [World::CpuContention { hogs: 8 }, World::CpuQuota { millis: 200 }];
 
 fn in_suite(world: World) -> Arm {
-    Arm::Suite(Order::Given, world)
+    Arm::suite(Order::Given, world)
 }
 
 fn number(worlds: &[World]) -> u32 {

@@ -3,9 +3,9 @@
 //! run next and what is known so far are functions of the question and the ledger.
 
 pub mod bisect;
-mod category;
 mod cause;
 mod compare;
+pub mod experiment;
 mod investigate;
 mod order;
 mod planner;
@@ -13,8 +13,7 @@ mod search;
 mod sequence;
 #[cfg(test)]
 mod simulation;
-mod trials;
 
-pub use category::CauseCategory;
+pub use crate::experiment::CauseCategory;
 pub use cause::{Diagnosis, judge};
 pub use planner::plan;

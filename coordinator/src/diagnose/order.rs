@@ -6,7 +6,7 @@
 use super::compare::{Comparing, Judgement};
 use super::search::{Part, Search, search};
 use super::sequence::sequence;
-use super::trials::{Arm, Tally, Trials};
+use crate::experiment::{Arm, Company, Tally, Trials};
 use flakefarm_shared::{Order, TestId, World};
 
 /// How much likelier one explanation of a probe must be before the search goes on with it.
@@ -99,7 +99,7 @@ impl Scene<'_> {
             return Pursuit::Chance;
         };
         let before = &all[..place];
-        let suite = Arm::Suite(order, World::Plain);
+        let suite = Arm::suite(order, World::Plain);
         // What ran after the test cannot matter, unless importing it does: then its place tells nothing.
         let (candidates, behind) = match self.whole(before, &[], effect) {
             Whole::Run(arms) => return Pursuit::Run(arms),
@@ -126,7 +126,7 @@ impl Scene<'_> {
     /// `before`, the test, `behind`.
     fn listed(&self, before: &[TestId], behind: &[TestId]) -> Arm {
         let own = std::slice::from_ref(self.trials.test);
-        Arm::Listed([before, own, behind].concat())
+        Arm::listed([before, own, behind].concat())
     }
 
     /// Whether everything together is enough. If it does it now and then only, the test alone must be
@@ -322,10 +322,12 @@ impl Scene<'_> {
     /// The fewest tests that ran between the group and the test in an order that hid the effect.
     fn between(&self, group: &[TestId], effect: Effect) -> Option<Vec<TestId>> {
         let hidden = self.trials.arms().filter_map(|(arm, tally)| match arm {
-            Arm::Suite(order, World::Plain) if effect.seen(tally) == 0 && tally.attempts() > 0 => {
+            Arm { company: Company::Suite(order), treatment }
+                if treatment.is_plain() && effect.seen(tally) == 0 && tally.attempts() > 0 =>
+            {
                 Some(*order)
             }
-            Arm::Suite(..) | Arm::Alone(_) | Arm::Listed(_) => None,
+            _ => None,
         });
         hidden
             .filter_map(|order| {

@@ -2,8 +2,9 @@
 //! them have been heard of; attempts on the whole suite serve all tests of the question at once.
 
 use super::investigate::investigate;
-use super::trials::{Arm, Trials};
-use crate::plan::{Estimate, Ledger, Plan, PlannedJob, Planning, Question};
+use crate::experiment::{
+    Arm, Company, Estimate, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question, Trials,
+};
 use flakefarm_shared::{AttemptSpec, Detail, Selection, TestId};
 use std::collections::BTreeMap;
 
@@ -32,14 +33,15 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
         let mut own: Vec<AttemptSpec> = Vec::new();
         for (arm, runs) in &investigation.wanted {
             let missing = trials.tally(arm).missing(*runs);
-            if let Arm::Suite(..) = arm {
+            if let Company::Suite(_) = arm.company {
                 let known = suites.entry(arm.clone()).or_default();
                 *known = missing.max(*known);
             } else {
                 own.extend((0..missing).map(|_| arm.spec(&test, &neighbours)));
             }
         }
-        // One of each arm before a second of any: arms are compared, so they share the weather.
+        // One of each arm before a second of any: arms are compared, so what loads the machine
+        // must affect all alike.
         let own = interleaved(own);
         let looks = investigation
             .looks
@@ -47,8 +49,9 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
             .map(|arm| AttemptSpec { detail: Detail::State, ..arm.spec(&test, &neighbours) });
         let own: Vec<AttemptSpec> = own.into_iter().chain(looks).collect();
         busy += usize::from(!own.is_empty() || !suites.is_empty());
-        let place = ledger.place(&test).expect("targets are listed");
-        jobs.extend(pack(&format!("diagnose/{place:05}/"), own, workers, ledger));
+        let place = u32::try_from(ledger.place(&test).expect("targets are listed"))
+            .expect("tests are counted in 32 bits");
+        jobs.extend(pack(JobPhase::DiagnoseTest, Some(place), own, workers, ledger));
     }
     let on_suites: Vec<AttemptSpec> = suites
         .into_iter()
@@ -58,7 +61,7 @@ pub fn plan(question: &Question, ledger: &Ledger) -> Plan {
         })
         .collect();
     // The longest first, so that short ones fill what is left.
-    let mut all = pack("diagnose/suite/", on_suites, usize::MAX, ledger);
+    let mut all = pack(JobPhase::DiagnoseSuite, None, on_suites, usize::MAX, ledger);
     all.extend(jobs);
     let outstanding = ledger.outstanding().count();
     let state = if all.is_empty() && outstanding == 0 { Planning::Complete } else { Planning::Working };
@@ -86,16 +89,19 @@ fn interleaved(specs: Vec<AttemptSpec>) -> Vec<AttemptSpec> {
     numbered.into_iter().map(|(_, _, spec)| spec).collect()
 }
 
-/// Jobs of a few attempts each, so that every worker has some; named by how many of their family
-/// there were before.
-fn pack(family: &str, wanted: Vec<AttemptSpec>, workers: usize, ledger: &Ledger) -> Vec<PlannedJob> {
-    let known = ledger.keys().filter(|key| key.starts_with(family)).count();
+/// Jobs of a few attempts each, so that every worker has some.
+fn pack(
+    phase: JobPhase,
+    arm: Option<u32>,
+    wanted: Vec<AttemptSpec>,
+    workers: usize,
+    ledger: &Ledger,
+) -> Vec<PlannedJob> {
     let size = wanted.len().div_ceil(workers).clamp(1, JOB_ATTEMPTS);
-    wanted
-        .chunks(size)
-        .enumerate()
+    (ledger.next_number(phase, arm)..)
+        .zip(wanted.chunks(size))
         .map(|(number, chunk)| PlannedJob {
-            key: format!("{family}{:04}", known + number),
+            key: JobKey { phase, arm, number },
             attempts: (0..).zip(chunk).map(|(index, spec)| AttemptSpec { index, ..spec.clone() }).collect(),
         })
         .collect()

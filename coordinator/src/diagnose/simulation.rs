@@ -1,10 +1,10 @@
 //! Diagnosis against tests whose nature is known: the loop of planner and judge with made-up
 //! attempts, no container anywhere.
 
-use super::{CauseCategory, Diagnosis, judge, plan};
-use crate::plan::{Ledger, Planning, Question, QuestionKind, TestFilter};
+use super::{Diagnosis, judge, plan};
+use crate::experiment::{CauseCategory, Ledger, Planning, Question, QuestionKind, TestFilter};
 use flakefarm_shared::{
-    AttemptRecord, AttemptSpec, Failure, FailureKind, JobId, JobReport, Order, Outcome, Phase, Sample, Scope,
+    AttemptRecord, AttemptSpec, Failure, FailureKind, JobReport, Order, Outcome, Phase, Sample, Scope,
     Selection, SweepId, TestId, WorkerId, World,
 };
 use rand::{RngExt as _, SeedableRng as _};
@@ -53,7 +53,7 @@ fn run(spec: &AttemptSpec, all: &[TestId], nature: &Nature, dice: &mut ChaCha8Rn
     });
     let samples = order.iter().enumerate().map(|(place, test)| Sample {
         test: test.clone(),
-        outcome: if test.as_str() == TARGET && nature(&order[..place], spec.world, dice) {
+        outcome: if test.as_str() == TARGET && nature(&order[..place], spec.treatment.world, dice) {
             fails.clone()
         } else {
             Outcome::Pass
@@ -88,8 +88,8 @@ fn diagnose(tests: usize, workers: u16, dice: u64, nature: &Nature) -> Outcomes 
         }
         assert!(!planned.jobs.is_empty(), "nothing is under way, so something must be wanted");
         for job in planned.jobs {
-            assert!(!ledger.knows(&job.key), "{} is planned twice", job.key);
-            ledger.note_planned(&job.key, &job.attempts);
+            assert!(!ledger.knows(job.key), "{} is planned twice", job.key);
+            ledger.note_planned(job.key, &job.attempts);
             probes += job
                 .attempts
                 .iter()
@@ -97,8 +97,8 @@ fn diagnose(tests: usize, workers: u16, dice: u64, nature: &Nature) -> Outcomes 
                 .filter(|spec| matches!(&spec.tests, Selection::Only(tests) if tests.len() > 2))
                 .count();
             let attempts = job.attempts.iter().map(|spec| run(spec, &all, nature, &mut dice)).collect();
-            let report = JobReport { v: 1, job: JobId::derive(sweep, &job.key), listing: None, attempts };
-            ledger.note_report(&job.key, &report);
+            let report = JobReport { v: 1, job: job.key.id(sweep), listing: None, attempts };
+            ledger.note_report(job.key, &report);
         }
     }
     panic!("the diagnosis does not end");

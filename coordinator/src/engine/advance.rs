@@ -6,12 +6,11 @@ use super::memory::compute;
 use super::trouble::Step;
 use super::{Coordinator, EngineError, POLL, STORE_MARKER};
 use crate::db::{NewJob, SweepRow, SweepState};
-use crate::diagnose::bisect;
 use crate::events::Event;
+use crate::experiment::JobKey;
 use crate::plan::{self, Ledger, Planning, Question};
-use flakefarm_shared::{
-    Control, Digest, JobId, JobSpec, SweepContext, SweepId, WIRE_VERSION, Work, now_micros,
-};
+use crate::questions;
+use flakefarm_shared::{Control, JobSpec, SweepContext, SweepId, WIRE_VERSION, Work, now_micros};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -173,7 +172,7 @@ impl Coordinator {
             Duration::from_micros(now_micros().saturating_sub(row.created_at).max(0).unsigned_abs());
         let (held, made) = compute(held, "planning the sweep", move |memory| {
             let memory = memory.as_ref()?;
-            let planned = plan::plan(&memory.question, &memory.ledger, &memory.history, elapsed);
+            let planned = questions::plan(&memory.question, &memory.ledger, &memory.history, elapsed);
             let progress = progress(sweep, &memory.ledger, &planned);
             Some((planned, progress))
         })
@@ -182,7 +181,7 @@ impl Coordinator {
         let Some((planned, progress)) = made else { return Ok(()) };
         self.tell_progress(progress).await?;
         let wanted = planned.jobs.into_iter().map(|job| (job.key, Work::Run { attempts: job.attempts }));
-        let new_jobs = self.new_jobs(&row, &question, wanted).await?;
+        let new_jobs = self.new_jobs(&row, wanted).await?;
         if !new_jobs.is_empty() {
             self.db.insert_jobs(row.id, &new_jobs, now_micros()).await?;
             self.wake_outbox.notify_one();
@@ -212,17 +211,16 @@ impl Coordinator {
     pub(super) async fn new_jobs(
         &self,
         row: &SweepRow,
-        question: &Question,
-        wanted: impl IntoIterator<Item = (String, Work)>,
+        wanted: impl IntoIterator<Item = (JobKey, Work)>,
     ) -> Result<Vec<NewJob>, EngineError> {
         let (mut keys, mut specs) = (Vec::new(), Vec::new());
         for (key, work) in wanted {
             specs.push(JobSpec {
                 v: WIRE_VERSION,
-                id: JobId::derive(row.id, &key),
+                id: key.id(row.id),
                 sweep: row.id,
                 class: row.class,
-                context: self.context_of(row, question, &key).await?,
+                context: row.context.clone(),
                 work,
             });
             keys.push(key);
@@ -230,7 +228,7 @@ impl Coordinator {
         let stored = self.blobs.pack_all(&specs).await?;
         let jobs = keys.into_iter().zip(&specs).zip(stored).map(|((key, spec), stored)| NewJob {
             id: spec.id,
-            key,
+            key: key.to_string(),
             class: spec.class,
             spec: stored,
             attempts: match &spec.work {
@@ -239,19 +237,6 @@ impl Coordinator {
             },
         });
         Ok(jobs.collect())
-    }
-
-    /// The context that attempts of the job `key` run in: the sweep's own, but for the snapshot where a
-    /// bisection asks another revision.
-    async fn context_of(
-        &self,
-        row: &SweepRow,
-        question: &Question,
-        key: &str,
-    ) -> Result<Digest, EngineError> {
-        let Some(snapshot) = bisect::snapshot_of(question, key) else { return Ok(row.context.clone()) };
-        let own = self.context(row).await?;
-        Ok(self.blobs.put_json(&SweepContext { snapshot: snapshot.clone(), ..own }).await?)
     }
 
     pub(super) async fn context(&self, row: &SweepRow) -> Result<SweepContext, EngineError> {

@@ -186,7 +186,9 @@ impl Coordinator {
         let Some(listing) = self.listing(row).await? else { return Ok(()) };
         let before = match question.kind {
             QuestionKind::Detect => self.db.last_verdicts(&row.project, row.id).await?,
-            QuestionKind::Diagnose { .. } | QuestionKind::Bisect(_) => HashMap::new(),
+            QuestionKind::Diagnose { .. } | QuestionKind::Bisect(_) | QuestionKind::Validate(_) => {
+                HashMap::new()
+            }
         };
         self.remember(row, &listing, report, finished_at).await?;
         let changed = |test: &TestReport| {

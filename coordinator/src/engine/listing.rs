@@ -4,11 +4,9 @@ use super::advance::Spent;
 use super::{Coordinator, EngineError};
 use crate::db::{JobState, Settlement, SweepRow, SweepState};
 use crate::events::Event;
+use crate::experiment::JobKey;
 use crate::plan::Question;
 use flakefarm_shared::{JobId, JobReport, Listing, Refusal, TestId, WIRE_VERSION, Work, now_micros};
-
-/// The name of the job that lists the tests.
-pub(super) const LIST_KEY: &str = "list";
 
 impl Coordinator {
     /// The tests of a sweep, once they are known.
@@ -24,9 +22,9 @@ impl Coordinator {
         row: &SweepRow,
         question: &Question,
     ) -> Result<(), EngineError> {
-        let id = JobId::derive(row.id, LIST_KEY);
+        let id = JobKey::LIST.id(row.id);
         let Some(job) = self.db.job(id).await? else {
-            let jobs = self.new_jobs(row, question, [(LIST_KEY.to_owned(), Work::List)]).await?;
+            let jobs = self.new_jobs(row, [(JobKey::LIST, Work::List)]).await?;
             self.db.insert_jobs(row.id, &jobs, now_micros()).await?;
             self.wake_outbox.notify_one();
             return Ok(());
@@ -144,8 +142,8 @@ mod tests {
 
     #[test]
     fn what_is_no_listing_of_this_job_is_refused_with_a_reason() {
-        let job = JobId::derive(SweepId::new(), LIST_KEY);
-        let other = JobId::derive(SweepId::new(), LIST_KEY);
+        let job = JobKey::LIST.id(SweepId::new());
+        let other = JobKey::LIST.id(SweepId::new());
         let report = |v, job| JobReport { v, job, listing: None, attempts: Vec::new() };
         let said = |report| listing_of(job, report).unwrap_err().message;
         assert_eq!(said(report(WIRE_VERSION, job)), "the worker reported no listing of the tests");

@@ -3,9 +3,9 @@
 //! own, so that one that takes long to plan holds up nobody else; what is long is computed away from
 //! the threads that serve.
 
-use super::listing::LIST_KEY;
 use super::{Coordinator, EngineError, STORE_MARKER};
 use crate::db::{JobRow, JobStanding, JobState, Settlement, SweepRow, SweepState};
+use crate::experiment::JobKey;
 use crate::plan::{History, Ledger, Question};
 use flakefarm_shared::{Digest, JobId, JobReport, JobSpec, Payload, SweepId, WIRE_VERSION, Work};
 use std::collections::{HashMap, HashSet};
@@ -106,7 +106,7 @@ pub(super) async fn compute<T: Send + 'static>(
 impl SweepMemory {
     /// Whether something was recorded of a job that is not in memory.
     fn is_news(&self, job: &JobStanding) -> bool {
-        job.key != LIST_KEY
+        planned_key(&job.key).is_some()
             && (!self.planned.contains(&job.id) || job.settled && !self.folded.contains(&job.id))
     }
 
@@ -117,26 +117,33 @@ impl SweepMemory {
         report: Option<&JobReport>,
         end: Cancelled,
     ) {
+        let Some(key) = planned_key(&job.key) else { return };
         match (settlement, report) {
             (Settlement::Done { .. }, Some(report)) if report.v != WIRE_VERSION => {
                 let reason = format!("its report is of version {}, not {WIRE_VERSION}", report.v);
-                self.ledger.note_lost(&job.key, &reason);
+                self.ledger.note_lost(key, &reason);
             }
             (Settlement::Done { .. }, Some(report)) if report.job != job.id => {
-                self.ledger.note_lost(&job.key, "its report is another job's");
+                self.ledger.note_lost(key, "its report is another job's");
             }
-            (Settlement::Done { .. }, Some(report)) => self.ledger.note_report(&job.key, report),
+            (Settlement::Done { .. }, Some(report)) => self.ledger.note_report(key, report),
             (Settlement::Done { .. }, None) => {
-                self.ledger.note_lost(&job.key, "its report is missing or damaged");
+                self.ledger.note_lost(key, "its report is missing or damaged");
             }
-            (Settlement::Refused(refusal), _) => self.ledger.note_lost(&job.key, &refusal.message),
-            (Settlement::Dead { reason }, _) => self.ledger.note_lost(&job.key, reason),
+            (Settlement::Refused(refusal), _) => self.ledger.note_lost(key, &refusal.message),
+            (Settlement::Dead { reason }, _) => self.ledger.note_lost(key, reason),
             (Settlement::Cancelled, _) => match end {
-                Cancelled::IsMissing => self.ledger.note_lost(&job.key, "cancelled"),
+                Cancelled::IsMissing => self.ledger.note_lost(key, "cancelled"),
                 Cancelled::IsWanted => {}
             },
         }
     }
+}
+
+/// The key of a job of the planner's. The listing is none; nor is what only a later version names,
+/// which that version's planner will find again.
+fn planned_key(stored: &str) -> Option<JobKey> {
+    stored.parse().ok().filter(|key| *key != JobKey::LIST)
 }
 
 /// What a cancelled job means to its sweep.
@@ -191,8 +198,10 @@ impl Coordinator {
         for (job, spec) in unplanned.into_iter().zip(specs) {
             memory.planned.insert(job.id);
             // Without its spec a job can only be lost, which its worker will say.
-            if let Some(Work::Run { attempts }) = spec.map(|spec| spec.work) {
-                memory.ledger.note_planned(&job.key, &attempts);
+            if let (Some(Work::Run { attempts }), Some(key)) =
+                (spec.map(|spec| spec.work), planned_key(&job.key))
+            {
+                memory.ledger.note_planned(key, &attempts);
             }
         }
         Ok(held)

@@ -104,6 +104,7 @@ fn origin_of(question: &Question) -> RunOrigin {
         QuestionKind::Detect => RunOrigin::Sweep,
         QuestionKind::Diagnose { .. } => RunOrigin::Diagnosis,
         QuestionKind::Bisect(_) => RunOrigin::Bisection,
+        QuestionKind::Validate(_) => RunOrigin::Validation,
     }
 }
 

@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::db::{EventRow, JobState, NewSweep, Settlement, SweepState};
+use crate::experiment::JobKey;
 use crate::plan::{Question, Runs};
 use flakefarm_shared::queue::Role;
 use flakefarm_shared::{
-    Class, Digest, EnvironmentSpec, ImageSource, JobId, JobReport, Listing, Payload, ProjectSpec,
-    SweepContext, TestId, WIRE_VERSION, World, now_micros,
+    Class, Digest, EnvironmentSpec, ImageSource, JobReport, Listing, Payload, ProjectSpec, SweepContext,
+    TestId, WIRE_VERSION, World, now_micros,
 };
-use listing::LIST_KEY;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
@@ -90,7 +91,7 @@ impl Farm {
 
     /// Ends the listing of a sweep as a worker would.
     async fn end_listing(&self, sweep: SweepId, end: Settlement) {
-        let job = JobId::derive(sweep, LIST_KEY);
+        let job = JobKey::LIST.id(sweep);
         self.until("the listing is planned", async |farm| farm.db.job(job).await.unwrap()).await;
         self.db.settle_job(job, &end, now_micros()).await.unwrap();
     }
@@ -100,7 +101,7 @@ impl Farm {
             "tests": tests, "collection_errors": [], "framework_version": "f", "image": "i", "command": "c",
         }))
         .unwrap();
-        let job = JobId::derive(sweep, LIST_KEY);
+        let job = JobKey::LIST.id(sweep);
         let report = JobReport { v: WIRE_VERSION, job, listing: Some(listing), attempts: Vec::new() };
         Settlement::Done { report: self.blobs.pack(&report).await.unwrap() }
     }
@@ -163,7 +164,7 @@ async fn a_listing_that_is_none_fails_its_sweep_and_nothing_else() {
         let sweep = coordinator.submit(&submission).await.unwrap();
         let payload = match payload {
             Some(payload) => payload,
-            None => farm.blobs.pack(&report(JobId::derive(sweep, LIST_KEY))).await.unwrap(),
+            None => farm.blobs.pack(&report(JobKey::LIST.id(sweep))).await.unwrap(),
         };
         farm.end_listing(sweep, Settlement::Done { report: payload }).await;
         assert_eq!(why(&farm.ended(sweep).await), wanted);
@@ -182,7 +183,8 @@ async fn a_report_that_is_lost_is_missing_data_and_the_sweep_can_be_cancelled() 
     farm.end_listing(sweep, farm.listed(sweep, &["a::b"]).await).await;
     let first = async |farm: &Farm| {
         let jobs = farm.db.jobs(sweep).await.unwrap();
-        jobs.into_iter().find(|job| job.key != LIST_KEY && !matches!(job.state, JobState::Settled { .. }))
+        jobs.into_iter()
+            .find(|job| job.key != JobKey::LIST.to_string() && !matches!(job.state, JobState::Settled { .. }))
     };
     let job = farm.until("a run is planned", first).await;
     let lost = Settlement::Done { report: Payload::Blob(Digest::of(b"nobody stored this either")) };
@@ -190,7 +192,7 @@ async fn a_report_that_is_lost_is_missing_data_and_the_sweep_can_be_cancelled() 
     coordinator.wake.notify_one();
     let next = async |farm: &Farm| {
         let jobs = farm.db.jobs(sweep).await.unwrap();
-        jobs.into_iter().find(|other| other.key != LIST_KEY && other.id != job.id)
+        jobs.into_iter().find(|other| other.key != JobKey::LIST.to_string() && other.id != job.id)
     };
     farm.until("the lost run is made up for", next).await;
     let report = coordinator.stop_sweep(sweep, SweepState::Cancelled).await.unwrap();
@@ -213,7 +215,7 @@ async fn a_blob_store_that_is_not_mounted_is_waited_for() {
     let farm = Farm::open().await;
     let coordinator = farm.coordinator();
     let sweep = coordinator.submit(&farm.submission(one_run()).await).await.unwrap();
-    let job = JobId::derive(sweep, LIST_KEY);
+    let job = JobKey::LIST.id(sweep);
     farm.until("the listing is planned", async |farm| farm.db.job(job).await.unwrap()).await;
     let (blobs, away) = (farm.directory.path().join("blobs"), farm.directory.path().join("away"));
     // A listing too large to travel inside its row.

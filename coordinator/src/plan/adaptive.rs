@@ -13,13 +13,14 @@ use super::beliefs::Beliefs;
 use super::chains;
 use super::costs::{Costs, Known};
 use super::funds::Funds;
-use super::history::History;
-use super::ledger::{Ledger, Standing, TestTally};
-use super::needs::{Answer, Futile, Needs, joins_others, record_of};
+use super::needs::{Futile, Needs, joins_others, record_of};
 use super::panel;
 use super::repeats;
 use super::slots;
-use super::{Estimate, Guarantee, Plan, PlannedJob, Planning, Question, ScopeChoice, derive_seed, file_of};
+use crate::experiment::{
+    Answer, Estimate, Guarantee, History, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question,
+    ScopeChoice, Series, Standing, TestTally, derive_seed, file_of,
+};
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,19 +63,19 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     let mut jobs = Vec::new();
     let mut wants = turn.needs.runs.clone();
     for job in &turn.chains.follow_ups {
-        for spec in job.attempts.iter().filter(|spec| spec.world.is_plain()) {
+        for spec in job.attempts.iter().filter(|spec| spec.treatment.is_plain()) {
             take_off(&mut wants, &spec.tests, ledger);
         }
     }
     jobs.extend(turn.chains.follow_ups.iter().cloned());
     let mut panel = panel::plan(question, &turn.selected, &costs, ledger);
     let pressing = turn.alone_wanted(&mut wants, &panel.plain_alone);
-    let mut pressing = batch::pack(pressing, workers, |_| String::new());
+    let mut pressing = batch::pack(JobPhase::Alone, 0, pressing, workers);
     jobs.retain(|job| funds.buy_job(job, &costs));
     let whole_panel = panel.bought(&mut funds, &costs);
     jobs.extend(panel.into_jobs(workers));
     pressing.retain(|job| funds.buy_job(job, &costs));
-    jobs.extend(turn.named("alone/", pressing));
+    jobs.extend(batch::numbered(JobPhase::Alone, pressing, ledger));
 
     let mut now = turn.opening_wanted(&mut wants);
     let opening = now.len();
@@ -93,10 +94,10 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     let opening = opening.min(now.len());
     let more = now.split_off(opening);
     jobs.extend(turn.pack_opening(now, workers));
-    let mut screen = batch::pack(screen, workers, |_| String::new());
+    let mut screen = batch::pack(JobPhase::Screen, 0, screen, workers);
     screen.retain(|job| funds.buy_job(job, &costs));
-    jobs.extend(turn.named("screen/", screen));
-    jobs.extend(turn.named("more/", batch::pack(more, workers, |_| String::new())));
+    jobs.extend(batch::numbered(JobPhase::Screen, screen, ledger));
+    jobs.extend(batch::numbered(JobPhase::More, batch::pack(JobPhase::More, 0, more, workers), ledger));
 
     let mut remaining = under_way(ledger, &costs);
     for spec in jobs.iter().flat_map(|job| &job.attempts) {
@@ -125,8 +126,8 @@ struct Turn<'a> {
     beliefs: Beliefs,
     needs: Needs,
     futile: Futile,
-    family: &'static str,
-    chains: chains::Chains<'a>,
+    series: Series,
+    chains: chains::Chains,
     selected: Vec<TestId>,
 }
 
@@ -151,9 +152,9 @@ impl<'a> Turn<'a> {
             }
         }
         let selected = question.select(ledger.tests());
-        let (family, slots) = slots::first_phase(question, history, &selected);
-        let chains = chains::follow(family, &slots, ledger);
-        Self { question, ledger, history, costs, beliefs, needs, futile, family, chains, selected }
+        let (series, slots) = slots::first_phase(question, history, &selected);
+        let chains = chains::follow(series, &slots, ledger);
+        Self { question, ledger, history, costs, beliefs, needs, futile, series, chains, selected }
     }
 
     fn tally(&self, place: usize) -> &TestTally {
@@ -241,7 +242,7 @@ impl<'a> Turn<'a> {
     /// The attempts of the first phase that were not planned yet.
     fn opening_wanted(&self, wants: &mut [u32]) -> Vec<Wanted> {
         let wanted = self.chains.wanted.clone();
-        for spec in wanted.iter().filter(|spec| spec.world.is_plain()) {
+        for spec in wanted.iter().filter(|spec| spec.treatment.is_plain()) {
             take_off(wants, &spec.tests, self.ledger);
         }
         self.priced(wanted)
@@ -253,7 +254,7 @@ impl<'a> Turn<'a> {
         if self.question.scope != ScopeChoice::Auto
             || self.costs.suite().is_none()
             || self.ledger.tests().len() < 2
-            || self.ledger.keys_of("screen/").next().is_some()
+            || self.ledger.keys_of(JobPhase::Screen).next().is_some()
         {
             return Vec::new();
         }
@@ -313,7 +314,7 @@ impl<'a> Turn<'a> {
     /// What attempts are made on: the suite, or each file.
     fn groups(&self, wants: &[u32]) -> Vec<Group<'_>> {
         let tests = self.ledger.tests();
-        let more = || self.ledger.keys_of("more/").flat_map(|key| self.ledger.attempts_of(key));
+        let more = || self.ledger.keys_of(JobPhase::More).flat_map(|key| self.ledger.attempts_of(key));
         match self.question.scope {
             ScopeChoice::Test => Vec::new(),
             ScopeChoice::Suite | ScopeChoice::Auto => {
@@ -395,16 +396,8 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Names jobs by the number of those of their family that are known.
-    fn named(&self, family: &'static str, jobs: Vec<PlannedJob>) -> Vec<PlannedJob> {
-        let first = self.ledger.keys_of(family).count();
-        let jobs = jobs.into_iter().enumerate();
-        jobs.map(|(place, job)| PlannedJob { key: format!("{family}{:05}", first + place), ..job }).collect()
-    }
-
     fn pack_opening(&self, wanted: Vec<Wanted>, workers: usize) -> Vec<PlannedJob> {
-        let first = self.chains.first_free;
-        batch::pack(wanted, workers, |place| format!("{}/{:05}", self.family, first + place))
+        batch::pack(JobPhase::Slots(self.series), self.chains.first_free, wanted, workers)
     }
 
     /// The failing shuffle of the opening that says most of tests not yet seen to do both under one
@@ -415,7 +408,7 @@ impl<'a> Turn<'a> {
         if self.question.scope != ScopeChoice::Auto
             || !under_way
             || self.costs.suite().is_none()
-            || self.ledger.keys_of("repeat/").next().is_some()
+            || self.ledger.keys_of(JobPhase::Repeat).next().is_some()
         {
             return Vec::new();
         }
@@ -431,7 +424,8 @@ impl<'a> Turn<'a> {
         };
         let tests = slots::everything(self.question, &self.question.select(self.ledger.tests()));
         let spec = AttemptSpec::plain(Scope::Suite, tests, order);
-        let job = |repeat| PlannedJob { key: format!("repeat/{repeat}"), attempts: vec![spec.clone()] };
+        let job =
+            |repeat| PlannedJob { key: JobKey::new(JobPhase::Repeat, repeat), attempts: vec![spec.clone()] };
         (0..REPEATS).for_each(|_| take_off(wants, &spec.tests, self.ledger));
         (0..REPEATS).map(job).collect()
     }

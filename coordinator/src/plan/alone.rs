@@ -1,8 +1,7 @@
 //! Attempts on one test alone: how many of them were made, and which are still wanted.
 
 use super::costs::Costs;
-use super::ledger::Ledger;
-use super::{derive_seed, file_of};
+use crate::experiment::{JobPhase, Ledger, derive_seed, file_of};
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +24,7 @@ impl Alone {
             && tallies().map(|tally| tally.alone_in_vain).sum::<u32>() >= NOTHING_EVER_RAN
             && ledger.nothing_ran_alone() >= NOTHING_EVER_RAN;
         let screened = ledger
-            .keys_of("screen/")
+            .keys_of(JobPhase::Screen)
             .flat_map(|key| ledger.attempts_of(key))
             .filter_map(|attempt| match &attempt.spec?.tests {
                 Selection::Only(tests) => ledger.place(tests.first()?),

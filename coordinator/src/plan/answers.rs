@@ -3,74 +3,16 @@
 
 use super::beliefs::Beliefs;
 use super::costs::{Costs, Known};
-use super::history::{History, Record};
-use super::ledger::{Ledger, Observation, Seen, TestTally};
-use super::needs::{Answer, Futile, Needs, record_of};
-use super::{Budget, Guarantee, Question, QuestionError, QuestionKind, Runs, ScopeChoice, file_of};
+use super::needs::{Futile, Needs, record_of};
+use crate::experiment::{
+    Answer, Answers, Budget, Guarantee, History, Ledger, Observation, Question, QuestionError, QuestionKind,
+    Runs, ScopeChoice, Seen, SuiteNumbers, TestAnswer, TestTally, file_of,
+};
 use crate::score::FailureRates;
 use flakefarm_shared::{Scope, TestId};
-use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::time::Duration;
-
-/// How it stands with each test, and with the suite.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Answers {
-    /// By place in the ledger.
-    tests: Vec<TestAnswer>,
-    /// Of the suite.
-    pub suite: SuiteNumbers,
-}
-
-/// How it stands with one test.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct TestAnswer {
-    /// Whether it is answered.
-    pub answer: Answer,
-    /// Clean runs that are enough, old ones included.
-    pub clean_runs_wanted: u32,
-    /// What earlier sweeps saw of it as it is now; none if that does not count.
-    pub record: Option<Record>,
-    /// If it never failed: the probability that it flakes at the question's rate or above.
-    pub risk: f64,
-}
-
-/// What a sweep has proved of the suite, given how failure rates are spread.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct SuiteNumbers {
-    /// Tests that flake at the question's rate or above and were never seen to fail: as many are
-    /// expected.
-    pub missed: f64,
-    /// The same at whatever rate.
-    pub missed_at_any_rate: f64,
-    /// The share of the tests that flake at the question's rate or above that is missed: what the
-    /// suite's guarantee bounds.
-    pub missed_share: f64,
-    /// Tests that never failed.
-    pub clean_tests: u32,
-    /// Mean probability of one of them to flake at the question's rate or above.
-    pub mean_risk: f64,
-    /// Runs of every test that miss no larger share: the fixed number with the same guarantee.
-    pub fixed_runs: u32,
-    /// What these take in containers; none before anything was measured.
-    pub fixed_seconds: Option<f64>,
-}
-
-impl Answers {
-    /// How it stands with `test`. Of one that was not listed, its counts alone decide.
-    pub fn of(&self, question: &Question, ledger: &Ledger, test: &TestId) -> TestAnswer {
-        match ledger.place(test) {
-            Some(place) => self.tests[place],
-            None => unlisted_answer(question, ledger.observations(test)),
-        }
-    }
-
-    /// Whether some test is not answered.
-    pub fn any_open(&self) -> bool {
-        self.tests.iter().any(|test| !test.answer.is_final())
-    }
-}
 
 /// How it stands with each test and with the suite.
 pub fn answers(question: &Question, ledger: &Ledger, history: &History) -> Answers {
@@ -137,7 +79,10 @@ pub fn answers(question: &Question, ledger: &Ledger, history: &History) -> Answe
         let tests: f64 = (0..ledger.tests().len()).map(|place| costs.seconds_at(place)).sum();
         suite.fixed_seconds = Some(f64::from(suite.fixed_runs) * (costs.overhead(Scope::Suite) + tests));
     }
-    Answers { tests, suite }
+    let unlisted = ledger.unlisted_tests();
+    let unlisted =
+        unlisted.map(|test| (test.clone(), unlisted_answer(question, ledger.observations(test)))).collect();
+    Answers { tests, unlisted, unseen: unlisted_answer(question, &[]), suite }
 }
 
 /// Refuses a budget of which it is known beforehand that it does not pay for one run of every test that
@@ -179,13 +124,13 @@ pub fn affords_one_round(
     };
     match least {
         None => Ok(()),
-        Some(least) => Err(QuestionError::TooSmall { budget, least }),
+        Some(least) => Err(QuestionError::TooSmall { budget: budget.to_string(), least: least.to_string() }),
     }
 }
 
 fn unlisted_answer(question: &Question, observations: &[Observation]) -> TestAnswer {
     let mut tally = TestTally::default();
-    for observation in observations.iter().filter(|o| o.world.is_plain()) {
+    for observation in observations.iter().filter(|o| o.treatment.is_plain()) {
         match observation.seen {
             Seen::Pass => tally.passes += 1,
             Seen::Fail(_) => tally.failures += 1,

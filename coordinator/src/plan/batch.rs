@@ -1,8 +1,8 @@
 //! How wanted attempts are packed into jobs: about half a minute each, never two minutes of what
 //! is foreseen, and no worker left idle for the sake of packing.
 
-use super::PlannedJob;
 use super::costs::Costs;
+use crate::experiment::{JobKey, JobPhase, Ledger, PlannedJob};
 use flakefarm_shared::AttemptSpec;
 use std::cmp::Reverse;
 
@@ -24,9 +24,9 @@ pub(super) fn job_seconds(total: f64, workers: usize) -> f64 {
     JOB_SECONDS.min(total / workers as f64)
 }
 
-/// Packs `wanted`, in order, into jobs named by `name` after the place of their first attempt.
-/// What was never measured travels alone.
-pub(super) fn pack(wanted: Vec<Wanted>, workers: usize, name: impl Fn(usize) -> String) -> Vec<PlannedJob> {
+/// Packs `wanted`, in order, into jobs of `phase`, numbered by the place of their first attempt after
+/// `first`. What was never measured travels alone.
+pub(super) fn pack(phase: JobPhase, first: usize, wanted: Vec<Wanted>, workers: usize) -> Vec<PlannedJob> {
     let total: f64 = wanted.iter().filter_map(|wanted| wanted.seconds).sum();
     let target = job_seconds(total, workers);
     let mut jobs: Vec<PlannedJob> = Vec::new();
@@ -41,12 +41,18 @@ pub(super) fn pack(wanted: Vec<Wanted>, workers: usize, name: impl Fn(usize) -> 
             }
             Some(_) | None => {
                 spec.index = 0;
-                jobs.push(PlannedJob { key: name(place), attempts: vec![spec] });
+                jobs.push(PlannedJob { key: JobKey::new(phase, index(first + place)), attempts: vec![spec] });
                 filled = cost;
             }
         }
     }
     jobs
+}
+
+/// Numbers jobs of `phase` by how many the ledger knows.
+pub(super) fn numbered(phase: JobPhase, jobs: Vec<PlannedJob>, ledger: &Ledger) -> Vec<PlannedJob> {
+    let numbers = ledger.next_number(phase, None)..;
+    numbers.zip(jobs).map(|(number, job)| PlannedJob { key: JobKey::new(phase, number), ..job }).collect()
 }
 
 /// Orders jobs that are planned together: the longest first, so that at the end no worker is left with a

@@ -4,9 +4,7 @@
 //! test flaky.
 
 use super::costs::Costs;
-use super::history::{Flaked, History, RunCounts};
-use super::ledger::Ledger;
-use super::{Question, file_of};
+use crate::experiment::{Flaked, History, Ledger, Question, RunCounts, file_of};
 use crate::score::FailureRates;
 use flakefarm_shared::Risk;
 use std::collections::{BTreeMap, HashMap};

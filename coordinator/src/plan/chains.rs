@@ -3,12 +3,12 @@
 //!
 //! Each slot is one wanted attempt. A slot whose attempt was interrupted is followed up with the
 //! tests that are missing, in the same order; one that gave nothing is tried again. The attempt and
-//! its follow-ups are a chain, found again by their names: `suite/00007` with index 1 fills slot 8,
-//! its follow-ups are `retry/suite/00007.1/1` and so on.
+//! its follow-ups are a chain, found again by their keys: attempt 1 of job 7 of the suite's slots fills
+//! slot 8, its follow-ups are retries of arm 8, numbered from 1.
 
-use super::ledger::{Attempt, Ledger, Standing};
-use super::{PlannedJob, batch};
-use flakefarm_shared::{AttemptEnd, AttemptSpec, Order, Scope, Selection, TestId, World};
+use super::batch;
+use crate::experiment::{Attempt, JobKey, JobPhase, Ledger, PlannedJob, Series, Standing};
+use flakefarm_shared::{AttemptEnd, AttemptSpec, Order, Scope, Selection, TestId, Treatment, World};
 use std::collections::HashMap;
 
 /// Follow-ups of one slot after interruptions, and, apart, after attempts that gave nothing.
@@ -28,7 +28,7 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn spec(&self) -> AttemptSpec {
         let plain = AttemptSpec::plain(self.scope, self.tests.clone(), self.order);
-        AttemptSpec { world: self.world, ..plain }
+        AttemptSpec { treatment: Treatment::under(self.world), ..plain }
     }
 
     fn covers(&self, ledger: &Ledger) -> Vec<TestId> {
@@ -40,7 +40,7 @@ impl Slot {
 }
 
 /// Where the slots stand.
-pub(super) struct Chains<'a> {
+pub(super) struct Chains {
     /// Follow-ups to be planned now.
     pub(super) follow_ups: Vec<PlannedJob>,
     /// Attempts for slots that were not planned yet; the first of them has this number.
@@ -49,7 +49,7 @@ pub(super) struct Chains<'a> {
     /// Whether every slot is settled.
     pub(super) settled: Settled,
     /// What each attempt's chain is, and which chains have come to their end.
-    members: HashMap<(&'a str, u32), usize>,
+    members: HashMap<(JobKey, u32), usize>,
     ended: Vec<bool>,
 }
 
@@ -59,10 +59,10 @@ pub(super) enum Settled {
     NotAll,
 }
 
-/// Reads off the ledger where the slots named `family/...` stand.
-pub(super) fn follow<'a>(family: &str, slots: &[Slot], ledger: &'a Ledger) -> Chains<'a> {
-    let roots = roots(family, ledger);
-    let nothing_runs = nothing_runs(family, ledger);
+/// Reads off the ledger where the slots of `series` stand.
+pub(super) fn follow(series: Series, slots: &[Slot], ledger: &Ledger) -> Chains {
+    let roots = roots(series, ledger);
+    let nothing_runs = nothing_runs(series, ledger);
     let mut chains = Chains {
         follow_ups: Vec::new(),
         first_free: roots.len(),
@@ -72,7 +72,7 @@ pub(super) fn follow<'a>(family: &str, slots: &[Slot], ledger: &'a Ledger) -> Ch
         ended: vec![false; slots.len()],
     };
     for (number, (slot, root)) in slots.iter().zip(&roots).enumerate() {
-        match walk(slot, *root, ledger, |attempt| {
+        match walk(series, batch::index(number), slot, *root, ledger, |attempt| {
             chains.members.insert((attempt.key, attempt.index), number);
         }) {
             Next::UnderWay => {}
@@ -94,7 +94,7 @@ pub(super) fn follow<'a>(family: &str, slots: &[Slot], ledger: &'a Ledger) -> Ch
     chains
 }
 
-impl Chains<'_> {
+impl Chains {
     /// For each test, by place in the ledger, the slots that came to their end without a word of it.
     pub(super) fn short(&self, slots: &[Slot], ledger: &Ledger) -> Vec<u32> {
         let mut short = vec![0_u32; ledger.tests().len()];
@@ -115,9 +115,7 @@ impl Chains<'_> {
             let mut heard: Vec<usize> = ledger
                 .observations(test)
                 .iter()
-                .filter_map(|observation| {
-                    self.members.get(&(observation.key.as_ref(), observation.index)).copied()
-                })
+                .filter_map(|observation| self.members.get(&(observation.key, observation.index)).copied())
                 .filter(|number| self.ended[*number])
                 .collect();
             heard.sort_unstable();
@@ -129,13 +127,11 @@ impl Chains<'_> {
 }
 
 /// Attempts that fill slots, by slot number.
-fn roots<'a>(family: &str, ledger: &'a Ledger) -> Vec<Attempt<'a>> {
-    let mut roots: Vec<(usize, Attempt<'a>)> = ledger
-        .each_attempt()
-        .filter_map(|attempt| {
-            let first: usize = attempt.key.strip_prefix(family)?.strip_prefix('/')?.parse().ok()?;
-            Some((first + attempt.index as usize, attempt))
-        })
+fn roots(series: Series, ledger: &Ledger) -> Vec<Attempt<'_>> {
+    let mut roots: Vec<(usize, Attempt<'_>)> = ledger
+        .keys_of(JobPhase::Slots(series))
+        .flat_map(|key| ledger.attempts_of(key))
+        .map(|attempt| (attempt.key.number as usize + attempt.index as usize, attempt))
         .collect();
     roots.sort_by_key(|(number, _)| *number);
     // Slots are planned in order and jobs noted whole, so there is no gap before the first free one.
@@ -147,11 +143,10 @@ fn roots<'a>(family: &str, ledger: &'a Ledger) -> Vec<Attempt<'a>> {
         .collect()
 }
 
-fn nothing_runs(family: &str, ledger: &Ledger) -> bool {
+fn nothing_runs(series: Series, ledger: &Ledger) -> bool {
     let (mut nothing, mut something) = (0_u32, 0_u32);
-    let of_family =
-        |attempt: &Attempt<'_>| attempt.key.strip_prefix("retry/").unwrap_or(attempt.key).starts_with(family);
-    for attempt in ledger.each_attempt().filter(of_family) {
+    let keys = ledger.keys_of(JobPhase::Slots(series)).chain(ledger.keys_of(JobPhase::Retry(series)));
+    for attempt in keys.flat_map(|key| ledger.attempts_of(key)) {
         if let Standing::Ended(record) = attempt.standing {
             match record.end {
                 AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => something += 1,
@@ -169,7 +164,14 @@ enum Next {
     FollowUp(PlannedJob),
 }
 
-fn walk<'a>(slot: &Slot, root: Attempt<'a>, ledger: &'a Ledger, mut visit: impl FnMut(Attempt<'a>)) -> Next {
+fn walk<'a>(
+    series: Series,
+    number_of_slot: u32,
+    slot: &Slot,
+    root: Attempt<'a>,
+    ledger: &'a Ledger,
+    mut visit: impl FnMut(Attempt<'a>),
+) -> Next {
     let mut missing: Option<Vec<TestId>> = None;
     let mut attempt = root;
     let (mut interruptions, mut in_vain) = (0, 0);
@@ -197,8 +199,8 @@ fn walk<'a>(slot: &Slot, root: Attempt<'a>, ledger: &'a Ledger, mut visit: impl 
                 AttemptEnd::NothingRan { .. } | AttemptEnd::Infrastructure(_) => in_vain += 1,
             },
         }
-        let key = format!("retry/{}.{}/{number}", root.key, root.index);
-        match ledger.attempt(&key, 0) {
+        let key = JobKey::of_arm(JobPhase::Retry(series), number_of_slot, number);
+        match ledger.attempt(key, 0) {
             Some(next) => attempt = next,
             None if interruptions > FOLLOW_UPS || in_vain > FOLLOW_UPS => return Next::Settled,
             None => {

@@ -1,8 +1,7 @@
 //! What attempts cost, learnt from those that ended and, before any did, from earlier sweeps. Costs
 //! shape jobs and budgets; they never decide what a sweep means.
 
-use super::history::History;
-use super::ledger::Ledger;
+use crate::experiment::{History, Ledger};
 use flakefarm_shared::{AttemptSpec, Scope, Selection, TestId};
 
 /// Shortest start of a sandbox that is believed, in seconds.
@@ -110,7 +109,7 @@ impl<'a> Costs<'a> {
                 Some(self.overhead[place(spec.scope)]? + in_tests)
             }
         };
-        plain.map(|seconds| seconds * f64::from(spec.world.slowdown()))
+        plain.map(|seconds| seconds * f64::from(spec.treatment.world.slowdown()))
     }
 
     fn seconds_of(&self, test: &TestId) -> f64 {

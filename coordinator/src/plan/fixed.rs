@@ -9,15 +9,17 @@
 //! by counting calls: planning is a level-triggered step like every other loop here.
 
 use super::alone::{self, Alone};
+use super::batch;
 use super::batch::Wanted;
 use super::chains::{self, Settled, Slot};
 use super::costs::{Costs, SETTLED};
-use super::history::History;
-use super::ledger::{Ledger, Seen, Standing};
 use super::panel;
 use super::repeats;
 use super::slots::{self, by_file};
-use super::{Estimate, Plan, PlannedJob, Planning, Question, ScopeChoice, batch, file_of};
+use crate::experiment::{
+    Estimate, History, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question, ScopeChoice, Seen,
+    Standing, file_of,
+};
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,21 +37,21 @@ const SUSPICIOUS_SECONDS: f64 = 600.0;
 const FILE_RUNS: usize = 3;
 const FILES: usize = 50;
 /// How often a failing shuffle is repeated, and how many shuffles.
-const REPEATS: usize = 2;
+const REPEATS: u32 = 2;
 const REPEATED_SHUFFLES: u32 = 3;
 /// Jobs under way beyond which nothing is planned that can wait, or four per worker.
 const JOBS_UNDER_WAY: usize = 256;
 
 /// What to run next, for a fixed number of runs per test.
-pub fn plan(question: &Question, ledger: &Ledger, history: &History) -> Plan {
+pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> Plan {
     let costs = Costs::learn(ledger, history);
     let alone = Alone::read(ledger);
     let runs = question.runs_per_test();
     let workers = usize::from(question.workers.get());
     let selected = question.select(ledger.tests());
 
-    let (family, slots) = slots::first_phase(question, &History::default(), &selected);
-    let chains = chains::follow(family, &slots, ledger);
+    let (series, slots) = slots::first_phase(question, &History::default(), &selected);
+    let chains = chains::follow(series, &slots, ledger);
     let mut targets = chains.short(&slots, ledger);
     let mut with_file = Vec::new();
     let mut screen = Vec::new();
@@ -75,29 +77,21 @@ pub fn plan(question: &Question, ledger: &Ledger, history: &History) -> Plan {
     let alone_wanted = alone.wanted(&targets, ledger);
 
     let mut jobs = chains.follow_ups.clone();
-    let numbered = |family: &'static str| {
-        let first = ledger.keys_of(family).count();
-        move |place: usize| format!("{family}{:05}", first + place)
-    };
-    // Names within a family go by the number of jobs known, so each family is packed once a plan.
-    let named = |family: &'static str, wanted: Vec<AttemptSpec>| {
-        let name = numbered(family);
-        let packed = batch::pack(priced(wanted, &costs), workers, |_| String::new());
-        packed
-            .into_iter()
-            .enumerate()
-            .map(|(place, job)| PlannedJob { key: name(place), ..job })
-            .collect::<Vec<_>>()
+    let named = |phase, wanted: Vec<AttemptSpec>| {
+        batch::numbered(phase, batch::pack(phase, 0, priced(wanted, &costs), workers), ledger)
     };
     jobs.extend(panel.into_jobs(workers));
-    jobs.extend(named("with-file/", with_file));
-    jobs.extend(named("screen/", screen));
+    jobs.extend(named(JobPhase::WithFile, with_file));
+    jobs.extend(named(JobPhase::Screen, screen));
     let pressing = jobs.len();
     let patient = interleave(
-        batch::pack(priced(chains.wanted.clone(), &costs), workers, |place| {
-            format!("{family}/{:05}", chains.first_free + place)
-        }),
-        named("alone/", alone_wanted),
+        batch::pack(
+            JobPhase::Slots(series),
+            chains.first_free,
+            priced(chains.wanted.clone(), &costs),
+            workers,
+        ),
+        named(JobPhase::Alone, alone_wanted),
     );
     jobs.extend(patient);
 
@@ -177,7 +171,7 @@ fn with_file_attempts(
     };
     let asked: BTreeSet<&str> = suspects.varying.iter().filter(in_suite).map(|test| file_of(test)).collect();
     let mut planned: BTreeMap<&str, usize> = BTreeMap::new();
-    for attempt in ledger.each_attempt().filter(|attempt| attempt.key.starts_with("with-file/")) {
+    for attempt in ledger.keys_of(JobPhase::WithFile).flat_map(|key| ledger.attempts_of(key)) {
         if let Some(AttemptSpec { tests: Selection::Only(tests), .. }) = attempt.spec {
             *planned.entry(tests.first().map_or("", file_of)).or_default() += 1;
         }
@@ -205,7 +199,7 @@ fn screen_choice(
     ledger: &Ledger,
 ) -> Vec<AttemptSpec> {
     let Some(suite) = costs.suite() else { return Vec::new() };
-    if selected.len() < 2 || ledger.keys_of("screen/").next().is_some() {
+    if selected.len() < 2 || ledger.keys_of(JobPhase::Screen).next().is_some() {
         return Vec::new();
     }
     let budget = (f64::from(question.runs_per_test()) * suite).max(SCREEN_SECONDS);
@@ -217,7 +211,7 @@ fn screen_choice(
 /// fails by chance. The shuffles that say most of tests not yet seen to do both under one treatment.
 fn repeated_shuffles(question: &Question, slots: &[Slot], ledger: &Ledger) -> Vec<PlannedJob> {
     let most = (question.runs_per_test() / 10).clamp(1, REPEATED_SHUFFLES) as usize;
-    if question.runs_per_test() < 5 || ledger.keys_of("repeat/").next().is_some() {
+    if question.runs_per_test() < 5 || ledger.keys_of(JobPhase::Repeat).next().is_some() {
         return Vec::new();
     }
     let mut open = repeats::failing_shuffles(ledger);
@@ -228,7 +222,7 @@ fn repeated_shuffles(question: &Question, slots: &[Slot], ledger: &Ledger) -> Ve
         let slot = &slots[number];
         let spec = slot.spec();
         jobs.extend((0..REPEATS).map(|repeat| PlannedJob {
-            key: format!("repeat/{number:05}/{repeat}"),
+            key: JobKey::of_arm(JobPhase::Repeat, batch::index(number), repeat),
             attempts: vec![spec.clone()],
         }));
     }

@@ -2,8 +2,7 @@
 
 use super::beliefs::Beliefs;
 use super::costs::Costs;
-use super::ledger::{Ledger, Standing};
-use super::{Budget, PlannedJob, Question};
+use crate::experiment::{Budget, Ledger, PlannedJob, Question, Standing};
 use flakefarm_shared::Scope;
 use std::time::Duration;
 

@@ -4,12 +4,9 @@
 //! Where a choice allows attempts that are forked from prepared interpreters, these only screen: what
 //! they find is looked at again in containers of their own.
 
-use super::{Ledger, Observation, Plan, Question, Seen, derive_seed};
+use crate::experiment::{JobKey, Ledger, Observation, Plan, Question, SandboxChoice, Seen, derive_seed};
 use flakefarm_shared::{AttemptSpec, Detail, Order, SandboxLevel, Scope, Selection, TestId};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
 
 /// One in so many attempts on the suite is looked at in a container, while some test has failed where
 /// that might be the prepared interpreter's doing.
@@ -17,93 +14,12 @@ const CONFIRMING: u64 = 4;
 /// The same before any test has failed, if the choice is left to us: nothing rests on one level alone.
 const ASSURING: u64 = 8;
 
-/// The level of isolation, as users choose it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SandboxChoice {
-    /// A container of its own for each attempt.
-    #[default]
-    Container,
-    /// Namespaces of its own in one container per job.
-    Nested,
-    /// Forked from prepared interpreters; what fails is looked at again in containers.
-    Forked,
-    /// Forked, and what fails is believed.
-    ForkedOnly,
-    /// Namespaces of its own on the machine.
-    Host,
-    /// No isolation.
-    Process,
-    /// The cheapest that is sound: forked where that is possible, with some attempts in containers
-    /// from the start, and what fails looked at again there.
-    Auto,
-}
-
-impl SandboxChoice {
-    /// All choices, in the order help texts list them.
-    pub const ALL: [SandboxChoice; 7] = [
-        SandboxChoice::Container,
-        SandboxChoice::Nested,
-        SandboxChoice::Forked,
-        SandboxChoice::ForkedOnly,
-        SandboxChoice::Host,
-        SandboxChoice::Process,
-        SandboxChoice::Auto,
-    ];
-
-    /// The stable word used on the command line and in reports.
-    pub fn word(self) -> &'static str {
-        match self {
-            SandboxChoice::Container => "container",
-            SandboxChoice::Nested => "nested",
-            SandboxChoice::Forked => "forked",
-            SandboxChoice::ForkedOnly => "forked-only",
-            SandboxChoice::Host => "host",
-            SandboxChoice::Process => "process",
-            SandboxChoice::Auto => "auto",
-        }
-    }
-
-    /// Whether a failure that was seen only where attempts are forked proves nothing yet.
-    pub fn confirms(self) -> bool {
-        match self {
-            SandboxChoice::Forked | SandboxChoice::Auto => true,
-            SandboxChoice::Container
-            | SandboxChoice::Nested
-            | SandboxChoice::ForkedOnly
-            | SandboxChoice::Host
-            | SandboxChoice::Process => false,
-        }
-    }
-}
-
-impl fmt::Display for SandboxChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-/// Not a choice of isolation.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not a sandbox: choose `container`, `nested`, `forked`, `forked-only`, `host`, `process` or `auto`"
-)]
-pub struct UnknownSandbox(pub String);
-
-impl FromStr for SandboxChoice {
-    type Err = UnknownSandbox;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = SandboxChoice::ALL.into_iter().find(|choice| choice.word() == text);
-        found.ok_or_else(|| UnknownSandbox(text.to_owned()))
-    }
-}
-
 /// Gives every planned attempt its level.
-pub(super) fn assign(question: &Question, ledger: &Ledger, mut plan: Plan) -> Plan {
+pub(crate) fn assign(question: &Question, ledger: &Ledger, mut plan: Plan) -> Plan {
     let suspects = if question.sandbox.confirms() { suspects(ledger) } else { BTreeSet::new() };
     for job in &mut plan.jobs {
         for attempt in &mut job.attempts {
-            attempt.level = level(question, &suspects, &job.key, attempt);
+            attempt.level = level(question, &suspects, job.key, attempt);
         }
     }
     plan
@@ -112,15 +28,16 @@ pub(super) fn assign(question: &Question, ledger: &Ledger, mut plan: Plan) -> Pl
 fn level(
     question: &Question,
     suspects: &BTreeSet<&TestId>,
-    key: &str,
+    key: JobKey,
     attempt: &AttemptSpec,
 ) -> SandboxLevel {
     let one_in = |share: u64| {
         derive_seed(question.seed, &format!("level:{key}:{}", attempt.index)).is_multiple_of(share)
     };
     // What an interpreter is prepared for beforehand is the plain world and the framework's orders.
-    let prepared =
-        attempt.world.is_plain() && attempt.order != Order::AsListed && attempt.detail == Detail::Outcomes;
+    let prepared = attempt.treatment.world.is_plain()
+        && attempt.order != Order::AsListed
+        && attempt.detail == Detail::Outcomes;
     match question.sandbox {
         SandboxChoice::Container => SandboxLevel::Container,
         SandboxChoice::Nested => SandboxLevel::Nested,
@@ -154,8 +71,9 @@ fn suspects(ledger: &Ledger) -> BTreeSet<&TestId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::JobPhase;
     use crate::plan::{Estimate, PlannedJob, Planning};
-    use flakefarm_shared::World;
+    use flakefarm_shared::{Treatment, World};
 
     fn question(sandbox: SandboxChoice) -> Question {
         Question { sandbox, ..Question::detect(1) }
@@ -172,7 +90,7 @@ mod tests {
         #[track_caller]
         fn check(sandbox: SandboxChoice, suspects: &BTreeSet<&TestId>, test: &str, expect: SandboxLevel) {
             assert_eq!(
-                level(&question(sandbox), suspects, "alone/0", &alone(test)),
+                level(&question(sandbox), suspects, JobKey::new(JobPhase::Alone, 0), &alone(test)),
                 expect,
                 "{sandbox} {test}"
             );
@@ -186,11 +104,12 @@ mod tests {
 
     #[test]
     fn what_a_prepared_interpreter_cannot_give_is_given_by_a_container() {
-        let other_world = AttemptSpec { world: World::Twice, ..alone("t.py::other") };
+        let other_world = AttemptSpec { treatment: Treatment::under(World::Twice), ..alone("t.py::other") };
         let watched = AttemptSpec { detail: Detail::State, ..alone("t.py::other") };
         let listed = AttemptSpec { order: Order::AsListed, ..alone("t.py::other") };
         for spec in [other_world, watched, listed] {
-            let of = |sandbox| level(&question(sandbox), &BTreeSet::new(), "look/0", &spec);
+            let of =
+                |sandbox| level(&question(sandbox), &BTreeSet::new(), JobKey::new(JobPhase::Look, 0), &spec);
             for sandbox in [SandboxChoice::Forked, SandboxChoice::ForkedOnly, SandboxChoice::Auto] {
                 assert_eq!(of(sandbox), SandboxLevel::Container, "{sandbox} {spec:?}");
             }
@@ -210,7 +129,9 @@ mod tests {
         let failed = TestId::from("t.py::failed");
         let in_containers = |sandbox, suspects: &BTreeSet<&TestId>| {
             let question = question(sandbox);
-            let levels = suite.iter().map(|attempt| level(&question, suspects, "suite/0", attempt));
+            let levels = suite
+                .iter()
+                .map(|attempt| level(&question, suspects, JobKey::new(JobPhase::Screen, 0), attempt));
             levels.filter(|level| *level == SandboxLevel::Container).count()
         };
         assert_eq!(in_containers(SandboxChoice::Forked, &BTreeSet::new()), 0);
@@ -222,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_planned_attempt_gets_the_level_that_was_chosen() {
-        let job = PlannedJob { key: "alone/0".to_owned(), attempts: vec![alone("a"), alone("b")] };
+        let job = PlannedJob { key: JobKey::new(JobPhase::Alone, 0), attempts: vec![alone("a"), alone("b")] };
         let plan = Plan {
             jobs: vec![job],
             remaining: Estimate::default(),

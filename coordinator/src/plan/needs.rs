@@ -5,11 +5,8 @@
 use super::alone::Alone;
 use super::beliefs::Beliefs;
 use super::costs::Costs;
-use super::history::{History, Record};
-use super::ledger::{Ledger, TestTally};
-use super::{Guarantee, Question, derive_seed};
+use crate::experiment::{Answer, Guarantee, History, Ledger, Question, Record, TestTally, derive_seed};
 use flakefarm_shared::Scope;
-use serde::{Deserialize, Serialize};
 
 /// Runs of a test that was seen to fail, for its rate: as many as the others get, within these bounds.
 const LEAST_RUNS_FOR_RATE: u32 = 10;
@@ -41,31 +38,6 @@ const LAST_ATTEMPTS: f64 = 0.4;
 const NEARLY: u32 = 8;
 /// Steps of bisection over the logarithm of a price.
 const PRICE_STEPS: usize = 30;
-
-/// How it stands with one test.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// It never failed, often enough.
-    Healthy,
-    /// It was seen to pass and to fail, often enough to know how often.
-    Flaky,
-    /// It always failed, often enough.
-    Broken,
-    /// It was always skipped.
-    Skipped,
-    /// So many more runs are needed, those under way not counted.
-    Open(u32),
-    /// More runs would say nothing: too many were in vain.
-    GivenUp,
-}
-
-impl Answer {
-    /// Whether no more runs are needed.
-    pub fn is_final(self) -> bool {
-        !matches!(self, Answer::Open(_))
-    }
-}
 
 /// What is needed of all tests, by place in the ledger.
 pub(super) struct Needs {

@@ -5,21 +5,19 @@
 use super::chains::{self, Slot};
 use super::costs::Costs;
 use super::funds::Funds;
-use super::ledger::Ledger;
-use super::worlds::WorldsSeen;
-use super::{Condition, PlannedJob, Question, ScopeChoice, Seen, alone, batch, slots};
+use super::{alone, batch, slots};
+use crate::experiment::{
+    JobKey, JobPhase, Ledger, PlannedJob, Question, ScopeChoice, Seen, Series, WorldsSeen,
+};
 use flakefarm_shared::project::Network;
 use flakefarm_shared::{
-    AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Scope, Selection, TestId, World, Zone,
+    AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Scope, Selection, TestId, Treatment, World, Zone,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-/// Names of jobs that run the suite in a world, and of those that look closer.
-const FAMILY: &str = "panel";
-const LOOKS_FAMILY: &str = "look/";
 /// Attempts of a closer look, alone in that world, and in the plain one.
 const LOOKS: u32 = 2;
 const PLAIN_LOOKS: u32 = 3;
@@ -148,16 +146,12 @@ impl Wanted {
     /// As jobs, the suite in other worlds first.
     pub(super) fn into_jobs(self, workers: usize) -> Vec<PlannedJob> {
         let mut jobs = self.follow_ups;
-        jobs.extend(batch::pack(self.suite, workers, |place| {
-            format!("{FAMILY}/{:05}", self.first_free + place)
+        jobs.extend(batch::pack(JobPhase::Slots(Series::Panel), self.first_free, self.suite, workers));
+        let looks = batch::pack(JobPhase::Look, 0, self.looks, workers);
+        jobs.extend(looks.into_iter().zip(self.first_look..).map(|(job, number)| PlannedJob {
+            key: JobKey::new(JobPhase::Look, batch::index(number)),
+            ..job
         }));
-        let looks = batch::pack(self.looks, workers, |_| String::new());
-        jobs.extend(
-            looks
-                .into_iter()
-                .zip(self.first_look..)
-                .map(|(job, number)| PlannedJob { key: format!("{LOOKS_FAMILY}{number:05}"), ..job }),
-        );
         jobs
     }
 }
@@ -177,7 +171,7 @@ pub(super) fn plan(question: &Question, selected: &[TestId], costs: &Costs<'_>, 
         .filter(|world| **world != World::NetworkOn)
         .map(|world| Slot { scope: Scope::Suite, order: Order::Given, tests: tests.clone(), world: *world })
         .collect();
-    let chains = chains::follow(FAMILY, &slots, ledger);
+    let chains = chains::follow(Series::Panel, &slots, ledger);
     wanted.follow_ups = chains.follow_ups;
     wanted.first_free = chains.first_free;
     wanted.suite = chains.wanted.into_iter().map(priced).collect();
@@ -188,7 +182,7 @@ pub(super) fn plan(question: &Question, selected: &[TestId], costs: &Costs<'_>, 
         let place = ledger.place(test).expect("selected tests are listed");
         wanted.plain_alone.push((place, PLAIN_LOOKS));
         if !looks.planned.contains(&(place, world)) {
-            let spec = AttemptSpec { world, ..alone::spec(test) };
+            let spec = AttemptSpec { treatment: Treatment::under(world), ..alone::spec(test) };
             wanted.looks.extend(std::iter::repeat_n(priced(spec), LOOKS as usize));
         }
     }
@@ -204,13 +198,13 @@ struct Looks {
 impl Looks {
     fn read(ledger: &Ledger) -> Self {
         let mut looks = Looks { planned: BTreeSet::new(), jobs: 0 };
-        for attempt in ledger.keys_of(LOOKS_FAMILY).flat_map(|key| ledger.attempts_of(key)) {
-            if let Some(AttemptSpec { tests: Selection::Only(tests), world, .. }) = attempt.spec {
+        for attempt in ledger.keys_of(JobPhase::Look).flat_map(|key| ledger.attempts_of(key)) {
+            if let Some(AttemptSpec { tests: Selection::Only(tests), treatment, .. }) = attempt.spec {
                 let places = tests.iter().filter_map(|test| ledger.place(test));
-                looks.planned.extend(places.map(|place| (place, *world)));
+                looks.planned.extend(places.map(|place| (place, treatment.world)));
             }
         }
-        looks.jobs = ledger.keys_of(LOOKS_FAMILY).count();
+        looks.jobs = ledger.keys_of(JobPhase::Look).count();
         looks
     }
 }
@@ -225,7 +219,7 @@ fn differing<'a>(question: &Question, selected: &'a [TestId], ledger: &Ledger) -
         let Some(tally) = ledger.place(test).map(|place| ledger.tally_of(place)) else { continue };
         let plain = (tally.passes, tally.failures);
         for observation in ledger.observations(test).iter().filter(|o| o.scope == Scope::Suite) {
-            let Condition::World(world) = observation.condition() else { continue };
+            let Some(world) = observation.treatment.other_world() else { continue };
             let signature = match (&observation.seen, plain) {
                 (Seen::Fail(seen), (1.., 0)) => seen.failure.signature.clone(),
                 (Seen::Pass, (0, 1..)) => String::new(),

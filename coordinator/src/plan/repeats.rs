@@ -1,7 +1,7 @@
 //! Which shuffles are worth repeating: a test that fails again in the same order fails for the order,
 //! one that passes fails by chance.
 
-use super::ledger::{Ledger, Observation, Seen};
+use crate::experiment::{Ledger, Observation, Seen};
 use flakefarm_shared::{Order, Scope, Selection};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +15,8 @@ pub(super) fn failing_shuffles(ledger: &Ledger) -> BTreeMap<Order, BTreeSet<usiz
             continue;
         }
         let observations = ledger.observations_at(place);
-        let failed = |o: &&Observation| o.world.is_plain() && matches!(o.seen, Seen::Fail(_));
-        let alone = || observations.iter().filter(|o| o.world.is_plain() && o.scope == Scope::Test);
+        let failed = |o: &&Observation| o.treatment.is_plain() && matches!(o.seen, Seen::Fail(_));
+        let alone = || observations.iter().filter(|o| o.treatment.is_plain() && o.scope == Scope::Test);
         if alone().any(|o| failed(&o)) && alone().any(|o| matches!(o.seen, Seen::Pass)) {
             continue;
         }
@@ -34,7 +34,7 @@ pub(super) fn failing_shuffles(ledger: &Ledger) -> BTreeMap<Order, BTreeSet<usiz
 pub(super) fn varies_unchanged(ledger: &Ledger, place: usize) -> bool {
     let observations = ledger.observations_at(place);
     let both = |among: &dyn Fn(&Observation) -> bool| {
-        let mut outcomes = observations.iter().filter(|o| o.world.is_plain() && among(o));
+        let mut outcomes = observations.iter().filter(|o| o.treatment.is_plain() && among(o));
         let Some(first) = outcomes.find(|o| !matches!(o.seen, Seen::Skip)) else { return false };
         let failed = |o: &Observation| matches!(o.seen, Seen::Fail(_));
         outcomes.any(|o| !matches!(o.seen, Seen::Skip) && failed(o) != failed(first))
@@ -48,7 +48,7 @@ pub(super) fn varies_unchanged(ledger: &Ledger, place: usize) -> bool {
 
 /// Whether a test was seen to fail alone.
 pub(super) fn failed_alone(ledger: &Ledger, place: usize) -> bool {
-    let alone = |o: &&Observation| o.world.is_plain() && o.scope == Scope::Test;
+    let alone = |o: &&Observation| o.treatment.is_plain() && o.scope == Scope::Test;
     ledger.observations_at(place).iter().filter(alone).any(|o| matches!(o.seen, Seen::Fail(_)))
 }
 

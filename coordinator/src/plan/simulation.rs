@@ -6,12 +6,13 @@ mod adaptive;
 mod worlds;
 
 use super::*;
-use crate::score::{Assessment, Category, Verdict, assess};
+use crate::experiment::{JobKey, Verdict};
+use crate::score::{Assessment, Category, assess};
 use crate::simulate::attempt::{Mishap, Runs as Luck};
 use crate::simulate::farm::{Farm, Weather};
 use crate::simulate::population::{Nature, Population, TestModel};
 use flakefarm_shared::{
-    AttemptRecord, JobId, JobReport, Scope, Selection, SweepId, TestId, WIRE_VERSION, WorkerId, World,
+    AttemptRecord, AttemptSpec, JobReport, Scope, Selection, SweepId, TestId, WIRE_VERSION, WorkerId, World,
 };
 use proptest::prelude::*;
 use rand::SeedableRng as _;
@@ -120,7 +121,7 @@ fn carry_out_knowing(model: &Model, question: &Question, history: &History, chao
             assert!(now.jobs.is_empty() && ledger.outstanding().next().is_none());
         }
         for job in &now.jobs {
-            assert!(!ledger.knows(&job.key), "{} was planned twice", job.key);
+            assert!(!ledger.knows(job.key), "{} was planned twice", job.key);
             assert!(!job.attempts.is_empty());
             assert!(job.attempts.iter().enumerate().all(|(place, spec)| spec.index as usize == place));
             attempts += job.attempts.len() as u64;
@@ -139,8 +140,8 @@ fn carry_out_knowing(model: &Model, question: &Question, history: &History, chao
     farm.carry_out(question, history, &mut checked).expect("the planner goes on").ledger
 }
 
-fn report(key: &str, attempts: Vec<AttemptRecord>) -> JobReport {
-    let job = JobId::derive(SweepId(uuid::Uuid::nil()), key);
+fn report(key: JobKey, attempts: Vec<AttemptRecord>) -> JobReport {
+    let job = key.id(SweepId(uuid::Uuid::nil()));
     JobReport { v: WIRE_VERSION, job, listing: None, attempts }
 }
 
@@ -303,12 +304,12 @@ fn first_jobs_are_single_and_later_ones_are_batched() {
     assert!(first.jobs.iter().all(|job| job.attempts.len() == 1));
     let mut dice = ChaCha8Rng::seed_from_u64(1);
     for job in &first.jobs {
-        ledger.note_planned(&job.key, &job.attempts);
+        ledger.note_planned(job.key, &job.attempts);
     }
     let job = &first.jobs[0];
     let (worker, mut luck) = (WorkerId("worker".into()), Luck::new(&model.population, 1));
     let records = job.attempts.iter().map(|spec| luck.make(spec, &worker, None, &mut dice)).collect();
-    ledger.note_report(&job.key, &report(&job.key, records));
+    ledger.note_report(job.key, &report(job.key, records));
     let second = next(&question, &ledger);
     let sizes: Vec<usize> = second.jobs.iter().map(|job| job.attempts.len()).collect();
     assert_eq!(sizes.iter().sum::<usize>(), 51);
@@ -342,10 +343,10 @@ fn the_longest_of_the_jobs_planned_together_come_first() {
     let (worker, mut luck) = (WorkerId("worker".into()), Luck::new(&model.population, 1));
     let mut dice = ChaCha8Rng::seed_from_u64(1);
     for job in &first.jobs {
-        ledger.note_planned(&job.key, &job.attempts);
+        ledger.note_planned(job.key, &job.attempts);
     }
     let records = job.attempts.iter().map(|spec| luck.make(spec, &worker, None, &mut dice)).collect();
-    ledger.note_report(&job.key, &report(&job.key, records));
+    ledger.note_report(job.key, &report(job.key, records));
     let second = plan(&question, &ledger, &history, Duration::ZERO);
     let longest = |job: &PlannedJob| match &job.attempts[..] {
         [AttemptSpec { tests: Selection::Only(tests), .. }] => seconds[&tests[0]],
@@ -433,7 +434,7 @@ fn noted_twice(model: &Model, question: &Question, chaos: u64, cut: f64) -> (Led
     let mut notes: Vec<Note> = Vec::new();
     for key in full.keys() {
         let specs: Vec<AttemptSpec> = full.attempts_of(key).iter().filter_map(|a| a.spec.cloned()).collect();
-        notes.push(Note::Planned(key.to_owned(), specs.clone()));
+        notes.push(Note::Planned(key, specs.clone()));
         if dice.random_bool(cut) {
             for _ in 0..dice.random_range(1..3) {
                 let mut records = Vec::new();
@@ -445,11 +446,11 @@ fn noted_twice(model: &Model, question: &Question, chaos: u64, cut: f64) -> (Led
                     record.started_at = dice.random_range(0..1_000_000);
                     records.push(record);
                 }
-                notes.push(Note::Report(key.to_owned(), report(key, records)));
+                notes.push(Note::Report(key, report(key, records)));
             }
         }
         if dice.random_bool(0.1) {
-            notes.push(Note::Lost(key.to_owned(), format!("reason {}", dice.random_range(0..3))));
+            notes.push(Note::Lost(key, format!("reason {}", dice.random_range(0..3))));
         }
     }
     let one = noted(model, &notes);
@@ -464,18 +465,18 @@ fn noted_twice(model: &Model, question: &Question, chaos: u64, cut: f64) -> (Led
 
 #[derive(Debug, Clone)]
 enum Note {
-    Planned(String, Vec<AttemptSpec>),
-    Report(String, JobReport),
-    Lost(String, String),
+    Planned(JobKey, Vec<AttemptSpec>),
+    Report(JobKey, JobReport),
+    Lost(JobKey, String),
 }
 
 fn noted(model: &Model, notes: &[Note]) -> Ledger {
     let mut ledger = Ledger::new(model.ids());
     for note in notes {
         match note {
-            Note::Planned(key, specs) => ledger.note_planned(key, specs),
-            Note::Report(key, report) => ledger.note_report(key, report),
-            Note::Lost(key, reason) => ledger.note_lost(key, reason),
+            Note::Planned(key, specs) => ledger.note_planned(*key, specs),
+            Note::Report(key, report) => ledger.note_report(*key, report),
+            Note::Lost(key, reason) => ledger.note_lost(*key, reason),
         }
     }
     ledger

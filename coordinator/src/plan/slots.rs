@@ -2,8 +2,7 @@
 //! order. Data that planners read; nothing here looks at the ledger.
 
 use super::chains::Slot;
-use super::history::History;
-use super::{Question, Runs, ScopeChoice, derive_seed, file_of};
+use crate::experiment::{History, Question, Runs, ScopeChoice, Series, derive_seed, file_of};
 use flakefarm_shared::{Order, Scope, Selection, TestId, World};
 use std::collections::BTreeMap;
 
@@ -15,20 +14,20 @@ const OPENING_KNOWN: u32 = 2;
 /// Clean runs from which on a test counts as known.
 const KNOWN_RUNS: f64 = 5.0;
 
-/// The attempts of the first phase, in the order they are made, and the family their jobs are named
-/// by. With a fixed number of runs these are all; an adaptive sweep opens with three orders of the
+/// The attempts of the first phase, in the order they are made, and the series they are
+/// numbered in. With a fixed number of runs these are all; an adaptive sweep opens with three orders of the
 /// suite unless earlier sweeps know most of its tests, and goes on as they show.
 pub(super) fn first_phase(
     question: &Question,
     history: &History,
     selected: &[TestId],
-) -> (&'static str, Vec<Slot>) {
+) -> (Series, Vec<Slot>) {
     let runs = match question.runs {
         Runs::Fixed(runs) => runs.get(),
         Runs::Adaptive => opening(question, history, selected),
     };
     match question.scope {
-        ScopeChoice::Test => ("none", Vec::new()),
+        ScopeChoice::Test => (Series::Suite, Vec::new()),
         ScopeChoice::Suite | ScopeChoice::Auto => {
             let tests = everything(question, selected);
             let slot = |order| Slot { scope: Scope::Suite, order, tests: tests.clone(), world: World::Plain };
@@ -37,7 +36,7 @@ pub(super) fn first_phase(
                 (false, Some(order)) => (0..runs).map(|_| order).collect(),
                 (false, None) => suite_orders(runs, question.seed),
             };
-            ("suite", orders.into_iter().map(slot).collect())
+            (Series::Suite, orders.into_iter().map(slot).collect())
         }
         ScopeChoice::File => {
             let files = by_file(selected);
@@ -53,7 +52,7 @@ pub(super) fn first_phase(
                     slots.push(Slot { scope: Scope::File, order, tests, world: World::Plain });
                 }
             }
-            ("file", slots)
+            (Series::File, slots)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Makes a report of a sweep's memory: every test assessed, ranked and, unless healthy, told attempt
 //! by attempt. Pure: the clock and the ids are in [`SweepMeta`].
 
+use super::comparison;
 use super::isolation;
 use super::model::{
     Cause, Cluster, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT, InfrastructureError,
@@ -9,18 +10,19 @@ use super::model::{
 };
 use super::reproduce::{reproduce, reproduce_failure};
 use super::timeline::timeline;
+use super::values::{date_time, round, scope_word};
 use super::words;
 use crate::diagnose::{self, Diagnosis};
-use crate::plan::ledger::Standing;
-use crate::plan::{
-    Answers, History, Ledger, Observation, Question, QuestionKind, Runs, Seen, SuiteNumbers, WorldsSeen,
-    answers,
+use crate::experiment::{
+    Answers, History, Ledger, Observation, Question, QuestionKind, Runs, Seen, Standing, SuiteNumbers,
+    WorldsSeen,
 };
+use crate::plan::answers;
 use crate::score::{self, Assessment};
+use crate::validate;
 use flakefarm_shared::world::ByHand;
-use flakefarm_shared::{AttemptEnd, Scope, TestId, UnixMicros, World};
+use flakefarm_shared::{AttemptEnd, TestId, UnixMicros, World};
 use std::collections::{BTreeSet, HashMap};
-use time::OffsetDateTime;
 
 /// Timeline entries of a whole report: when many tests are unwell, each is told more briefly.
 const TIMELINE_TOTAL: usize = 50_000;
@@ -62,7 +64,12 @@ pub struct SweepMeta {
 pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &History) -> Report {
     let surroundings = Surroundings::of(ledger);
     let answers = answers(question, ledger, history);
-    let targets = question.targets(ledger.tests());
+    let targets = match &question.kind {
+        QuestionKind::Validate(request) => validate::targets(question, request, ledger),
+        QuestionKind::Detect | QuestionKind::Diagnose { .. } | QuestionKind::Bisect(_) => {
+            question.targets(ledger.tests())
+        }
+    };
     let worlds = WorldsSeen::read(ledger);
     let assessed: Vec<(&TestId, Assessment)> = targets
         .iter()
@@ -86,6 +93,10 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
             QuestionKind::Diagnose { .. } => explain(test, path, question, ledger, meta.command.as_deref()),
             QuestionKind::Bisect(request) => {
                 test.introduced = Some(Box::new(diagnose::bisect::judge(question, request, ledger)));
+            }
+            QuestionKind::Validate(request) => {
+                let shown = validate::judge(question, request, ledger, &TestId(test.id.clone()));
+                test.comparison = Some(Box::new(comparison::of(&request.patch, shown)));
             }
         }
     }
@@ -202,6 +213,7 @@ fn kind(kind: &QuestionKind) -> &'static str {
         QuestionKind::Detect => "detect",
         QuestionKind::Diagnose { .. } => "diagnose",
         QuestionKind::Bisect(_) => "bisect",
+        QuestionKind::Validate(_) => "validate",
     }
 }
 
@@ -218,14 +230,6 @@ fn verdict(verdict: score::Verdict) -> Verdict {
 
 fn scope(scopes: &BTreeSet<&'static str>) -> Option<String> {
     if scopes.is_empty() { None } else { Some(scopes.iter().copied().collect::<Vec<_>>().join("+")) }
-}
-
-pub(super) fn scope_word(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Test => "test",
-        Scope::File => "file",
-        Scope::Suite => "suite",
-    }
 }
 
 /// What the ledger's attempts say beside their outcomes.
@@ -286,10 +290,26 @@ fn clusters(ledger: &Ledger, worlds: &WorldsSeen, tests: &[TestReport]) -> Vec<C
         .collect()
 }
 
+/// Worlds that say nothing of tests, a sentence each.
+fn left_out(worlds: &WorldsSeen) -> Vec<String> {
+    let not_given = worlds
+        .not_given
+        .iter()
+        .map(|(world, reason)| format!("condition {world} was left out, it cannot be given here: {reason}"));
+    let unbearable = worlds.unbearable.iter().map(|(world, found)| {
+        format!(
+            "condition {world} was left out of all verdicts, it breaks the project as a whole: {} of {} tests that \
+             pass without it fail",
+            found.failing, found.tests
+        )
+    });
+    not_given.chain(unbearable).collect()
+}
+
 /// The caller's notes, then what the ledger knows that would otherwise stay silent.
 fn notes(mut notes: Vec<String>, question: &Question, ledger: &Ledger, worlds: &WorldsSeen) -> Vec<String> {
     notes.extend(isolation::notes(question.sandbox, ledger));
-    notes.extend(worlds.notes());
+    notes.extend(left_out(worlds));
     notes.extend(
         ledger.nothing_ran().into_iter().map(|reason| format!("nothing ran in an attempt: {reason}")),
     );
@@ -367,6 +387,7 @@ fn test_report(
             experiment: None,
         }),
         introduced: None,
+        comparison: None,
         reproduce: reproduce(path, question, observations, test, assessment.attempts),
         reproduce_failure: reproduce_failure(path, question, ledger, test),
         timeline: if told { timeline(observations, limit) } else { Vec::new() },
@@ -400,22 +421,6 @@ fn locations(observations: &[Observation]) -> HashMap<&str, Location> {
         }
     }
     locations
-}
-
-/// To the millisecond; a time no calendar has becomes the epoch.
-pub(super) fn date_time(at: UnixMicros) -> OffsetDateTime {
-    let nanos = i128::from(at.div_euclid(1_000)) * 1_000_000;
-    OffsetDateTime::from_unix_timestamp_nanos(nanos)
-        .ok()
-        // RFC 3339 has four digits for the year.
-        .filter(|time| (0..=9999).contains(&time.year()))
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
-
-/// Few enough digits that every JSON parser reads back what was written.
-pub(super) fn round(value: f64, digits: i32) -> f64 {
-    let scale = 10_f64.powi(digits);
-    (value * scale).round() / scale
 }
 
 #[cfg(test)]

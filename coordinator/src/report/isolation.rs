@@ -1,7 +1,6 @@
 //! What a reader should know of how attempts were isolated.
 
-use crate::plan::ledger::Standing;
-use crate::plan::{Ledger, SandboxChoice};
+use crate::experiment::{Ledger, SandboxChoice, Standing};
 use flakefarm_shared::SandboxLevel;
 use std::collections::BTreeMap;
 

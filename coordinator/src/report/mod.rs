@@ -4,8 +4,9 @@
 
 pub mod bisection;
 pub mod build;
+pub mod comparison;
 pub mod diagnosis;
-pub mod experiment;
+pub use crate::diagnose::experiment;
 pub mod github;
 pub mod html;
 mod isolation;
@@ -16,6 +17,7 @@ mod reproduce;
 mod svg;
 pub mod table;
 mod timeline;
+mod values;
 mod words;
 
 #[cfg(test)]

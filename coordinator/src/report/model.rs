@@ -4,6 +4,7 @@
 //!
 //! It holds data and no prose beyond messages: what a person reads is made by the renderers.
 
+use super::comparison::Comparison;
 use super::experiment::Experiment;
 use crate::diagnose::bisect::Bisection;
 use serde::{Deserialize, Serialize};
@@ -223,6 +224,9 @@ pub struct TestReport {
     /// Which revision made it flaky, if that was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub introduced: Option<Box<Bisection>>,
+    /// How it fares without a change and with it, if that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Box<Comparison>>,
     /// A command that repeats the finding.
     pub reproduce: String,
     /// A command that repeats one failing attempt exactly, when one is known.

@@ -1,9 +1,9 @@
 //! The commands that repeat what a sweep found, quoted so that a shell reads them back as they were.
 
-use super::build::scope_word;
+use super::values::{order_word, scope_word};
 use super::words;
-use crate::plan::{Ledger, Observation, Question, Seen};
-use flakefarm_shared::{Order, Scope, Selection, TestId, World};
+use crate::experiment::{Ledger, Observation, Question, Seen};
+use flakefarm_shared::{Scope, Selection, TestId, Treatment, World};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -17,10 +17,12 @@ pub(super) fn reproduce(
     attempts: u32,
 ) -> String {
     let failing = |seen: &&Observation| matches!(seen.seen, Seen::Fail(_));
-    let failures_by_world = observations.iter().filter(failing).fold(BTreeMap::new(), |mut counts, seen| {
-        *counts.entry(seen.world).or_insert(0_u32) += 1;
-        counts
-    });
+    let submitted = |seen: &&Observation| seen.treatment.other_source().is_none();
+    let failures_by_world =
+        observations.iter().filter(failing).filter(submitted).fold(BTreeMap::new(), |mut counts, seen| {
+            *counts.entry(seen.treatment.world).or_insert(0_u32) += 1;
+            counts
+        });
     // The plain world if it ever fails there, otherwise the one it fails in most.
     let world = match failures_by_world.get(&World::Plain) {
         Some(_) => World::Plain,
@@ -29,7 +31,9 @@ pub(super) fn reproduce(
             .max_by_key(|(_, count)| **count)
             .map_or(World::Plain, |(world, _)| *world),
     };
-    let observations: Vec<&Observation> = observations.iter().filter(|seen| seen.world == world).collect();
+    let treatment = Treatment::under(world);
+    let observations: Vec<&Observation> =
+        observations.iter().filter(|seen| seen.treatment == treatment).collect();
     let attempts = if world.is_plain() { attempts } else { u32::try_from(observations.len()).unwrap_or(1) };
     let failed_in = |wanted: Scope| {
         observations.iter().any(|seen| seen.scope == wanted && matches!(seen.seen, Seen::Fail(_)))
@@ -59,10 +63,10 @@ pub(super) fn reproduce_failure(
     ledger
         .observations(test)
         .iter()
-        .filter(|seen| matches!(seen.seen, Seen::Fail(_)))
+        .filter(|seen| matches!(seen.seen, Seen::Fail(_)) && seen.treatment.other_source().is_none())
         .min_by_key(|seen| {
             (
-                !seen.world.is_plain(),
+                !seen.treatment.is_plain(),
                 Reverse(neighbours(ledger, seen)),
                 seen.position,
                 seen.started_at,
@@ -84,16 +88,10 @@ fn neighbours(ledger: &Ledger, seen: &Observation) -> usize {
 
 /// One attempt as it was: same scope, same order, same neighbours.
 fn one_attempt(path: &str, question: &Question, seen: &Observation, test: &TestId) -> String {
-    let order = match seen.order {
-        Order::Given => "given".to_owned(),
-        Order::Reversed => "reversed".to_owned(),
-        Order::Shuffled { seed } => format!("shuffled:{seed}"),
-        // What such an order lists is not part of a sweep's question.
-        Order::AsListed => "given".to_owned(),
-    };
+    let order = order_word(seen.order);
     let tests = tests_arguments(question, seen.scope, test);
     let (path, scope) = (path_argument(path), scope_word(seen.scope));
-    let under = under_argument(seen.world);
+    let under = under_argument(seen.treatment.world);
     format!("flakefarm sweep {path}{tests} --scope {scope} --order {order}{under} --runs 1")
 }
 

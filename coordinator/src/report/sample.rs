@@ -1,8 +1,9 @@
 //! Reports for the renderers' tests: invented, but shaped like those of real sweeps.
 
-use super::build::{rank, round};
+use super::build::rank;
 use super::model::*;
-use crate::plan::Confidence;
+use super::values::round;
+use crate::experiment::Confidence;
 use crate::score::interval::rate_interval;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -182,6 +183,7 @@ fn finish(
         conditions,
         failures_by_signature: signatures,
         introduced: None,
+        comparison: None,
         cause: behaviour.cause.map(|(category, confidence, evidence)| Cause {
             category: category.into(),
             confidence,

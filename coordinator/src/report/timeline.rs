@@ -1,8 +1,8 @@
 //! A test's attempts, told within a bound: which ones are kept, and how each is written down.
 
-use super::build::{date_time, round};
 use super::model::{AttemptOutcome, TimelineEntry};
-use crate::plan::{Observation, Seen};
+use super::values::{date_time, round};
+use crate::experiment::{Observation, Seen};
 use flakefarm_shared::{FailureKind, Order};
 
 /// The attempts of a test in the order they started, at most `limit`.

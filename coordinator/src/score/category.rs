@@ -1,8 +1,7 @@
 //! What a flaky test depends on, as far as passes and failures under different orders and scopes
 //! show it. Says nothing where chance explains the counts as well.
 
-use crate::diagnose::CauseCategory;
-use crate::plan::{Condition, Ledger, Observation, Seen};
+use crate::experiment::{CauseCategory, Condition, Ledger, Observation, Seen};
 use flakefarm_shared::{AttemptSpec, TestId, World};
 use serde::{Deserialize, Serialize};
 use statrs::function::gamma::ln_gamma;
@@ -176,7 +175,7 @@ fn varying_treatment(ledger: &Ledger, observations: &[&Observation]) -> Option<(
             known.scope == spec.scope
                 && known.order == spec.order
                 && known.tests == spec.tests
-                && known.world == spec.world
+                && known.treatment == spec.treatment
         };
         match treatments.iter_mut().find(|(known, _)| same(known)) {
             Some((_, count)) => count.add(observation),
@@ -191,7 +190,7 @@ fn varying_treatment(ledger: &Ledger, observations: &[&Observation]) -> Option<(
         .into_iter()
         .filter(|(_, count)| count.varies())
         .max_by_key(|(_, count)| count.attempts)
-        .map(|(spec, count)| (Condition::of(spec.scope, spec.order, spec.world), count))
+        .map(|(spec, count)| (Condition::of(spec.scope, spec.order, &spec.treatment), count))
 }
 
 /// Counts over shuffles that were run more than once and failed every time.

@@ -7,7 +7,7 @@
 //! tests of which every two belong together.
 
 use super::category::{Count, chance_of_difference};
-use crate::plan::{Ledger, Seen, WorldsSeen};
+use crate::experiment::{JobKey, Ledger, Seen, WorldsSeen};
 use flakefarm_shared::{Scope, TestId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub struct Cluster {
 struct Vector<'a> {
     test: &'a TestId,
     /// Whether it failed, by attempt.
-    failed: BTreeMap<(&'a str, u32), bool>,
+    failed: BTreeMap<(JobKey, u32), bool>,
 }
 
 /// Clusters of two and more among `unwell`, the largest first.
@@ -66,11 +66,11 @@ fn vector<'a>(ledger: &'a Ledger, worlds: &WorldsSeen, test: &'a TestId) -> Vect
     let among_others = ledger
         .observations(test)
         .iter()
-        .filter(|o| matches!(o.scope, Scope::Suite | Scope::File) && worlds.is_usable(o.world));
+        .filter(|o| matches!(o.scope, Scope::Suite | Scope::File) && worlds.speaks(&o.treatment));
     let failed = among_others
         .filter_map(|o| match o.seen {
-            Seen::Pass => Some(((o.key.as_ref(), o.index), false)),
-            Seen::Fail(_) => Some(((o.key.as_ref(), o.index), true)),
+            Seen::Pass => Some(((o.key, o.index), false)),
+            Seen::Fail(_) => Some(((o.key, o.index), true)),
             Seen::Skip => None,
         })
         .collect();
@@ -114,6 +114,7 @@ fn cluster(group: &[&Vector<'_>]) -> Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::JobPhase;
     use flakefarm_shared::{
         AttemptRecord, AttemptSpec, Failure, FailureKind, JobId, JobReport, Order, Outcome, Phase, Sample,
         Selection, WIRE_VERSION, WorkerId,
@@ -126,7 +127,8 @@ mod tests {
         let spec =
             |index| AttemptSpec { index, ..AttemptSpec::plain(Scope::Suite, Selection::All, Order::Given) };
         let indexes: Vec<u32> = (0..u32::try_from(attempts).unwrap()).collect();
-        ledger.note_planned("suite/00000", &indexes.iter().map(|index| spec(*index)).collect::<Vec<_>>());
+        let key = JobKey::new(JobPhase::More, 0);
+        ledger.note_planned(key, &indexes.iter().map(|index| spec(*index)).collect::<Vec<_>>());
         let records = indexes.iter().map(|index| AttemptRecord {
             wall_us: 1_000,
             samples: tests
@@ -164,7 +166,7 @@ mod tests {
             listing: None,
             attempts: records.collect(),
         };
-        ledger.note_report("suite/00000", &report);
+        ledger.note_report(key, &report);
         ledger
     }
 

@@ -7,32 +7,10 @@
 //! and the least of these products over all *p* is an e-process for "both fail at one rate".
 
 use super::interval::{RateEstimate, log_likelihood, rate_interval};
-use crate::plan::Confidence;
+use crate::experiment::{Confidence, Counts};
 use serde::{Deserialize, Serialize};
 use statrs::function::beta::ln_beta;
 use std::num::NonZeroU32;
-
-/// Passes and failures of one arm; skips and infrastructure errors are not among them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Counts {
-    /// Passes and failures.
-    pub attempts: u32,
-    /// Failures.
-    pub failures: u32,
-}
-
-impl Counts {
-    /// Panics if there are more failures than attempts.
-    pub fn new(failures: u32, attempts: u32) -> Self {
-        assert!(failures <= attempts, "failures are attempts");
-        Self { attempts, failures }
-    }
-
-    /// Failures over attempts; none without attempts.
-    pub fn rate(self) -> Option<f64> {
-        (self.attempts > 0).then(|| f64::from(self.failures) / f64::from(self.attempts))
-    }
-}
 
 /// A test of arms against one baseline. With the given confidence, *no* arm that fails at the
 /// baseline's rate is ever called different, however often one looks: each arm pays for the number

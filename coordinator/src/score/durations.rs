@@ -1,6 +1,6 @@
 //! How long a test takes and how steadily.
 
-use crate::plan::{Observation, Seen};
+use crate::experiment::{Observation, Seen};
 use flakefarm_shared::Scope;
 use serde::{Deserialize, Serialize};
 

@@ -2,9 +2,7 @@
 //! order or chance differ, fragile where the surroundings do.
 
 use super::category::{Category, Count, Finding, chance_of_difference};
-use super::verdict::Verdict;
-use crate::diagnose::CauseCategory;
-use crate::plan::{Ledger, Seen, WorldsSeen};
+use crate::experiment::{CauseCategory, Ledger, Seen, Verdict, WorldsSeen};
 use flakefarm_shared::{TestId, World};
 use std::collections::BTreeMap;
 
@@ -22,11 +20,11 @@ pub(super) struct Elsewhere {
 impl Elsewhere {
     pub(super) fn read(ledger: &Ledger, worlds: &WorldsSeen, test: &TestId) -> Self {
         let mut found = Self { plain: Count::default(), worlds: BTreeMap::new() };
-        for observation in ledger.observations(test).iter().filter(|o| worlds.is_usable(o.world)) {
-            if observation.world.is_plain() {
+        for observation in ledger.observations(test).iter().filter(|o| worlds.speaks(&o.treatment)) {
+            if observation.treatment.is_plain() {
                 found.plain.add(observation);
             } else if !matches!(observation.seen, Seen::Skip) {
-                found.worlds.entry(observation.world).or_default().add(observation);
+                found.worlds.entry(observation.treatment.world).or_default().add(observation);
             }
         }
         found

@@ -1,7 +1,8 @@
 //! How much a number of runs proves: clean-run arguments and an interval that may be looked at
 //! after every run.
 
-use crate::plan::{Confidence, Rate};
+use crate::experiment::certainty::clean_runs_needed;
+use crate::experiment::{Confidence, Rate};
 use serde::{Deserialize, Serialize};
 use statrs::function::beta::ln_beta;
 
@@ -16,15 +17,6 @@ pub struct RateEstimate {
     pub upper: f64,
     /// The probability that the interval covers the rate, at every number of runs at once.
     pub confidence: f64,
-}
-
-/// Clean runs after which a test that fails at `rate` or more would have been seen to fail with
-/// probability `confidence`: the smallest n with (1 - rate)^n <= 1 - confidence.
-pub fn clean_runs_needed(rate: Rate, confidence: Confidence) -> u32 {
-    let runs = confidence.risk().ln() / (-rate.get()).ln_1p();
-    // A quotient that is whole but for rounding is not rounded up once more.
-    let runs = (runs - 1e-9).ceil().max(1.0);
-    if runs >= f64::from(u32::MAX) { u32::MAX } else { runs as u32 }
 }
 
 /// Clean runs after which a fix is proved, with `confidence`, for a test that failed at `before` or more:

@@ -1,7 +1,7 @@
 //! What a verdict is worth, given how the attempts under it were isolated.
 
-use super::{Assessment, Verdict};
-use crate::plan::{Observation, SandboxChoice, Seen};
+use super::Assessment;
+use crate::experiment::{Observation, SandboxChoice, Seen, Verdict};
 use flakefarm_shared::SandboxLevel;
 
 /// Says of a verdict that rests on forked attempts alone that it does, and takes back one that accuses

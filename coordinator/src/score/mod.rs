@@ -15,11 +15,12 @@ pub mod ranking;
 mod reasons;
 pub mod verdict;
 
+pub use crate::experiment::{Counts, Verdict};
 pub use category::{Category, Finding};
-pub use compare::{Comparison, Counts, Decision, Difference, Direction};
+pub use compare::{Comparison, Decision, Difference, Direction};
 pub use durations::DurationSummary;
 pub use interval::RateEstimate;
 pub use level::qualify;
 pub use prior::FailureRates;
 pub use ranking::SignatureCount;
-pub use verdict::{Assessment, Verdict, assess};
+pub use verdict::{Assessment, assess};

@@ -5,7 +5,7 @@
 //! Starts from published rates and is fitted to what a project's tests did, by expectation
 //! maximisation.
 
-use crate::plan::{Rate, RunCounts};
+use crate::experiment::{Rate, RunCounts};
 use serde::{Deserialize, Serialize};
 
 /// Share of tests that flake at whatever rate, and that always fail, in the published data.

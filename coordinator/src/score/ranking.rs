@@ -1,6 +1,6 @@
 //! How much a test matters: the score, and the failures it is made of.
 
-use crate::plan::{Observation, Seen};
+use crate::experiment::{Observation, Seen};
 use crate::score::durations::DurationSummary;
 use flakefarm_shared::{Digest, FailureKind};
 use serde::{Deserialize, Serialize};

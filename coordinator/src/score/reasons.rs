@@ -1,11 +1,10 @@
 //! Why we stopped with a test, and what is proved of it, in words.
 
-use crate::plan::{
+use crate::experiment::{
     Answer, Condition, ConditionCount, Guarantee, Ledger, Observation, Question, Record, Runs, Seen,
-    TestAnswer, file_of,
+    TestAnswer, Verdict, file_of,
 };
 use crate::score::interval::upper_bound_after_clean_runs;
-use crate::score::verdict::Verdict;
 use flakefarm_shared::{TestId, WorkerId};
 use std::collections::BTreeSet;
 
@@ -189,7 +188,8 @@ fn older(record: &Record) -> String {
 }
 
 fn words(conditions: &[ConditionCount]) -> String {
-    let plain = |count: &&ConditionCount| !matches!(count.condition, Condition::World(_));
+    let plain =
+        |count: &&ConditionCount| !matches!(count.condition, Condition::World(_) | Condition::OtherSource);
     let words =
         conditions.iter().filter(plain).map(|count| format!("{} {}", count.attempts, count.condition));
     words.collect::<Vec<_>>().join(", ")

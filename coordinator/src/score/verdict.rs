@@ -1,6 +1,8 @@
 //! What is known of one test, and why we stopped.
 
-use crate::plan::{Answers, ConditionCount, Ledger, Observation, Question, Record, WorldsSeen};
+use crate::experiment::{
+    Answers, ConditionCount, Ledger, Observation, Question, Record, Verdict, WorldsSeen,
+};
 use crate::score::category::{Category, Finding, categorise};
 use crate::score::durations::{DurationSummary, summarise};
 use crate::score::elsewhere::Elsewhere;
@@ -9,39 +11,6 @@ use crate::score::ranking::{SignatureCount, score, signatures};
 use crate::score::reasons::{Case, Outcomes};
 use flakefarm_shared::TestId;
 use serde::{Deserialize, Serialize};
-
-/// What is known of a test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// No failure in as many runs as were asked for.
-    Healthy,
-    /// A pass and a failure on one snapshot, under treatments that differ in order, or in what a plain
-    /// run draws at random, at most.
-    Flaky,
-    /// Does the same in every plain run, and something else in other surroundings or under stress.
-    Fragile,
-    /// Failed every time, often enough.
-    Broken,
-    /// Too few runs, or none.
-    Inconclusive,
-    /// Skipped every time.
-    Skipped,
-}
-
-impl Verdict {
-    /// The stable word used in reports.
-    pub fn word(self) -> &'static str {
-        match self {
-            Verdict::Healthy => "healthy",
-            Verdict::Flaky => "flaky",
-            Verdict::Fragile => "fragile",
-            Verdict::Broken => "broken",
-            Verdict::Inconclusive => "inconclusive",
-            Verdict::Skipped => "skipped",
-        }
-    }
-}
 
 /// What is known of one test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,11 +55,11 @@ pub fn assess(
     let elsewhere = Elsewhere::read(ledger, worlds, test);
     let observations: Vec<&Observation> = ledger.plain(test).collect();
     let counts = Outcomes::of(&observations);
-    let answer = answers.of(question, ledger, test);
+    let answer = answers.of(ledger, test);
     let conditions: Vec<ConditionCount> =
         ledger.counts(test).into_iter().filter(|count| worlds.counts(count.condition)).collect();
     let durations = summarise(&observations);
-    let signatures = signatures(ledger.observations(test).iter().filter(|o| worlds.is_usable(o.world)));
+    let signatures = signatures(ledger.observations(test).iter().filter(|o| worlds.speaks(&o.treatment)));
     let observations = observations.as_slice();
     let case = Case { question, ledger, test, observations, counts, answer, conditions: &conditions };
     let (verdict, stopped_because) = match (elsewhere.verdict(), counts.passes, counts.failures) {

@@ -62,7 +62,7 @@ impl<'a> Runs<'a> {
             });
             return record;
         }
-        if self.population.missing_worlds.contains(&spec.world) {
+        if self.population.missing_worlds.contains(&spec.treatment.world) {
             record.wall_us = micros(seconds);
             record.end = AttemptEnd::NothingRan { reason: "not to be had".into() };
             return record;
@@ -135,8 +135,8 @@ impl<'a> Runs<'a> {
             }
             Nature::HangsInSuites => Outcome::Pass,
             Nature::Silent => return None,
-            Nature::FailsUnder(world) => pass(spec.world != *world),
-            Nature::PassesUnder(world) if spec.world == *world => Outcome::Pass,
+            Nature::FailsUnder(world) => pass(spec.treatment.world != *world),
+            Nature::PassesUnder(world) if spec.treatment.world == *world => Outcome::Pass,
             Nature::PassesUnder(_) => failed_with(FailureKind::Exception, "socket.gaierror"),
         })
     }

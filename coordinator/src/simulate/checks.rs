@@ -1,7 +1,7 @@
 //! What a simulation must show, and whether it does.
 
 use super::bench::{Bench, Comparison, GuaranteeBench};
-use crate::plan::Guarantee;
+use crate::experiment::Guarantee;
 use serde::{Deserialize, Serialize};
 
 /// Container time of a first sweep, over fixed N that misses as many flaky tests.

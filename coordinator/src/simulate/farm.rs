@@ -5,9 +5,9 @@
 use super::attempt::{Mishap, Runs};
 use super::dice;
 use super::population::{Population, unit};
-use crate::plan::{History, Ledger, Plan, PlannedJob, Planning, Question};
+use crate::experiment::{History, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question};
 use flakefarm_shared::{
-    AttemptSpec, JobId, JobReport, Scope, Selection, SweepId, UnixMicros, WIRE_VERSION, WorkerId,
+    AttemptSpec, JobReport, Scope, Selection, SweepId, UnixMicros, WIRE_VERSION, WorkerId,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -109,7 +109,7 @@ impl Farm<'_> {
                 rounds += 1;
                 since_plan = 0;
                 for job in plan.jobs {
-                    ledger.note_planned(&job.key, &job.attempts);
+                    ledger.note_planned(job.key, &job.attempts);
                     waiting.push_back(job);
                 }
                 if plan.state == Planning::Complete && waiting.is_empty() && ends.is_empty() {
@@ -138,10 +138,10 @@ impl Farm<'_> {
                 idle.push(done.worker);
             }
             match &report {
-                Some(told) => ledger.note_report(&done.job.key, told),
-                None => ledger.note_lost(&done.job.key, "its worker was lost four times"),
+                Some(told) => ledger.note_report(done.job.key, told),
+                None => ledger.note_lost(done.job.key, "its worker was lost four times"),
             }
-            if report.is_some() && done.worker < self.workers && self.comes_twice(&done.job.key) {
+            if report.is_some() && done.worker < self.workers && self.comes_twice(done.job.key) {
                 let again = UnderWay { worker: usize::MAX, ..done };
                 let late = (now - again.began).max(1);
                 ends.push(Reverse((now + late, number)));
@@ -151,7 +151,7 @@ impl Farm<'_> {
         }
     }
 
-    fn comes_twice(&self, key: &str) -> bool {
+    fn comes_twice(&self, key: JobKey) -> bool {
         self.weather.twice > 0.0 && unit(&mut dice(self.seed, &format!("twice:{key}"))) < self.weather.twice
     }
 
@@ -164,9 +164,9 @@ impl Farm<'_> {
         runs: &mut Runs<'_>,
         spoiled: &mut Spoiled,
     ) -> (u64, Option<JobReport>) {
-        let mut dice = dice(self.seed, &job.key);
+        let mut dice = dice(self.seed, &job.key.to_string());
         let most = self.weather.in_a_row;
-        let labels: Vec<String> = job.attempts.iter().map(|spec| label(&job.key, spec)).collect();
+        let labels: Vec<String> = job.attempts.iter().map(|spec| label(job.key, spec)).collect();
         let late = (self.weather.late * unit(&mut dice) * 1e6) as u64;
         let spared = labels.iter().any(|label| spoiled.times(label) >= most);
         if !spared && unit(&mut dice) < self.weather.lost {
@@ -195,7 +195,7 @@ impl Farm<'_> {
             spent += record.wall_us;
             attempts.push(record);
         }
-        let id = JobId::derive(SweepId(uuid::Uuid::nil()), &job.key);
+        let id = job.key.id(SweepId(uuid::Uuid::nil()));
         (spent + late, Some(JobReport { v: WIRE_VERSION, job: id, listing: None, attempts }))
     }
 }
@@ -217,12 +217,12 @@ impl Spoiled {
 }
 
 /// What the planner tries again: a test alone, or the slot at the root of a chain.
-fn label(key: &str, spec: &AttemptSpec) -> String {
-    match (spec.scope, &spec.tests) {
-        (Scope::Test, Selection::Only(tests)) if tests.len() == 1 => tests[0].0.clone(),
-        _ => match key.strip_prefix("retry/").and_then(|rest| rest.rsplit_once('/')) {
-            Some((root, _)) => root.to_owned(),
-            None => format!("{key}.{}", spec.index),
-        },
+fn label(key: JobKey, spec: &AttemptSpec) -> String {
+    match (spec.scope, &spec.tests, key.phase) {
+        (Scope::Test, Selection::Only(tests), _) if tests.len() == 1 => tests[0].0.clone(),
+        (_, _, JobPhase::Slots(series) | JobPhase::Retry(series)) => {
+            format!("{series:?} {}", key.arm.unwrap_or(key.number + spec.index))
+        }
+        (_, _, _) => format!("{key}.{}", spec.index),
     }
 }

@@ -2,8 +2,9 @@
 
 use super::farm::Carried;
 use super::population::{CALIBRATION_RATES, Nature, Population, TestModel};
-use crate::plan::{Answers, History, Question, WorldsSeen, answers};
-use crate::score::{Assessment, Verdict, assess};
+use crate::experiment::{Answers, History, Question, Verdict, WorldsSeen};
+use crate::plan::answers;
+use crate::score::{Assessment, assess};
 use serde::{Deserialize, Serialize};
 
 /// Lower ends of the bands of true rates that recall is told by.

@@ -4,7 +4,7 @@ use super::bench::{Bench, GuaranteeBench};
 use super::chart::{Axis, Chart, Joined, Scale, Series};
 use super::checks::percent;
 use super::text::band_name;
-use crate::plan::Guarantee;
+use crate::experiment::Guarantee;
 
 /// The pictures, by file name.
 pub fn plots(bench: &Bench) -> Vec<(&'static str, String)> {

@@ -6,8 +6,9 @@ use super::attempt::{CONTAINER_SECONDS, FILE_SECONDS, Runs, fails, shuffle_key};
 use super::farm::Weather;
 use super::measure::{BANDS, Found};
 use super::population::{Nature, Population};
-use crate::plan::{History, Ledger, Question, Runs as Wanted, ScopeChoice, TestFilter, file_of, plan};
-use flakefarm_shared::{AttemptEnd, JobId, JobReport, Order, SweepId, WIRE_VERSION, WorkerId};
+use crate::experiment::{History, Ledger, Question, Runs as Wanted, ScopeChoice, TestFilter, file_of};
+use crate::plan::plan;
+use flakefarm_shared::{AttemptEnd, JobReport, Order, SweepId, WIRE_VERSION, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
@@ -242,13 +243,13 @@ fn orders(question: &Question) -> Vec<Order> {
             return orders;
         }
         for job in jobs {
-            ledger.note_planned(&job.key, &job.attempts);
+            ledger.note_planned(job.key, &job.attempts);
             let worker = WorkerId("worker".into());
             let attempts: Vec<_> =
                 job.attempts.iter().map(|spec| runs.make(spec, &worker, None, &mut dice)).collect();
             orders.extend(attempts.iter().filter(|a| a.end == AttemptEnd::Completed).map(|a| a.order));
-            let id = JobId::derive(SweepId(uuid::Uuid::nil()), &job.key);
-            ledger.note_report(&job.key, &JobReport { v: WIRE_VERSION, job: id, listing: None, attempts });
+            let id = job.key.id(SweepId(uuid::Uuid::nil()));
+            ledger.note_report(job.key, &JobReport { v: WIRE_VERSION, job: id, listing: None, attempts });
         }
     }
 }

@@ -4,7 +4,7 @@ use super::bench::{Bench, Comparison, GuaranteeBench};
 use super::checks::{Held, checks, percent};
 use super::measure::{BANDS, Measured};
 use super::strategies::Rerun;
-use crate::plan::Guarantee;
+use crate::experiment::Guarantee;
 use std::fmt::Write as _;
 use unicode_width::UnicodeWidthStr as _;
 

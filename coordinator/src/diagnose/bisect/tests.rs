@@ -1,9 +1,10 @@
 //! Bisections of rows whose truth is known.
 
 use super::*;
-use crate::plan::ScopeChoice;
+use crate::experiment::{QuestionKind, RevisionSnapshot, ScopeChoice};
 use flakefarm_shared::{
-    AttemptRecord, Failure, FailureKind, JobId, JobReport, Outcome, Phase, Sample, SweepId, WorkerId,
+    AttemptRecord, Digest, Failure, FailureKind, JobReport, Order, Outcome, Phase, Sample, Scope, SweepId,
+    TestId, WorkerId, World,
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -52,16 +53,18 @@ fn bisect(row: &[At], workers: u16, dice: u64) -> (Bisection, u64, usize) {
             return (judge(&question, request, &ledger), ledger.attempts(), round);
         }
         for job in planned.jobs {
-            let place = place_of(&job.key).unwrap();
-            assert_eq!(snapshot_of(&question, &job.key), Some(&request.revisions[place].snapshot));
-            ledger.note_planned(&job.key, &job.attempts);
+            let place = job.key.arm.unwrap() as usize;
+            let submitted = place + 1 == request.revisions.len();
+            let own = (!submitted).then_some(&request.revisions[place].snapshot);
+            assert!(job.attempts.iter().all(|spec| spec.treatment.other_source() == own));
+            ledger.note_planned(job.key, &job.attempts);
             if row[place] == At::CannotRun {
-                ledger.note_lost(&job.key, "set-up failed");
+                ledger.note_lost(job.key, "set-up failed");
                 continue;
             }
             let attempts = job.attempts.iter().map(|spec| run(spec, row[place], &mut dice)).collect();
-            let report = JobReport { v: 1, job: JobId::derive(sweep, &job.key), listing: None, attempts };
-            ledger.note_report(&job.key, &report);
+            let report = JobReport { v: 1, job: job.key.id(sweep), listing: None, attempts };
+            ledger.note_report(job.key, &report);
         }
     }
     panic!("the bisection does not end");

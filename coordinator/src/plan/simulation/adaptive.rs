@@ -17,7 +17,7 @@ pub(super) fn everything_is_answered(model: &Model, question: &Question, ledger:
         let found = assess(question, ledger, &answers, &worlds, test);
         let text = &found.stopped_because;
         assert!(fitting(nature).contains(&found.verdict), "{test} {nature:?}: {:?} {text}", found.verdict);
-        let answer = answers.of(question, ledger, test).answer;
+        let answer = answers.of(ledger, test).answer;
         let scope = question.scope;
         assert!(
             answer.is_final(),
@@ -145,7 +145,7 @@ fn when_the_clock_has_run_out_nothing_more_is_planned() {
     let first = plan(&question, &ledger, &History::default(), Duration::ZERO);
     assert!(!first.jobs.is_empty() && first.state == Planning::Working);
     for job in &first.jobs {
-        ledger.note_planned(&job.key, &job.attempts);
+        ledger.note_planned(job.key, &job.attempts);
     }
     let late = plan(&question, &ledger, &History::default(), Duration::from_secs(61));
     assert_eq!((late.jobs.len(), late.state, late.limited), (0, Planning::Overdue, true));

@@ -1,8 +1,8 @@
 //! Panels carried out: what is found under other worlds, what is not blamed on tests, what it costs.
 
 use super::*;
-use crate::diagnose::CauseCategory;
-use crate::plan::{Condition, Panel};
+use crate::experiment::{CauseCategory, Condition, JobPhase, Unbearable};
+use crate::plan::Panel;
 use flakefarm_shared::{
     EnvironmentSpec, ImageSource, Limits, ProjectSpec, Zone, project::Framework, project::Network,
 };
@@ -42,7 +42,7 @@ fn with_panel_both_ways(panel: Panel, runs: u32) -> [Question; 2] {
 
 fn suite_attempts(ledger: &Ledger) -> Vec<World> {
     let specs = ledger.each_attempt().filter_map(|attempt| attempt.spec);
-    specs.filter(|spec| spec.scope == Scope::Suite).map(|spec| spec.world).collect()
+    specs.filter(|spec| spec.scope == Scope::Suite).map(|spec| spec.treatment.world).collect()
 }
 
 #[test]
@@ -122,9 +122,10 @@ fn a_world_that_breaks_the_project_accuses_nobody() {
             let found = judge(&question, &ledger, name);
             assert_eq!(found.verdict, Verdict::Healthy, "{}", found.stopped_because);
         }
-        let notes = crate::plan::WorldsSeen::read(&ledger).notes();
-        assert_eq!(notes.len(), 1, "{notes:?}");
-        assert!(notes[0].contains("time-zone:ahead") && notes[0].contains("12 of 20"), "{notes:?}");
+        let worlds = WorldsSeen::read(&ledger);
+        assert!(worlds.not_given.is_empty(), "{worlds:?}");
+        let unbearable: Vec<_> = worlds.unbearable.into_iter().collect();
+        assert_eq!(unbearable, [(AHEAD, Unbearable { failing: 12, tests: 20 })]);
     }
 }
 
@@ -136,9 +137,9 @@ fn a_world_that_cannot_be_given_is_left_out_with_a_note() {
         let ledger = carry_out(&model, &question, 3);
         let tried = suite_attempts(&ledger).into_iter().filter(|world| *world == AHEAD).count();
         assert_eq!(tried, 1, "trying again would change nothing");
-        let notes = crate::plan::WorldsSeen::read(&ledger).notes();
-        assert_eq!(notes.len(), 2, "{notes:?}");
-        assert!(notes[0].contains("twice was left out, it cannot be given here: not to be had"), "{notes:?}");
+        let worlds = WorldsSeen::read(&ledger);
+        assert_eq!(worlds.not_given.len(), 2, "{worlds:?}");
+        assert_eq!(worlds.not_given[&World::Twice], "not to be had");
         assert!(ledger.nothing_ran().is_empty(), "the plain runs ran");
     }
 }
@@ -152,17 +153,17 @@ fn an_adaptive_sweep_varies_before_it_repeats() {
     let attempts: usize = first.iter().map(|job| job.attempts.len()).sum();
     assert_eq!(attempts, usize::from(question.workers.get()), "nobody waits, and nothing is queued");
     for job in &first {
-        ledger.note_planned(&job.key, &job.attempts);
+        ledger.note_planned(job.key, &job.attempts);
     }
     let mut dice = ChaCha8Rng::seed_from_u64(1);
     let made =
         Luck::new(&model.population, 1).make(&first[0].attempts[0], &WorkerId("w".into()), None, &mut dice);
-    ledger.note_report(&first[0].key, &report(&first[0].key, vec![made]));
+    ledger.note_report(first[0].key, &report(first[0].key, vec![made]));
     let then = next(&question, &ledger).jobs;
-    let worlds = |job: &PlannedJob| job.attempts.iter().filter(|spec| !spec.world.is_plain()).count();
+    let worlds = |job: &PlannedJob| job.attempts.iter().filter(|spec| !spec.treatment.is_plain()).count();
     let panel: usize = then.iter().map(worlds).sum();
     assert_eq!(panel, question.panel.len() - 1, "all of the panel that concerns the suite");
-    let more = then.iter().position(|job| job.key.starts_with("more/")).unwrap_or(then.len());
+    let more = then.iter().position(|job| job.key.phase == JobPhase::More).unwrap_or(then.len());
     assert!(then[more..].iter().all(|job| worlds(job) == 0), "the panel goes first");
 }
 

@@ -1,12 +1,12 @@
 //! Reports of small ledgers.
 
 use super::*;
-use crate::plan::{ScopeChoice, TestFilter};
+use crate::experiment::{JobKey, JobPhase, ScopeChoice, TestFilter};
 use flakefarm_shared::{
-    AttemptRecord, AttemptSpec, Failure, InfraError, InfraStage, JobId, JobReport, Outcome, Phase, Sample,
-    SweepId, WorkerId,
+    AttemptRecord, AttemptSpec, Failure, InfraError, InfraStage, JobReport, Outcome, Phase, Sample, SweepId,
+    WorkerId,
 };
-use flakefarm_shared::{FailureKind, Order, Selection};
+use flakefarm_shared::{FailureKind, Order, Scope, Selection};
 use std::num::NonZeroU32;
 
 const VICTIM: &str = "tests/test a.py::test_v[it's]";
@@ -71,7 +71,8 @@ fn ledger(attempts: &[(Order, Option<bool>)]) -> Ledger {
             ..AttemptSpec::plain(Scope::Suite, Selection::All, *order)
         })
         .collect();
-    ledger.note_planned("job", &specs);
+    let key = JobKey::new(JobPhase::More, 0);
+    ledger.note_planned(key, &specs);
     let sweep: SweepId = "0195925b-3f00-7c41-9d5e-6a1b2c3d4e5f".parse().expect("an id");
     let records = attempts.iter().zip(&specs).map(|((_, failed), spec)| AttemptRecord {
         started_at: 2_000_000 + i64::from(spec.index),
@@ -86,9 +87,8 @@ fn ledger(attempts: &[(Order, Option<bool>)]) -> Ledger {
             .map_or_else(Vec::new, |failed| vec![sample(VICTIM, 1, failed), sample(STEADY, 0, false)]),
         ..AttemptRecord::completed(spec, WorkerId("w".into()))
     });
-    let report =
-        JobReport { v: 1, job: JobId::derive(sweep, "job"), listing: None, attempts: records.collect() };
-    ledger.note_report("job", &report);
+    let report = JobReport { v: 1, job: key.id(sweep), listing: None, attempts: records.collect() };
+    ledger.note_report(key, &report);
     ledger
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::model::{InfrastructureError, SignatureCount, TestReport};
 use super::super::{svg, words};
+use super::command::command;
 use super::experiment::experiment;
 use super::{badge, id, short};
 use maud::{Markup, html};
@@ -60,10 +61,6 @@ pub(super) fn card(
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
-pub(super) fn command(what: &str, text: &str) -> Markup {
-    html! { div class="command" { span class="quiet" { (what) } code { (words::visible(text)) } } }
 }
 
 fn failure(signature: &SignatureCount, outputs: &BTreeMap<String, String>) -> Markup {

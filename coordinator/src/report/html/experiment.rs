@@ -4,7 +4,7 @@
 use super::super::diagnosis::{first_difference, lines};
 use super::super::experiment::{ArmRole, Experiment, ExperimentArm, OrderExperiment};
 use super::super::{svg, words};
-use super::card::command;
+use super::command::command;
 use maud::{Markup, html};
 use std::collections::BTreeMap;
 

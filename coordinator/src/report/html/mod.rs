@@ -2,6 +2,7 @@
 //! in size however large the sweep. Text of tests is escaped by the template and made visible first.
 
 mod card;
+mod command;
 mod experiment;
 mod matrix;
 

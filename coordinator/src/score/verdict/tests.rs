@@ -1,7 +1,8 @@
 //! Verdicts and their reasons from letters.
 
 use super::*;
-use crate::plan::{History, Runs, answers};
+use crate::experiment::{History, JobKey, JobPhase, Runs};
+use crate::plan::answers;
 use crate::score::Category;
 use flakefarm_shared::{
     AttemptRecord, AttemptSpec, Digest, Failure, FailureKind, JobId, JobReport, Order, Outcome, Phase,
@@ -21,8 +22,8 @@ fn question(runs: Option<u32>) -> Question {
 fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
     let test = TestId::from("tests/test_a.py::test_a");
     let mut ledger = Ledger::new(vec![test.clone(), TestId::from("tests/test_b.py::test_b")]);
-    for (line, (scope, order, letters)) in lines.iter().enumerate() {
-        let key = format!("line/{line}");
+    for (line, (scope, order, letters)) in (0..).zip(lines) {
+        let key = JobKey::of_arm(JobPhase::DiagnoseTest, line, 0);
         let tests = match scope {
             Scope::Suite => Selection::All,
             Scope::File | Scope::Test => Selection::Only(vec![test.clone()]),
@@ -69,9 +70,9 @@ fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
             });
             specs.push(spec);
         }
-        ledger.note_planned(&key, &specs);
+        ledger.note_planned(key, &specs);
         let job = JobId(uuid::Uuid::nil());
-        ledger.note_report(&key, &JobReport { v: WIRE_VERSION, job, listing: None, attempts });
+        ledger.note_report(key, &JobReport { v: WIRE_VERSION, job, listing: None, attempts });
     }
     ledger
 }

@@ -2,7 +2,8 @@
 //! `flakefarm simulate`.
 
 use super::*;
-use crate::plan::{Planning, plan};
+use crate::experiment::Planning;
+use crate::plan::plan;
 use crate::simulate::{checks, plot, text};
 use quick_xml::events::Event;
 

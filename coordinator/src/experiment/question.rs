@@ -3,9 +3,11 @@
 //! can be.
 
 use super::budget::Budget;
-use super::level::SandboxChoice;
-use crate::diagnose::bisect::BisectRequest;
-use crate::score::interval::clean_runs_needed;
+use super::certainty::{Confidence, Rate, clean_runs_needed};
+use super::error::QuestionError;
+use super::filter::{TestFilter, matches};
+use super::request::{BisectRequest, ValidateRequest};
+use super::sandbox::SandboxChoice;
 use flakefarm_shared::{Order, TestId, World};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -78,36 +80,38 @@ impl Question {
     }
 
     /// The tests of a listing that the question wants an answer for, in the listing's order: those
-    /// it is about, or of these those that are to be diagnosed. A name that is a test's whole id
+    /// it is about, or of these those that are to be diagnosed or mended. A name that is a test's whole id
     /// means that test alone.
     pub fn targets(&self, tests: &[TestId]) -> Vec<TestId> {
         let selected = self.select(tests);
-        match &self.kind {
-            QuestionKind::Detect => selected,
-            QuestionKind::Diagnose { tests: wanted } => {
-                let named: Vec<(&String, bool)> =
-                    wanted.0.iter().map(|name| (name, selected.iter().any(|test| test.0 == *name))).collect();
-                let wants = |test: &TestId| {
-                    named.iter().any(
-                        |(name, whole)| {
-                            if *whole { test.0 == **name } else { matches(name, test.as_str()) }
-                        },
-                    )
-                };
-                selected.into_iter().filter(wants).collect()
-            }
+        let wanted = match &self.kind {
+            QuestionKind::Detect => return selected,
             QuestionKind::Bisect(request) => {
-                selected.into_iter().filter(|test| *test == request.test).collect()
+                return selected.into_iter().filter(|test| *test == request.test).collect();
             }
-        }
+            QuestionKind::Validate(request) if request.tests.is_everything() => return selected,
+            QuestionKind::Validate(request) => &request.tests,
+            QuestionKind::Diagnose { tests } => tests,
+        };
+        let named: Vec<(&String, bool)> =
+            wanted.0.iter().map(|name| (name, selected.iter().any(|test| test.0 == *name))).collect();
+        let wants = |test: &TestId| {
+            named.iter().any(
+                |(name, whole)| {
+                    if *whole { test.0 == **name } else { matches(name, test.as_str()) }
+                },
+            )
+        };
+        selected.into_iter().filter(wants).collect()
     }
 
-    /// Names of tests to be diagnosed that no selected test of the listing goes by.
+    /// Names of tests that no selected test of the listing goes by.
     pub fn unmatched(&self, tests: &[TestId]) -> Vec<String> {
         let selected = self.select(tests);
         let wanted = match &self.kind {
             QuestionKind::Detect => return Vec::new(),
             QuestionKind::Diagnose { tests } => tests,
+            QuestionKind::Validate(request) => &request.tests,
             QuestionKind::Bisect(request) if selected.contains(&request.test) => return Vec::new(),
             QuestionKind::Bisect(request) => return vec![request.test.0.clone()],
         };
@@ -153,6 +157,8 @@ pub enum QuestionKind {
     },
     /// Which revision made it flaky?
     Bisect(Box<BisectRequest>),
+    /// Does a patch mend it?
+    Validate(Box<ValidateRequest>),
 }
 
 /// How many runs each test gets.
@@ -247,217 +253,9 @@ impl FromStr for ScopeChoice {
     }
 }
 
-/// What a question cannot ask, and what it can ask instead.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum QuestionError {
-    /// No number of runs gives certainty.
-    #[error(
-        "a confidence of {0} is not possible: choose one above 0 and at most {max}, such as 0.95 or 0.99",
-        max = Confidence::MAX
-    )]
-    Confidence(f64),
-    /// No number of runs proves that a test never flakes.
-    #[error(
-        "a flake rate of {0} is not possible: no number of runs proves that a test never flakes; choose at \
-         least {min} and less than 1, such as 0.05 (59 clean runs at 95 %) or 0.01 (299)",
-        min = Rate::MIN
-    )]
-    Rate(f64),
-    /// Not a scope.
-    #[error("`{0}` is not a scope: choose `test`, `file`, `suite` or `auto`")]
-    Scope(String),
-    /// Not a guarantee.
-    #[error("`{0}` is not a guarantee: choose `test` (of each test) or `suite` (of the suite as a whole)")]
-    Guarantee(String),
-    /// Not a budget.
-    #[error(
-        "`{0}` is not a budget: write a time on the clock (10m), container time (container:2h) or a number of \
-         attempts (attempts:500)"
-    )]
-    Budget(String),
-    /// It does not pay for a first look.
-    #[error("a budget of {budget} does not pay for one run of every test: that takes {least}")]
-    TooSmall {
-        /// What was offered.
-        budget: Budget,
-        /// What would do.
-        least: Budget,
-    },
-    /// Nothing can be done with it.
-    #[error("a budget of {0} buys nothing: choose at least 1 second, or 1 attempt")]
-    NoBudget(String),
-}
-
-/// A probability of being right, within (0, 1).
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
-pub struct Confidence(f64);
-
-impl Confidence {
-    /// The highest that can be asked for.
-    pub const MAX: f64 = 0.999_999;
-    /// 95 %, the default.
-    pub const DEFAULT: Confidence = Confidence(0.95);
-
-    /// Refuses what no number of runs can give.
-    pub fn new(value: f64) -> Result<Self, QuestionError> {
-        if value > 0.0 && value <= Self::MAX {
-            Ok(Self(value))
-        } else {
-            Err(QuestionError::Confidence(value))
-        }
-    }
-
-    /// The value.
-    pub fn get(self) -> f64 {
-        self.0
-    }
-
-    /// The probability of being wrong, 1 minus this.
-    pub fn risk(self) -> f64 {
-        1.0 - self.0
-    }
-}
-
-impl TryFrom<f64> for Confidence {
-    type Error = QuestionError;
-    fn try_from(value: f64) -> Result<Self, Self::Error> {
-        Self::new(value)
-    }
-}
-
-impl From<Confidence> for f64 {
-    fn from(confidence: Confidence) -> f64 {
-        confidence.0
-    }
-}
-
-/// A flake rate, within (0, 1).
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
-pub struct Rate(f64);
-
-impl Rate {
-    /// The lowest that can be asked for: below it, a test would need millions of runs.
-    pub const MIN: f64 = 0.000_01;
-    /// 5 %, the default.
-    pub const DEFAULT: Rate = Rate(0.05);
-
-    /// Refuses what no number of runs can prove.
-    pub fn new(value: f64) -> Result<Self, QuestionError> {
-        if (Self::MIN..1.0).contains(&value) { Ok(Self(value)) } else { Err(QuestionError::Rate(value)) }
-    }
-
-    /// The value.
-    pub fn get(self) -> f64 {
-        self.0
-    }
-}
-
-impl TryFrom<f64> for Rate {
-    type Error = QuestionError;
-    fn try_from(value: f64) -> Result<Self, Self::Error> {
-        Self::new(value)
-    }
-}
-
-impl From<Rate> for f64 {
-    fn from(rate: Rate) -> f64 {
-        rate.0
-    }
-}
-
-/// Which tests a question is about. A pattern with `*` (any text) or `?` (any character) must match
-/// the whole id; any other pattern is looked for within it. Brackets mean themselves: parametrised
-/// ids are full of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TestFilter(pub Vec<String>);
-
-impl TestFilter {
-    /// Whether every test is selected.
-    pub fn is_everything(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The patterns as one line for people.
-    pub fn describe(&self) -> String {
-        if self.is_everything() { "every test".to_owned() } else { self.0.join(", ") }
-    }
-
-    /// Whether `test` is selected.
-    pub fn selects(&self, test: &TestId) -> bool {
-        self.is_everything() || self.0.iter().any(|pattern| matches(pattern, test.as_str()))
-    }
-}
-
-fn matches(pattern: &str, text: &str) -> bool {
-    if !pattern.contains(['*', '?']) {
-        return text.contains(pattern);
-    }
-    let pattern: Vec<char> = pattern.chars().collect();
-    let text: Vec<char> = text.chars().collect();
-    // The usual walk with one way back: to the last star, with one more character under it.
-    let (mut p, mut t) = (0, 0);
-    let mut way_back: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                way_back = Some((p, t));
-                p += 1;
-            }
-            Some(&c) if c == '?' || c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            Some(_) | None => match way_back {
-                Some((star, covered)) => {
-                    way_back = Some((star, covered + 1));
-                    p = star + 1;
-                    t = covered + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&c| c == '*')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn patterns_are_substrings_or_globs() {
-        #[track_caller]
-        fn check(pattern: &str, text: &str, expect: bool) {
-            let filter = TestFilter(vec![pattern.to_owned()]);
-            assert_eq!(filter.selects(&TestId::from(text)), expect, "{pattern} on {text}");
-        }
-        check("test_a", "tests/test_a.py::test_b", true);
-        check("test_c", "tests/test_a.py::test_b", false);
-        check("test_a[1-x]", "tests/test_a.py::test_a[1-x]", true);
-        check("tests/*::test_b", "tests/test_a.py::test_b", true);
-        check("*::test_?", "tests/test_a.py::test_b", true);
-        check("*::test_?", "tests/test_a.py::test_bc", false);
-        check("*a*b*", "xaxxbx", true);
-        check("tests/*", "other/tests/x", false);
-        check("*", "", true);
-        assert!(TestFilter::default().selects(&TestId::from("anything")));
-    }
-
-    #[test]
-    fn impossible_wishes_are_refused_with_what_is_possible() {
-        for value in [0.0, 1.0, -1.0, 1.5, f64::NAN, f64::INFINITY] {
-            assert!(Confidence::new(value).is_err(), "{value}");
-            assert!(Rate::new(value).is_err(), "{value}");
-        }
-        assert!(Confidence::new(1.0).unwrap_err().to_string().contains("0.95"));
-        assert!(Rate::new(0.0).unwrap_err().to_string().contains("0.05"));
-        assert!("module".parse::<ScopeChoice>().unwrap_err().to_string().contains("suite"));
-        assert!(serde_json::from_str::<Confidence>("1.0").is_err());
-        assert_eq!(serde_json::from_str::<Rate>("0.05").unwrap(), Rate::DEFAULT);
-    }
 
     #[test]
     fn question_survives_json() {

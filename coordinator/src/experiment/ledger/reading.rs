@@ -1,14 +1,14 @@
 //! What the ledger says when asked: everything that is found by looking through it.
 
 use super::{Condition, ConditionCount, JobEntry, Ledger, Observation, Reported, Seen};
+use crate::experiment::job_key::{JobKey, JobPhase};
 use flakefarm_shared::attempt::CollectionError;
 use flakefarm_shared::{AttemptEnd, AttemptRecord, AttemptSpec, Scope, Selection, TestId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ops::Bound;
 
 /// How many tests were seen to do what so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
+pub struct SeenInAll {
     /// Passed and failed.
     pub both: usize,
     /// Only failed.
@@ -31,8 +31,8 @@ pub enum Standing<'a> {
 /// One attempt that was planned or heard of.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
-    /// The planner's name of its job.
-    pub key: &'a str,
+    /// Its job.
+    pub key: JobKey,
     /// Its place in the job.
     pub index: u32,
     /// What was asked for; none if it was heard of before its plan.
@@ -79,20 +79,25 @@ impl Ledger {
     }
 
     /// Whether a job of that name was planned or heard of.
-    pub fn knows(&self, key: &str) -> bool {
-        self.jobs.contains_key(key)
+    pub fn knows(&self, key: JobKey) -> bool {
+        self.jobs.contains_key(&key)
     }
 
     /// Names of all jobs, sorted.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.jobs.keys().map(AsRef::as_ref)
+    pub fn keys(&self) -> impl Iterator<Item = JobKey> {
+        self.jobs.keys().copied()
     }
 
-    /// Names of the jobs that begin with `family`, sorted.
-    pub fn keys_of<'a>(&'a self, family: &'a str) -> impl Iterator<Item = &'a str> {
-        let from = (Bound::Included(family), Bound::Unbounded);
-        let keys = self.jobs.range::<str, _>(from).map(|(key, _)| key.as_ref());
-        keys.take_while(move |key| key.starts_with(family))
+    /// Names of the jobs of one phase, sorted.
+    pub fn keys_of(&self, phase: JobPhase) -> impl Iterator<Item = JobKey> {
+        let keys = self.jobs.range(JobKey::new(phase, 0)..).map(|(key, _)| *key);
+        keys.take_while(move |key| key.phase == phase)
+    }
+
+    /// The number of the next job of a phase, or of one of its arms.
+    pub fn next_number(&self, phase: JobPhase, arm: Option<u32>) -> u32 {
+        let known = self.keys_of(phase).filter(|key| key.arm == arm).count();
+        u32::try_from(known).expect("jobs are counted in 32 bits")
     }
 
     /// Attempts on more than one test's scope that gave samples, and that gave none although they were
@@ -100,7 +105,7 @@ impl Ledger {
     pub fn attempts_on_many(&self) -> (u32, u32) {
         let (mut useful, mut in_vain) = (0, 0);
         for attempt in self.each_attempt() {
-            if attempt.spec.is_none_or(|spec| spec.scope == Scope::Test || !spec.world.is_plain()) {
+            if attempt.spec.is_none_or(|spec| spec.scope == Scope::Test || !spec.treatment.is_plain()) {
                 continue;
             }
             match attempt.standing {
@@ -119,34 +124,33 @@ impl Ledger {
     pub fn nothing_ran_alone(&self) -> u32 {
         let nothing = |record: &&AttemptRecord| {
             record.scope == Scope::Test
-                && record.world.is_plain()
+                && record.treatment.is_plain()
                 && matches!(record.end, AttemptEnd::NothingRan { .. })
         };
         u32::try_from(self.records().filter(nothing).count()).expect("attempts are counted in 32 bits")
     }
 
     /// Jobs that were planned and of which nothing was heard, sorted.
-    pub fn outstanding(&self) -> impl Iterator<Item = &str> {
+    pub fn outstanding(&self) -> impl Iterator<Item = JobKey> {
         self.jobs
             .iter()
             .filter(|(_, entry)| entry.reported == Reported::NotYet && entry.lost.is_none())
-            .map(|(key, _)| key.as_ref())
+            .map(|(key, _)| *key)
     }
 
     /// The attempts of one job, by index.
-    pub fn attempts_of<'a>(&'a self, key: &str) -> Vec<Attempt<'a>> {
-        self.jobs.get_key_value(key).map_or_else(Vec::new, |(key, entry)| entry.attempts(key).collect())
+    pub fn attempts_of(&self, key: JobKey) -> Vec<Attempt<'_>> {
+        self.jobs.get(&key).map_or_else(Vec::new, |entry| entry.attempts(key).collect())
     }
 
     /// One attempt, if it was planned or heard of.
-    pub fn attempt(&self, key: &str, index: u32) -> Option<Attempt<'_>> {
-        let (key, entry) = self.jobs.get_key_value(key)?;
-        entry.attempts(key).find(|attempt| attempt.index == index)
+    pub fn attempt(&self, key: JobKey, index: u32) -> Option<Attempt<'_>> {
+        self.jobs.get(&key)?.attempts(key).find(|attempt| attempt.index == index)
     }
 
     /// Every attempt that was planned or heard of, sorted by job key and index.
     pub fn each_attempt(&self) -> impl Iterator<Item = Attempt<'_>> {
-        self.jobs.iter().flat_map(|(key, entry)| entry.attempts(key))
+        self.jobs.iter().flat_map(|(key, entry)| entry.attempts(*key))
     }
 
     /// What was asked for in the attempt of an observation, if its plan is known. Two observations
@@ -156,11 +160,16 @@ impl Ledger {
         planned.iter().find(|spec| spec.index == observation.index)
     }
 
+    /// What the attempt `index` of job `key` said of `test`.
+    pub fn seen_in(&self, test: &TestId, key: JobKey, index: u32) -> Option<&Seen> {
+        let observations = self.observations(test);
+        let place = observations.binary_search_by(|o| (o.key, o.index).cmp(&(key, index))).ok()?;
+        Some(&observations[place].seen)
+    }
+
     /// Whether the attempt `index` of job `key` said anything of `test`.
-    pub fn has_sample(&self, test: &TestId, key: &str, index: u32) -> bool {
-        self.observations(test)
-            .binary_search_by(|o| o.key.as_ref().cmp(key).then(o.index.cmp(&index)))
-            .is_ok()
+    pub fn has_sample(&self, test: &TestId, key: JobKey, index: u32) -> bool {
+        self.seen_in(test, key, index).is_some()
     }
 
     /// Attempts that ended, infrastructure errors not counted.
@@ -170,10 +179,14 @@ impl Ledger {
     }
 
     /// How many tests were seen to pass, to fail, or both.
-    pub fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
+    pub fn tally(&self) -> SeenInAll {
+        let mut tally = SeenInAll::default();
         for observations in self.each_observed() {
-            let witnesses = || observations.iter().filter(|o| o.world.role().witnesses_flakiness());
+            let witnesses = || {
+                observations.iter().filter(|o| {
+                    o.treatment.other_source().is_none() && o.treatment.world.role().witnesses_flakiness()
+                })
+            };
             let passed = witnesses().any(|o| matches!(o.seen, Seen::Pass));
             let failed = witnesses().any(|o| matches!(o.seen, Seen::Fail(_)));
             match (passed, failed) {
@@ -198,11 +211,11 @@ impl Ledger {
     }
 
     /// Jobs that are lost, with the reason.
-    pub fn lost_jobs(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn lost_jobs(&self) -> impl Iterator<Item = (JobKey, &str)> {
         self.jobs
             .iter()
             .filter(|(_, entry)| entry.reported == Reported::NotYet)
-            .filter_map(|(key, entry)| Some((key.as_ref(), entry.lost.as_deref()?)))
+            .filter_map(|(key, entry)| Some((*key, entry.lost.as_deref()?)))
     }
 
     /// Time spent in containers, in seconds.
@@ -213,7 +226,7 @@ impl Ledger {
 
     /// The same without attempts in which something was changed on purpose.
     pub fn plain_container_seconds(&self) -> f64 {
-        let plain = self.records().filter(|record| record.world.is_plain());
+        let plain = self.records().filter(|record| record.treatment.is_plain());
         plain.map(|record| record.wall_us).sum::<u64>() as f64 / 1e6
     }
 
@@ -228,7 +241,7 @@ impl Ledger {
     /// changed around the tests, and how many there are.
     pub fn attempt_seconds(&self, scope: Scope) -> (f64, u64) {
         let (mut micros, mut count) = (0_u64, 0_u64);
-        for record in self.records().filter(|record| record.scope == scope && record.world.is_plain()) {
+        for record in self.records().filter(|record| record.scope == scope && record.treatment.is_plain()) {
             match record.end {
                 AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => {
                     micros += record.wall_us;
@@ -242,7 +255,7 @@ impl Ledger {
 
     /// Tests an attempt was to run and said nothing of, in listing order. Missing data: neither
     /// passes nor failures. Empty for attempts that have not ended.
-    pub fn missing(&self, key: &str, index: u32) -> Vec<TestId> {
+    pub fn missing(&self, key: JobKey, index: u32) -> Vec<TestId> {
         let Some(Attempt { spec: Some(spec), standing: Standing::Ended(_), .. }) = self.attempt(key, index)
         else {
             return Vec::new();
@@ -257,7 +270,7 @@ impl Ledger {
     /// Files that could not be collected in some plain attempt, by path, each with one of its errors.
     pub fn collection_errors(&self) -> Vec<CollectionError> {
         let mut errors: BTreeMap<&str, &str> = BTreeMap::new();
-        let plain = self.records().filter(|record| record.world.is_plain());
+        let plain = self.records().filter(|record| record.treatment.is_plain());
         for error in plain.flat_map(|record| &record.collection_errors) {
             let message = errors.entry(&error.path).or_insert(&error.message);
             *message = (*message).min(&error.message);
@@ -272,7 +285,7 @@ impl Ledger {
     /// Why nothing ran in plain attempts in which something should have, each reason once.
     pub fn nothing_ran(&self) -> BTreeSet<&str> {
         self.records()
-            .filter(|record| record.world.is_plain())
+            .filter(|record| record.treatment.is_plain())
             .filter_map(|record| match &record.end {
                 AttemptEnd::NothingRan { reason } => Some(reason.as_str()),
                 AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {
@@ -293,7 +306,7 @@ impl Ledger {
 }
 
 impl JobEntry {
-    fn attempts<'a>(&'a self, key: &'a str) -> impl Iterator<Item = Attempt<'a>> {
+    fn attempts<'a>(&'a self, key: JobKey) -> impl Iterator<Item = Attempt<'a>> {
         let planned = self.planned.iter().flatten();
         let ahead_of_plan = self
             .records

@@ -11,8 +11,9 @@ mod reading;
 
 pub use counting::TestTally;
 pub use observation::{AttemptFacts, Condition, ConditionCount, Observation, Seen, SeenFailure};
-pub use reading::{Attempt, Standing, Tally};
+pub use reading::{Attempt, SeenInAll, Standing};
 
+use crate::experiment::job_key::JobKey;
 use counting::{Counted, Coverage};
 use flakefarm_shared::{
     AttemptEnd, AttemptRecord, AttemptSpec, Digest, JobReport, Outcome, TestId, UnixMicros,
@@ -25,7 +26,7 @@ use std::sync::Arc;
 pub struct Ledger {
     tests: Vec<TestId>,
     places: HashMap<TestId, usize>,
-    jobs: BTreeMap<Arc<str>, JobEntry>,
+    jobs: BTreeMap<JobKey, JobEntry>,
     /// Of listed tests by place, each sorted by (key, index).
     listed: Vec<Vec<Observation>>,
     /// Of tests that ran although they were not listed (generated at run time, say).
@@ -113,13 +114,13 @@ impl Ledger {
     /// Tests that ran although they were not listed. What only another world generates is not among
     /// them.
     pub fn unlisted_tests(&self) -> impl Iterator<Item = &TestId> {
-        let plain = |observations: &[Observation]| observations.iter().any(|o| o.world.is_plain());
+        let plain = |observations: &[Observation]| observations.iter().any(|o| o.treatment.is_plain());
         self.unlisted.iter().filter(move |(_, observations)| plain(observations)).map(|(test, _)| test)
     }
 
     /// Notes that the job `key` was planned. A second note of the same key changes nothing.
-    pub fn note_planned(&mut self, key: &str, attempts: &[AttemptSpec]) {
-        let entry = self.jobs.entry(Arc::from(key)).or_default();
+    pub fn note_planned(&mut self, key: JobKey, attempts: &[AttemptSpec]) {
+        let entry = self.jobs.entry(key).or_default();
         if entry.planned.is_none() {
             entry.planned = Some(attempts.to_vec());
             entry.coverage = attempts.iter().map(|spec| Coverage::of(spec, &self.places)).collect();
@@ -131,16 +132,15 @@ impl Ledger {
     /// Notes what a worker reported of the job `key`. Of two different records of one attempt, one
     /// with an outcome stands before an infrastructure error, then the earlier one: a rule that does
     /// not depend on which came first.
-    pub fn note_report(&mut self, key: &str, report: &JobReport) {
-        let name: Arc<str> = Arc::from(key);
-        self.jobs.entry(Arc::clone(&name)).or_default().reported = Reported::Yes;
+    pub fn note_report(&mut self, key: JobKey, report: &JobReport) {
+        self.jobs.entry(key).or_default().reported = Reported::Yes;
         for record in &report.attempts {
-            let entry = self.jobs.entry(Arc::clone(&name)).or_default();
+            let entry = self.jobs.entry(key).or_default();
             let rank = Rank::of(record);
             if entry.ranks.get(&record.index).is_none_or(|known| rank < *known) {
                 entry.ranks.insert(record.index, rank);
                 self.forget_count(key, record.index);
-                self.replace(&name, record);
+                self.replace(key, record);
             }
         }
         self.count_again(key);
@@ -148,8 +148,8 @@ impl Ledger {
 
     /// Notes that nothing will be heard of the job `key`, and why. A report of it that arrives all
     /// the same counts.
-    pub fn note_lost(&mut self, key: &str, reason: &str) {
-        let entry = self.jobs.entry(Arc::from(key)).or_default();
+    pub fn note_lost(&mut self, key: JobKey, reason: &str) {
+        let entry = self.jobs.entry(key).or_default();
         match &entry.lost {
             Some(known) if known.as_str() <= reason => {}
             Some(_) | None => entry.lost = Some(reason.to_owned()),
@@ -157,10 +157,9 @@ impl Ledger {
         self.count_again(key);
     }
 
-    fn replace(&mut self, key: &Arc<str>, record: &AttemptRecord) {
-        let at =
-            |observation: &Observation| observation.key.cmp(key).then(observation.index.cmp(&record.index));
-        let known = self.jobs.get_mut(key).and_then(|entry| entry.records.remove(&record.index));
+    fn replace(&mut self, key: JobKey, record: &AttemptRecord) {
+        let at = |observation: &Observation| (observation.key, observation.index).cmp(&(key, record.index));
+        let known = self.jobs.get_mut(&key).and_then(|entry| entry.records.remove(&record.index));
         if let Some(known) = known {
             self.count_interruption(&known, counting::Change::Less);
             for place in 0..self.listed.len() {
@@ -177,11 +176,11 @@ impl Ledger {
             self.unlisted.retain(|_, observations| !observations.is_empty());
         }
         let facts = Arc::new(AttemptFacts {
-            key: Arc::clone(key),
+            key,
             index: record.index,
             scope: record.scope,
             order: record.order,
-            world: record.world,
+            treatment: record.treatment.clone(),
             level: record.level,
             started_at: record.started_at,
             worker: record.worker.clone(),
@@ -218,6 +217,6 @@ impl Ledger {
         }
         let light = AttemptRecord { samples: Vec::new(), ..record.clone() };
         self.count_interruption(&light, counting::Change::More);
-        self.jobs.entry(Arc::clone(key)).or_default().records.insert(record.index, light);
+        self.jobs.entry(key).or_default().records.insert(record.index, light);
     }
 }

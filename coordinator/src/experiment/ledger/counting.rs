@@ -3,11 +3,12 @@
 
 use super::reading::Standing;
 use super::{AttemptEnd, AttemptRecord, AttemptSpec, JobEntry, Ledger, Observation, Seen, TestId};
+use crate::experiment::job_key::JobKey;
 use flakefarm_shared::{Scope, Selection};
 use std::collections::HashMap;
 
-/// What was seen of one listed test, and what is under way. Runs in a world that is changed on
-/// purpose are not among them.
+/// What was seen of one listed test, and what is under way. Runs under another treatment than the plain
+/// one are not among them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TestTally {
     /// Passes.
@@ -54,13 +55,13 @@ impl TestTally {
 pub(super) enum Coverage {
     All,
     Some(Box<[u32]>),
-    /// Nothing of it is counted: its world is changed on purpose.
+    /// Nothing of it is counted: its treatment is not the plain one.
     Apart,
 }
 
 impl Coverage {
     pub(super) fn of(spec: &AttemptSpec, places: &HashMap<TestId, usize>) -> Self {
-        if !spec.world.is_plain() {
+        if !spec.treatment.is_plain() {
             return Coverage::Apart;
         }
         match &spec.tests {
@@ -116,12 +117,12 @@ impl Ledger {
     }
 
     /// Brings the counts up to what is known of the attempts of `key`.
-    pub(super) fn count_again(&mut self, key: &str) {
-        let Some(entry) = self.jobs.get(key) else { return };
+    pub(super) fn count_again(&mut self, key: JobKey) {
+        let Some(entry) = self.jobs.get(&key) else { return };
         let indices: Vec<u32> = entry.planned.iter().flatten().map(|spec| spec.index).collect();
         for (slot, index) in indices.into_iter().enumerate() {
             let now = self.what_counts(key, slot, index);
-            let entry = self.jobs.get_mut(key).expect("it was there");
+            let entry = self.jobs.get_mut(&key).expect("it was there");
             if entry.counted[slot] == now {
                 continue;
             }
@@ -132,15 +133,15 @@ impl Ledger {
     }
 
     /// Takes back what the attempt has added, before what became of it changes.
-    pub(super) fn forget_count(&mut self, key: &str, index: u32) {
-        let Some(entry) = self.jobs.get_mut(key) else { return };
+    pub(super) fn forget_count(&mut self, key: JobKey, index: u32) {
+        let Some(entry) = self.jobs.get_mut(&key) else { return };
         let Some(slot) = entry.planned.iter().flatten().position(|spec| spec.index == index) else { return };
         let before = std::mem::replace(&mut entry.counted[slot], Counted::Nothing);
         self.count(key, slot, &before, Change::Less);
     }
 
-    fn what_counts(&self, key: &str, slot: usize, index: u32) -> Counted {
-        let entry = &self.jobs[key];
+    fn what_counts(&self, key: JobKey, slot: usize, index: u32) -> Counted {
+        let entry = &self.jobs[&key];
         let coverage = &entry.coverage[slot];
         if matches!(coverage, Coverage::Apart) {
             return Counted::Nothing;
@@ -159,9 +160,9 @@ impl Ledger {
         }
     }
 
-    fn silent(&self, key: &str, index: u32, coverage: &Coverage) -> Box<[u32]> {
+    fn silent(&self, key: JobKey, index: u32, coverage: &Coverage) -> Box<[u32]> {
         let silent = |place: &u32| {
-            let at = |o: &Observation| o.key.as_ref().cmp(key).then(o.index.cmp(&index));
+            let at = |o: &Observation| (o.key, o.index).cmp(&(key, index));
             self.listed[*place as usize].binary_search_by(at).is_err()
         };
         match coverage {
@@ -171,8 +172,8 @@ impl Ledger {
         }
     }
 
-    fn count(&mut self, key: &str, slot: usize, counted: &Counted, change: Change) {
-        let entry = &self.jobs[key];
+    fn count(&mut self, key: JobKey, slot: usize, counted: &Counted, change: Change) {
+        let entry = &self.jobs[&key];
         let alone = entry.scope_of(slot) == Scope::Test;
         match (counted, &entry.coverage[slot]) {
             (Counted::Nothing, _) | (Counted::UnderWay, Coverage::Apart) => {}
@@ -196,7 +197,7 @@ impl Ledger {
     }
 
     pub(super) fn count_seen(&mut self, place: usize, observation: &Observation, change: Change) {
-        if !observation.world.is_plain() {
+        if !observation.treatment.is_plain() {
             return;
         }
         let tally = &mut self.tallies[place];
@@ -219,7 +220,7 @@ impl Ledger {
 
     pub(super) fn count_interruption(&mut self, record: &AttemptRecord, change: Change) {
         if let AttemptEnd::Interrupted { running, .. } = &record.end
-            && record.world.is_plain()
+            && record.treatment.is_plain()
             && let Some(place) = self.places.get(running)
         {
             change.apply(&mut self.tallies[*place].interruptions);

@@ -1,7 +1,7 @@
 //! What a sweep may cost, and what is left of it. The clock is the caller's: time enters as what
 //! has passed.
 
-use super::question::QuestionError;
+use super::error::QuestionError;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::NonZeroU64;

@@ -1,6 +1,7 @@
 //! What attempts said of tests, as the ledger keeps it.
 
-use flakefarm_shared::{Digest, Failure, Order, SandboxLevel, Scope, UnixMicros, WorkerId, World};
+use crate::experiment::job_key::JobKey;
+use flakefarm_shared::{Digest, Failure, Order, SandboxLevel, Scope, Treatment, UnixMicros, WorkerId, World};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
@@ -26,6 +27,8 @@ pub enum Condition {
     Chosen,
     /// Something was changed around the tests, whatever else ran.
     World(World),
+    /// Other sources than those that were submitted, whatever else differed.
+    OtherSource,
 }
 
 impl Condition {
@@ -40,9 +43,12 @@ impl Condition {
     ];
 
     /// The condition of an attempt.
-    pub fn of(scope: Scope, order: Order, world: World) -> Self {
-        if !world.is_plain() {
-            return Condition::World(world);
+    pub fn of(scope: Scope, order: Order, treatment: &Treatment) -> Self {
+        if treatment.other_source().is_some() {
+            return Condition::OtherSource;
+        }
+        if !treatment.world.is_plain() {
+            return Condition::World(treatment.world);
         }
         match (scope, order) {
             (Scope::Test, _) => Condition::Alone,
@@ -64,6 +70,7 @@ impl Condition {
             Condition::File => "file alone".into(),
             Condition::Chosen => "chosen tests".into(),
             Condition::World(world) => world.to_string().into(),
+            Condition::OtherSource => "other sources".into(),
         }
     }
 }
@@ -92,16 +99,16 @@ pub struct Observation {
 /// What the observations of one attempt have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptFacts {
-    /// The planner's name of the job.
-    pub key: Arc<str>,
+    /// The job.
+    pub key: JobKey,
     /// The attempt's place in it.
     pub index: u32,
     /// What the attempt ran.
     pub scope: Scope,
     /// In which order.
     pub order: Order,
-    /// What was changed around the tests.
-    pub world: World,
+    /// On which sources, in which world.
+    pub treatment: Treatment,
     /// How the attempt was isolated.
     pub level: SandboxLevel,
     /// When its sandbox started.
@@ -115,7 +122,7 @@ pub struct AttemptFacts {
 impl AttemptFacts {
     /// Its condition.
     pub fn condition(&self) -> Condition {
-        Condition::of(self.scope, self.order, self.world)
+        Condition::of(self.scope, self.order, &self.treatment)
     }
 }
 

@@ -2,7 +2,7 @@
 //! project rather than of its tests.
 
 use super::ledger::{Condition, Ledger, Observation, Seen, Standing};
-use flakefarm_shared::{AttemptEnd, Scope, TestId, World};
+use flakefarm_shared::{AttemptEnd, Scope, TestId, Treatment, World};
 use std::collections::BTreeMap;
 
 /// A world in which more than half of the tests fail that pass in the plain one, and at least so
@@ -13,7 +13,7 @@ const UNBEARABLE_TESTS: usize = 10;
 impl Ledger {
     /// What was seen of `test` in the plain world.
     pub fn plain(&self, test: &TestId) -> impl Iterator<Item = &Observation> {
-        self.observations(test).iter().filter(|observation| observation.world.is_plain())
+        self.observations(test).iter().filter(|observation| observation.treatment.is_plain())
     }
 }
 
@@ -46,6 +46,11 @@ impl WorldsSeen {
         !self.unbearable.contains_key(&world)
     }
 
+    /// Whether what is seen under `treatment` says something of the tests that were submitted.
+    pub fn speaks(&self, treatment: &Treatment) -> bool {
+        treatment.other_source().is_none() && self.is_usable(treatment.world)
+    }
+
     /// Whether attempts under `condition` say something of tests.
     pub fn counts(&self, condition: Condition) -> bool {
         match condition {
@@ -56,22 +61,8 @@ impl WorldsSeen {
             | Condition::Alone
             | Condition::File
             | Condition::Chosen => true,
+            Condition::OtherSource => false,
         }
-    }
-
-    /// What a reader of the report has to know, a sentence each.
-    pub fn notes(&self) -> Vec<String> {
-        let not_given = self.not_given.iter().map(|(world, reason)| {
-            format!("condition {world} was left out, it cannot be given here: {reason}")
-        });
-        let unbearable = self.unbearable.iter().map(|(world, found)| {
-            format!(
-                "condition {world} was left out of all verdicts, it breaks the project as a whole: {} of {} tests \
-                 that pass without it fail",
-                found.failing, found.tests
-            )
-        });
-        not_given.chain(unbearable).collect()
     }
 }
 
@@ -80,15 +71,16 @@ fn not_given(ledger: &Ledger) -> BTreeMap<World, String> {
     let mut given = Vec::new();
     for attempt in ledger.each_attempt() {
         let Standing::Ended(record) = attempt.standing else { continue };
+        let Some(world) = record.treatment.other_world() else { continue };
         match &record.end {
             AttemptEnd::NothingRan { reason } => {
-                reasons.entry(record.world).or_insert_with(|| reason.clone());
+                reasons.entry(world).or_insert_with(|| reason.clone());
             }
-            AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => given.push(record.world),
+            AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => given.push(world),
             AttemptEnd::Infrastructure(_) => {}
         }
     }
-    reasons.retain(|world, _| !world.is_plain() && !given.contains(world));
+    reasons.retain(|world, _| !given.contains(world));
     reasons
 }
 
@@ -100,8 +92,9 @@ fn unbearable(ledger: &Ledger) -> BTreeMap<World, Unbearable> {
             continue;
         }
         let observations = ledger.observations_at(place).iter();
-        for observation in observations.filter(|o| !o.world.is_plain() && o.scope == Scope::Suite) {
-            let found = worlds.entry(observation.world).or_insert(Unbearable { failing: 0, tests: 0 });
+        for observation in observations.filter(|o| o.scope == Scope::Suite) {
+            let Some(world) = observation.treatment.other_world() else { continue };
+            let found = worlds.entry(world).or_insert(Unbearable { failing: 0, tests: 0 });
             match observation.seen {
                 Seen::Pass => found.tests += 1,
                 Seen::Fail(_) => {

@@ -1,0 +1,13 @@
+//! Where everything that looks random comes from, and other names that planners share.
+
+/// The file of a test: its id up to the first `::`.
+pub fn file_of(test: &flakefarm_shared::TestId) -> &str {
+    test.as_str().split_once("::").map_or(test.as_str(), |(file, _)| file)
+}
+
+/// A number that depends on the sweep's seed and on what it is for, and on nothing else.
+pub fn derive_seed(seed: u64, label: &str) -> u64 {
+    use sha2::{Digest as _, Sha256};
+    let hash = Sha256::digest(format!("{seed}:{label}"));
+    u64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"))
+}
