@@ -60,7 +60,16 @@ impl Embedded {
             Ground::Machine(sandbox) => {
                 let places = LocalPlaces::new(state.join("places"), blobs.clone());
                 let (environments, sandbox) = (Environments::Local(places), Sandbox::Local(sandbox));
-                WorkerParts { id, slots, queue, samples, blobs: blobs.clone(), environments, sandbox }
+                WorkerParts {
+                    id,
+                    slots,
+                    queue,
+                    samples,
+                    blobs: blobs.clone(),
+                    environments,
+                    sandbox,
+                    spool: None,
+                }
             }
         };
         Ok(Self { coordinator, blobs, worker })
@@ -245,7 +254,7 @@ pub(crate) fn worker_parts(
 ) -> WorkerParts {
     let environments = Environments::new(docker.engine().clone(), blobs.clone());
     let sandbox = Sandbox::Docker(docker);
-    WorkerParts { id, slots, queue, samples, blobs, environments, sandbox }
+    WorkerParts { id, slots, queue, samples, blobs, environments, sandbox, spool: None }
 }
 
 /// Attempts this machine makes at once unless told otherwise: more than it has cores makes all of

@@ -23,6 +23,8 @@ pub(crate) static ROLE_KEYS: &[Setting] = &[
     Setting::new("worker.id", Kind::Text).variable("FLAKEFARM_WORKER_ID"),
     Setting::new("worker.runtime", Kind::Text).variable("FLAKEFARM_RUNTIME").default("auto"),
     Setting::new("worker.slots", Kind::Whole { least: 1, most: 1_024 }).variable("FLAKEFARM_SLOTS"),
+    Setting::new("worker.grace", Kind::Duration).variable("FLAKEFARM_GRACE").default("60s"),
+    Setting::new("worker.spool", Kind::Text).variable("FLAKEFARM_SPOOL"),
 ];
 
 /// Merges the layers; what is unknown in the file is said.

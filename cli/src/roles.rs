@@ -11,12 +11,16 @@ use flakefarm_coordinator::http::{self, TokenKind, issue_token};
 use flakefarm_coordinator::{Coordinator, engine};
 use flakefarm_shared::queue::Role;
 use flakefarm_shared::{WorkerId, now_micros};
-use flakefarm_worker::Ending;
+use flakefarm_worker::{Ending, Spool, WorkerParts};
 use std::io::Write;
 use std::num::NonZeroU16;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 use tracing::{info, warn};
+
+/// For running attempts to end, unless told otherwise.
+const GRACE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complaint> {
     let Some(settings) = of_role(&args.role, &args.options())? else { return Ok(Exit::Clean) };
@@ -65,7 +69,7 @@ async fn admin_token(db: &Db, file: &Path) -> Result<(), Complaint> {
 
 pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     let Some(settings) = of_role(&args.role, &args.options())? else { return Ok(Exit::Clean) };
-    let stop = signals::stop_on_signal()?;
+    let told = signals::watch()?;
     let id = WorkerId(settings.text("worker.id").unwrap_or_else(default_id));
     let queue = stores::open_queue(&role_settings::queue(&settings)?, Role::Worker)?;
     let samples = stores::open_samples(&needed(&settings, "stores.samples")?).await?;
@@ -77,12 +81,32 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     }
     let slots = settings.whole("worker.slots").and_then(NonZeroU16::new);
     let slots = slots.unwrap_or_else(embedded::slots_of_this_machine);
-    let parts = embedded::worker_parts(id, slots, queue.clone(), samples, blobs, docker);
-    // Told to stop, a worker takes no more and finishes its jobs; they are two minutes long at most.
-    let ending = Ending { drain: stop, stop: tokio_util::sync::CancellationToken::new() };
+    let dir = match settings.text("worker.spool") {
+        Some(dir) => dir.into(),
+        None => stores::state_dir(None)?.join("spool"),
+    };
+    let spool = Spool::open(&dir, &id).map_err(|error| {
+        Complaint::farm(format!("failed to open the spool {}: {error}", dir.display()))
+            .hint("name a directory with --spool; each worker needs an --id of its own")
+    })?;
+    let parts = WorkerParts {
+        spool: Some(spool),
+        ..embedded::worker_parts(id, slots, queue.clone(), samples, blobs, docker)
+    };
+    let ending = Ending { drain: told.stop.clone(), stop: told.hurry.child_token() };
+    let graced = tokio::spawn({
+        let (drain, stop) = (ending.drain.clone(), ending.stop.clone());
+        let grace = settings.duration("worker.grace").unwrap_or(GRACE);
+        async move {
+            drain.cancelled().await;
+            tokio::time::sleep(grace).await;
+            stop.cancel();
+        }
+    });
     flakefarm_worker::run(parts, ending).await;
+    graced.abort();
     queue.close().await;
-    Ok(Exit::Clean)
+    Ok(if told.hurry.is_cancelled() { Exit::Interrupted } else { Exit::Clean })
 }
 
 fn default_id() -> String {

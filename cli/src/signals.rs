@@ -1,18 +1,38 @@
-//! Being told to stop: the first signal ends cleanly, the second exits now. That nobody reads what is
-//! said any more counts as the first.
+//! Being told to stop: the first signal ends cleanly, the second one leaves now, removing what would
+//! otherwise be left behind, within some seconds; the third ends the process at once. That nobody reads
+//! what is said any more counts as the first.
 
 use crate::exit::Exit;
 use crate::say;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled at the first SIGINT, SIGTERM or SIGHUP. At the second one the process ends at once.
+/// For a process that was told twice to leave.
+const HURRY: Duration = Duration::from_secs(5);
+
+/// What this process has been told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    /// Once or more.
+    pub(crate) stop: CancellationToken,
+    /// Twice: leave now.
+    pub(crate) hurry: CancellationToken,
+}
+
+/// A token that is cancelled at the first SIGINT, SIGTERM or SIGHUP.
 pub(crate) fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    Ok(watch()?.stop)
+}
+
+/// Watches for SIGINT, SIGTERM and SIGHUP. After the second one the process ends within five seconds,
+/// whatever it does.
+pub(crate) fn watch() -> std::io::Result<Told> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let stop = CancellationToken::new();
-    let first = stop.clone();
+    let told = Told::default();
+    let Told { stop, hurry } = told.clone();
     tokio::spawn(async move {
         let mut unread = false;
         loop {
@@ -20,18 +40,27 @@ pub(crate) fn stop_on_signal() -> std::io::Result<CancellationToken> {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
                 _ = hang_up.recv() => {}
+                () = late(&hurry) => std::process::exit(Exit::Interrupted as i32),
                 () = say::reader_gone().cancelled(), if !unread => {
                     unread = true;
-                    first.cancel();
+                    stop.cancel();
                     continue;
                 }
             }
-            if first.is_cancelled() && !unread {
+            if hurry.is_cancelled() {
                 std::process::exit(Exit::Interrupted as i32);
             }
+            if stop.is_cancelled() && !unread {
+                hurry.cancel();
+            }
             unread = false;
-            first.cancel();
+            stop.cancel();
         }
     });
-    Ok(stop)
+    Ok(told)
+}
+
+async fn late(hurry: &CancellationToken) {
+    hurry.cancelled().await;
+    tokio::time::sleep(HURRY).await;
 }

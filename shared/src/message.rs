@@ -6,6 +6,10 @@ use crate::attempt::InfraError;
 use crate::ids::{JobId, SweepId, WorkerId};
 use crate::payload::Payload;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Between two signs of life of a worker.
+pub const BEAT: Duration = Duration::from_secs(5);
 
 /// Who waits for a job: a person (CI, a pull request) or the night.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -46,6 +50,10 @@ pub struct JobMessage {
     pub publication: u32,
     /// The [`crate::JobSpec`].
     pub spec: Payload,
+    /// The [`crate::JobReport`] of the attempts that earlier publications have ended: they are not run
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Payload>,
 }
 
 /// From a worker to the coordinator.
@@ -67,7 +75,7 @@ pub enum WorkerMessage {
         /// How it ended.
         end: JobEnd,
     },
-    /// A sign of life, every ten seconds and whenever a job starts or an attempt ends.
+    /// A sign of life, every five seconds and whenever a job starts or an attempt ends.
     Beat {
         /// [`crate::WIRE_VERSION`].
         v: u32,
@@ -83,6 +91,23 @@ pub enum WorkerMessage {
         jobs: Vec<JobProgress>,
         /// Whether it is finishing its work and takes no more.
         draining: bool,
+        /// What keeps it from going on, for people: `the sample store cannot be reached`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trouble: Option<String>,
+    },
+    /// May this publication of a job be run? Asked before anything is run where a copy of it may exist or
+    /// its sweep may have ended; [`Control::Answer`] answers. Without an answer the worker asks again.
+    Ask {
+        /// [`crate::WIRE_VERSION`].
+        v: u32,
+        /// Who asks.
+        worker: WorkerId,
+        /// The job.
+        job: JobId,
+        /// As in the [`JobMessage`].
+        publication: u32,
+        /// How long the worker has held the message, in milliseconds.
+        held_ms: u64,
     },
 }
 
@@ -93,6 +118,9 @@ pub struct JobProgress {
     pub job: JobId,
     /// Its sweep.
     pub sweep: SweepId,
+    /// As in the [`JobMessage`].
+    #[serde(default)]
+    pub publication: u32,
     /// Attempts ended.
     pub attempts_done: u32,
     /// Attempts asked for.
@@ -116,6 +144,14 @@ pub enum JobEnd {
     Refused(Refusal),
     /// Its sweep was cancelled before it ended.
     Cancelled,
+    /// The worker leaves, or its sweep was cancelled: what is left of it is to be published anew. Nobody
+    /// is to blame, but for an error that is named.
+    HandedBack {
+        /// The [`crate::JobReport`] of all attempts that have ended, those of earlier publications too.
+        made: Option<Payload>,
+        /// What of ours failed, if something did.
+        because: Option<InfraError>,
+    },
 }
 
 /// Why a job cannot work.
@@ -138,4 +174,25 @@ pub enum Control {
         /// The sweep.
         sweep: SweepId,
     },
+    /// What was asked with [`WorkerMessage::Ask`].
+    Answer {
+        /// Who asked.
+        worker: WorkerId,
+        /// The job.
+        job: JobId,
+        /// The publication.
+        publication: u32,
+        /// The answer.
+        permit: Permit,
+    },
+}
+
+/// Whether a publication of a job may be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Permit {
+    /// It may; the lease has begun.
+    Run,
+    /// It is settled, cancelled or superseded, or another worker has it: drop the message.
+    Drop,
 }

@@ -4,8 +4,8 @@
 //! in `FLAKEFARM_TEST_AMQP_RESTART`.
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
 
-use flakefarm_shared::Class;
 use flakefarm_shared::queue::{Queue, QueueError, REASON_REJECTED, Role};
+use flakefarm_shared::{WIRE_VERSION, WorkerId, WorkerMessage};
 use flakefarm_tests::contract::queue as laws;
 use flakefarm_tests::contract::queue::{Ends, PATIENCE, job, next, next_dead, publish_jobs};
 use flakefarm_tests::eventually::eventually;
@@ -55,17 +55,17 @@ macro_rules! both_adapters {
 both_adapters! {
     published_job_is_delivered
     unanswered_job_of_a_dropped_consumer_is_redelivered
-    dropped_consumer_gives_back_only_what_it_fetched_ahead
-    given_back_job_is_redelivered
+    dropped_slot_gives_back_only_what_nobody_took
+    given_back_job_is_redelivered_and_not_counted
     rejected_job_is_dead
     poison_is_dead_after_the_delivery_limit
     unanswered_dead_job_is_redelivered
     job_of_a_foreign_version_is_dead
     two_consumers_share_the_work
-    prefetch_bounds_what_a_consumer_holds
+    slot_holds_one_job_and_none_ahead
     cancelled_next_loses_no_job
     duplicates_are_both_delivered
-    classes_are_apart
+    urgent_jobs_go_first_and_bulk_is_not_starved
     depth_counts_waiting_jobs
     worker_messages_round_trip
     control_reaches_all_subscribers
@@ -79,7 +79,7 @@ async fn worker_that_starts_first_waits_for_the_coordinator() {
         let worker = Queue::open(&farm.address, Role::Worker).unwrap();
         let checked = worker.check().await;
         assert!(matches!(checked, Err(QueueError::Topology(_))), "{checked:?}");
-        let mut jobs = worker.jobs(Class::Bulk, 1);
+        let mut jobs = worker.slot();
         let ends = Ends { coordinator: Queue::open(&farm.address, Role::Coordinator).unwrap(), worker };
         publish_jobs(&ends, 1).await;
         next(&mut jobs).await.ack().await.unwrap();
@@ -93,9 +93,9 @@ async fn closed_worker_gives_its_jobs_back_at_once() {
     on_rabbitmq(async |farm| {
         let ends = farm.ends(&farm.address).await;
         let published = publish_jobs(&ends, 1).await;
-        let in_hand = next(&mut ends.worker.jobs(Class::Bulk, 1)).await;
+        let in_hand = next(&mut ends.worker.slot()).await;
         ends.worker.close().await;
-        let again = next(&mut ends.coordinator.jobs(Class::Bulk, 1)).await;
+        let again = next(&mut ends.coordinator.slot()).await;
         assert_eq!((&again.message, again.redeliveries), (&published[0], 1));
         let late = in_hand.ack().await;
         assert!(matches!(late, Err(QueueError::Unreachable(_))), "{late:?}");
@@ -111,15 +111,15 @@ async fn lost_connections_are_made_again_and_jobs_in_hand_come_again() {
         let relay = Relay::start(&farm.address).await;
         let ends = farm.ends(&relay.address(&farm.address)).await;
         publish_jobs(&ends, 2).await;
-        let mut jobs = ends.worker.jobs(Class::Bulk, 2);
-        let (one, other) = (next(&mut jobs).await, next(&mut jobs).await);
+        let (mut jobs, mut more) = (ends.worker.slot(), ends.worker.slot());
+        let (one, other) = (next(&mut jobs).await, next(&mut more).await);
         relay.cut();
         // Published while the connection is made again; waits for it inside.
         publish_jobs(&ends, 1).await;
         let answered = one.ack().await;
         assert!(matches!(answered, Err(QueueError::Unreachable(_))), "{answered:?}");
         drop(other);
-        let again = [next(&mut jobs).await, next(&mut jobs).await];
+        let again = [next(&mut jobs).await, next(&mut more).await];
         assert!(again.iter().any(|delivery| delivery.redeliveries >= 1), "{again:?}");
         for delivery in again {
             delivery.ack().await.unwrap();
@@ -139,7 +139,7 @@ async fn queue_opens_while_the_broker_is_down_and_works_once_it_is_up() {
         let queue = Queue::open(&address, Role::Coordinator).unwrap();
         let checked = timeout(Duration::from_secs(15), queue.check()).await.expect("check has a deadline");
         assert!(matches!(checked, Err(QueueError::Unreachable(_))), "{checked:?}");
-        let mut jobs = queue.jobs(Class::Bulk, 1);
+        let mut jobs = queue.slot();
         let message = job();
         let (published, ()) = tokio::join!(queue.publish_job(&message), async { relay.admit() });
         published.unwrap();
@@ -166,7 +166,7 @@ async fn publisher_gives_up_after_a_bounded_time() {
 async fn deleted_queue_is_declared_again() {
     on_rabbitmq(async |farm| {
         let ends = farm.ends(&farm.address).await;
-        let mut jobs = ends.coordinator.jobs(Class::Bulk, 1);
+        let mut jobs = ends.coordinator.slot();
         publish_jobs(&ends, 1).await;
         next(&mut jobs).await.ack().await.unwrap();
         let channel = farm.channel().await;
@@ -230,11 +230,46 @@ async fn what_cannot_be_read_is_dead() {
             let (exchange, options) = (farm.name(exchange), BasicPublishOptions::default());
             let properties = BasicProperties::default();
             channel.basic_publish(exchange.into(), key.into(), options, b"{", properties).await.unwrap();
-            let _jobs = ends.worker.jobs(Class::Bulk, 1);
+            let mut jobs = ends.worker.slot();
             let _messages = ends.coordinator.worker_messages();
-            let dead = next_dead(&ends).await;
+            let dead = tokio::select! {
+                dead = next_dead(&ends) => dead,
+                job = jobs.next() => panic!("a job was read: {job:?}"),
+            };
             assert_eq!((dead.message.as_ref(), dead.reason.as_str()), (None, REASON_REJECTED));
+            assert_eq!(dead.body, b"{");
             dead.ack().await.unwrap();
+        }
+        close(&ends).await;
+    })
+    .await;
+}
+
+/// A consumer that is dropped while it subscribes must not stay subscribed: what it is sent then would
+/// wait for its answer for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn consumer_dropped_while_it_subscribes_keeps_nothing() {
+    on_rabbitmq(async |farm| {
+        let ends = farm.ends(&farm.address).await;
+        let beat = WorkerMessage::Beat {
+            v: WIRE_VERSION,
+            worker: WorkerId("w".to_owned()),
+            at: 1,
+            slots: 1,
+            version: "0".to_owned(),
+            jobs: Vec::new(),
+            draining: false,
+            trouble: None,
+        };
+        for step in 0..40 {
+            // Dropped at another moment of its opening each time: the delay is what is varied.
+            let hasty = ends.coordinator.worker_messages();
+            tokio::time::sleep(Duration::from_micros(500 * step)).await;
+            drop(hasty);
+            ends.worker.publish_worker_message(&beat).await.unwrap();
+            let mut patient = ends.coordinator.worker_messages();
+            let came = timeout(PATIENCE, patient.next()).await.expect("the message is not lost");
+            came.unwrap().ack().await.unwrap();
         }
         close(&ends).await;
     })
@@ -256,7 +291,7 @@ async fn restart_of_the_broker_loses_no_job() {
     farm.run(async |farm| {
         let ends = farm.ends(&farm.address).await;
         let published = publish_jobs(&ends, 3).await;
-        let mut jobs = ends.worker.jobs(Class::Bulk, 1);
+        let mut jobs = ends.worker.slot();
         let settled = next(&mut jobs).await;
         let settled_id = settled.message.job;
         settled.ack().await.unwrap();

@@ -1,5 +1,5 @@
-//! One job from its spec to its report: environment, attempts, samples, report. The report is
-//! written only when all samples are durable.
+//! One job from its spec to its report: environment and attempts. What was made by earlier publications
+//! is not made again, and what has been made survives a stop; [`crate::delivery`] brings it home.
 
 use crate::attempt::{self, AttemptSetting, Planned, Unwatched, Watched};
 use crate::environment::{Environments, PrepareError};
@@ -7,13 +7,15 @@ use crate::frameworks::pytest::{self, AttemptReading};
 use crate::machine;
 use crate::sandbox::Sandbox;
 use flakefarm_shared::blobs::{BlobError, Blobs};
-use flakefarm_shared::samples::{Point, PointOutcome, SampleError, Samples, codec};
+use flakefarm_shared::fault;
+use flakefarm_shared::samples::Samples;
 use flakefarm_shared::{
-    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobEnd, JobMessage,
-    JobReport, JobSpec, Listing, Outcome, Refusal, SandboxLevel, Source, SweepContext, TestDetail,
-    WIRE_VERSION, Work, WorkerId, World, chain, now_micros,
+    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobId, JobMessage,
+    JobReport, JobSpec, Listing, Refusal, SandboxLevel, Source, SweepContext, TestDetail, WIRE_VERSION, Work,
+    WorkerId, World, chain, now_micros,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use futures::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,8 +25,6 @@ use tracing::warn;
 
 /// After so many infrastructure errors in a row the job is handed back: this worker is not well.
 const INFRASTRUCTURE_ERRORS_IN_A_ROW: u32 = 3;
-/// Appending samples is tried this often before the job is handed back.
-const APPEND_TRIES: u32 = 6;
 
 /// What jobs of one worker share.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    fn say(&self, doing: impl Into<String>) {
+    pub(crate) fn say(&self, doing: impl Into<String>) {
         *self.doing.lock().expect("no panic while holding the lock") = doing.into();
     }
 }
@@ -78,29 +78,76 @@ impl From<Unwatched> for Stop {
     }
 }
 
-/// Works on a job until it ends, or until `stop`: then `None`, and the job should be given back.
+/// What came of working on a job.
+#[derive(Debug)]
+pub(crate) enum Worked {
+    /// All of it.
+    Done {
+        /// The name under which its samples are filed.
+        project: String,
+        report: JobReport,
+    },
+    /// Some of it: the rest is for whoever takes it next.
+    Left {
+        project: String,
+        /// None if no attempt has ended.
+        made: Option<JobReport>,
+        /// None if it was told to stop.
+        because: Option<InfraError>,
+    },
+    /// It cannot work.
+    Refused(Refusal),
+}
+
+/// How a job is told to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Until {
+    /// Begin no more attempts.
+    pub(crate) drain: CancellationToken,
+    /// Stop the attempt that is running.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Awaited between two attempts: somebody may be in a hurry.
+pub(crate) type Aside<'a> = &'a (dyn Fn() -> BoxFuture<'a, ()> + Send + Sync);
+
+/// What has been made so far; it outlives the work when that is dropped.
+#[derive(Debug, Default)]
+struct Made {
+    project: String,
+    report: Option<JobReport>,
+}
+
+/// Works on a job until it ends or is told to.
 pub(crate) async fn work(
     bench: &Bench,
     message: &JobMessage,
     progress: &Progress,
-    stop: &CancellationToken,
-) -> Option<JobEnd> {
+    until: &Until,
+    aside: Aside<'_>,
+) -> Worked {
+    let made = Mutex::new(Made::default());
     let outcome = tokio::select! {
-        outcome = attempt_all(bench, message, progress, stop) => outcome,
-        // Preparing an environment does not watch for a stop by itself.
-        () = stopped_for_long(stop) => Err(Stop::Asked),
+        outcome = attempt_all(bench, message, progress, until, aside, &made) => outcome,
+        // Not everything watches for a stop by itself.
+        () = stopped_for_long(&until.stop) => Err(Stop::Asked),
     };
-    match outcome {
-        Ok(report) => match bench.blobs.pack(&report).await {
-            Ok(report) => Some(JobEnd::Done { report }),
-            Err(error) => {
-                Some(JobEnd::Retryable(InfraError { stage: InfraStage::Blobs, message: chain(&error) }))
-            }
-        },
+    let Made { project, report } = made.into_inner().expect("no panic while holding the lock");
+    let because = match outcome {
+        Ok(()) => {
+            let report = report.expect("a job that was worked on to its end has a report");
+            return Worked::Done { project, report };
+        }
+        Err(Stop::Refused(refusal)) => return Worked::Refused(refusal),
         Err(Stop::Asked) => None,
-        Err(Stop::Infrastructure(error)) => Some(JobEnd::Retryable(error)),
-        Err(Stop::Refused(refusal)) => Some(JobEnd::Refused(refusal)),
-    }
+        Err(Stop::Infrastructure(error)) => Some(error),
+    };
+    let made = report.and_then(|mut report| {
+        // What was lost to infrastructure is to be tried again.
+        report.attempts.retain(|attempt| !attempt::is_infrastructure(&attempt.end));
+        (!report.attempts.is_empty()).then_some(report)
+    });
+    Worked::Left { project, made, because }
 }
 
 async fn stopped_for_long(stop: &CancellationToken) {
@@ -112,8 +159,10 @@ async fn attempt_all(
     bench: &Bench,
     message: &JobMessage,
     progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<JobReport, Stop> {
+    until: &Until,
+    aside: Aside<'_>,
+    made: &Mutex<Made>,
+) -> Result<(), Stop> {
     let spec: JobSpec = bench.blobs.unpack(&message.spec, "a job spec").await?;
     if spec.v != WIRE_VERSION {
         return Err(Stop::Refused(Refusal {
@@ -126,8 +175,15 @@ async fn attempt_all(
         }));
     }
     let context = context(bench, &spec.context).await?;
+    let earlier = earlier(bench, message, spec.id).await?;
+    let known: BTreeSet<u32> = earlier.attempts.iter().map(|attempt| attempt.index).collect();
+    *made.lock().expect("no panic while holding the lock") =
+        Made { project: context.project.name.clone(), report: Some(earlier) };
     progress.say("preparing the environment");
-    let images = images(bench, &context, &spec.work, progress).await?;
+    let images = tokio::select! {
+        images = images(bench, &context, &spec.work, progress) => images?,
+        () = until.drain.cancelled() => return Err(Stop::Asked),
+    };
     let sandbox = bench.sandbox.open_job();
     let of_source = |source: &Source| AttemptSetting {
         sandbox: &sandbox,
@@ -149,24 +205,39 @@ async fn attempt_all(
             sandbox.keep_ready(image, &context.project.limits, bench.slots);
         }
     }
-    let mut report = JobReport { v: WIRE_VERSION, job: spec.id, listing: None, attempts: Vec::new() };
+    let note = |change: &mut dyn FnMut(&mut JobReport)| {
+        let mut made = made.lock().expect("no panic while holding the lock");
+        change(made.report.as_mut().expect("it was set above"));
+    };
     match &spec.work {
         Work::List => {
             progress.say("listing the tests");
-            report.listing = Some(list(bench, &settings[&Source::Submitted], &spec, stop).await?);
+            let setting = &settings[&Source::Submitted];
+            let mut listing = Some(list(bench, setting, &spec, &until.stop).await?);
+            note(&mut |report| report.listing = listing.take());
         }
         Work::Run { attempts } => {
             progress.total.store(u32::try_from(attempts.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
+            progress.done.store(u32::try_from(known.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
             progress.say("running");
             let mut errors_in_a_row = 0;
             let mut planned: Option<Planned<'_>> = None;
-            for (place, attempt) in attempts.iter().enumerate() {
+            let left: Vec<&AttemptSpec> =
+                attempts.iter().filter(|attempt| !known.contains(&attempt.index)).collect();
+            for (place, attempt) in left.iter().copied().enumerate() {
+                if until.drain.is_cancelled() || until.stop.is_cancelled() {
+                    return Err(Stop::Asked);
+                }
+                if place > 0 {
+                    aside().await;
+                }
                 let setting = |attempt: &AttemptSpec| &settings[&attempt.treatment.source];
                 let plan = |attempt| attempt::plan_run(setting(attempt), spec.id, attempt);
                 let this = planned.take().unwrap_or_else(|| plan(attempt));
-                planned = attempts.get(place + 1).map(plan);
+                planned = left.get(place + 1).copied().map(plan);
                 let (own, next) = (setting(attempt), planned.as_ref());
-                let record = run(bench, own, &spec, (attempt, this), next, stop).await?;
+                let record = run(bench, own, &spec, (attempt, this), next, &until.stop).await?;
+                fault::point("worker.attempted");
                 errors_in_a_row =
                     if attempt::is_infrastructure(&record.end) { errors_in_a_row + 1 } else { 0 };
                 if let (AttemptEnd::Infrastructure(error), INFRASTRUCTURE_ERRORS_IN_A_ROW) =
@@ -174,14 +245,23 @@ async fn attempt_all(
                 {
                     return Err(Stop::Infrastructure(error.clone()));
                 }
-                report.attempts.push(record);
+                let mut record = Some(record);
+                note(&mut |report| report.attempts.extend(record.take()));
                 progress.done.fetch_add(1, Ordering::Relaxed);
             }
-            append(bench, &context.project.name, &report).await?;
         }
     }
     sandbox.close().await;
-    Ok(report)
+    Ok(())
+}
+
+/// What earlier publications of the job have made; an empty report if nothing.
+async fn earlier(bench: &Bench, message: &JobMessage, job: JobId) -> Result<JobReport, Stop> {
+    let empty = JobReport { v: WIRE_VERSION, job, listing: None, attempts: Vec::new() };
+    let Some(made) = &message.made else { return Ok(empty) };
+    let report: JobReport = bench.blobs.unpack(made, "what was made of a job").await?;
+    // Of another job or version it is of no use: the attempts are made again.
+    Ok(if report.v == WIRE_VERSION && report.job == job { report } else { empty })
 }
 
 /// The image of each source that the job's attempts test, prepared. The listing is of the submitted one.
@@ -365,58 +445,6 @@ async fn run(
         record.output = Some(bench.blobs.put(stray_output.into_bytes()).await?);
     }
     Ok(record)
-}
-
-/// Makes every sample of the report durable, or says that it could not.
-async fn append(bench: &Bench, project: &str, report: &JobReport) -> Result<(), Stop> {
-    let worker = worker_hash(&bench.worker);
-    let mut points: HashMap<&flakefarm_shared::TestId, Vec<Point>> = HashMap::new();
-    for attempt in &report.attempts {
-        for sample in &attempt.samples {
-            points.entry(&sample.test).or_default().push(Point {
-                at: attempt.started_at,
-                wall_us: u32::try_from(sample.wall_us).unwrap_or(u32::MAX),
-                outcome: match sample.outcome {
-                    Outcome::Pass => PointOutcome::Pass,
-                    Outcome::Fail(_) => PointOutcome::Fail,
-                    Outcome::Skip { .. } => PointOutcome::Skip,
-                },
-                concurrency: u8::try_from(attempt.concurrency).unwrap_or(u8::MAX),
-                worker,
-                run: (attempt.index & 0xffff) as u16,
-            });
-        }
-    }
-    let chunks: Vec<_> = points
-        .into_iter()
-        .flat_map(|(test, points)| codec::chunks(project, test, report.job, &points))
-        .collect();
-    let mut pause = Duration::from_millis(200);
-    for tried in 1.. {
-        let error = match bench.samples.append(&chunks).await {
-            Ok(_) => break,
-            Err(error @ (SampleError::Damaged(_) | SampleError::Refused(_))) => {
-                return Err(samples_failed(&error));
-            }
-            Err(error) => error,
-        };
-        if tried == APPEND_TRIES {
-            return Err(samples_failed(&error));
-        }
-        warn!(job.id = %report.job, tried, error = %error, "samples not stored, trying again");
-        tokio::time::sleep(pause).await;
-        pause *= 2;
-    }
-    Ok(())
-}
-
-/// Tells workers apart in a time series; two of many may collide.
-fn worker_hash(worker: &WorkerId) -> u16 {
-    u16::from_str_radix(&Digest::of(worker.0.as_bytes()).as_str()[..4], 16).expect("a digest is hexadecimal")
-}
-
-fn samples_failed(error: &SampleError) -> Stop {
-    Stop::Infrastructure(InfraError { stage: InfraStage::Samples, message: chain(error) })
 }
 
 /// Counts an attempt among those running, for as long as it lives.

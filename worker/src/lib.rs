@@ -3,11 +3,16 @@
 
 mod attempt;
 pub mod conditions;
+mod delivery;
 pub mod environment;
+mod finished;
 pub mod frameworks;
 mod job;
 mod machine;
+mod permission;
 mod runner;
 pub mod sandbox;
+mod spool;
 
 pub use runner::{Ending, WorkerParts, run};
+pub use spool::Spool;

@@ -1,32 +1,40 @@
-//! The worker's life: take jobs of both classes, a slot for each, signs of life, control messages,
-//! draining. Order for every job: run, samples durable, end published, then the answer to the queue.
+//! The worker's life: a loop for each slot, signs of life, control messages, draining. Order for every
+//! job: permission, run, samples durable, end published, then the answer to the queue.
 
+use crate::delivery::{Delivered, Home, deliver};
 use crate::environment::Environments;
-use crate::job::{self, Bench, Progress};
+use crate::finished::Finished;
+use crate::job::{self, Bench, Progress, Until};
+use crate::permission::Permissions;
 use crate::sandbox::Sandbox;
+use crate::spool::Spool;
 use flakefarm_shared::blobs::Blobs;
-use flakefarm_shared::message::JobProgress;
-use flakefarm_shared::queue::{JobDelivery, Queue};
+use flakefarm_shared::fault;
+use flakefarm_shared::message::{BEAT, JobProgress};
+use flakefarm_shared::queue::{JobDelivery, JobSlot, Queue};
 use flakefarm_shared::samples::Samples;
-use flakefarm_shared::{
-    Class, Control, JobEnd, JobId, SweepId, WIRE_VERSION, WorkerId, WorkerMessage, now_micros,
-};
-use std::collections::{HashMap, HashSet};
+use flakefarm_shared::{Control, JobId, Permit, SweepId, WIRE_VERSION, WorkerId, WorkerMessage, now_micros};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::collections::HashMap;
 use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::sync::{Notify, Semaphore};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, RwLock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-const BEAT: Duration = Duration::from_secs(10);
 /// Between a sign of life and one that says that jobs have started: short ones need none of their own.
 const SOON: Duration = Duration::from_millis(500);
 const REAP: Duration = Duration::from_secs(60);
-/// Ends are published again this often before the job is given back.
-const PUBLISH_TRIES: u32 = 5;
+/// Less than the patience of a broker (RabbitMQ: 30 minutes by default), which then delivers to another
+/// what is still in hand. Beyond it a job is answered, and from then on the lease alone guards it.
+const HOLD: Duration = Duration::from_secs(20 * 60);
+/// A job that came back so often is run alone: if it is what ends workers, it ends no other job.
+const SUSPECT: u32 = 2;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -45,22 +53,27 @@ pub struct WorkerParts {
     pub environments: Environments,
     /// Runs attempts.
     pub sandbox: Sandbox,
+    /// Keeps what has been made while a server is away. Without one it is tried for a while, and made
+    /// again.
+    pub spool: Option<Spool>,
 }
 
 /// How a worker is told to end.
 #[derive(Debug, Clone, Default)]
 pub struct Ending {
-    /// Take no more jobs, finish those in hand, then return.
+    /// Take no more jobs, finish the attempts that are running, hand back what is left, then return.
     pub drain: CancellationToken,
-    /// Stop attempts now, give their jobs back, then return.
+    /// Stop attempts now, hand back what is left, then return.
     pub stop: CancellationToken,
 }
 
 #[derive(Debug)]
 struct InHand {
     sweep: SweepId,
+    publication: u32,
     progress: Arc<Progress>,
     stop: CancellationToken,
+    cancelled: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -68,8 +81,14 @@ struct Worker {
     queue: Queue,
     slots: u16,
     bench: Bench,
+    spool: Option<Spool>,
+    ending: Ending,
+    permissions: Permissions,
     hands: Mutex<HashMap<JobId, InHand>>,
-    cancelled: Mutex<HashSet<SweepId>>,
+    /// Held by every job that runs; by a suspect alone.
+    company: RwLock<()>,
+    /// What keeps it from going on.
+    trouble: Mutex<Option<String>>,
     /// A job has started since the last sign of life.
     job_started: Notify,
 }
@@ -90,125 +109,257 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
             last_context: Mutex::default(),
             running: AtomicU16::new(0),
         },
+        spool: parts.spool,
+        ending: ending.clone(),
+        permissions: Permissions::new(),
         hands: Mutex::default(),
-        cancelled: Mutex::default(),
+        company: RwLock::default(),
+        trouble: Mutex::default(),
         job_started: Notify::new(),
     });
     info!(worker.id = %worker.bench.worker, worker.slots = slots, "worker starts");
     let side = CancellationToken::new();
     let mut side_tasks = JoinSet::new();
-    side_tasks.spawn(beat(worker.clone(), side.clone(), ending.drain.clone()));
+    side_tasks.spawn(beat(worker.clone(), side.clone()));
     side_tasks.spawn(reap(worker.clone(), side.clone()));
     side_tasks.spawn(listen(worker.clone(), side.clone()));
 
-    take_jobs(&worker, &ending).await;
+    let mut jobs = JoinSet::new();
+    for finished in worker.spool.iter().flat_map(Spool::leftovers) {
+        info!(job.id = %finished.job, "an earlier worker has left what this job has made");
+        let worker = worker.clone();
+        jobs.spawn(async move { bring_leftover(&worker, finished).await });
+    }
+    for _ in 0..slots {
+        jobs.spawn(serve_slot(worker.clone()));
+    }
+    while let Some(ended) = jobs.join_next().await {
+        if let Err(panic) = ended {
+            error!(error = %panic, "a slot has failed");
+        }
+    }
 
+    // Whoever watches the farm is told that it left, and is told so in time.
+    drop(tokio::time::timeout(BEAT / 2, send_beat(&worker)).await);
     side.cancel();
     while side_tasks.join_next().await.is_some() {}
     worker.bench.sandbox.close().await;
     info!(worker.id = %worker.bench.worker, "worker has ended");
 }
 
-async fn take_jobs(worker: &Arc<Worker>, ending: &Ending) {
-    let slots = Arc::new(Semaphore::new(usize::from(worker.slots)));
-    let mut interactive = worker.queue.jobs(Class::Interactive, worker.slots);
-    let mut bulk = worker.queue.jobs(Class::Bulk, worker.slots);
-    let mut jobs = JoinSet::new();
+async fn serve_slot(worker: Arc<Worker>) {
+    let slot = tokio::sync::Mutex::new(worker.queue.slot());
     loop {
-        let permit = tokio::select! {
-            permit = slots.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
-            () = ending.drain.cancelled() => break,
-            () = ending.stop.cancelled() => break,
-            Some(ended) = jobs.join_next() => { report_panic(ended); continue }
-        };
+        let next = async { slot.lock().await.next().await };
         let delivery = tokio::select! {
             biased;
-            () = ending.stop.cancelled() => break,
-            () = ending.drain.cancelled() => break,
-            delivery = interactive.next() => delivery,
-            delivery = bulk.next() => delivery,
+            () = worker.ending.stop.cancelled() => return,
+            () = worker.ending.drain.cancelled() => return,
+            delivery = next => delivery,
         };
-        let Some(delivery) = delivery else { break };
-        let (worker, stop) = (worker.clone(), ending.stop.child_token());
-        jobs.spawn(async move {
-            take(&worker, delivery, stop).await;
-            drop(permit);
-        });
-    }
-    while let Some(ended) = jobs.join_next().await {
-        report_panic(ended);
-    }
-    // Only now: a consumer that ends takes its unanswered deliveries with it.
-    drop((interactive, bulk));
-}
-
-fn report_panic(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(panic) = ended {
-        error!(error = %panic, "a job's task failed; its job goes back to the queue");
+        let Some(delivery) = delivery else { return };
+        let job = delivery.message.job;
+        let taken = AssertUnwindSafe(take(&worker, delivery, Some(&slot))).catch_unwind().await;
+        if taken.is_err() {
+            // The delivery was dropped: its job goes back, counted.
+            worker.hands().remove(&job);
+            error!(job.id = %job, "a job's work panicked; the job goes back to the queue");
+        }
     }
 }
 
-async fn take(worker: &Worker, delivery: JobDelivery, stop: CancellationToken) {
-    let message = delivery.message.clone();
-    let (job, sweep) = (message.job, message.sweep);
-    let cancelled = worker.cancelled.lock().expect("no panic while holding the lock").contains(&sweep);
-    if cancelled {
-        settle(worker, delivery, JobEnd::Cancelled).await;
-        return;
+impl Worker {
+    fn hands(&self) -> MutexGuard<'_, HashMap<JobId, InHand>> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Takes a publication in hand, unless one of its job is there.
+    fn enter(&self, job: JobId, in_hand: InHand) -> bool {
+        let mut hands = self.hands();
+        let free = !hands.contains_key(&job);
+        if free {
+            hands.insert(job, in_hand);
+            self.job_started.notify_one();
+        }
+        free
+    }
+
+    async fn bring_home(&self, finished: Finished) -> Delivered {
+        let trouble = |trouble: Option<String>| {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        };
+        let home = Home {
+            worker: &self.bench.worker,
+            queue: &self.queue,
+            samples: &self.bench.samples,
+            blobs: &self.bench.blobs,
+            spool: self.spool.as_ref(),
+            trouble: &trouble,
+        };
+        let (job, publication) = (finished.job, finished.publication);
+        let delivered = deliver(&home, finished, &self.ending.stop).await;
+        if delivered == Delivered::Home {
+            self.permissions.ended(job, publication);
+        }
+        delivered
+    }
+
+    fn stops(&self) -> impl Future<Output = ()> {
+        let Ending { drain, stop } = self.ending.clone();
+        async move {
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// What an earlier process has made; in hand until it is delivered, so that its lease lives.
+async fn bring_leftover(worker: &Worker, finished: Finished) {
     let progress = Arc::new(Progress::default());
-    let in_hand = InHand { sweep, progress: progress.clone(), stop: stop.clone() };
-    worker.hands.lock().expect("no panic while holding the lock").insert(job, in_hand);
-    info!(job.id = %job, sweep.id = %sweep, job.redeliveries = delivery.redeliveries, "job starts");
-    worker.job_started.notify_one();
-    let end = job::work(&worker.bench, &message, &progress, &stop).await;
-    worker.hands.lock().expect("no panic while holding the lock").remove(&job);
-    let cancelled = worker.cancelled.lock().expect("no panic while holding the lock").contains(&sweep);
-    match end {
-        Some(end) => settle(worker, delivery, end).await,
-        None if cancelled => settle(worker, delivery, JobEnd::Cancelled).await,
-        None => {
-            info!(job.id = %job, "job given back");
-            if let Err(error) = delivery.give_back().await {
-                warn!(job.id = %job, error = %error, "the queue will give the job back by itself");
+    progress.say("waits for a server that is away");
+    let in_hand = InHand {
+        sweep: finished.sweep,
+        publication: finished.publication,
+        progress,
+        stop: CancellationToken::new(),
+        cancelled: Arc::default(),
+    };
+    let job = finished.job;
+    worker.enter(job, in_hand);
+    worker.bring_home(finished).await;
+    worker.hands().remove(&job);
+}
+
+/// Works on one delivery to its end. `slot` is where to look for urgent jobs between two attempts;
+/// without one, this is such a job.
+async fn take(worker: &Worker, delivery: JobDelivery, slot: Option<&tokio::sync::Mutex<JobSlot>>) {
+    fault::point("worker.received");
+    let received = Instant::now();
+    let message = delivery.message.clone();
+    let (job, sweep, publication) = (message.job, message.sweep, message.publication);
+    let (id, redeliveries) = (&worker.bench.worker, delivery.redeliveries);
+    let asking = worker.permissions.ask(&worker.queue, id, &message, redeliveries, received);
+    let permit = tokio::select! {
+        biased;
+        () = worker.stops() => return give_back(delivery).await,
+        () = tokio::time::sleep(HOLD) => return give_back(delivery).await,
+        permit = asking => permit,
+    };
+    if permit == Permit::Drop {
+        info!(job.id = %job, sweep.id = %sweep, job.publication = publication, "dropped a job that nobody needs any more");
+        return answer(delivery).await;
+    }
+    fault::point("worker.permitted");
+    let suspect = redeliveries >= SUSPECT;
+    let _company = match (slot, suspect) {
+        // Within the company of the job that was laid aside, where a suspect may not be.
+        (None, false) => None,
+        (None, true) => return give_back(delivery).await,
+        (Some(_), true) => tokio::select! {
+            () = worker.stops() => return give_back(delivery).await,
+            alone = worker.company.write() => Some(Company::Alone(alone)),
+        },
+        (Some(_), false) => tokio::select! {
+            () = worker.stops() => return give_back(delivery).await,
+            company = worker.company.read() => Some(Company::Among(company)),
+        },
+    };
+    let progress = Arc::new(Progress::default());
+    let stop = worker.ending.stop.child_token();
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let in_hand = InHand {
+        sweep,
+        publication,
+        progress: progress.clone(),
+        stop: stop.clone(),
+        cancelled: cancelled.clone(),
+    };
+    if !worker.enter(job, in_hand) {
+        info!(job.id = %job, "dropped a second copy of a job in hand");
+        return answer(delivery).await;
+    }
+    info!(job.id = %job, sweep.id = %sweep, job.redeliveries = redeliveries, job.publication = publication, "job starts");
+    let until = Until { drain: worker.ending.drain.clone(), stop };
+    let aside = || urgent(worker, slot, suspect);
+    let working = async {
+        let worked = job::work(&worker.bench, &message, &progress, &until, &aside).await;
+        let cancelled = cancelled.load(Ordering::Relaxed);
+        worker.bring_home(Finished::of(job, sweep, publication, worked, cancelled)).await
+    };
+    let mut working = std::pin::pin!(working);
+    let mut delivery = Some(delivery);
+    let delivered = loop {
+        tokio::select! {
+            delivered = &mut working => break delivered,
+            () = tokio::time::sleep_until((received + HOLD).into()), if delivery.is_some() => {
+                info!(job.id = %job, "a long job is answered: from now on its lease guards it");
+                if let Some(delivery) = delivery.take() {
+                    answer(delivery).await;
+                }
             }
         }
+    };
+    worker.hands().remove(&job);
+    let Some(delivery) = delivery else { return };
+    match delivered {
+        Delivered::Home | Delivered::Kept => answer(delivery).await,
+        Delivered::Lost => {
+            error!(job.id = %job, sweep.id = %sweep, "what a job has made is lost; giving the job back");
+            give_back(delivery).await;
+        }
+    }
+    fault::point("worker.acknowledged");
+}
+
+/// Kept for as long as a job runs.
+enum Company<'a> {
+    Alone(#[expect(dead_code, reason = "a guard")] tokio::sync::RwLockWriteGuard<'a, ()>),
+    Among(#[expect(dead_code, reason = "a guard")] tokio::sync::RwLockReadGuard<'a, ()>),
+}
+
+/// Runs an interactive job that waits, if there is one, while the job in hand is laid aside.
+fn urgent<'a>(
+    worker: &'a Worker,
+    slot: Option<&'a tokio::sync::Mutex<JobSlot>>,
+    suspect: bool,
+) -> BoxFuture<'a, ()> {
+    Box::pin(async move {
+        let Some(slot) = slot else { return };
+        if suspect {
+            return;
+        }
+        let urgent = async { slot.lock().await.urgent().await };
+        let delivery = tokio::select! {
+            biased;
+            () = worker.stops() => return,
+            delivery = urgent => delivery,
+        };
+        if let Some(delivery) = delivery {
+            take(worker, delivery, None).await;
+        }
+    })
+}
+
+/// A lost answer means that the job comes again, which changes nothing: its end is known by then.
+async fn answer(delivery: JobDelivery) {
+    let job = delivery.message.job;
+    if let Err(error) = delivery.ack().await {
+        warn!(job.id = %job, error = %error, "answer lost, the job will come again");
     }
 }
 
-/// Publishes the end, then answers the queue. A lost answer means that the job comes again, which
-/// changes nothing: its samples and its end are known by then.
-async fn settle(worker: &Worker, delivery: JobDelivery, end: JobEnd) {
-    let JobDelivery { message, .. } = &delivery;
-    let (job, sweep) = (message.job, message.sweep);
-    let ended = WorkerMessage::JobEnded {
-        v: WIRE_VERSION,
-        job,
-        sweep,
-        publication: message.publication,
-        worker: worker.bench.worker.clone(),
-        end,
-    };
-    for tried in 1..=PUBLISH_TRIES {
-        match worker.queue.publish_worker_message(&ended).await {
-            Ok(()) => {
-                if let Err(error) = delivery.ack().await {
-                    warn!(job.id = %job, error = %error, "answer lost, the job will come again");
-                }
-                return;
-            }
-            Err(error) => warn!(job.id = %job, tried, error = %error, "end of job not published"),
-        }
-    }
-    error!(job.id = %job, sweep.id = %sweep, "end of job could not be published; giving the job back");
+async fn give_back(delivery: JobDelivery) {
+    let job = delivery.message.job;
     if let Err(error) = delivery.give_back().await {
         warn!(job.id = %job, error = %error, "the queue will give the job back by itself");
     }
 }
 
-async fn beat(worker: Arc<Worker>, end: CancellationToken, drain: CancellationToken) {
+async fn beat(worker: Arc<Worker>, end: CancellationToken) {
     loop {
-        send_beat(&worker, drain.is_cancelled()).await;
+        send_beat(&worker).await;
         let news = async {
             tokio::time::sleep(SOON).await;
             worker.job_started.notified().await;
@@ -221,18 +372,17 @@ async fn beat(worker: Arc<Worker>, end: CancellationToken, drain: CancellationTo
     }
 }
 
-async fn send_beat(worker: &Worker, draining: bool) {
+async fn send_beat(worker: &Worker) {
     let jobs = worker
-        .hands
-        .lock()
-        .expect("no panic while holding the lock")
+        .hands()
         .iter()
         .map(|(job, hand)| JobProgress {
             job: *job,
             sweep: hand.sweep,
+            publication: hand.publication,
             attempts_done: hand.progress.done.load(Ordering::Relaxed),
             attempts_total: hand.progress.total.load(Ordering::Relaxed),
-            doing: hand.progress.doing.lock().expect("no panic while holding the lock").clone(),
+            doing: hand.progress.doing.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         })
         .collect();
     let beat = WorkerMessage::Beat {
@@ -242,9 +392,10 @@ async fn send_beat(worker: &Worker, draining: bool) {
         slots: worker.slots,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         jobs,
-        draining,
+        draining: worker.ending.drain.is_cancelled() || worker.ending.stop.is_cancelled(),
+        trouble: worker.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
     };
-    let sent = tokio::time::timeout(BEAT / 2, worker.queue.publish_worker_message(&beat)).await;
+    let sent = tokio::time::timeout(BEAT, worker.queue.publish_worker_message(&beat)).await;
     if let Ok(Err(error)) = sent {
         warn!(error = %error, "sign of life not sent");
     }
@@ -274,11 +425,15 @@ async fn listen(worker: Arc<Worker>, end: CancellationToken) {
         match control {
             None => return,
             Some(Control::Cancel { sweep }) => {
-                worker.cancelled.lock().expect("no panic while holding the lock").insert(sweep);
-                for hand in worker.hands.lock().expect("no panic while holding the lock").values() {
-                    if hand.sweep == sweep {
-                        hand.stop.cancel();
-                    }
+                worker.permissions.stopped(sweep);
+                for hand in worker.hands().values().filter(|hand| hand.sweep == sweep) {
+                    hand.cancelled.store(true, Ordering::Relaxed);
+                    hand.stop.cancel();
+                }
+            }
+            Some(Control::Answer { worker: asked, job, publication, permit }) => {
+                if asked == worker.bench.worker {
+                    worker.permissions.answered(job, publication, permit);
                 }
             }
         }

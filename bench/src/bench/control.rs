@@ -222,6 +222,7 @@ impl Farm {
             blobs: self.blobs.clone(),
             environments: Environments::Given(image),
             sandbox: Sandbox::Scripted(ScriptedSandbox::new(self.tests)),
+            spool: None,
         };
         Ok(self.working.spawn(flakefarm_worker::run(parts, ending.clone())))
     }

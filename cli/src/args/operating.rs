@@ -149,6 +149,13 @@ pub(crate) struct WorkerArgs {
     /// Jobs at once [default: the number of cores]
     #[arg(long, value_name = "N", value_parser = checked(counted::<NonZeroU16>))]
     slots: Option<String>,
+    /// For running attempts to end when it is told to leave; then they are stopped and handed back
+    /// [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = checked(duration))]
+    grace: Option<String>,
+    /// Where it keeps what it has made while a server is away [default: below the state directory]
+    #[arg(long, value_name = "DIR")]
+    spool: Option<String>,
 }
 
 impl WorkerArgs {
@@ -159,6 +166,8 @@ impl WorkerArgs {
             ("worker.id", "--id", &self.id),
             ("worker.runtime", "--runtime", &self.runtime),
             ("worker.slots", "--slots", &self.slots),
+            ("worker.grace", "--grace", &self.grace),
+            ("worker.spool", "--spool", &self.spool),
         ]));
         options
     }

@@ -12,9 +12,11 @@ impl Db {
             self,
             "record a worker",
             sqlx::query(
-                "INSERT INTO workers (id, version, slots, seen_at, draining, jobs) VALUES ($1, $2, $3, $4, $5, $6)
+                "INSERT INTO workers (id, version, slots, seen_at, draining, jobs, trouble)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)
                  ON CONFLICT (id) DO UPDATE SET version = excluded.version, slots = excluded.slots,
-                     seen_at = excluded.seen_at, draining = excluded.draining, jobs = excluded.jobs
+                     seen_at = excluded.seen_at, draining = excluded.draining, jobs = excluded.jobs,
+                     trouble = excluded.trouble
                  WHERE excluded.seen_at >= workers.seen_at",
             )
             .bind(clean(&worker.id.0))
@@ -23,6 +25,7 @@ impl Db {
             .bind(worker.seen_at)
             .bind(i64::from(worker.draining))
             .bind(i64::from(worker.jobs))
+            .bind(worker.trouble.as_deref().map(clean))
         )?;
         Ok(())
     }

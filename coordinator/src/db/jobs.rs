@@ -4,8 +4,7 @@
 use super::raw::{RawJob, clean, json};
 use super::rows::{JobRow, JobStanding, JobState, NewJob, Settled, Settlement};
 use super::{Db, DbError, change, postgres, read};
-use flakefarm_shared::{Class, JobId, SweepId, UnixMicros, WorkerId};
-use std::time::Duration;
+use flakefarm_shared::{Class, JobId, SweepId, UnixMicros};
 use uuid::Uuid;
 
 /// Jobs that are read by their ids together.
@@ -123,41 +122,9 @@ impl Db {
         Ok(count.unsigned_abs())
     }
 
-    /// A worker has these jobs in hand: the leases of those that are queued start again.
-    pub async fn touch_jobs(
-        &self,
-        jobs: &[JobId],
-        worker: &WorkerId,
-        now: UnixMicros,
-    ) -> Result<(), DbError> {
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        match self {
-            Db::Sqlite(store) => store.touch_jobs(jobs, worker, now).await,
-            Db::Postgres(store) => postgres::in_time(store.touch_jobs(jobs, worker, now)).await,
-        }
-        .map_err(|source| DbError::from_driver("renew leases", source))
-    }
-
-    /// Queued jobs of running sweeps without news for longer than `lease`, the most silent first.
-    pub async fn overdue(&self, now: UnixMicros, lease: Duration) -> Result<Vec<JobRow>, DbError> {
-        let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
-        let query = "SELECT jobs.* FROM jobs JOIN sweeps ON sweeps.id = jobs.sweep
-                     WHERE jobs.state = 'queued' AND jobs.last_news < $1 AND sweeps.state = 'running'
-                     ORDER BY jobs.last_news, jobs.id";
-        let rows: Vec<RawJob> = read!(
-            self,
-            "read overdue jobs",
-            fetch_all,
-            sqlx::query_as(query).bind(now.saturating_sub(lease))
-        )?;
-        rows.into_iter().map(JobRow::try_from).collect()
-    }
-
-    /// Takes a queued job back to be published again, not before `available_at`. With an `error` it
-    /// counts as an infrastructure failure; without one nobody is to blame (a lost lease, a resumed
-    /// sweep). A job that is not queued stays as it is.
+    /// Takes a queued job back to be published again, in whatever publication it is, not before
+    /// `available_at`. With an `error` it counts as an infrastructure failure; without one nobody is to
+    /// blame (a resumed sweep). A job that is not queued stays as it is.
     pub async fn requeue_job(
         &self,
         job: JobId,
@@ -166,7 +133,7 @@ impl Db {
     ) -> Result<(), DbError> {
         let failures = i64::from(error.is_some());
         let query = "UPDATE jobs SET state = 'pending', available_at = $2, infra_failures = infra_failures + $3,
-                         last_error = COALESCE($4, last_error), queued_at = NULL, last_news = NULL, worker = NULL
+                         last_error = COALESCE($4, last_error), queued_at = NULL, last_news = NULL, worker = NULL, begun_at = NULL
                      WHERE id = $1 AND state = 'queued'";
         change!(
             self,
@@ -225,8 +192,10 @@ impl Db {
         .map_err(|source| DbError::from_driver("settle jobs", source))
     }
 
-    /// Settles all jobs of a sweep that are not settled as cancelled; gives how many.
+    /// Settles all jobs of a sweep that are not settled: as done with what was made of them, else as
+    /// cancelled; gives how many.
     pub async fn cancel_jobs(&self, sweep: SweepId, now: UnixMicros) -> Result<u64, DbError> {
+        let done = self.settle_what_was_made(sweep, now).await?;
         let settlement = json(&Settlement::Cancelled);
         match self {
             Db::Sqlite(store) => sqlx::query(
@@ -242,6 +211,7 @@ impl Db {
             Db::Postgres(store) => postgres::in_time(store.cancel_jobs(sweep, &settlement, now)).await,
         }
         .map_err(|source| DbError::from_driver("cancel jobs", source))
+        .map(|cancelled| cancelled + done)
     }
 
     /// Settles the jobs of a sweep as cancelled that no worker has in hand; gives how many.
@@ -250,8 +220,26 @@ impl Db {
             "UPDATE jobs SET state = 'settled', ending = 'cancelled', settlement = $2, settled_at = $3
                      WHERE state <> 'settled' AND worker IS NULL AND id IN
                            (SELECT id FROM jobs WHERE sweep = $1 AND state <> 'settled' ORDER BY id)";
+        let done = self.settle_what_was_made(sweep, now).await?;
         let settlement = json(&Settlement::Cancelled);
-        change!(self, "cancel jobs", sqlx::query(query).bind(sweep.0).bind(&settlement).bind(now))
+        let cancelled =
+            change!(self, "cancel jobs", sqlx::query(query).bind(sweep.0).bind(&settlement).bind(now))?;
+        Ok(cancelled + done)
+    }
+
+    /// Settles jobs of a sweep that no worker has and of which something was made, with that.
+    async fn settle_what_was_made(&self, sweep: SweepId, now: UnixMicros) -> Result<u64, DbError> {
+        let query = "SELECT id, made FROM jobs
+                     WHERE sweep = $1 AND state <> 'settled' AND worker IS NULL AND made IS NOT NULL";
+        let made: Vec<(Uuid, String)> =
+            read!(self, "read what was made", fetch_all, sqlx::query_as(query).bind(sweep.0))?;
+        let mut done = Vec::with_capacity(made.len());
+        for (id, made) in made {
+            let report = made.parse().map_err(|error| DbError::Damaged(format!("what was made: {error}")))?;
+            done.push((JobId(id), Settlement::Done { report }));
+        }
+        self.settle_jobs(&done, now).await?;
+        Ok(done.len() as u64)
     }
 
     /// Dead jobs that were not discarded, the latest first.
@@ -267,7 +255,7 @@ impl Db {
     /// not dead, was discarded, or its sweep has ended.
     pub async fn revive_job(&self, job: JobId, now: UnixMicros) -> Result<(), DbError> {
         let query =
-            "UPDATE jobs SET state = 'pending', available_at = $2, infra_failures = 0, queued_at = NULL,
+            "UPDATE jobs SET state = 'pending', available_at = $2, infra_failures = 0, lost_leases = 0, queued_at = NULL,
                          last_news = NULL, worker = NULL, ending = NULL, settlement = NULL, settled_at = NULL
                      WHERE id = $1 AND ending = 'dead' AND discarded_at IS NULL
                        AND sweep IN (SELECT id FROM sweeps WHERE state IN ('running', 'interrupted'))";

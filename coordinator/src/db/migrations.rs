@@ -42,6 +42,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0011_tenants.sql"),
         postgres: include_str!("../../migrations/postgres/0011_tenants.sql"),
     },
+    Step {
+        version: 30,
+        name: "publications",
+        sqlite: include_str!("../../migrations/sqlite/0030_publications.sql"),
+        postgres: include_str!("../../migrations/postgres/0030_publications.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

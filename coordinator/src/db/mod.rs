@@ -12,6 +12,7 @@ mod jobs;
 mod leases;
 mod migrations;
 mod postgres;
+mod publications;
 mod raw;
 mod rows;
 mod runs;
@@ -25,8 +26,8 @@ mod verdicts;
 pub use error::{DbError, FailedAction};
 pub use events::{EventRow, NewEvent};
 pub use rows::{
-    HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, ProjectRow, RunRow, SeenTest, Settled,
-    Settlement, SweepRow, SweepState, TestRow, TokenRow, VerdictRow, WorkerRow,
+    HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, ParkedRow, ProjectRow, RunRow, SeenTest,
+    Settled, Settlement, SweepRow, SweepState, TestRow, TokenRow, VerdictRow, WorkerRow,
 };
 pub use tenants::{DeadJob, SweepFilter};
 

@@ -86,15 +86,14 @@ impl Postgres {
         published: &[(JobId, u32)],
         now: UnixMicros,
     ) -> Result<(), sqlx::Error> {
-        let (jobs, publications): (Vec<Uuid>, Vec<i64>) =
-            published.iter().map(|(job, publication)| (job.0, i64::from(*publication))).unzip();
+        let (jobs, publications) = columns(published);
         sqlx::query(
             "WITH new AS (
                  SELECT new.id, new.publication FROM UNNEST($1::uuid[], $2::bigint[]) AS new (id, publication)
                  JOIN jobs ON jobs.id = new.id ORDER BY jobs.id FOR UPDATE OF jobs
              )
              UPDATE jobs SET state = 'queued', publications = new.publication, queued_at = $3, last_news = $3,
-                             worker = NULL
+                             worker = NULL, begun_at = NULL
              FROM new
              WHERE jobs.id = new.id AND jobs.state <> 'settled' AND jobs.publications < new.publication",
         )
@@ -135,19 +134,48 @@ impl Postgres {
         Ok(())
     }
 
+    pub(super) async fn begin_publications(
+        &self,
+        publications: &[(JobId, u32)],
+        now: UnixMicros,
+        given_up: UnixMicros,
+    ) -> Result<Vec<Uuid>, sqlx::Error> {
+        let (jobs, numbers) = columns(publications);
+        sqlx::query_scalar(
+            "WITH new AS (
+                 SELECT new.id, new.publication FROM UNNEST($1::uuid[], $2::bigint[]) AS new (id, publication)
+                 JOIN jobs ON jobs.id = new.id ORDER BY jobs.id FOR UPDATE OF jobs
+             )
+             UPDATE jobs SET begun = new.publication, begun_at = $3 FROM new
+             WHERE jobs.id = new.id AND jobs.state = 'pending' AND jobs.begun < new.publication
+               AND jobs.publications < new.publication AND (jobs.begun_at IS NULL OR jobs.begun_at < $4)
+             RETURNING jobs.id",
+        )
+        .bind(jobs)
+        .bind(numbers)
+        .bind(now)
+        .bind(given_up)
+        .fetch_all(&self.pool)
+        .await
+    }
+
     pub(super) async fn touch_jobs(
         &self,
-        jobs: &[JobId],
+        jobs: &[(JobId, u32)],
         worker: &WorkerId,
         now: UnixMicros,
     ) -> Result<(), sqlx::Error> {
-        let jobs: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
+        let (jobs, numbers) = columns(jobs);
         sqlx::query(
-            "UPDATE jobs SET worker = $2, last_news = GREATEST(last_news, $3)
-             WHERE state = 'queued' AND id IN
-                   (SELECT id FROM jobs WHERE id = ANY($1) AND state = 'queued' ORDER BY id FOR UPDATE)",
+            "WITH new AS (
+                 SELECT new.id, new.publication FROM UNNEST($1::uuid[], $2::bigint[]) AS new (id, publication)
+                 JOIN jobs ON jobs.id = new.id WHERE jobs.state = 'queued' ORDER BY jobs.id FOR UPDATE OF jobs
+             )
+             UPDATE jobs SET worker = $3, last_news = GREATEST(last_news, $4) FROM new
+             WHERE jobs.id = new.id AND jobs.state = 'queued' AND jobs.publications = new.publication",
         )
         .bind(jobs)
+        .bind(numbers)
         .bind(clean(&worker.0))
         .bind(now)
         .execute(&self.pool)
@@ -249,6 +277,10 @@ impl Postgres {
         }
         transaction.commit().await
     }
+}
+
+fn columns(publications: &[(JobId, u32)]) -> (Vec<Uuid>, Vec<i64>) {
+    publications.iter().map(|(job, publication)| (job.0, i64::from(*publication))).unzip()
 }
 
 /// Bounds a call to the server: one that fell silent is an error, not a hang.

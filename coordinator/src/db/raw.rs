@@ -2,8 +2,8 @@
 
 use super::error::DbError;
 use super::rows::{
-    HistoryRow, JobRow, JobState, ProjectRow, RunRow, Settlement, SweepRow, SweepState, TestRow, TokenRow,
-    VerdictRow, WorkerRow,
+    HistoryRow, JobRow, JobState, ParkedRow, ProjectRow, RunRow, Settlement, SweepRow, SweepState, TestRow,
+    TokenRow, VerdictRow, WorkerRow,
 };
 use crate::plan::PastRun;
 use flakefarm_shared::{Class, JobId, RunOrigin, SweepId, TestId, TreatmentClass, WorkerId};
@@ -125,6 +125,9 @@ pub(super) struct RawJob {
     last_news: Option<i64>,
     settlement: Option<String>,
     settled_at: Option<i64>,
+    begun: i64,
+    lost_leases: i64,
+    made: Option<String>,
 }
 
 impl TryFrom<RawJob> for JobRow {
@@ -132,6 +135,7 @@ impl TryFrom<RawJob> for JobRow {
 
     fn try_from(raw: RawJob) -> Result<Self, DbError> {
         let publications = count("publications", raw.publications)?;
+        let begun: u32 = count("publications begun", raw.begun)?;
         let state = match raw.state.as_str() {
             "pending" => JobState::Pending { available_at: raw.available_at },
             "queued" => JobState::Queued {
@@ -159,6 +163,9 @@ impl TryFrom<RawJob> for JobRow {
             publications,
             infra_failures: count("infrastructure failures", raw.infra_failures)?,
             last_error: raw.last_error,
+            begun: begun.max(publications),
+            lost_leases: count("lost leases", raw.lost_leases)?,
+            made: raw.made.map(|text| parsed("what was made", &text)).transpose()?,
         })
     }
 }
@@ -310,6 +317,7 @@ pub(super) struct RawWorker {
     seen_at: i64,
     draining: i64,
     jobs: i64,
+    trouble: Option<String>,
 }
 
 impl TryFrom<RawWorker> for WorkerRow {
@@ -323,7 +331,24 @@ impl TryFrom<RawWorker> for WorkerRow {
             seen_at: raw.seen_at,
             draining: raw.draining != 0,
             jobs: count("jobs", raw.jobs)?,
+            trouble: raw.trouble,
         })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+pub(super) struct RawParked {
+    id: Uuid,
+    came_at: i64,
+    origin: Option<String>,
+    reason: String,
+    body: Vec<u8>,
+}
+
+impl From<RawParked> for ParkedRow {
+    fn from(raw: RawParked) -> Self {
+        let RawParked { id, came_at, origin, reason, body } = raw;
+        Self { id, came_at, origin, reason, body }
     }
 }
 

@@ -141,6 +141,12 @@ pub struct JobRow {
     pub infra_failures: u32,
     /// The last of those errors.
     pub last_error: Option<String>,
+    /// The latest publication that was begun, sent or not: at least `publications`.
+    pub begun: u32,
+    /// How often the worker that had it fell silent.
+    pub lost_leases: u32,
+    /// The [`flakefarm_shared::JobReport`] of the attempts that ended before it was handed back.
+    pub made: Option<Payload>,
 }
 
 /// A recorded job at a glance.
@@ -342,6 +348,23 @@ pub struct WorkerRow {
     pub draining: bool,
     /// Jobs in hand.
     pub jobs: u32,
+    /// What keeps it from going on, for people.
+    pub trouble: Option<String>,
+}
+
+/// A message that could not be read, or that no job row knows, kept for an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedRow {
+    /// Its name here.
+    pub id: Uuid,
+    /// When it came.
+    pub came_at: UnixMicros,
+    /// The stable word of the queue it came from, if that is known.
+    pub origin: Option<String>,
+    /// Why it is here.
+    pub reason: String,
+    /// As it was sent.
+    pub body: Vec<u8>,
 }
 
 /// A token that lets somebody in. The secret itself is never stored.

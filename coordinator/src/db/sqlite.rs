@@ -14,6 +14,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection, QueryBuilder, Sqlite as Driver};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries to open a file that others are opening or closing.
@@ -131,7 +132,8 @@ impl Sqlite {
                 row.push_bind(job.0).push_bind(i64::from(*publication));
             });
             update.push(
-                ") UPDATE jobs SET state = 'queued', publications = new.publication, worker = NULL, queued_at = ",
+                ") UPDATE jobs SET state = 'queued', publications = new.publication, worker = NULL, \
+                 begun_at = NULL, queued_at = ",
             );
             update.push_bind(now).push(", last_news = ").push_bind(now);
             update.push(
@@ -175,18 +177,46 @@ impl Sqlite {
         transaction.commit().await
     }
 
+    pub(super) async fn begin_publications(
+        &self,
+        publications: &[(JobId, u32)],
+        now: UnixMicros,
+        given_up: UnixMicros,
+    ) -> Result<Vec<Uuid>, sqlx::Error> {
+        let mut transaction = self.begin().await?;
+        let mut begun = Vec::with_capacity(publications.len());
+        for publications in publications.chunks(ROWS_PER_STATEMENT) {
+            let mut update = QueryBuilder::<Driver>::new("WITH new (id, publication) AS (");
+            update.push_values(publications, |mut row, (job, publication)| {
+                row.push_bind(job.0).push_bind(i64::from(*publication));
+            });
+            update.push(") UPDATE jobs SET begun = new.publication, begun_at = ").push_bind(now);
+            update.push(
+                " FROM new WHERE jobs.id = new.id AND jobs.state = 'pending' \
+                 AND jobs.begun < new.publication AND jobs.publications < new.publication \
+                 AND (jobs.begun_at IS NULL OR jobs.begun_at < ",
+            );
+            update.push_bind(given_up).push(") RETURNING jobs.id");
+            begun.extend(update.build_query_scalar::<Uuid>().fetch_all(&mut *transaction).await?);
+        }
+        transaction.commit().await?;
+        Ok(begun)
+    }
+
     pub(super) async fn touch_jobs(
         &self,
-        jobs: &[JobId],
+        jobs: &[(JobId, u32)],
         worker: &WorkerId,
         now: UnixMicros,
     ) -> Result<(), sqlx::Error> {
         let mut transaction = self.begin().await?;
-        for job in jobs {
+        for (job, publication) in jobs {
             sqlx::query(
-                "UPDATE jobs SET worker = $2, last_news = MAX(last_news, $3) WHERE id = $1 AND state = 'queued'",
+                "UPDATE jobs SET worker = $3, last_news = MAX(last_news, $4)
+                 WHERE id = $1 AND publications = $2 AND state = 'queued'",
             )
             .bind(job.0)
+            .bind(i64::from(*publication))
             .bind(clean(&worker.0))
             .bind(now)
             .execute(&mut *transaction)

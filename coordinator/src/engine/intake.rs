@@ -1,11 +1,13 @@
-//! From the queue to rows: ends of jobs, signs of life, dead jobs.
+//! From the queue to rows: ends of jobs, signs of life, questions of workers, what is dead.
 
+use super::leases::{Asked, Decision, decide};
 use super::trouble::Step;
 use super::{Coordinator, EngineError};
-use crate::db::{Settlement, WorkerRow};
+use crate::db::{DbError, ParkedRow, Settlement, SweepState, WorkerRow};
 use crate::events::Event;
-use flakefarm_shared::queue::{DeadDelivery, WorkerDelivery};
-use flakefarm_shared::{JobEnd, JobId, UnixMicros, WorkerMessage, now_micros};
+use flakefarm_shared::fault;
+use flakefarm_shared::queue::{DeadDelivery, Origin, WorkerDelivery};
+use flakefarm_shared::{Control, JobEnd, JobId, Permit, SweepId, UnixMicros, WorkerMessage, now_micros};
 use futures::FutureExt;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -45,31 +47,40 @@ pub(super) async fn worker_messages(coordinator: Coordinator, stop: Cancellation
 }
 
 async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result<(), EngineError> {
+    fault::point("coordinator.received");
     let mut settlements = Vec::new();
+    let mut ended = 0;
     // Of a worker's signs of life only the last one says something new.
     let mut beats = HashMap::new();
+    let mut asks = Vec::new();
     // An error drops the deliveries, which gives them back to the queue.
     for delivery in &batch {
         match &delivery.message {
-            WorkerMessage::JobEnded { job, worker, end, .. } => {
-                if let Some(settlement) = job_ended(coordinator, *job, end, &worker.0).await? {
+            WorkerMessage::JobEnded { job, sweep, worker, publication, end, .. } => {
+                ended += 1;
+                let publication = Publication { job: *job, sweep: *sweep, number: *publication };
+                if let Some(settlement) = job_ended(coordinator, publication, end, &worker.0).await? {
                     settlements.push((*job, settlement));
                 }
             }
-            WorkerMessage::Beat { worker, slots, version, jobs, draining, .. } => {
-                beats.insert(worker, (slots, version, jobs, draining));
+            WorkerMessage::Beat { worker, slots, version, jobs, draining, trouble, .. } => {
+                beats.insert(worker, (slots, version, jobs, draining, trouble));
+            }
+            WorkerMessage::Ask { worker, job, publication, held_ms, .. } => {
+                asks.push((*job, worker, *publication, Duration::from_millis(*held_ms)));
             }
         }
     }
     let now = now_micros();
     coordinator.db.settle_jobs(&settlements, now).await?;
-    if batch.len() > beats.len() {
+    fault::point("coordinator.recorded");
+    if ended > 0 {
         coordinator.wake.notify_one();
         coordinator.wake_outbox.notify_one();
     }
-    for (worker, (slots, version, jobs, draining)) in beats {
-        let ids: Vec<_> = jobs.iter().map(|progress| progress.job).collect();
-        coordinator.db.touch_jobs(&ids, worker, now).await?;
+    for (worker, (slots, version, jobs, draining, trouble)) in beats {
+        let in_hand: Vec<_> = jobs.iter().map(|progress| (progress.job, progress.publication)).collect();
+        coordinator.db.touch_jobs(&in_hand, worker, now).await?;
         coordinator
             .db
             .upsert_worker(&WorkerRow {
@@ -79,6 +90,7 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
                 seen_at: now,
                 draining: *draining,
                 jobs: u32::try_from(jobs.len()).unwrap_or(u32::MAX),
+                trouble: trouble.clone(),
             })
             .await?;
         for progress in jobs.iter().filter(|progress| progress.attempts_total == 0) {
@@ -87,37 +99,94 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
                 .send(Event::Preparing { sweep: progress.sweep, doing: progress.doing.clone() });
         }
     }
+    // After the signs of life that came before it.
+    for (job, worker, publication, held) in asks {
+        answer(coordinator, job, Asked { worker, publication, held }).await?;
+    }
+    coordinator.carriage.heard(ended, now);
     for delivery in batch {
         delivery.ack().await?;
+    }
+    fault::point("coordinator.acknowledged");
+    Ok(())
+}
+
+/// Tells a worker whether it may run what it has received, or leaves it asking.
+async fn answer(coordinator: &Coordinator, job: JobId, asked: Asked<'_>) -> Result<(), EngineError> {
+    let row = coordinator.db.job(job).await?;
+    let sweep = match &row {
+        Some(row) => coordinator.db.sweep(row.sweep).await?,
+        None => None,
+    };
+    let runs = sweep.is_some_and(|sweep| matches!(sweep.state, SweepState::Running));
+    let now = now_micros();
+    let permit = match decide(row.as_ref(), runs, asked, now) {
+        Decision::Run => {
+            coordinator.db.touch_jobs(&[(job, asked.publication)], asked.worker, now).await?;
+            Permit::Run
+        }
+        Decision::Drop => Permit::Drop,
+        Decision::TakeBack => {
+            coordinator.db.take_back(job, asked.publication, None, None, now).await?;
+            Permit::Drop
+        }
+        Decision::Wait => return Ok(()),
+    };
+    let control =
+        Control::Answer { worker: asked.worker.clone(), job, publication: asked.publication, permit };
+    if let Err(error) = coordinator.queue.broadcast(&control).await {
+        warn!(job.id = %job, error = %error, "a worker was not answered; it asks again");
     }
     Ok(())
 }
 
-/// What a job's end settles; one that goes back to the queue settles nothing.
+#[derive(Debug, Clone, Copy)]
+struct Publication {
+    job: JobId,
+    sweep: SweepId,
+    number: u32,
+}
+
+/// What a job's end settles; one that goes back to the queue settles nothing. News of an earlier
+/// publication than the queued one settles, or changes nothing: it takes nothing back.
 async fn job_ended(
     coordinator: &Coordinator,
-    job: JobId,
+    publication: Publication,
     end: &JobEnd,
     worker: &str,
 ) -> Result<Option<Settlement>, EngineError> {
-    let settlement = match end {
-        JobEnd::Done { report } => Settlement::Done { report: report.clone() },
-        JobEnd::Refused(refusal) => Settlement::Refused(refusal.clone()),
-        JobEnd::Cancelled => Settlement::Cancelled,
-        JobEnd::Retryable(error) => {
-            // Not before it is recorded as queued: only then can it be taken back.
-            let _recorded = coordinator.sending.lock().await;
-            let failures = coordinator.db.job(job).await?.map_or(0, |row| row.infra_failures) + 1;
-            warn!(job.id = %job, worker.id = worker, failures, error = %error, "job met an infrastructure error");
-            if failures < INFRASTRUCTURE_FAILURES {
-                let again = now_micros() + backoff(failures);
-                coordinator.db.requeue_job(job, again, Some(error.to_string())).await?;
-                return Ok(None);
-            }
-            Settlement::Dead { reason: error.to_string() }
-        }
+    let job = publication.job;
+    let (made, error) = match end {
+        JobEnd::Done { report } => return Ok(Some(Settlement::Done { report: report.clone() })),
+        JobEnd::Refused(refusal) => return Ok(Some(Settlement::Refused(refusal.clone()))),
+        JobEnd::Cancelled => return Ok(Some(Settlement::Cancelled)),
+        JobEnd::Retryable(error) => (None, Some(error)),
+        JobEnd::HandedBack { made, because } => (made.as_ref(), because.as_ref()),
     };
-    Ok(Some(settlement))
+    // Not before it is recorded as queued: only then can it be taken back.
+    let _recorded = coordinator.sending.lock().await;
+    let sweep = coordinator.db.sweep(publication.sweep).await?;
+    let goes_on =
+        sweep.is_some_and(|sweep| matches!(sweep.state, SweepState::Running | SweepState::Interrupted));
+    if !goes_on {
+        // What was made counts; nobody makes the rest.
+        let made = made.cloned().map(|report| Settlement::Done { report });
+        return Ok(Some(made.unwrap_or(Settlement::Cancelled)));
+    }
+    let mut available_at = now_micros();
+    if let Some(error) = error {
+        let failures = coordinator.db.job(job).await?.map_or(0, |row| row.infra_failures) + 1;
+        warn!(job.id = %job, worker.id = worker, failures, error = %error, "job met an infrastructure error");
+        if failures >= INFRASTRUCTURE_FAILURES {
+            return Ok(Some(Settlement::Dead { reason: error.to_string() }));
+        }
+        available_at += backoff(failures);
+    } else {
+        info!(job.id = %job, worker.id = worker, "job was handed back, publishing what is left of it");
+    }
+    let error = error.map(ToString::to_string);
+    coordinator.db.take_back(job, publication.number, made, error.as_deref(), available_at).await?;
+    Ok(None)
 }
 
 /// 1, 2, 4, 8 seconds, in microseconds.
@@ -141,16 +210,49 @@ pub(super) async fn dead_jobs(coordinator: Coordinator, stop: CancellationToken)
     }
 }
 
+/// Settles a dead job; what cannot be read, or is no job of ours, is kept for an operator.
 async fn bury(coordinator: &Coordinator, delivery: DeadDelivery) -> Result<(), EngineError> {
-    match &delivery.message {
-        Some(message) => {
+    let row = match &delivery.message {
+        Some(message) => coordinator.db.job(message.job).await?,
+        None => None,
+    };
+    match (&delivery.message, row) {
+        // An earlier publication died: the one that is under way has not.
+        (Some(message), Some(row)) if message.publication < row.begun => {}
+        (Some(message), Some(_)) => {
             error!(job.id = %message.job, sweep.id = %message.sweep, reason = delivery.reason, "job is dead");
             let settlement = Settlement::Dead { reason: delivery.reason.clone() };
             coordinator.db.settle_job(message.job, &settlement, now_micros()).await?;
             coordinator.wake.notify_one();
         }
-        None => info!(reason = delivery.reason, "dropped a dead message that is no job"),
+        (Some(_) | None, _) => {
+            let row = ParkedRow {
+                id: uuid::Uuid::now_v7(),
+                came_at: now_micros(),
+                origin: delivery.origin.map(|origin| origin.word().to_owned()),
+                reason: delivery.reason.clone(),
+                body: delivery.body.clone(),
+            };
+            error!(parked.id = %row.id, reason = delivery.reason, "parked a message that cannot be read");
+            coordinator.db.park(&row).await?;
+        }
     }
     delivery.ack().await?;
     Ok(())
+}
+
+impl Coordinator {
+    /// Publishes a parked message again where it came from, byte by byte, and forgets it here. A
+    /// conflict if nobody knows where that was.
+    pub async fn requeue_parked(&self, id: uuid::Uuid) -> Result<(), EngineError> {
+        let row = self.db.parked_message(id).await?;
+        let origin = Origin::ALL.into_iter().find(|origin| row.origin.as_deref() == Some(origin.word()));
+        let Some(origin) = origin else {
+            return Err(
+                DbError::Conflict(format!("nobody knows which queue parked message {id} is for")).into()
+            );
+        };
+        self.queue.publish_again(origin, row.body).await?;
+        Ok(self.db.discard_parked(id).await?)
+    }
 }

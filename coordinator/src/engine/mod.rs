@@ -5,6 +5,7 @@ mod advance;
 mod finish;
 mod intake;
 mod leader;
+mod leases;
 mod limits;
 mod listing;
 mod memory;
@@ -36,7 +37,7 @@ use trouble::Step;
 /// How long the loops wait when nobody wakes them.
 const POLL: Duration = Duration::from_secs(2);
 
-/// A queued job without news for this long is published again.
+/// A job in a worker's hand without news for this long is published again.
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(600);
 
 /// A blob that every coordinator stores: where it is missing, the store is not the one it was.
@@ -107,6 +108,8 @@ pub struct Coordinator {
     wake_relay: Arc<Notify>,
     /// Held from publishing jobs until they are recorded as queued.
     sending: Arc<Mutex<()>>,
+    /// What the loops that carry jobs know.
+    carriage: Arc<outbox::Carriage>,
     lease: Duration,
     realm: Realm,
     troubles: trouble::Troubles,
@@ -136,6 +139,7 @@ impl Coordinator {
             wake_outbox: Arc::default(),
             wake_relay: Arc::default(),
             sending: Arc::default(),
+            carriage: Arc::default(),
             lease,
             realm: Realm::Farm,
             troubles: trouble::Troubles::default(),

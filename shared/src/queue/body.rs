@@ -20,7 +20,9 @@ impl Body for JobMessage {
 impl Body for WorkerMessage {
     fn version(&self) -> u32 {
         match self {
-            WorkerMessage::JobEnded { v, .. } | WorkerMessage::Beat { v, .. } => *v,
+            WorkerMessage::JobEnded { v, .. }
+            | WorkerMessage::Beat { v, .. }
+            | WorkerMessage::Ask { v, .. } => *v,
         }
     }
 }

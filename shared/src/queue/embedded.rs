@@ -2,17 +2,16 @@
 //! crash the coordinator publishes again what its database says is open, as it does for a lost broker.
 //!
 //! It keeps the laws of the broker it stands in for: unanswered deliveries come back and are counted,
-//! poison goes to the dead-letter queue, prefetch bounds what a consumer holds. Queues are first in,
-//! first out, but what comes back goes to the end.
+//! poison goes to the dead-letter queue, a slot holds one job. Queues are first in, first out, but what
+//! comes back goes to the end.
 
 use super::body::{Body, decode, encode};
 use super::{
-    DELIVERY_LIMIT, DeadDelivery, Depth, JobDelivery, QueueError, REASON_DELIVERY_LIMIT, REASON_REJECTED,
-    Receipt, WorkerDelivery,
+    DELIVERY_LIMIT, DeadDelivery, Depth, INTERACTIVE_STREAK, JobDelivery, Origin, QueueError,
+    REASON_DELIVERY_LIMIT, REASON_REJECTED, Receipt, WorkerDelivery,
 };
 use crate::message::{Class, Control, JobMessage, WorkerMessage};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Notify, broadcast};
 
@@ -54,8 +53,9 @@ struct Entry {
     body: Vec<u8>,
     /// How often it was delivered and came back.
     returns: u32,
-    /// Why it is dead, in the dead-letter queue.
+    /// Why it is dead, in the dead-letter queue, and where it died.
     reason: &'static str,
+    origin: Option<Origin>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,14 +75,23 @@ impl State {
         }
     }
 
-    fn bury(&mut self, entry: Entry, reason: &'static str) {
-        self.dead.ready.push_back(Entry { returns: 0, reason, ..entry });
+    fn bury(&mut self, name: LaneName, entry: Entry, reason: &'static str) {
+        let origin = match name {
+            LaneName::Jobs(class) => Some(Origin::Jobs(class)),
+            LaneName::Results => Some(Origin::Results),
+            LaneName::Dead => entry.origin,
+        };
+        self.dead.ready.push_back(Entry { returns: 0, reason, origin, ..entry });
+    }
+
+    fn hand_back(&mut self, name: LaneName, entry: Entry) {
+        self.lane(name).ready.push_back(entry);
     }
 
     fn requeue(&mut self, name: LaneName, mut entry: Entry) {
         entry.returns += 1;
         if matches!(name, LaneName::Jobs(_)) && entry.returns > DELIVERY_LIMIT {
-            self.bury(entry, REASON_DELIVERY_LIMIT);
+            self.bury(name, entry, REASON_DELIVERY_LIMIT);
         } else {
             self.lane(name).ready.push_back(entry);
         }
@@ -99,7 +108,11 @@ impl Shared {
     }
 
     fn publish<T: Body>(&self, name: LaneName, message: &T) -> Result<(), QueueError> {
-        let entry = Entry { body: encode(message), returns: 0, reason: "" };
+        self.publish_body(name, encode(message))
+    }
+
+    fn publish_body(&self, name: LaneName, body: Vec<u8>) -> Result<(), QueueError> {
+        let entry = Entry { body, returns: 0, reason: "", origin: None };
         let mut state = self.lock();
         if state.closed() {
             return Err(QueueError::Closed);
@@ -145,16 +158,25 @@ impl EmbeddedQueue {
         Ok(())
     }
 
-    pub(super) fn jobs(&self, class: Class, prefetch: u16) -> EmbeddedJobConsumer {
-        EmbeddedJobConsumer(Consumer::new(&self.shared, LaneName::Jobs(class), u32::from(prefetch.max(1))))
+    pub(super) async fn publish_again(&self, origin: Origin, body: Vec<u8>) -> Result<(), QueueError> {
+        let name = match origin {
+            Origin::Jobs(class) => LaneName::Jobs(class),
+            Origin::Results => LaneName::Results,
+        };
+        self.shared.publish_body(name, body)
+    }
+
+    pub(super) fn slot(&self) -> EmbeddedJobSlot {
+        let lanes = Class::ALL.map(|class| Consumer::new(&self.shared, LaneName::Jobs(class)));
+        EmbeddedJobSlot { shared: Arc::clone(&self.shared), lanes, streak: 0 }
     }
 
     pub(super) fn worker_messages(&self) -> EmbeddedWorkerMessageConsumer {
-        EmbeddedWorkerMessageConsumer(Consumer::new(&self.shared, LaneName::Results, u32::MAX))
+        EmbeddedWorkerMessageConsumer(Consumer::new(&self.shared, LaneName::Results))
     }
 
     pub(super) fn dead(&self) -> EmbeddedDeadConsumer {
-        EmbeddedDeadConsumer(Consumer::new(&self.shared, LaneName::Dead, u32::MAX))
+        EmbeddedDeadConsumer(Consumer::new(&self.shared, LaneName::Dead))
     }
 
     pub(super) fn controls(&self) -> broadcast::Receiver<Control> {
@@ -184,14 +206,11 @@ impl EmbeddedQueue {
 struct Consumer {
     shared: Arc<Shared>,
     lane: LaneName,
-    prefetch: u32,
-    /// Deliveries out and unanswered; written under the state's lock.
-    in_hand: Arc<AtomicU32>,
 }
 
 impl Consumer {
-    fn new(shared: &Arc<Shared>, lane: LaneName, prefetch: u32) -> Self {
-        Self { shared: Arc::clone(shared), lane, prefetch, in_hand: Arc::default() }
+    fn new(shared: &Arc<Shared>, lane: LaneName) -> Self {
+        Self { shared: Arc::clone(shared), lane }
     }
 
     /// Cancel safe: a message leaves its lane only in the poll that returns it.
@@ -214,17 +233,12 @@ impl Consumer {
         if state.closed() {
             return Err(QueueError::Closed);
         }
-        if self.in_hand.load(Ordering::Relaxed) >= self.prefetch {
-            return Ok(None);
-        }
         let lane = state.lane(self.lane);
         let Some(entry) = lane.ready.pop_front() else { return Ok(None) };
         lane.unacknowledged += 1;
-        self.in_hand.fetch_add(1, Ordering::Relaxed);
         let receipt = EmbeddedReceipt {
             shared: Arc::clone(&self.shared),
             lane: self.lane,
-            in_hand: Arc::clone(&self.in_hand),
             unanswered: Some(entry.clone()),
         };
         Ok(Some((entry, receipt)))
@@ -233,26 +247,65 @@ impl Consumer {
     /// The next message that can be read; the others go to the dead-letter queue.
     async fn next_readable<T: Body>(&mut self) -> Option<(T, u32, EmbeddedReceipt)> {
         loop {
-            let (entry, mut receipt) = self.next().await?;
-            match decode(&entry.body) {
-                Ok(message) => return Some((message, entry.returns, receipt)),
-                Err(why) => {
-                    tracing::warn!("parking a message of {:?} in the dead-letter queue: {why}", self.lane);
-                    receipt.settle(|state, _, entry| state.bury(entry, REASON_REJECTED)).ok();
-                }
+            let (entry, receipt) = self.next().await?;
+            if let Some((message, receipt)) = self.read(&entry, receipt) {
+                return Some((message, entry.returns, receipt));
+            }
+        }
+    }
+
+    fn read<T: Body>(&self, entry: &Entry, mut receipt: EmbeddedReceipt) -> Option<(T, EmbeddedReceipt)> {
+        match decode(&entry.body) {
+            Ok(message) => Some((message, receipt)),
+            Err(why) => {
+                tracing::warn!("parking a message of {:?} in the dead-letter queue: {why}", self.lane);
+                receipt.settle(|state, name, entry| state.bury(name, entry, REASON_REJECTED)).ok();
+                None
             }
         }
     }
 }
 
-/// Jobs of one class.
+/// Jobs for one slot.
 #[derive(Debug)]
-pub struct EmbeddedJobConsumer(Consumer);
+pub struct EmbeddedJobSlot {
+    shared: Arc<Shared>,
+    /// In the order of [`Class::ALL`].
+    lanes: [Consumer; 2],
+    /// Interactive jobs taken in a row.
+    streak: u32,
+}
 
-impl EmbeddedJobConsumer {
+impl EmbeddedJobSlot {
     pub(super) async fn next(&mut self) -> Option<JobDelivery> {
-        let (message, redeliveries, receipt) = self.0.next_readable().await?;
-        Some(JobDelivery { message, redeliveries, receipt: Receipt::Embedded(receipt) })
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let mut changed = std::pin::pin!(shared.changed.notified());
+            // Registered before looking, or a message published in between would be slept through.
+            changed.as_mut().enable();
+            let order = if self.streak < INTERACTIVE_STREAK { [0, 1] } else { [1, 0] };
+            for lane in order {
+                if let Some(delivery) = self.take(lane).ok()? {
+                    return Some(delivery);
+                }
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) async fn urgent(&mut self) -> Option<JobDelivery> {
+        self.take(0).ok().flatten()
+    }
+
+    fn take(&mut self, lane: usize) -> Result<Option<JobDelivery>, QueueError> {
+        while let Some((entry, receipt)) = self.lanes[lane].take()? {
+            if let Some((message, receipt)) = self.lanes[lane].read(&entry, receipt) {
+                self.streak = if lane == 0 { self.streak + 1 } else { 0 };
+                let receipt = Receipt::Embedded(receipt);
+                return Ok(Some(JobDelivery { message, redeliveries: entry.returns, receipt }));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -275,7 +328,9 @@ impl EmbeddedDeadConsumer {
     pub(super) async fn next(&mut self) -> Option<DeadDelivery> {
         let (entry, receipt) = self.0.next().await?;
         let message = decode(&entry.body).ok();
-        Some(DeadDelivery { message, reason: entry.reason.to_owned(), receipt: Receipt::Embedded(receipt) })
+        let Entry { body, reason, origin, .. } = entry;
+        let receipt = Receipt::Embedded(receipt);
+        Some(DeadDelivery { message, body, origin, reason: reason.to_owned(), receipt })
     }
 }
 
@@ -284,7 +339,6 @@ impl EmbeddedDeadConsumer {
 pub(crate) struct EmbeddedReceipt {
     shared: Arc<Shared>,
     lane: LaneName,
-    in_hand: Arc<AtomicU32>,
     /// `None` once answered.
     unanswered: Option<Entry>,
 }
@@ -295,18 +349,17 @@ impl EmbeddedReceipt {
     }
 
     pub(crate) async fn give_back(mut self) -> Result<(), QueueError> {
-        self.settle(State::requeue)
+        self.settle(State::hand_back)
     }
 
     pub(crate) async fn reject(mut self) -> Result<(), QueueError> {
-        self.settle(|state, _, entry| state.bury(entry, REASON_REJECTED))
+        self.settle(|state, name, entry| state.bury(name, entry, REASON_REJECTED))
     }
 
     fn settle(&mut self, place: impl FnOnce(&mut State, LaneName, Entry)) -> Result<(), QueueError> {
         let Some(entry) = self.unanswered.take() else { return Ok(()) };
         let mut state = self.shared.lock();
         state.lane(self.lane).unacknowledged -= 1;
-        self.in_hand.fetch_sub(1, Ordering::Relaxed);
         let closed = state.closed();
         if !closed {
             place(&mut state, self.lane, entry);

@@ -48,7 +48,11 @@ pub enum QueueError {
     Closed,
 }
 
-/// A job as received. Dropping it without an answer gives it back, as a crash would.
+/// Interactive jobs that one slot takes in a row while others wait: then one of bulk, so that people
+/// never starve the night.
+pub(crate) const INTERACTIVE_STREAK: u32 = 4;
+
+/// A job as received. Dropping it without an answer gives it back, as a crash would: that is counted.
 #[derive(Debug)]
 pub struct JobDelivery {
     /// The job.
@@ -66,11 +70,38 @@ pub struct WorkerDelivery {
     pub(crate) receipt: Receipt,
 }
 
-/// A job that nobody could run, as received from the dead-letter queue.
+/// Where a dead message came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Jobs of a class.
+    Jobs(Class),
+    /// Messages of workers.
+    Results,
+}
+
+impl Origin {
+    /// All there are.
+    pub const ALL: [Origin; 3] =
+        [Origin::Jobs(Class::Interactive), Origin::Jobs(Class::Bulk), Origin::Results];
+
+    /// The stable word used in SQL and HTTP.
+    pub fn word(self) -> &'static str {
+        match self {
+            Origin::Jobs(class) => class.word(),
+            Origin::Results => "results",
+        }
+    }
+}
+
+/// What nobody could run or read, as received from the dead-letter queue.
 #[derive(Debug)]
 pub struct DeadDelivery {
     /// The job, if its body could be read.
     pub message: Option<JobMessage>,
+    /// As it was sent.
+    pub body: Vec<u8>,
+    /// Where it died, if the broker says so.
+    pub origin: Option<Origin>,
     /// Why it is there, in the broker's words (`delivery_limit`, `rejected`).
     pub reason: String,
     pub(crate) receipt: Receipt,
@@ -91,13 +122,14 @@ pub struct Depth {
     pub unacknowledged: Option<u64>,
 }
 
-/// Jobs of one class, at most `prefetch` unanswered at a time.
+/// Takes jobs of both classes for one slot, one at a time: it holds no job ahead, so that none waits
+/// behind another while somebody else is free.
 #[derive(Debug)]
-pub enum JobConsumer {
+pub enum JobSlot {
     /// In this process.
-    Embedded(embedded::EmbeddedJobConsumer),
+    Embedded(embedded::EmbeddedJobSlot),
     /// RabbitMQ.
-    Rabbit(rabbit::RabbitJobConsumer),
+    Rabbit(rabbit::RabbitJobSlot),
 }
 
 /// Messages from workers, for coordinators.
@@ -169,11 +201,16 @@ impl Queue {
         each!(self, queue => queue.broadcast(control).await)
     }
 
-    /// Takes jobs of `class`, at most `prefetch` unanswered at a time.
-    pub fn jobs(&self, class: Class, prefetch: u16) -> JobConsumer {
+    /// Publishes what was parked again, byte by byte, where it came from.
+    pub async fn publish_again(&self, origin: Origin, body: Vec<u8>) -> Result<(), QueueError> {
+        each!(self, queue => queue.publish_again(origin, body).await)
+    }
+
+    /// Takes jobs for one slot. Slots of one worker share a connection.
+    pub fn slot(&self) -> JobSlot {
         match self {
-            Self::Embedded(queue) => JobConsumer::Embedded(queue.jobs(class, prefetch)),
-            Self::Rabbit(queue) => JobConsumer::Rabbit(queue.jobs(class, prefetch)),
+            Self::Embedded(queue) => JobSlot::Embedded(queue.slot()),
+            Self::Rabbit(queue) => JobSlot::Rabbit(queue.slot()),
         }
     }
 
@@ -212,23 +249,30 @@ impl Queue {
     }
 }
 
-impl JobConsumer {
-    /// The next job. Waits through lost connections, reconnecting by itself; `None` only after
-    /// [`Queue::close`]. Cancel safe: a dropped call loses no job.
+impl JobSlot {
+    /// The next job, an interactive one first, but one of bulk after a few of them. Call it when the
+    /// previous delivery is answered. Waits through lost connections, reconnecting by itself; `None`
+    /// only after [`Queue::close`]. Cancel safe: a dropped call loses no job.
     pub async fn next(&mut self) -> Option<JobDelivery> {
-        each!(self, consumer => consumer.next().await)
+        each!(self, slot => slot.next().await)
+    }
+
+    /// An interactive job if one waits now, while the slot has a job in hand that can be laid aside.
+    /// Looks at most every tenth of a second, over all slots of the worker; cancel safe.
+    pub async fn urgent(&mut self) -> Option<JobDelivery> {
+        each!(self, slot => slot.urgent().await)
     }
 }
 
 impl WorkerMessageConsumer {
-    /// As [`JobConsumer::next`].
+    /// As [`JobSlot::next`].
     pub async fn next(&mut self) -> Option<WorkerDelivery> {
         each!(self, consumer => consumer.next().await)
     }
 }
 
 impl DeadConsumer {
-    /// As [`JobConsumer::next`].
+    /// As [`JobSlot::next`].
     pub async fn next(&mut self) -> Option<DeadDelivery> {
         each!(self, consumer => consumer.next().await)
     }
@@ -272,7 +316,8 @@ impl JobDelivery {
         self.receipt.ack().await
     }
 
-    /// Puts the job back for another worker; counts as a delivery.
+    /// Puts the job back for another worker, at the queue's end. That is no failure of the job's: it is
+    /// not counted as a delivery. A crash in the middle may leave two of it.
     pub async fn give_back(self) -> Result<(), QueueError> {
         self.receipt.give_back().await
     }

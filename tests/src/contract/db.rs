@@ -265,6 +265,7 @@ pub async fn workers_are_as_last_heard(db: &Db) {
         seen_at: NOW,
         draining: true,
         jobs: u32::MAX,
+        trouble: Some(AWKWARD.to_owned()),
     };
     let other = WorkerRow { id: WorkerId("B".to_owned()), draining: false, ..first.clone() };
     db.upsert_worker(&first).await.unwrap();
@@ -339,7 +340,8 @@ pub async fn concurrent_writers_all_succeed(url: &str) {
                     db.mark_queued(&[(*id, round + 1)], NOW).await.unwrap();
                 }
                 ids.reverse();
-                db.touch_jobs(&ids, &name, NOW + i64::from(round)).await.unwrap();
+                let in_hand: Vec<_> = ids.iter().map(|id| (*id, round + 1)).collect();
+                db.touch_jobs(&in_hand, &name, NOW + i64::from(round)).await.unwrap();
                 let rows: Vec<_> = (0..10).map(|n| verdict("p", &n.to_string(), round)).collect();
                 db.record_verdicts(sweep, &rows).await.unwrap();
                 if round % 5 == 4 {

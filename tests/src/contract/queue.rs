@@ -3,7 +3,7 @@
 
 use crate::eventually::eventually;
 use flakefarm_shared::queue::{
-    DELIVERY_LIMIT, DeadDelivery, JobConsumer, JobDelivery, Queue, QueueError, REASON_DELIVERY_LIMIT,
+    DELIVERY_LIMIT, DeadDelivery, JobDelivery, JobSlot, Origin, Queue, QueueError, REASON_DELIVERY_LIMIT,
     REASON_REJECTED, WorkerMessageConsumer,
 };
 use flakefarm_shared::{
@@ -29,7 +29,7 @@ pub struct Ends {
 /// A published job arrives as it was published, once it is settled it is gone.
 pub async fn published_job_is_delivered(ends: &Ends) {
     let published = publish_jobs(ends, 1).await;
-    let mut jobs = ends.worker.jobs(Class::Bulk, 1);
+    let mut jobs = ends.worker.slot();
     let delivery = next(&mut jobs).await;
     assert_eq!((&delivery.message, delivery.redeliveries), (&published[0], 0));
     delivery.ack().await.expect("acknowledged");
@@ -40,39 +40,53 @@ pub async fn published_job_is_delivered(ends: &Ends) {
 /// The job of a worker that vanishes comes again, and says so.
 pub async fn unanswered_job_of_a_dropped_consumer_is_redelivered(ends: &Ends) {
     let published = publish_jobs(ends, 1).await;
-    let mut vanishing = ends.worker.jobs(Class::Bulk, 1);
+    let mut vanishing = ends.worker.slot();
     drop(next(&mut vanishing).await);
     drop(vanishing);
-    let again = next(&mut ends.worker.jobs(Class::Bulk, 1)).await;
+    let again = next(&mut ends.worker.slot()).await;
     assert_eq!(again.message, published[0]);
     assert!(again.redeliveries >= 1, "{again:?}");
     again.ack().await.expect("acknowledged");
 }
 
-/// A worker that stops taking jobs gives back what it fetched ahead and may settle what it has.
-pub async fn dropped_consumer_gives_back_only_what_it_fetched_ahead(ends: &Ends) {
+/// A slot that stops taking jobs may settle the one it has, and what it was sent and did not take goes
+/// to others, uncounted.
+pub async fn dropped_slot_gives_back_only_what_nobody_took(ends: &Ends) {
     let published = publish_jobs(ends, 3).await;
-    let mut stopping = ends.worker.jobs(Class::Bulk, 3);
+    let mut stopping = ends.worker.slot();
     let in_hand = next(&mut stopping).await;
     drop(stopping);
-    let mut jobs = ends.worker.jobs(Class::Bulk, 3);
-    let others = [next(&mut jobs).await, next(&mut jobs).await];
+    // Asked for a job, and gone before it is taken.
+    let mut hasty = ends.worker.slot();
+    assert!(hasty.next().now_or_never().is_none_or(|taken| taken.is_some()));
+    drop(hasty);
+    let (mut one, mut other) = (ends.worker.slot(), ends.worker.slot());
+    let others = [next(&mut one).await, next(&mut other).await];
     let mut seen = ids(others.iter().map(|delivery| &delivery.message));
     assert!(seen.insert(in_hand.message.job), "a job in hand was delivered to another");
     assert_eq!(seen, ids(&published));
-    in_hand.ack().await.expect("its consumer is gone and the job is settled all the same");
+    in_hand.ack().await.expect("its slot is gone and the job is settled all the same");
     for delivery in others {
         delivery.ack().await.expect("acknowledged");
     }
-    drop(jobs);
+    drop((one, other));
     nothing_is_left(ends).await;
 }
 
-/// A job given back comes again, counted.
-pub async fn given_back_job_is_redelivered(ends: &Ends) {
+/// A job given back comes again however often, and that is no failure of it; what was counted before
+/// stays counted.
+pub async fn given_back_job_is_redelivered_and_not_counted(ends: &Ends) {
     let published = publish_jobs(ends, 1).await;
-    let mut jobs = ends.worker.jobs(Class::Bulk, 1);
-    next(&mut jobs).await.give_back().await.expect("given back");
+    let mut jobs = ends.worker.slot();
+    for _ in 0..2 * (DELIVERY_LIMIT + 1) {
+        let delivery = next(&mut jobs).await;
+        assert_eq!((&delivery.message, delivery.redeliveries), (&published[0], 0));
+        delivery.give_back().await.expect("given back");
+    }
+    drop(next(&mut jobs).await);
+    let counted = next(&mut jobs).await;
+    assert_eq!((&counted.message, counted.redeliveries), (&published[0], 1));
+    counted.give_back().await.expect("given back");
     let again = next(&mut jobs).await;
     assert_eq!((&again.message, again.redeliveries), (&published[0], 1));
     again.ack().await.expect("acknowledged");
@@ -81,16 +95,17 @@ pub async fn given_back_job_is_redelivered(ends: &Ends) {
 /// A refused job is dead at once.
 pub async fn rejected_job_is_dead(ends: &Ends) {
     let published = publish_jobs(ends, 1).await;
-    next(&mut ends.worker.jobs(Class::Bulk, 1)).await.reject().await.expect("rejected");
+    next(&mut ends.worker.slot()).await.reject().await.expect("rejected");
     let dead = next_dead(ends).await;
     assert_eq!((dead.message.as_ref(), dead.reason.as_str()), (Some(&published[0]), REASON_REJECTED));
+    assert_eq!(dead.origin, Some(Origin::Jobs(Class::Bulk)));
     dead.ack().await.expect("acknowledged");
 }
 
 /// A job that nobody survives is dead after the limit, having been delivered once more than it.
 pub async fn poison_is_dead_after_the_delivery_limit(ends: &Ends) {
     let published = publish_jobs(ends, 1).await;
-    let mut jobs = ends.worker.jobs(Class::Bulk, 1);
+    let mut jobs = ends.worker.slot();
     for redeliveries in 0..=DELIVERY_LIMIT {
         let delivery = next(&mut jobs).await;
         assert_eq!(delivery.redeliveries, redeliveries);
@@ -104,7 +119,7 @@ pub async fn poison_is_dead_after_the_delivery_limit(ends: &Ends) {
 /// A dead job that its reader drops comes again.
 pub async fn unanswered_dead_job_is_redelivered(ends: &Ends) {
     publish_jobs(ends, 1).await;
-    next(&mut ends.worker.jobs(Class::Bulk, 1)).await.reject().await.expect("rejected");
+    next(&mut ends.worker.slot()).await.reject().await.expect("rejected");
     let first = next_dead(ends).await;
     let message = first.message.clone();
     drop(first);
@@ -118,19 +133,28 @@ pub async fn job_of_a_foreign_version_is_dead(ends: &Ends) {
     let foreign = JobMessage { v: WIRE_VERSION + 1, ..job() };
     ends.coordinator.publish_job(&foreign).await.expect("published");
     let readable = publish_jobs(ends, 1).await;
-    let delivery = next(&mut ends.worker.jobs(Class::Bulk, 1)).await;
+    let delivery = next(&mut ends.worker.slot()).await;
     assert_eq!(delivery.message, readable[0]);
     delivery.ack().await.expect("acknowledged");
     let dead = next_dead(ends).await;
     assert_eq!((dead.message.as_ref(), dead.reason.as_str()), (None, REASON_REJECTED));
+    assert_eq!(dead.origin, Some(Origin::Jobs(Class::Bulk)));
+    // As it was sent, and where it came from, so that an operator can have it read again.
+    let body = serde_json::from_slice::<JobMessage>(&dead.body).expect("it is whole");
+    assert_eq!(body, foreign);
+    let readable = serde_json::to_vec(&JobMessage { v: WIRE_VERSION, ..body }).expect("serialises");
     dead.ack().await.expect("acknowledged");
+    ends.coordinator.publish_again(Origin::Jobs(Class::Bulk), readable).await.expect("published");
+    let again = next(&mut ends.worker.slot()).await;
+    assert_eq!(again.message, JobMessage { v: WIRE_VERSION, ..foreign });
+    again.ack().await.expect("acknowledged");
 }
 
 /// Every job goes to exactly one of two willing workers.
 pub async fn two_consumers_share_the_work(ends: &Ends) {
     let published = publish_jobs(ends, 30).await;
-    let mut one = ends.worker.jobs(Class::Bulk, 1);
-    let mut other = ends.worker.jobs(Class::Bulk, 1);
+    let mut one = ends.worker.slot();
+    let mut other = ends.worker.slot();
     // Both hold a job, so both take part.
     let (first, second) = (next(&mut one).await, next(&mut other).await);
     let mut seen = vec![first.message.job, second.message.job];
@@ -149,27 +173,70 @@ pub async fn two_consumers_share_the_work(ends: &Ends) {
     nothing_is_left(ends).await;
 }
 
-/// A consumer holds no more than its prefetch, even if nobody else wants the rest.
-pub async fn prefetch_bounds_what_a_consumer_holds(ends: &Ends) {
-    publish_jobs(ends, 4).await;
-    let mut greedy = ends.worker.jobs(Class::Bulk, 2);
-    let mut held = vec![next(&mut greedy).await, next(&mut greedy).await];
-    // What the greedy one may not have, others get, so that it has not got it.
-    let mut modest = ends.worker.jobs(Class::Bulk, 1);
-    let third = next(&mut modest).await;
-    assert!(greedy.next().now_or_never().is_none(), "a third job for a prefetch of two");
-    held.pop().expect("two were taken").ack().await.expect("acknowledged");
-    let fourth = next(&mut greedy).await;
-    assert_ne!(fourth.message.job, third.message.job);
-    for delivery in held.into_iter().chain([third, fourth]) {
+/// A slot holds no job ahead of either class: an idle one gets them at once.
+pub async fn slot_holds_one_job_and_none_ahead(ends: &Ends) {
+    publish_jobs(ends, 2).await;
+    let mut busy = ends.worker.slot();
+    let in_hand = next(&mut busy).await;
+    let urgent = JobMessage { class: Class::Interactive, ..job() };
+    ends.coordinator.publish_job(&urgent).await.expect("published");
+    let mut idle = [ends.worker.slot(), ends.worker.slot()];
+    let [one, other] = &mut idle;
+    let taken = [next(one).await, next(other).await];
+    let classes: BTreeSet<_> = taken.iter().map(|delivery| delivery.message.class).collect();
+    assert_eq!(classes, BTreeSet::from(Class::ALL), "{taken:?}");
+    assert!(taken.iter().all(|delivery| delivery.redeliveries == 0), "{taken:?}");
+    for delivery in taken.into_iter().chain([in_hand]) {
         delivery.ack().await.expect("acknowledged");
     }
+    drop((busy, idle));
+    nothing_is_left(ends).await;
+}
+
+/// Behind a queue full of bulk, an interactive job is the next that a slot takes, or the one that it
+/// takes in between; and behind many interactive ones bulk is not starved.
+pub async fn urgent_jobs_go_first_and_bulk_is_not_starved(ends: &Ends) {
+    publish_jobs(ends, 8).await;
+    let mut jobs = ends.worker.slot();
+    next(&mut jobs).await.ack().await.expect("acknowledged");
+    let in_hand = next(&mut jobs).await;
+    let urgent = |_| JobMessage { class: Class::Interactive, ..job() };
+    let published: Vec<_> = (0..12).map(urgent).collect();
+    for message in &published {
+        ends.coordinator.publish_job(message).await.expect("published");
+    }
+    let between = {
+        let jobs = tokio::sync::Mutex::new(&mut jobs);
+        eventually("an interactive job comes in between", PATIENCE, async || {
+            jobs.lock().await.urgent().await.ok_or_else(|| "none".to_owned())
+        })
+        .await
+    };
+    assert_eq!(between.message.class, Class::Interactive);
+    between.ack().await.expect("acknowledged");
+    in_hand.ack().await.expect("acknowledged");
+    let (mut order, mut longest, mut run) = (Vec::new(), 0, 0);
+    for _ in 0..17 {
+        let delivery = next(&mut jobs).await;
+        // The job takes a while: slots look for the other class at most every tenth of a second.
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        run = if delivery.message.class == Class::Interactive { run + 1 } else { 0 };
+        longest = longest.max(run);
+        order.push(delivery.message.class);
+        delivery.ack().await.expect("acknowledged");
+    }
+    assert_eq!(order.iter().filter(|class| **class == Class::Interactive).count(), 11, "{order:?}");
+    assert!(longest <= 5, "bulk waits for few interactive jobs in a row: {order:?}");
+    let first_half = order[..9].iter().filter(|class| **class == Class::Interactive).count();
+    assert!(first_half >= 5, "people go first: {order:?}");
+    drop(jobs);
+    nothing_is_left(ends).await;
 }
 
 /// A dropped `next` loses no job.
 pub async fn cancelled_next_loses_no_job(ends: &Ends) {
     let published = publish_jobs(ends, 20).await;
-    let mut jobs = ends.worker.jobs(Class::Bulk, 3);
+    let mut jobs = ends.worker.slot();
     let mut seen = BTreeSet::new();
     while seen.len() < published.len() {
         let delivery = {
@@ -193,22 +260,10 @@ pub async fn duplicates_are_both_delivered(ends: &Ends) {
     for _ in 0..2 {
         ends.coordinator.publish_job(&message).await.expect("published");
     }
-    let mut jobs = ends.worker.jobs(Class::Bulk, 2);
+    let mut jobs = ends.worker.slot();
     for _ in 0..2 {
         let delivery = next(&mut jobs).await;
         assert_eq!((&delivery.message, delivery.redeliveries), (&message, 0));
-        delivery.ack().await.expect("acknowledged");
-    }
-}
-
-/// The night's jobs do not come to those who serve people.
-pub async fn classes_are_apart(ends: &Ends) {
-    let bulk = publish_jobs(ends, 1).await;
-    let urgent = JobMessage { class: Class::Interactive, ..job() };
-    ends.coordinator.publish_job(&urgent).await.expect("published");
-    for (class, message) in [(Class::Interactive, &urgent), (Class::Bulk, &bulk[0])] {
-        let delivery = next(&mut ends.worker.jobs(class, 2)).await;
-        assert_eq!(&delivery.message, message);
         delivery.ack().await.expect("acknowledged");
     }
 }
@@ -218,7 +273,7 @@ pub async fn depth_counts_waiting_jobs(ends: &Ends) {
     publish_jobs(ends, 3).await;
     depth_becomes(ends, Class::Bulk, 3).await;
     depth_becomes(ends, Class::Interactive, 0).await;
-    let delivery = next(&mut ends.worker.jobs(Class::Bulk, 1)).await;
+    let delivery = next(&mut ends.worker.slot()).await;
     delivery.ack().await.expect("acknowledged");
     depth_becomes(ends, Class::Bulk, 2).await;
 }
@@ -234,6 +289,7 @@ pub async fn worker_messages_round_trip(ends: &Ends) {
         version: "0.1.0".to_owned(),
         jobs: Vec::new(),
         draining: false,
+        trouble: Some("none".to_owned()),
     };
     let ended = WorkerMessage::JobEnded {
         v: WIRE_VERSION,
@@ -282,7 +338,7 @@ pub async fn control_without_subscribers_is_no_failure(ends: &Ends) {
 /// Closing ends every wait, and nothing more is taken in.
 pub async fn closing_ends_consumers_and_publishers(ends: &Ends) {
     ends.worker.check().await.expect("usable");
-    let mut jobs = ends.worker.jobs(Class::Bulk, 1);
+    let mut jobs = ends.worker.slot();
     let mut messages = ends.worker.worker_messages();
     let mut dead = ends.worker.dead();
     let mut controls = ends.worker.controls();
@@ -292,7 +348,7 @@ pub async fn closing_ends_consumers_and_publishers(ends: &Ends) {
     assert!(matches!(ended, (None, None, None, None)), "{ended:?}");
     assert!(matches!(ends.worker.publish_job(&job()).await, Err(QueueError::Closed)));
     assert!(matches!(ends.worker.check().await, Err(QueueError::Closed)));
-    assert!(ends.worker.jobs(Class::Bulk, 1).next().await.is_none());
+    assert!(ends.worker.slot().next().await.is_none());
     assert!(ends.worker.controls().next().await.is_none());
 }
 
@@ -305,6 +361,7 @@ pub fn job() -> JobMessage {
         class: Class::Bulk,
         publication: 1,
         spec: Payload::Inline(b"spec".to_vec()),
+        made: None,
     }
 }
 
@@ -325,7 +382,7 @@ pub async fn publish_jobs(ends: &Ends, count: usize) -> Vec<JobMessage> {
 ///
 /// # Panics
 /// When none comes, or the queue is closed.
-pub async fn next(jobs: &mut JobConsumer) -> JobDelivery {
+pub async fn next(jobs: &mut JobSlot) -> JobDelivery {
     timeout(PATIENCE, jobs.next()).await.expect("a job comes").expect("the queue is open")
 }
 
@@ -354,7 +411,7 @@ async fn depth_becomes(ends: &Ends, class: Class, expected: u64) {
 async fn nothing_is_left(ends: &Ends) {
     depth_becomes(ends, Class::Bulk, 0).await;
     let published = publish_jobs(ends, 1).await;
-    let last = next(&mut ends.worker.jobs(Class::Bulk, 1)).await;
+    let last = next(&mut ends.worker.slot()).await;
     assert_eq!(last.message, published[0]);
     last.ack().await.expect("acknowledged");
 }

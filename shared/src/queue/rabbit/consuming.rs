@@ -5,14 +5,17 @@
 //! deliveries that still wait in the inbox are skipped, and answers to those in hand fail.
 
 use super::link::{Broker, Link};
+use super::publishing::durable;
 use super::topology;
 use crate::backoff::Backoff;
 use crate::queue::QueueError;
 use futures::StreamExt;
-use lapin::Acker;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, BasicRejectOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Acker, Channel, Confirmation};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -20,10 +23,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// For the broker to take one request.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Between attempts to connect.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Between attempts to connect: a farm is to work soon after its broker is back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What to consume, and how to read it.
 pub(super) struct Source<T> {
@@ -71,29 +74,76 @@ impl<T> Inbox<T> {
     }
 }
 
+/// Redeliveries that a message had before it was handed back uncounted.
+pub(super) const RETURNS_HEADER: &str = "x-flakefarm-returns";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     Ack,
+    /// To the queue's end, uncounted; counted where there is no way to publish it again.
+    HandBack,
+    /// As a crash would.
     GiveBack,
     Reject,
+}
+
+/// How a message is published again: the broker itself counts every return.
+#[derive(Debug, Clone)]
+pub(super) struct Again {
+    channel: Channel,
+    exchange: ShortString,
+    key: ShortString,
+    body: Vec<u8>,
+    returns: u32,
+}
+
+impl Again {
+    /// The way back of a delivery that came over `channel`, which confirms, from `exchange`.
+    pub(super) fn of(channel: &Channel, exchange: &ShortString, delivery: &Delivery) -> Self {
+        Self {
+            channel: channel.clone(),
+            exchange: exchange.clone(),
+            key: delivery.routing_key.clone(),
+            body: delivery.data.clone(),
+            returns: super::redeliveries(delivery),
+        }
+    }
+
+    /// Whether a queue holds it.
+    async fn publish(&self) -> lapin::Result<bool> {
+        let mut headers = FieldTable::default();
+        headers.insert(RETURNS_HEADER.into(), AMQPValue::LongLongInt(i64::from(self.returns)));
+        let properties = durable().with_headers(headers);
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let (exchange, key) = (self.exchange.clone(), self.key.clone());
+        let confirm =
+            self.channel.basic_publish(exchange, key, options, &self.body, properties).await?.await?;
+        Ok(matches!(confirm, Confirmation::Ack(None)))
+    }
 }
 
 impl Answer {
     /// `Ok(false)` means that the channel is gone. Giving back is a `reject`: since RabbitMQ 4.3 a
     /// `nack` does not count towards the delivery limit.
-    async fn send(self, acker: &Acker) -> lapin::Result<bool> {
-        match self {
-            Answer::Ack => acker.ack(BasicAckOptions::default()).await,
-            Answer::GiveBack => acker.reject(BasicRejectOptions { requeue: true }).await,
-            Answer::Reject => acker.reject(BasicRejectOptions { requeue: false }).await,
+    async fn send(self, acker: &Acker, again: Option<&Again>) -> lapin::Result<bool> {
+        match (self, again) {
+            (Answer::Ack, _) => acker.ack(BasicAckOptions::default()).await,
+            (Answer::HandBack, Some(again)) if again.publish().await? => {
+                acker.ack(BasicAckOptions::default()).await
+            }
+            (Answer::HandBack | Answer::GiveBack, _) => {
+                acker.reject(BasicRejectOptions { requeue: true }).await
+            }
+            (Answer::Reject, _) => acker.reject(BasicRejectOptions { requeue: false }).await,
         }
     }
 }
 
 /// An answer that nobody waits for, sent by the task.
-struct LateAnswer {
+pub(super) struct LateAnswer {
     acker: Acker,
     answer: Answer,
+    again: Option<Again>,
 }
 
 /// The right to answer one delivery.
@@ -104,15 +154,25 @@ pub(crate) struct RabbitReceipt {
     broken: CancellationToken,
     /// Unbounded, because a drop cannot wait; the prefetch bounds it.
     late: mpsc::UnboundedSender<LateAnswer>,
+    again: Option<Again>,
 }
 
 impl RabbitReceipt {
+    pub(super) fn new(
+        acker: Acker,
+        broken: CancellationToken,
+        late: mpsc::UnboundedSender<LateAnswer>,
+        again: Option<Again>,
+    ) -> Self {
+        Self { acker: Some(acker), broken, late, again }
+    }
+
     pub(crate) async fn ack(self) -> Result<(), QueueError> {
         self.answer(Answer::Ack).await
     }
 
     pub(crate) async fn give_back(self) -> Result<(), QueueError> {
-        self.answer(Answer::GiveBack).await
+        self.answer(Answer::HandBack).await
     }
 
     pub(crate) async fn reject(self) -> Result<(), QueueError> {
@@ -122,7 +182,7 @@ impl RabbitReceipt {
     /// If the call is dropped half-way the task sees to it that the delivery is answered at all.
     async fn answer(mut self, answer: Answer) -> Result<(), QueueError> {
         let Some(acker) = &self.acker else { return Ok(()) };
-        let sent = timeout(REQUEST_DEADLINE, answer.send(acker)).await;
+        let sent = timeout(REQUEST_DEADLINE, answer.send(acker, self.again.as_ref())).await;
         self.acker = None;
         let why = match sent {
             Ok(Ok(true)) => return Ok(()),
@@ -142,7 +202,7 @@ impl RabbitReceipt {
     fn pass_on(&mut self, answer: Answer) {
         if let Some(acker) = self.acker.take() {
             // An error means that the task has closed the link: the broker takes it back.
-            drop(self.late.send(LateAnswer { acker, answer }));
+            drop(self.late.send(LateAnswer { acker, answer, again: self.again.take() }));
         }
     }
 }
@@ -263,8 +323,7 @@ async fn serve<T>(
             // Seen when somebody deletes the queue: no end of work, but a failure.
             Some((_, None)) => return End::Lost("the broker ended the consumer".to_owned()),
         };
-        let receipt =
-            RabbitReceipt { acker: Some(delivery.acker.clone()), broken: broken.clone(), late: late.clone() };
+        let receipt = RabbitReceipt::new(delivery.acker.clone(), broken.clone(), late.clone(), None);
         match (source.read)(delivery, receipt) {
             Ok(item) => room.send(Received { item, broken: broken.clone() }),
             Err(Unreadable { receipt, why }) => {
@@ -303,12 +362,13 @@ async fn next_with_room<'a, T>(
     Some((room, consumer.next().await))
 }
 
-async fn send_late(LateAnswer { acker, answer }: LateAnswer) -> Result<(), String> {
+pub(super) async fn send_late(late: LateAnswer) -> Result<(), String> {
+    let LateAnswer { acker, answer, again } = late;
     // Whoever was answering when it was dropped had sent the answer already.
     if !acker.usable() {
         return Ok(());
     }
-    match timeout(REQUEST_DEADLINE, answer.send(&acker)).await {
+    match timeout(REQUEST_DEADLINE, answer.send(&acker, again.as_ref())).await {
         Ok(Ok(true)) => Ok(()),
         Ok(Ok(false)) => Err("the channel was closed".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),

@@ -72,12 +72,14 @@ impl Broker {
         let name = format!("flakefarm {role}: {purpose}");
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let connection = Connection::connect_uri(self.uri.clone(), properties).await?;
-        let channel = connection.create_channel().await?;
+        // From here on whoever drops this future closes the connection.
+        let opened = Opened(Some(connection));
+        let channel = opened.connection().create_channel().await?;
         match self.role {
             Role::Coordinator => topology::declare(&channel, &self.names).await?,
             Role::Worker => topology::verify(&channel, &self.names).await?,
         }
-        Ok(Link { connection, channel })
+        Ok(Link { opened, channel })
     }
 
     /// What the error means for the caller, and what to do about it.
@@ -97,18 +99,47 @@ impl Broker {
     }
 }
 
-/// An open connection and its channel.
+/// An open connection and its channel. However it is dropped, the connection ends: one that is merely
+/// forgotten stays open, subscribed, and takes messages that nobody will ever answer.
 pub(super) struct Link {
-    pub(super) connection: Connection,
+    opened: Opened,
     pub(super) channel: Channel,
 }
 
 impl Link {
-    /// Closes, so that the broker gives everything unanswered back at once.
-    pub(super) async fn close(self) {
-        // An error here means that it was closed or lost already.
-        timeout(CLOSE_DEADLINE, self.connection.close(200, "goodbye".into())).await.ok();
+    pub(super) fn connection(&self) -> &Connection {
+        self.opened.connection()
     }
+
+    /// Closes, so that the broker gives everything unanswered back at once.
+    pub(super) async fn close(mut self) {
+        if let Some(connection) = self.opened.0.take() {
+            say_goodbye(connection).await;
+        }
+    }
+}
+
+/// Closes its connection when it is dropped.
+struct Opened(Option<Connection>);
+
+impl Opened {
+    fn connection(&self) -> &Connection {
+        self.0.as_ref().expect("taken only by those who consume it")
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // A drop cannot wait; the task is bounded by its deadline. Without a runtime the process ends.
+        if let (Some(connection), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(say_goodbye(connection));
+        }
+    }
+}
+
+async fn say_goodbye(connection: Connection) {
+    // An error here means that it was closed or lost already.
+    timeout(CLOSE_DEADLINE, connection.close(200, "goodbye".into())).await.ok();
 }
 
 #[cfg(test)]

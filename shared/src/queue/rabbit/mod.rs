@@ -9,18 +9,20 @@
 mod consuming;
 mod link;
 mod publishing;
+mod slot;
 mod topology;
 
 pub(crate) use consuming::RabbitReceipt;
 
 use super::body::{Body, decode, encode};
-use super::{DeadDelivery, Depth, JobDelivery, QueueError, Receipt, WorkerDelivery};
+use super::{DELIVERY_LIMIT, DeadDelivery, Depth, JobDelivery, Origin, QueueError, Receipt, WorkerDelivery};
 use crate::message::{Class, Control, JobMessage, WorkerMessage};
-use consuming::{Answer, Inbox, Source, SourceQueue, Unreadable, consume};
+use consuming::{Answer, Inbox, RETURNS_HEADER, Source, SourceQueue, Unreadable, consume};
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, ShortString};
 use link::Broker;
 use publishing::{Outgoing, Publisher, Reach};
+use slot::{SlotInbox, Slots, slot};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -56,6 +58,7 @@ struct Shared {
     broker: Arc<Broker>,
     /// Started by the first who publishes.
     publisher: OnceLock<Publisher>,
+    slots: Arc<Slots>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -71,8 +74,10 @@ impl RabbitQueue {
     /// prefix, if given, precedes the names of all exchanges and queues. The methods need a tokio
     /// runtime, and `amqps` a process-wide default of rustls's cryptography.
     pub fn new(address: &str, role: Role) -> Result<Self, QueueError> {
+        let broker = Arc::new(Broker::parse(address, role)?);
         let shared = Shared {
-            broker: Arc::new(Broker::parse(address, role)?),
+            slots: Arc::new(Slots::new(Arc::clone(&broker))),
+            broker,
             publisher: OnceLock::new(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -99,6 +104,15 @@ impl RabbitQueue {
         self.publish(exchange, topology::RESULTS_KEY.into(), message, Reach::Queue).await
     }
 
+    pub(super) async fn publish_again(&self, origin: Origin, body: Vec<u8>) -> Result<(), QueueError> {
+        let names = &self.shared.broker.names;
+        let (exchange, key) = match origin {
+            Origin::Jobs(class) => (names.jobs_exchange(), class.word()),
+            Origin::Results => (names.results_exchange(), topology::RESULTS_KEY),
+        };
+        self.publish_body(exchange, key.into(), body, Reach::Queue).await
+    }
+
     pub(super) async fn broadcast(&self, control: &Control) -> Result<(), QueueError> {
         let exchange = self.shared.broker.names.control_exchange();
         self.publish(exchange, "".into(), control, Reach::Listeners).await
@@ -111,7 +125,17 @@ impl RabbitQueue {
         message: &T,
         reach: Reach,
     ) -> Result<(), QueueError> {
-        let outgoing = Outgoing { exchange, key, body: encode(message).into(), reach };
+        self.publish_body(exchange, key, encode(message), reach).await
+    }
+
+    async fn publish_body(
+        &self,
+        exchange: ShortString,
+        key: ShortString,
+        body: Vec<u8>,
+        reach: Reach,
+    ) -> Result<(), QueueError> {
+        let outgoing = Outgoing { exchange, key, body: body.into(), reach };
         self.publisher().publish(outgoing, &self.shared.broker).await
     }
 
@@ -124,9 +148,10 @@ impl RabbitQueue {
         })
     }
 
-    pub(super) fn jobs(&self, class: Class, prefetch: u16) -> RabbitJobConsumer {
-        let queue = self.shared.broker.names.jobs_queue(class);
-        RabbitJobConsumer(self.consume(SourceQueue::Shared(queue), prefetch, read_job))
+    pub(super) fn slot(&self) -> RabbitJobSlot {
+        let (inbox, task) = slot(Arc::clone(&self.shared.slots), self.shared.shutdown.clone());
+        self.shared.tasks.spawn(task.instrument(tracing::info_span!("slot")));
+        RabbitJobSlot(inbox)
     }
 
     pub(super) fn worker_messages(&self) -> RabbitWorkerMessageConsumer {
@@ -170,6 +195,7 @@ impl RabbitQueue {
         if tokio::time::timeout(CLOSE_DEADLINE, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("connections to {} did not close in time", self.shared.broker.place());
         }
+        self.shared.slots.close().await;
     }
 }
 
@@ -177,6 +203,10 @@ fn read_job(delivery: Delivery, receipt: RabbitReceipt) -> Result<JobDelivery, U
     match decode(&delivery.data) {
         Ok(message) => {
             let redeliveries = redeliveries(&delivery);
+            if redeliveries > DELIVERY_LIMIT {
+                // Handed back in between, which hides the earlier returns from the broker.
+                return Err(Unreadable { receipt, why: format!("it came back {redeliveries} times") });
+            }
             Ok(JobDelivery { message, redeliveries, receipt: Receipt::Rabbit(receipt) })
         }
         Err(why) => Err(Unreadable { receipt, why }),
@@ -192,8 +222,15 @@ fn read_worker_message(delivery: Delivery, receipt: RabbitReceipt) -> Result<Wor
 
 fn read_dead(delivery: Delivery, receipt: RabbitReceipt) -> Result<DeadDelivery, Unreadable> {
     let message = decode(&delivery.data).ok();
-    let reason = death(&delivery).unwrap_or_else(|| "unknown".to_owned());
-    Ok(DeadDelivery { message, reason, receipt: Receipt::Rabbit(receipt) })
+    let reason = death(&delivery, "reason").unwrap_or_else(|| "unknown".to_owned());
+    let died_in = death(&delivery, "queue").unwrap_or_default();
+    // A prefix keeps farms apart; the rest of the name says which queue it is.
+    let is = |origin: &Origin| match origin {
+        Origin::Jobs(class) => died_in.ends_with(&format!("ff.jobs.{}", class.word())),
+        Origin::Results => died_in.ends_with("ff.results"),
+    };
+    let origin = Origin::ALL.into_iter().find(is);
+    Ok(DeadDelivery { message, body: delivery.data, origin, reason, receipt: Receipt::Rabbit(receipt) })
 }
 
 fn read_control(delivery: Delivery, receipt: RabbitReceipt) -> Result<(Control, RabbitReceipt), Unreadable> {
@@ -207,9 +244,14 @@ fn header<'a>(delivery: &'a Delivery, name: &str) -> Option<&'a AMQPValue> {
     delivery.properties.headers().as_ref()?.inner().get(name)
 }
 
-/// `x-delivery-count`, which the first delivery lacks.
+/// How often it came back: as the broker counts (the first delivery lacks the header), and before it
+/// was handed back uncounted.
 fn redeliveries(delivery: &Delivery) -> u32 {
-    let count = match header(delivery, "x-delivery-count") {
+    number(delivery, "x-delivery-count").saturating_add(number(delivery, RETURNS_HEADER))
+}
+
+fn number(delivery: &Delivery, name: &str) -> u32 {
+    let count = match header(delivery, name) {
         Some(AMQPValue::LongLongInt(count)) => *count,
         Some(AMQPValue::LongInt(count)) => i64::from(*count),
         Some(AMQPValue::LongUInt(count)) => i64::from(*count),
@@ -220,20 +262,24 @@ fn redeliveries(delivery: &Delivery) -> u32 {
     u32::try_from(count).unwrap_or(0)
 }
 
-/// The reason of the latest death, in the broker's words.
-fn death(delivery: &Delivery) -> Option<String> {
+/// What the broker says of the latest death.
+fn death(delivery: &Delivery, what: &str) -> Option<String> {
     let deaths = header(delivery, "x-death")?.as_array()?;
     let latest = deaths.as_slice().first()?.as_field_table()?;
-    Some(latest.inner().get("reason")?.as_long_string()?.to_string())
+    Some(latest.inner().get(what)?.as_long_string()?.to_string())
 }
 
-/// Jobs of one class.
+/// Jobs for one slot.
 #[derive(Debug)]
-pub struct RabbitJobConsumer(Inbox<JobDelivery>);
+pub struct RabbitJobSlot(SlotInbox);
 
-impl RabbitJobConsumer {
+impl RabbitJobSlot {
     pub(super) async fn next(&mut self) -> Option<JobDelivery> {
         self.0.next().await
+    }
+
+    pub(super) async fn urgent(&mut self) -> Option<JobDelivery> {
+        self.0.urgent().await
     }
 }
 

@@ -21,7 +21,7 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(20);
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Between attempts to connect: shorter than [`PUBLISH_DEADLINE`], or a message could wait all its time
 /// beside a broker that is back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Requests that wait for the task.
 const BACKLOG: usize = 256;
 /// `delivery_mode` of a message that survives the broker's restart.
@@ -257,12 +257,16 @@ async fn serve(link: &Link, mut requests: mpsc::Receiver<Request>, broker: &Brok
     }
 }
 
+/// Of a message that survives the broker's restart.
+pub(super) fn durable() -> BasicProperties {
+    BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(PERSISTENT)
+}
+
 async fn send(link: &Link, outgoing: Outgoing) -> lapin::Result<PublisherConfirm> {
     let Outgoing { exchange, key, body, reach } = outgoing;
-    let properties = BasicProperties::default().with_content_type("application/json".into());
     let (properties, mandatory) = match reach {
-        Reach::Queue => (properties.with_delivery_mode(PERSISTENT), true),
-        Reach::Listeners => (properties, false),
+        Reach::Queue => (durable(), true),
+        Reach::Listeners => (BasicProperties::default().with_content_type("application/json".into()), false),
     };
     let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
     link.channel.basic_publish(exchange, key, options, &body, properties).await
@@ -270,7 +274,7 @@ async fn send(link: &Link, outgoing: Outgoing) -> lapin::Result<PublisherConfirm
 
 /// On a channel of its own: a missing queue closes the channel.
 async fn count(link: &Link, queue: ShortString) -> lapin::Result<u32> {
-    let channel = link.connection.create_channel().await?;
+    let channel = link.connection().create_channel().await?;
     let options = QueueDeclareOptions::durable().passive();
     let declared = channel.queue_declare(queue, options, FieldTable::default()).await?;
     let count = declared.message_count();

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
 
 use super::{AWKWARD, NOW, SECOND, job, keys, new_job, pending_job, queued_job, running_sweep, settlements};
-use flakefarm_coordinator::db::{Db, DbError, JobState, Settled, Settlement, SweepState};
-use flakefarm_shared::{Class, JobId, SweepId, WorkerId};
+use flakefarm_coordinator::db::{Db, DbError, JobState, ParkedRow, Settled, Settlement, SweepState};
+use flakefarm_shared::{Class, JobId, Payload, SweepId, WorkerId};
 use std::time::Duration;
 
 /// Planning the same step twice records it once, and leaves what happened to it meanwhile.
@@ -61,15 +61,18 @@ pub async fn publishable_jobs_are_due_and_urgent_first(db: &Db) {
     assert_eq!(keys(&publishable(Class::Interactive, NOW, 1).await), ["stopped"]);
 }
 
-/// A job is overdue when neither its publication nor a worker's word is younger than the lease.
+/// A job is overdue when the worker that has it has not spoken of it for the lease. One that waits for
+/// a worker is never overdue, however long.
 pub async fn touched_job_is_not_overdue(db: &Db) {
     let sweep = running_sweep(db).await;
+    let unclaimed = queued_job(db, sweep, "unclaimed").await;
     let silent = queued_job(db, sweep, "silent").await;
+    db.touch_jobs(&[(silent, 1)], &WorkerId("gone".to_owned()), NOW).await.unwrap();
     let alive = queued_job(db, sweep, "alive").await;
     let waiting = pending_job(db, sweep, "waiting").await;
     let lease = Duration::from_secs(60);
     let worker = WorkerId(AWKWARD.to_owned());
-    db.touch_jobs(&[alive, waiting, JobId::new()], &worker, NOW + 50 * SECOND).await.unwrap();
+    db.touch_jobs(&[(alive, 1), (waiting, 1), (JobId::new(), 1)], &worker, NOW + 50 * SECOND).await.unwrap();
     db.touch_jobs(&[], &worker, NOW + 50 * SECOND).await.unwrap();
     assert_eq!(keys(&db.overdue(NOW + 60 * SECOND, lease).await.unwrap()), Vec::<&str>::new());
     assert_eq!(keys(&db.overdue(NOW + 61 * SECOND, lease).await.unwrap()), ["silent"]);
@@ -84,9 +87,23 @@ pub async fn touched_job_is_not_overdue(db: &Db) {
         }
     );
     assert_eq!(job(db, waiting).await.state, JobState::Pending { available_at: NOW });
-    db.touch_jobs(&[alive], &worker, NOW).await.unwrap();
+    db.touch_jobs(&[(alive, 1)], &worker, NOW).await.unwrap();
     let JobState::Queued { last_news, .. } = job(db, alive).await.state else { panic!("it is queued") };
     assert_eq!(last_news, NOW + 50 * SECOND, "late news do not shorten a lease");
+    db.touch_jobs(&[(alive, 2), (alive, 0)], &worker, NOW + 90 * SECOND).await.unwrap();
+    assert_eq!(
+        keys(&db.overdue(NOW + 111 * SECOND, lease).await.unwrap()),
+        ["silent", "alive"],
+        "another publication"
+    );
+    assert_eq!(db.waiting(Class::Bulk, NOW + 1).await.unwrap(), [(unclaimed, 1)]);
+    assert_eq!(db.waiting(Class::Bulk, NOW).await.unwrap(), []);
+    assert_eq!(db.waiting(Class::Interactive, NOW + 1).await.unwrap(), []);
+    assert!(!db.lose_lease(silent, 1, NOW - 1, NOW).await.unwrap(), "it has spoken since");
+    assert!(!db.lose_lease(silent, 2, NOW, NOW).await.unwrap(), "of another publication");
+    assert!(db.lose_lease(silent, 1, NOW, NOW).await.unwrap());
+    assert!(!db.lose_lease(silent, 1, NOW, NOW).await.unwrap(), "once");
+    assert_eq!((job(db, silent).await.lost_leases, job(db, silent).await.infra_failures), (1, 0));
     db.settle_job(silent, &Settlement::Cancelled, NOW).await.unwrap();
     db.finish_sweep(sweep, &SweepState::Interrupted, NOW, None).await.unwrap();
     assert_eq!(db.overdue(i64::MAX, lease).await.unwrap(), []);
@@ -108,13 +125,90 @@ pub async fn requeued_job_counts_its_failures(db: &Db) {
         "late word of an earlier publication"
     );
     db.mark_queued(&[(id, 2)], NOW + SECOND).await.unwrap();
-    db.touch_jobs(&[id], &WorkerId("w".to_owned()), NOW + SECOND).await.unwrap();
+    db.touch_jobs(&[(id, 2)], &WorkerId("w".to_owned()), NOW + SECOND).await.unwrap();
     db.requeue_job(id, NOW, None).await.unwrap();
     db.mark_queued(&[(id, 3)], NOW + 2 * SECOND).await.unwrap();
     let row = job(db, id).await;
     assert_eq!((row.infra_failures, row.publications), (1, 3));
     let since = NOW + 2 * SECOND;
     assert_eq!(row.state, JobState::Queued { publication: 3, since, worker: None, last_news: since });
+}
+
+/// Of two callers one begins a publication; a crash in the middle costs its number and a while, and a
+/// publication that could not be sent is begun again at once.
+pub async fn publication_is_begun_by_one(db: &Db) {
+    let sweep = running_sweep(db).await;
+    let (one, other) = (pending_job(db, sweep, "one").await, pending_job(db, sweep, "other").await);
+    let begin = async |jobs: &[(JobId, u32)], now| {
+        let mut begun = db.begin_publications(jobs, now).await.unwrap();
+        begun.sort();
+        begun
+    };
+    let both = {
+        let mut both = vec![one, other];
+        both.sort();
+        both
+    };
+    assert_eq!(begin(&[(one, 1), (other, 1), (JobId::new(), 1)], NOW).await, both);
+    assert_eq!(begin(&[(one, 1), (other, 1)], NOW).await, []);
+    assert_eq!(begin(&[(one, 2), (other, 2)], NOW + SECOND).await, [], "another has just begun them");
+    assert_eq!((job(db, one).await.begun, job(db, one).await.publications), (1, 0));
+    db.abandon_publications(&[other]).await.unwrap();
+    assert_eq!(begin(&[(other, 2)], NOW + SECOND).await, [other]);
+    assert_eq!(begin(&[(one, 2)], NOW + 11 * SECOND).await, [one], "who began it is gone");
+    db.mark_queued(&[(one, 2)], NOW + 12 * SECOND).await.unwrap();
+    assert_eq!(job(db, one).await.publications, 2);
+    assert_eq!(begin(&[(one, 3)], NOW + 60 * SECOND).await, [], "it is queued");
+    db.requeue_job(one, NOW, None).await.unwrap();
+    assert_eq!(begin(&[(one, 3)], NOW + 12 * SECOND).await, [one]);
+}
+
+/// What was made of a job that is handed back goes with its next publication, and counts if there is
+/// none; late word of an earlier publication takes nothing back.
+pub async fn handed_back_job_keeps_what_was_made(db: &Db) {
+    let sweep = running_sweep(db).await;
+    let id = queued_job(db, sweep, "long").await;
+    let other = queued_job(db, sweep, "untouched").await;
+    let made = Payload::Inline(b"half of it".to_vec());
+    assert!(!db.take_back(id, 7, Some(&made), None, NOW).await.unwrap());
+    assert!(db.take_back(id, 1, Some(&made), None, NOW + SECOND).await.unwrap());
+    let row = job(db, id).await;
+    assert_eq!(row.state, JobState::Pending { available_at: NOW + SECOND });
+    assert_eq!((row.made, row.infra_failures), (Some(made.clone()), 0));
+    db.mark_queued(&[(id, 2)], NOW).await.unwrap();
+    assert!(!db.take_back(id, 1, None, Some("late"), NOW).await.unwrap());
+    assert!(db.take_back(id, 2, None, Some("engine"), NOW).await.unwrap());
+    let row = job(db, id).await;
+    assert_eq!(
+        (row.made, row.infra_failures, row.last_error.as_deref()),
+        (Some(made.clone()), 1, Some("engine"))
+    );
+    assert_eq!(db.cancel_jobs(sweep, NOW).await.unwrap(), 2);
+    let settled = |settlement| JobState::Settled { settlement, at: NOW };
+    assert_eq!(job(db, id).await.state, settled(Settlement::Done { report: made }));
+    assert_eq!(job(db, other).await.state, settled(Settlement::Cancelled));
+}
+
+/// What cannot be read is kept as it came, until somebody has it published again or discards it.
+pub async fn parked_message_keeps_its_body(db: &Db) {
+    let row = ParkedRow {
+        id: uuid::Uuid::now_v7(),
+        came_at: NOW,
+        origin: Some("bulk".to_owned()),
+        reason: AWKWARD.to_owned(),
+        body: vec![0, 159, 146, 150, b'{'],
+    };
+    let later = ParkedRow { id: uuid::Uuid::now_v7(), came_at: NOW + 1, origin: None, ..row.clone() };
+    for row in [&row, &later, &row] {
+        db.park(row).await.unwrap();
+    }
+    assert_eq!(db.parked(10).await.unwrap(), [later.clone(), row.clone()]);
+    assert_eq!(db.parked(1).await.unwrap(), [later.clone()]);
+    assert_eq!(db.parked_message(row.id).await.unwrap(), row);
+    db.discard_parked(row.id).await.unwrap();
+    assert!(matches!(db.discard_parked(row.id).await, Err(DbError::NotFound(_))));
+    assert!(matches!(db.parked_message(row.id).await, Err(DbError::NotFound(_))));
+    assert_eq!(db.parked(10).await.unwrap(), [later]);
 }
 
 /// Of twenty callers one settles a job, and its settlement stays whatever comes later.
@@ -139,7 +233,7 @@ pub async fn first_settlement_wins(db: &Db) {
             JobState::Settled { settlement: Settlement::Dead { reason: n.to_string() }, at: NOW + n };
         db.mark_queued(&[(id, 9)], NOW).await.unwrap();
         db.requeue_job(id, NOW, Some("late".to_owned())).await.unwrap();
-        db.touch_jobs(&[id], &WorkerId("late".to_owned()), NOW).await.unwrap();
+        db.touch_jobs(&[(id, 9)], &WorkerId("late".to_owned()), NOW).await.unwrap();
         db.cancel_jobs(sweep, NOW).await.unwrap();
         let row = job(db, id).await;
         assert_eq!((row.state, row.infra_failures, row.publications), (expect, 0, 1));

@@ -1,0 +1,189 @@
+//! Who is presumed dead, and which copy of a job may run: pure decisions over what is recorded.
+//!
+//! A lease begins with a worker's first sign of life: a job that waits costs nothing, however long. And
+//! silence of everybody says nothing of anybody: leases are judged only by a coordinator that has heard
+//! workers for a while without a gap.
+
+use crate::db::{JobRow, JobState};
+use flakefarm_shared::message::BEAT;
+use flakefarm_shared::{UnixMicros, WorkerId};
+use std::time::{Duration, Instant};
+
+/// Between two messages of workers, beyond which nobody was heard.
+const GAP: Duration = BEAT.saturating_mul(4);
+/// For workers to be heard again before anyone is judged: their links come back, and what they had
+/// sent meanwhile is read.
+pub(super) const GRACE: Duration = Duration::from_secs(20);
+/// A wall clock that differs so much from the steady one has been set.
+const CLOCK_SET: Duration = Duration::from_secs(5);
+/// A redelivered job whose earlier worker has said nothing of it for so long, since it came back, is
+/// the new worker's.
+pub(super) const PRESUMED_DEAD: Duration = Duration::from_secs(15);
+/// Lost leases after which a job is dead: it has silenced that many workers.
+pub(super) const LOST_LEASES: u32 = 5;
+
+/// Since when workers are heard without a gap.
+#[derive(Debug, Default)]
+pub(super) struct Hearing {
+    since: Option<Instant>,
+    last: Option<(Instant, UnixMicros)>,
+}
+
+impl Hearing {
+    /// Messages of workers were recorded.
+    pub(super) fn heard(&mut self, now: Instant, clock: UnixMicros) {
+        if !self.continues(now, clock) {
+            self.since = Some(now);
+        }
+        self.last = Some((now, clock));
+    }
+
+    /// Whether leases may be judged.
+    pub(super) fn may_judge(&self, now: Instant, clock: UnixMicros) -> bool {
+        self.continues(now, clock)
+            && self.since.is_some_and(|since| now.saturating_duration_since(since) >= GRACE)
+    }
+
+    fn continues(&self, now: Instant, clock: UnixMicros) -> bool {
+        let Some((last, then)) = self.last else { return false };
+        let steady = now.saturating_duration_since(last);
+        let wall = clock.saturating_sub(then);
+        let drift = wall.saturating_sub(micros(steady)).unsigned_abs();
+        steady <= GAP && u128::from(drift) <= CLOCK_SET.as_micros()
+    }
+}
+
+/// Whether a worker may run a publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It may.
+    Run,
+    /// It is settled, superseded or another's.
+    Drop,
+    /// Its sweep does not run now: drop it, and take the publication back for when it does.
+    TakeBack,
+    /// Not known yet; it will ask again.
+    Wait,
+}
+
+/// What a worker asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) worker: &'a WorkerId,
+    pub(super) publication: u32,
+    /// How long it has held the message.
+    pub(super) held: Duration,
+}
+
+/// Decides by the job's row (none if it is not known) and whether its sweep is running.
+pub(super) fn decide(row: Option<&JobRow>, sweep_runs: bool, asked: Asked<'_>, now: UnixMicros) -> Decision {
+    let Some(row) = row else { return Decision::Drop };
+    if asked.publication < row.begun {
+        return Decision::Drop;
+    }
+    match &row.state {
+        JobState::Settled { .. } => Decision::Drop,
+        JobState::Pending { .. } | JobState::Queued { .. } if !sweep_runs => Decision::TakeBack,
+        // Sent and not yet recorded as queued, or taken back and about to be begun anew.
+        JobState::Pending { .. } => Decision::Wait,
+        JobState::Queued { worker: None, .. } => Decision::Run,
+        JobState::Queued { worker: Some(worker), .. } if worker == asked.worker => Decision::Run,
+        JobState::Queued { last_news, .. } => {
+            let since = now.saturating_sub(micros(asked.held));
+            if *last_news > since {
+                // The other one spoke of it after this one had received it.
+                Decision::Drop
+            } else if asked.held >= PRESUMED_DEAD {
+                Decision::Run
+            } else {
+                Decision::Wait
+            }
+        }
+    }
+}
+
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Settlement;
+    use flakefarm_shared::{Class, JobId, Payload, SweepId};
+
+    const SECOND: UnixMicros = 1_000_000;
+    const NOW: UnixMicros = 1_000 * SECOND;
+
+    fn queued(publication: u32, worker: Option<&str>, last_news: UnixMicros) -> JobRow {
+        let worker = worker.map(|name| WorkerId(name.to_owned()));
+        JobRow {
+            id: JobId::new(),
+            sweep: SweepId::new(),
+            key: "k".to_owned(),
+            class: Class::Bulk,
+            spec: Payload::Inline(Vec::new()),
+            attempts: 1,
+            created_at: 0,
+            state: JobState::Queued { publication, since: 0, worker, last_news },
+            publications: publication,
+            infra_failures: 0,
+            last_error: None,
+            begun: publication,
+            lost_leases: 0,
+            made: None,
+        }
+    }
+
+    #[test]
+    fn only_one_copy_may_run() {
+        let me = WorkerId("me".to_owned());
+        let check = |row: &JobRow, runs, publication, held, expect| {
+            let asked = Asked { worker: &me, publication, held: Duration::from_secs(held) };
+            assert_eq!(decide(Some(row), runs, asked, NOW), expect, "{row:?} {publication} {held}");
+        };
+        let waiting = queued(2, None, 0);
+        check(&waiting, true, 2, 0, Decision::Run);
+        check(&waiting, true, 1, 0, Decision::Drop);
+        check(&waiting, false, 2, 0, Decision::TakeBack);
+        check(&JobRow { begun: 3, ..waiting.clone() }, true, 2, 99, Decision::Drop);
+        check(&queued(1, Some("me"), NOW), true, 1, 0, Decision::Run);
+        let theirs = queued(1, Some("other"), NOW - 4 * SECOND);
+        check(&theirs, true, 1, 3, Decision::Wait);
+        check(&theirs, true, 1, 5, Decision::Drop);
+        let silent = queued(1, Some("other"), NOW - 600 * SECOND);
+        check(&silent, true, 1, 14, Decision::Wait);
+        check(&silent, true, 1, 15, Decision::Run);
+        let pending = JobState::Pending { available_at: 0 };
+        check(&JobRow { state: pending, ..waiting.clone() }, true, 2, 99, Decision::Wait);
+        let settled = JobState::Settled { settlement: Settlement::Cancelled, at: 0 };
+        check(&JobRow { state: settled, ..waiting }, true, 2, 99, Decision::Drop);
+        let asked = Asked { worker: &me, publication: 1, held: Duration::ZERO };
+        assert_eq!(decide(None, true, asked, NOW), Decision::Drop);
+    }
+
+    #[test]
+    fn nobody_is_judged_by_one_who_was_deaf() {
+        let begin = Instant::now();
+        let at = |seconds: u64| (begin + Duration::from_secs(seconds), NOW + seconds as i64 * SECOND);
+        let mut hearing = Hearing::default();
+        let judges = |hearing: &Hearing, (now, clock)| hearing.may_judge(now, clock);
+        assert!(!judges(&hearing, at(1_000)), "at start");
+        for second in (0..=20).step_by(5) {
+            assert!(!judges(&hearing, at(second)));
+            hearing.heard(at(second).0, at(second).1);
+        }
+        assert!(judges(&hearing, at(21)));
+        assert!(!judges(&hearing, at(60)), "nobody was heard for a while");
+        hearing.heard(at(60).0, at(60).1);
+        assert!(!judges(&hearing, at(61)), "a pause has just ended");
+        for second in (65..=80).step_by(5) {
+            hearing.heard(at(second).0, at(second).1);
+        }
+        assert!(judges(&hearing, at(80)));
+        let (now, clock) = at(81);
+        assert!(!hearing.may_judge(now, clock + 3_600 * SECOND), "the clock was set");
+        hearing.heard(now, clock + 3_600 * SECOND);
+        assert!(!hearing.may_judge(now, clock + 3_600 * SECOND));
+    }
+}
