@@ -125,7 +125,7 @@ async fn on_this_machine(level: SandboxLevel, law: impl AsyncFnOnce(&Level)) {
         under: flakefarm_shared::World::Plain,
     };
     let environments = Environments::Local(LocalPlaces::new(state.path().join("places"), blobs));
-    let image = environments.prepare(&context, &[], |_| {}).await.unwrap().image_id;
+    let image = environments.prepare(&context, &context.snapshot, &[], |_| {}).await.unwrap().image_id;
     let local = LocalSandbox::new(level).unwrap();
     if let Err(why) = local.check().await {
         panic!("{why}; hint: user namespaces must be allowed (sysctl user.max_user_namespaces)");

@@ -277,11 +277,14 @@ async fn images(
     };
     let mut images = BTreeMap::new();
     for source in sources {
-        let own = match &source {
-            Source::Submitted => context.clone(),
-            Source::Snapshot(snapshot) => SweepContext { snapshot: snapshot.clone(), ..context.clone() },
+        let snapshot = match &source {
+            Source::Submitted => &context.snapshot,
+            Source::Snapshot(snapshot) => snapshot,
         };
-        let prepared = bench.environments.prepare(&own, &pytest::files(), |step| progress.say(step)).await;
+        let prepared = bench
+            .environments
+            .prepare(context, snapshot, &pytest::files(), |step| progress.say(step))
+            .await;
         let image = prepared.map_err(|error| match error {
             PrepareError::Refused(refusal) => Stop::Refused(refusal),
             PrepareError::Infra(error) => Stop::Infrastructure(error),

@@ -155,7 +155,7 @@ impl<'a> Stage<'a> {
             under: World::Plain,
         };
         let prepare = async |environments: Environments| {
-            let prepared = environments.prepare(&context, &pytest::files(), |_| {}).await;
+            let prepared = environments.prepare(&context, &context.snapshot, &pytest::files(), |_| {}).await;
             prepared.map(|prepared| prepared.image_id).map_err(|error| Unmeasured::of(&error))
         };
         let image = prepare(Environments::new(engine.clone(), blobs.clone())).await?;

@@ -97,8 +97,10 @@ impl Bench {
         let said = Mutex::new(Vec::new());
         let plugin: Vec<(String, &str)> =
             PLUGIN.iter().map(|(path, content)| ((*path).to_owned(), *content)).collect();
-        let prepared =
-            self.environments.prepare(&context, &plugin, |step| said.lock().unwrap().push(step)).await?;
+        let prepared = self
+            .environments
+            .prepare(&context, &context.snapshot, &plugin, |step| said.lock().unwrap().push(step))
+            .await?;
         self.made.lock().unwrap().insert(prepared.image_id.clone());
         Ok((prepared.image_id, said.into_inner().unwrap()))
     }
@@ -138,32 +140,103 @@ impl Bench {
     }
 }
 
+/// What is installed already needs no index.
+const DEPENDENCIES: &str = "python3 -m pip install --no-index -r requirements.txt";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn set_up_runs_once_and_a_new_snapshot_does_not_repeat_it() {
-    let bench = Bench::new(&[("a.py", "1"), ("old/gone.py", "x"), ("requirements.txt", "none")]).await;
-    let setup = ["date +%s%N > /opt/stamp", "echo built > built.so; test -f a.py; test \"$MARK\" != ''"];
+async fn dependencies_are_installed_once_and_what_may_read_the_sources_runs_for_each_snapshot() {
+    let bench = Bench::new(&[("a.py", "1"), ("old/gone.py", "x"), ("requirements.txt", "pip")]).await;
+    let stamp = "date +%s%N > /opt/stamp; cp a.py built.so; test \"$MARK\" != ''";
+    let setup = [DEPENDENCIES, stamp];
+    let dependencies = format!("set-up step 1 of 2: {DEPENDENCIES}");
+    let own = format!("set-up step 2 of 2: {stamp}");
     let (first, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
-    assert!(said.iter().any(|step| step == "set-up step 1 of 2: date +%s%N > /opt/stamp"), "{said:?}");
+    assert_eq!(said, [dependencies.clone(), own.clone()]);
     let (again, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
     assert_eq!((&again, said.len()), (&first, 0), "{said:?}");
 
     std::fs::remove_dir_all(bench.project.path().join("old")).unwrap();
-    bench.write("new.py", "2");
+    bench.write("a.py", "2");
     let (second, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
     assert_ne!(second, first);
-    assert_eq!(said, ["making the image of this snapshot"]);
-    let look = "cat /opt/stamp; ls -A; ls -A old 2> /dev/null; cat built.so; id -u; stat -c %u a.py; env | grep -c MARK";
+    assert_eq!(said, [own], "dependencies are kept");
+    let look = "cat /opt/stamp; ls -A; ls -A old 2> /dev/null; cat built.so; echo; id -u; stat -c %u a.py; env | grep -c MARK; ls -A /flakefarm";
     let (before, after) = (bench.shell(&first, look).await, bench.shell(&second, look).await);
-    assert_eq!(before[0], after[0], "set-up ran again");
-    assert_eq!(
-        before[1..],
-        ["a.py", "built.so", "old", "requirements.txt", "gone.py", "built", "1000", "1000", "0"]
-    );
-    assert_eq!(after[1..], ["a.py", "built.so", "new.py", "requirements.txt", "built", "1000", "1000", "0"]);
+    assert_ne!(before[0], after[0], "what read the sources ran again");
+    let ends = ["1000", "1000", "0", "plugin", "tree"];
+    let tree = ["a.py", "built.so", "old", "requirements.txt", "gone.py", "1"];
+    assert_eq!(before[1..], [tree.as_slice(), &ends].concat());
+    assert_eq!(after[1..], [["a.py", "built.so", "requirements.txt", "2"].as_slice(), &ends].concat());
 
-    bench.write("requirements.txt", "changed");
-    let third = bench.image(&setup).await;
-    assert_ne!(bench.shell(&third, "cat /opt/stamp").await[0], before[0], "set-up did not run again");
+    bench.write("requirements.txt", "pip>1");
+    let (_, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
+    assert_eq!(said[0], dependencies, "they changed");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_costs_no_set_up_where_set_up_installs_dependencies_alone() {
+    let bench = Bench::new(&[("a.py", "1"), ("requirements.txt", "pip")]).await;
+    let setup = [DEPENDENCIES];
+    let first = bench.image(&setup).await;
+    bench.write("a.py", "2");
+    bench.write("old/new.py", "");
+    let (second, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
+    assert_eq!(said, ["making the image of this snapshot"]);
+    assert_eq!(bench.shell(&first, "cat a.py; ls -A").await, ["1a.py", "requirements.txt"]);
+    assert_eq!(bench.shell(&second, "cat a.py; ls -A").await, ["2a.py", "old", "requirements.txt"]);
+    bench.end().await;
+}
+
+/// A project that installs itself, and another of the tree.
+const PROJECT: &[(&str, &str)] = &[
+    (
+        "setup.py",
+        "from setuptools import setup\nsetup(name='own', version='1', py_modules=['own'], install_requires=['pip'])\n",
+    ),
+    ("own.py", "WORD = 1\n"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_layer_of_dependencies_has_nothing_of_the_project() {
+    let bench = Bench::new(PROJECT).await;
+    let install = "python3 -m pip install --no-index --no-build-isolation .";
+    let setup = [install, "test -f own.py; python3 -m pip list > listed; ls -A > before"];
+    let (first, _) = bench.prepare(bench.environment(&setup)).await.unwrap();
+    let look = "cd /; python3 -c 'import own; print(own.WORD, own.__file__.startswith(\"/usr\"))'";
+    assert_eq!(bench.shell(&first, look).await, ["1 True"]);
+    bench.write("own.py", "WORD = 2\n");
+    let (second, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
+    assert_eq!(said.len(), 2, "the project's own steps: {said:?}");
+    assert_eq!(bench.shell(&second, look).await, ["2 True"]);
+    // The project goes by another name now, and nothing is left of the first.
+    bench.write("own.py", "WORD = 3\n");
+    let history = docker().image_history(&second).await.unwrap();
+    let layer = history.iter().flat_map(|layer| &layer.tags).find(|tag| tag.starts_with("flakefarm/env:"));
+    let (layer, listing) =
+        (layer.expect("a layer of dependencies"), "cd /; pip list; ls -A /work /flakefarm");
+    let listed = bench.shell(layer, listing).await;
+    assert!(!listed.iter().any(|line| line.starts_with("own ") || line.contains("own.py")), "{listed:?}");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_in_place_runs_again_only_for_other_names_or_metadata() {
+    let pyproject = "[build-system]\nrequires = ['setuptools']\n[project]\nname = 'own'\nversion = '1'\n\
+        dependencies = ['pip']\n[tool.setuptools]\npackages = ['own']\n";
+    let bench = Bench::new(&[("pyproject.toml", pyproject), ("own/__init__.py", "WORD = 1\n")]).await;
+    let setup = ["python3 -m pip install --no-index --no-build-isolation -e ."];
+    let look = "cd /; python3 -c 'import own, importlib.metadata as m; print(own.WORD, own.__file__, m.version(\"own\"))'";
+    let first = bench.image(&setup).await;
+    assert_eq!(bench.shell(&first, look).await, ["1 /work/own/__init__.py 1"]);
+    bench.write("own/__init__.py", "WORD = 2\n");
+    let (second, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
+    assert_eq!(said, ["making the image of this snapshot"]);
+    assert_eq!(bench.shell(&second, look).await, ["2 /work/own/__init__.py 1"]);
+    bench.write("own/more.py", "");
+    let (_, said) = bench.prepare(bench.environment(&setup)).await.unwrap();
+    assert_eq!(said[0], "set-up step 1 of 1: python3 -m pip install --no-index --no-build-isolation -e .");
+    assert_eq!(said.len(), 2, "dependencies are kept: {said:?}");
     bench.end().await;
 }
 
@@ -254,7 +327,7 @@ async fn attempts_find_plugin_and_localhost_and_images_mark_nobodys_containers()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn extra_certificates_are_trusted_during_set_up_only() {
+async fn extra_certificates_are_trusted_during_set_up_and_kept_for_attempts_with_a_network() {
     let bench = Bench::new(&[("a.py", "1")]).await;
     let pem = "-----BEGIN CERTIFICATE-----\nprobe\n-----END CERTIFICATE-----\n";
     let mut environment =
@@ -263,6 +336,9 @@ async fn extra_certificates_are_trusted_during_set_up_only() {
     let (image, _) = bench.prepare(environment).await.unwrap();
     let look = "grep -c probe /opt/bundle; ls /usr/local/share/ca-certificates; ls -d /flakefarm/setup; echo \"[$PIP_CERT]\"";
     assert_eq!(bench.shell(&image, look).await, ["1", "[]"]);
+    // Attempts that may reach the network are pointed at what they need for it.
+    let trusted = "grep -c probe /flakefarm/plugin/certificates.pem; ls -A /flakefarm";
+    assert_eq!(bench.shell(&image, trusted).await, ["1", "plugin", "tree"]);
     bench.end().await;
 }
 
@@ -290,7 +366,7 @@ async fn a_missing_snapshot_is_an_infrastructure_error() {
     };
     let context =
         SweepContext { v: WIRE_VERSION, project, snapshot: absent, revision: None, under: World::Plain };
-    match bench.environments.prepare(&context, &[], |_| {}).await.unwrap_err() {
+    match bench.environments.prepare(&context, &context.snapshot, &[], |_| {}).await.unwrap_err() {
         PrepareError::Infra(error) => assert_eq!(error.stage, InfraStage::Blobs),
         PrepareError::Refused(refusal) => panic!("refused: {}", refusal.message),
     }

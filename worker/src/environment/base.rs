@@ -26,7 +26,7 @@ impl Images {
         match source {
             ImageSource::Reference(reference) => self.referenced(reference, progress).await,
             ImageSource::Dockerfile(path) => {
-                let tag = key(&[super::RECIPE, path, snapshot.as_str()]);
+                let tag = key(&[super::images::RECIPE, path, snapshot.as_str()]);
                 self.cached(REPOSITORY_BASE, &tag, self.built(path, tree, &tag, progress)).await
             }
         }
@@ -76,7 +76,7 @@ impl Images {
     ) -> Result<String, PrepareError> {
         progress(format!("building image from {dockerfile}"));
         let reference = format!("{REPOSITORY_BASE}:{tag}");
-        let labels = HashMap::from([(label(super::KIND), "base".to_owned())]);
+        let labels = HashMap::from([(label(super::images::KIND), "base".to_owned())]);
         let options = BuildImageOptionsBuilder::default()
             .dockerfile(dockerfile)
             .t(&reference)

@@ -2,12 +2,14 @@
 //! the machine's own interpreter or, if there are set-up steps, a virtual environment in which these
 //! were run. Set-up steps run as the user who runs flakefarm, with nothing between them and the machine.
 
+use super::reads::{self, Sees};
+use super::set_up::{LIMIT, NO_VERSION, WITHOUT_REPOSITORY};
 use super::tree::{self, Tree};
 use super::workshop::mask_credentials;
-use super::{PrepareError, PreparedImage, SETUP_LIMIT, UNPACKED_LIMIT, environment_text, key, refused};
+use super::{PrepareError, PreparedImage, UNPACKED_LIMIT, key, refused, set_up};
 use crate::sandbox::{BoundedOutput, Place, interpreter};
 use flakefarm_shared::blobs::Blobs;
-use flakefarm_shared::{EnvironmentSpec, InfraError, InfraStage, SweepContext};
+use flakefarm_shared::{Digest, EnvironmentSpec, InfraError, InfraStage, SweepContext};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -16,11 +18,16 @@ use std::sync::Arc;
 use tokio::process::Command;
 
 /// Changes when the same inputs make another directory.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
+/// Where a virtual environment has the tree that it was set up in.
+const SOURCES: &str = "sources";
 const LOG_HALF: usize = 64 << 10;
 const LOG_LINES: usize = 40;
 /// Places kept, by when they were used last.
 const PLACES_KEPT: usize = 20;
+/// Where machines keep what they trust.
+const SYSTEM_CERTIFICATES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 /// Whom attempts are on a host whose root runs flakefarm; see the nest.
 const NOBODY: u32 = 65_534;
 
@@ -42,56 +49,66 @@ impl LocalPlaces {
     pub(super) async fn prepare(
         &self,
         context: &SweepContext,
+        snapshot: &Digest,
         plugin_files: &[(String, &str)],
         progress: impl Fn(String) + Send + Sync,
     ) -> Result<PreparedImage, PrepareError> {
         let _turn = self.turn.lock().await;
-        let snapshot = self.blobs.get(&context.snapshot).await?;
+        let archive = self.blobs.get(snapshot).await?;
         let environment = &context.project.environment;
-        let tree = Tree::unpack(&snapshot, UNPACKED_LIMIT).map_err(|error| {
-            refused(format!("snapshot {} cannot be unpacked: {error}", context.snapshot.short()), "", None)
+        let tree = Tree::unpack(&archive, UNPACKED_LIMIT).map_err(|error| {
+            refused(format!("snapshot {} cannot be unpacked: {error}", snapshot.short()), "", None)
         })?;
         let system = interpreter(&environment.python).map_err(|why| no_interpreter(environment, &why))?;
-        let place = if environment.setup.is_empty() {
-            system
+        let (place, left) = if environment.setup.is_empty() {
+            (system, None)
         } else {
-            self.virtual_environment(environment, &system, &tree, context.snapshot.as_str(), &progress)
+            self.virtual_environment(&context.project.name, environment, &system, &tree, snapshot, &progress)
                 .await?
         };
         let description = serde_json::to_string(&(&place.path, &place.needs)).expect("plain data serialises");
-        let mut parts = vec![RECIPE, &description, context.snapshot.as_str()];
+        let certificates = environment.extra_ca_certificates.as_deref();
+        let mut parts = vec![RECIPE, &description, snapshot.as_str(), certificates.unwrap_or_default()];
         parts.extend(plugin_files.iter().flat_map(|(path, content)| [path.as_str(), content]));
         let directory = self.cache.join(format!("place-{}", key(&parts)));
         if directory.is_dir() {
             touch(&directory);
         } else {
             progress("unpacking the snapshot".to_owned());
-            furnish(&directory, &tree, plugin_files, &place).map_err(|error| failed(&directory, &error))?;
+            let sources = Sources { tree: &tree, left: left.as_deref(), certificates };
+            furnish(&directory, &sources, plugin_files, &place)
+                .map_err(|error| failed(&directory, &error))?;
             self.forget_old_places();
         }
         Ok(PreparedImage { image_id: directory.display().to_string() })
     }
 
+    /// The virtual environment, and the tree as set-up left it if it may have read the sources.
     async fn virtual_environment(
         &self,
+        project: &str,
         environment: &EnvironmentSpec,
         system: &Place,
         tree: &Tree,
-        snapshot: &str,
+        snapshot: &Digest,
         progress: &(impl Fn(String) + Send + Sync),
-    ) -> Result<Place, PrepareError> {
+    ) -> Result<(Place, Option<PathBuf>), PrepareError> {
         let globs = tree::globs(&environment.inputs).map_err(|error| {
-            let hint = Some("mend `inputs` in flakefarm.toml");
+            let hint = Some("correct `inputs` in flakefarm.toml");
             refused(format!("environment input is no glob: {error}"), "", hint)
         })?;
-        let environment_text = environment_text(environment);
+        let steps: Vec<usize> = (0..environment.setup.len()).collect();
+        let steps = set_up::text(environment, &steps);
+        let division = reads::divide(&environment.setup, &environment.setup_variables, tree);
         let inputs = tree.inputs(&globs).map_err(|error| failed(&self.cache, &error))?;
         let needs = system.needs.join(":");
-        let mut parts = vec![RECIPE, &needs, environment_text.as_str(), inputs.as_str()];
-        // What is installed in place is the sources themselves.
-        if environment.setup.iter().any(|step| in_place(step)) {
-            parts.push(snapshot);
-        }
+        let mut parts = vec![RECIPE, &needs, steps.as_str(), inputs.as_str()];
+        let read = match (&division.sees, division.own_from) {
+            (Sees::Files(files), None) => Digest::of(&tree.only(files.iter().map(String::as_str))),
+            // What is installed is the sources, there or copied.
+            (Sees::Files(_) | Sees::Everything, _) => snapshot.clone(),
+        };
+        parts.extend([project, read.as_str()]);
         let directory = self.cache.join(format!("venv-{}", key(&parts)));
         let ready = directory.join("flakefarm-ready");
         let bin = directory.join("bin");
@@ -107,7 +124,7 @@ impl LocalPlaces {
         let mut place = Place { path: vec![bin.display().to_string()], needs: system.needs.clone() };
         place.path.extend(system.path.iter().cloned());
         place.needs.push(directory.display().to_string());
-        Ok(place)
+        Ok((place, division.own_from.map(|_| directory.join(SOURCES))))
     }
 
     /// Runs the set-up steps in a copy of the tree, with the new virtual environment's programs first.
@@ -124,7 +141,7 @@ impl LocalPlaces {
         let mut venv = Command::new(&environment.python);
         venv.args(["-m", "venv"]).arg(directory);
         run(venv, "python -m venv", Some("install the venv module, or an interpreter that has it")).await?;
-        let work = directory.join("sources");
+        let work = directory.join(SOURCES);
         std::fs::create_dir(&work).map_err(io)?;
         tar::Archive::new(tree.tar.as_slice()).unpack(&work).map_err(io)?;
         let path = std::env::var("PATH").unwrap_or_default();
@@ -136,7 +153,9 @@ impl LocalPlaces {
             let mut command = Command::new("/bin/sh");
             command.args(["-ec", step]).current_dir(&work);
             command.env("PATH", &path).env("VIRTUAL_ENV", directory);
-            command.env("SETUPTOOLS_SCM_PRETEND_VERSION", "0.0.0").envs(&environment.setup_variables);
+            command
+                .envs(WITHOUT_REPOSITORY.map(|name| (name, NO_VERSION)))
+                .envs(&environment.setup_variables);
             let hint = "run the command by hand, or correct `setup` in flakefarm.toml";
             run(command, &shown, Some(hint)).await?;
         }
@@ -160,19 +179,43 @@ impl LocalPlaces {
     }
 }
 
+/// What a place's tree is made of.
+struct Sources<'a> {
+    tree: &'a Tree,
+    /// Where set-up left the tree.
+    left: Option<&'a Path>,
+    /// Authorities to trust beside the machine's.
+    certificates: Option<&'a str>,
+}
+
 /// Made aside and renamed, so that it is there whole or not at all.
-fn furnish(directory: &Path, tree: &Tree, plugin_files: &[(String, &str)], place: &Place) -> io::Result<()> {
+fn furnish(
+    directory: &Path,
+    sources: &Sources<'_>,
+    plugin_files: &[(String, &str)],
+    place: &Place,
+) -> io::Result<()> {
     let parent = directory.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent)?;
     let aside = tempfile::Builder::new().prefix("making-").tempdir_in(parent)?;
-    let (sources, plugin) = (aside.path().join("tree"), aside.path().join("plugin"));
-    std::fs::create_dir(&sources)?;
+    let (tree, plugin) = (aside.path().join("tree"), aside.path().join("plugin"));
     std::fs::create_dir(&plugin)?;
-    tar::Archive::new(tree.tar.as_slice()).unpack(&sources)?;
+    match sources.left {
+        Some(left) => copy(left, &tree)?,
+        None => {
+            std::fs::create_dir(&tree)?;
+            tar::Archive::new(sources.tree.tar.as_slice()).unpack(&tree)?;
+        }
+    }
     for (path, content) in plugin_files {
         let path = plugin.join(path);
         std::fs::create_dir_all(path.parent().unwrap_or(&plugin))?;
         std::fs::write(path, content)?;
+    }
+    if let Some(own) = sources.certificates {
+        let system = SYSTEM_CERTIFICATES.iter().find_map(|path| std::fs::read_to_string(path).ok());
+        let name = Path::new(set_up::CERTIFICATES).file_name().expect("a path of a file");
+        std::fs::write(plugin.join(name), system.unwrap_or_default() + own)?;
     }
     place.write(aside.path())?;
     let owner = (std::fs::metadata(aside.path())?.uid() == 0).then_some(NOBODY);
@@ -182,6 +225,23 @@ fn furnish(directory: &Path, tree: &Tree, plugin_files: &[(String, &str)], place
         Err(_) if directory.is_dir() => std::fs::remove_dir_all(&made),
         renamed => renamed,
     }
+}
+
+/// A tree without bytecode, which goes by times that all sources share.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target, kind) = (entry.path(), to.join(entry.file_name()), entry.file_type()?);
+        if kind.is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(&source)?, &target)?;
+        } else if kind.is_dir() && entry.file_name() != "__pycache__" {
+            copy(&source, &target)?;
+        } else if kind.is_file() {
+            std::fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Everyone may read it, and whoever attempts are may own it.
@@ -206,10 +266,10 @@ fn open_to_attempts(path: &Path, owner: Option<u32>) -> io::Result<()> {
 
 async fn run(mut command: Command, shown: &str, hint: Option<&str>) -> Result<(), PrepareError> {
     command.stdin(Stdio::null()).kill_on_drop(true);
-    let ended = match tokio::time::timeout(SETUP_LIMIT, command.output()).await {
+    let ended = match tokio::time::timeout(LIMIT, command.output()).await {
         Ok(ended) => ended.map_err(|error| refused(format!("{shown}: {error}"), "", hint))?,
         Err(_) => {
-            let minutes = SETUP_LIMIT.as_secs() / 60;
+            let minutes = LIMIT.as_secs() / 60;
             return Err(refused(format!("{shown} was not done after {minutes} minutes"), "", hint));
         }
     };
@@ -221,11 +281,6 @@ async fn run(mut command: Command, shown: &str, hint: Option<&str>) -> Result<()
     log.push(&ended.stderr);
     let log = mask_credentials(&log.last_lines(LOG_LINES));
     Err(refused(format!("{shown} failed: {}", ended.status), &log, hint))
-}
-
-/// Whether a set-up step leaves the project where it is, for the interpreter to find it there.
-fn in_place(step: &str) -> bool {
-    step.split_whitespace().any(|word| ["-e", "--editable", "develop"].contains(&word))
 }
 
 /// The use of a place is its time.

@@ -4,7 +4,9 @@
 use flakefarm_project::snapshot::header;
 use flakefarm_shared::Digest;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
 /// A source tree as an uncompressed tar archive, and what is in it.
@@ -15,6 +17,8 @@ pub(super) struct Tree {
     pub(super) files: Vec<u8>,
     /// Directories, the deepest first, each name ended by NUL.
     pub(super) directories: Vec<u8>,
+    /// Where the archive has the content of each regular file whose name is text.
+    contents: BTreeMap<String, Range<usize>>,
 }
 
 impl Tree {
@@ -26,18 +30,40 @@ impl Tree {
             return Err(io::Error::other(format!("it unpacks to more than {} MiB", limit >> 20)));
         }
         let (mut files, mut directories) = (Vec::new(), Vec::new());
+        let mut contents = BTreeMap::new();
         for entry in tar::Archive::new(tar.as_slice()).entries()? {
             let entry = entry?;
             let path = entry.path()?.as_os_str().as_bytes().to_vec();
-            if entry.header().entry_type().is_dir() {
+            let kind = entry.header().entry_type();
+            if kind.is_dir() {
                 directories.push(path);
-            } else {
-                files.push(path);
+                continue;
             }
+            if let (true, Ok(name)) = (kind.is_file(), std::str::from_utf8(&path)) {
+                let content = content_of(entry.raw_file_position(), entry.size(), tar.len());
+                contents.insert(name.to_owned(), content.ok_or_else(|| io::Error::other("it is cut off"))?);
+            }
+            files.push(path);
         }
         // A parent sorts before what is in it.
         directories.sort_by(|a, b| b.cmp(a));
-        Ok(Self { tar, files: nul_ended(&files), directories: nul_ended(&directories) })
+        Ok(Self { files: nul_ended(&files), directories: nul_ended(&directories), contents, tar })
+    }
+
+    /// The content of the regular file at a path like `requirements/dev.txt`.
+    pub(super) fn file(&self, path: &str) -> Option<&[u8]> {
+        self.contents.get(path).map(|place| &self.tar[place.clone()])
+    }
+
+    /// Whether an interpreter that runs at the root would import `name` from the tree.
+    pub(super) fn has_module(&self, name: &str) -> bool {
+        let (module, package) = (format!("{name}.py"), format!("{name}/"));
+        self.contents.keys().any(|path| *path == module || path.starts_with(&package))
+    }
+
+    /// An archive of these files alone, as far as they are there.
+    pub(super) fn only<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+        tar_of(paths.into_iter().filter_map(|path| Some((path, self.file(path)?))))
     }
 
     /// The digest of names and contents of the files that `globs` name.
@@ -59,6 +85,12 @@ impl Tree {
         }
         Ok(Digest::of(&described))
     }
+}
+
+fn content_of(start: u64, length: u64, limit: usize) -> Option<Range<usize>> {
+    let start = usize::try_from(start).ok()?;
+    let end = start.checked_add(usize::try_from(length).ok()?)?;
+    (end <= limit).then_some(start..end)
 }
 
 fn nul_ended(names: &[Vec<u8>]) -> Vec<u8> {
@@ -106,6 +138,17 @@ mod tests {
         let tree = tree(&[("a/b/c.py", ""), ("a/d.py", ""), ("e.py", "")]);
         assert_eq!(tree.directories, b"a/b\0a\0");
         assert_eq!(tree.files, b"a/b/c.py\0a/d.py\0e.py\0");
+    }
+
+    #[test]
+    fn files_are_read_where_they_lie() {
+        let long = format!("{}/{}.txt", "d".repeat(120), "f".repeat(120));
+        let tree = tree(&[("a/b.py", "one"), ("c.py", ""), (&long, "far")]);
+        assert_eq!(tree.file("a/b.py"), Some(b"one".as_slice()));
+        assert_eq!(tree.file("c.py"), Some(b"".as_slice()));
+        assert_eq!(tree.file(&long), Some(b"far".as_slice()));
+        assert_eq!((tree.file("a"), tree.file("none")), (None, None));
+        assert!(tree.has_module("a") && tree.has_module("c") && !tree.has_module("b"));
     }
 
     #[test]

@@ -63,16 +63,17 @@ impl RunningProcess {
         let tree = Path::new(&request.image).join("tree");
         copy(&tree, &work).map_err(|error| failed("copy the project's tree", error))?;
         std::fs::create_dir(&home).map_err(|error| failed("make a home for an attempt", error))?;
-        let mut argv = request.argv.iter().map(|word| match word.strip_prefix(IN_IMAGES) {
+        let here = |word: &String| match word.strip_prefix(IN_IMAGES) {
             Some(rest) => Path::new(&request.image).join(rest).display().to_string(),
             None => word.clone(),
-        });
+        };
+        let mut argv = request.argv.iter().map(here);
         let program = argv.next().unwrap_or_default();
         // Through a shell, so that a program that does not exist ends as it does elsewhere.
         let mut command = tokio::process::Command::new("/bin/sh");
         command.args(["-c", "ulimit -c 0; exec \"$@\"", "sh", &program]).args(argv);
         command.current_dir(&work).env("PATH", place.search_path()).env("HOME", &home).env("TMPDIR", &home);
-        command.envs(&request.variables);
+        command.envs(request.variables.iter().map(|(name, value)| (name, here(value))));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| failed("start a process", error))?;
