@@ -5,10 +5,12 @@
 //! [`catalogue`]; workers bring it about.
 
 pub mod catalogue;
+mod clock;
 mod level;
 mod word;
 
 pub use catalogue::{About, ByHand, Role};
+pub use clock::Yearly;
 pub use level::{SandboxLevel, UnknownLevel};
 pub use word::UnknownWorld;
 
@@ -133,6 +135,11 @@ pub enum ClockStart {
     LeapDay,
     /// In Central Europe, half a minute before clocks go forward.
     DaylightSaving,
+    /// In this month, when it comes next; each has a weekday or day and an hour of its own.
+    InMonth {
+        /// From 1.
+        month: u8,
+    },
 }
 
 /// Language and encoding.

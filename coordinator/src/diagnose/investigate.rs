@@ -520,7 +520,7 @@ fn is_suspicious(base: Counts, tally: Tally, evidence: f64) -> bool {
 }
 
 /// Conditions beside order, chance and a busy machine.
-const WORLDS: [World; 23] = [
+const WORLDS: [World; 33] = [
     World::TimeZone(Zone::Ahead),
     World::TimeZone(Zone::Behind),
     World::TimeZone(Zone::HalfHour),
@@ -529,6 +529,16 @@ const WORLDS: [World; 23] = [
     World::Clock(ClockStart::YearEnd),
     World::Clock(ClockStart::LeapDay),
     World::Clock(ClockStart::DaylightSaving),
+    World::Clock(ClockStart::InMonth { month: 3 }),
+    World::Clock(ClockStart::InMonth { month: 4 }),
+    World::Clock(ClockStart::InMonth { month: 5 }),
+    World::Clock(ClockStart::InMonth { month: 6 }),
+    World::Clock(ClockStart::InMonth { month: 7 }),
+    World::Clock(ClockStart::InMonth { month: 8 }),
+    World::Clock(ClockStart::InMonth { month: 9 }),
+    World::Clock(ClockStart::InMonth { month: 10 }),
+    World::Clock(ClockStart::InMonth { month: 11 }),
+    World::Clock(ClockStart::InMonth { month: 12 }),
     World::NetworkOff,
     World::NetworkOn,
     World::NetworkSlow { millis: 300 },

@@ -89,14 +89,19 @@ impl ByHand {
     pub fn command(&self, command: &str) -> Option<String> {
         match self {
             ByHand::Command { before, after } => {
-                Some(format!("{before} {command} {after}").trim().to_owned())
+                let after = if after.is_empty() || after.starts_with(';') {
+                    after.clone()
+                } else {
+                    format!(" {after}")
+                };
+                Some(format!("{before} {command}{after}").trim().to_owned())
             }
             ByHand::Advice(_) => None,
         }
     }
 }
 
-const CATALOGUE: [World; 30] = [
+const CATALOGUE: [World; 42] = [
     World::Twice,
     World::HashSeed(HashSeed::Fixed(0)),
     World::HashSeed(HashSeed::Random),
@@ -109,6 +114,18 @@ const CATALOGUE: [World; 30] = [
     World::Clock(ClockStart::YearEnd),
     World::Clock(ClockStart::LeapDay),
     World::Clock(ClockStart::DaylightSaving),
+    World::Clock(ClockStart::InMonth { month: 1 }),
+    World::Clock(ClockStart::InMonth { month: 2 }),
+    World::Clock(ClockStart::InMonth { month: 3 }),
+    World::Clock(ClockStart::InMonth { month: 4 }),
+    World::Clock(ClockStart::InMonth { month: 5 }),
+    World::Clock(ClockStart::InMonth { month: 6 }),
+    World::Clock(ClockStart::InMonth { month: 7 }),
+    World::Clock(ClockStart::InMonth { month: 8 }),
+    World::Clock(ClockStart::InMonth { month: 9 }),
+    World::Clock(ClockStart::InMonth { month: 10 }),
+    World::Clock(ClockStart::InMonth { month: 11 }),
+    World::Clock(ClockStart::InMonth { month: 12 }),
     World::Locale(LocaleChoice::Ascii),
     World::Locale(LocaleChoice::German),
     World::CpuQuota { millis: 200 },
@@ -192,7 +209,10 @@ impl World {
                      limit; time limits grow."
                 ),
                 limits: "How much each gets is up to the machine: not the same twice.",
-                by_hand: ByHand::before(format!("for i in $(seq {hogs}); do (while :; do :; done) & done;")),
+                by_hand: ByHand::Command {
+                    before: format!("for i in $(seq {hogs}); do (while :; do :; done) & done;"),
+                    after: "; kill $(jobs -p)".to_owned(),
+                },
                 role: Role::Stress,
             },
             World::MemoryPressure { percent } => About {

@@ -1,6 +1,7 @@
 //! Worlds as words: `time-zone:ahead`, `clock:leap-day`, `cpu-quota:200`. The same word is used on
 //! the command line, in reports and in logs, and reads back to the same world.
 
+use super::clock;
 use super::{ClockStart, HashSeed, LocaleChoice, World, Zone};
 use std::fmt;
 use std::str::FromStr;
@@ -21,6 +22,9 @@ impl fmt::Display for World {
             World::Clock(ClockStart::YearEnd) => f.write_str("clock:year-end"),
             World::Clock(ClockStart::LeapDay) => f.write_str("clock:leap-day"),
             World::Clock(ClockStart::DaylightSaving) => f.write_str("clock:daylight-saving"),
+            World::Clock(ClockStart::InMonth { month }) => {
+                write!(f, "clock:{}", clock::NAMES[(usize::from(month) + 11) % 12])
+            }
             World::Locale(LocaleChoice::Ascii) => f.write_str("locale:ascii"),
             World::Locale(LocaleChoice::German) => f.write_str("locale:german"),
             World::CpuQuota { millis } => write!(f, "cpu-quota:{millis}"),

@@ -1,6 +1,7 @@
 //! Worlds that come in kinds: time zones, clocks, locales, networks.
 
 use super::{About, ByHand, Role};
+use crate::world::clock::{Yearly, name as month_name};
 use crate::world::{ClockStart, LocaleChoice, World, Zone};
 
 pub(super) fn time_zone(zone: Zone) -> About {
@@ -21,6 +22,7 @@ pub(super) fn time_zone(zone: Zone) -> About {
 }
 
 pub(super) fn clock(start: ClockStart) -> About {
+    let yearly = || start.yearly().map_or_else(String::new, Yearly::words);
     let (name, finds, when) = match start {
         ClockStart::Days(days) => (
             format!("a clock {} days {}", days.unsigned_abs(), if days < 0 { "behind" } else { "ahead" }),
@@ -47,6 +49,11 @@ pub(super) fn clock(start: ClockStart) -> About {
             "Tests that take a day for 24 hours, or make up local times that do not exist.",
             "30 seconds before clocks go forward in Central Europe, with `TZ=Europe/Berlin`".to_owned(),
         ),
+        ClockStart::InMonth { month } => (
+            format!("a clock in {}", month_name(month)),
+            "Tests that fail in a part of the year, on a day of the week or at a time of the day.",
+            format!("the next such day: {}", yearly()),
+        ),
     };
     About {
         name,
@@ -54,7 +61,7 @@ pub(super) fn clock(start: ClockStart) -> About {
         changes: format!("The wall clock starts at {when}, and advances."),
         limits: "The interpreter and the extension modules it loads, on x86-64 and AArch64 Linux; not other programs, \
                  not the times of files.",
-        by_hand: ByHand::Advice(format!("`faketime` with {when}")),
+        by_hand: ByHand::Advice(format!("`faketime` (package faketime) with {when}")),
         role: Role::Surroundings,
     }
 }

@@ -28,19 +28,26 @@ def seconds_until(start, now):
         return start["days"] * DAY
     year = time.gmtime(now).tm_year
     for candidate in range(year, year + 9):
-        instant = _instant(start["at"], candidate)
+        instant = _yearly(start["yearly"], candidate) if "yearly" in start else _instant(start["at"], candidate)
         if instant is not None and instant > now:
             return int(instant - now)
     raise ClockUnavailable("no such day in the next eight years: %r" % (start,))
 
 
+def _yearly(start, year):
+    """The instant in a year, None if the year lacks the day."""
+    month, day = start["month"], start["day"]
+    if "weekday" in start:
+        first, _days = calendar.monthrange(year, month)
+        day = 1 + (start["weekday"] - first) % 7 + 7 * (day - 1)
+    elif day > calendar.monthrange(year, month)[1]:
+        return None
+    return calendar.timegm((year, month, day, start["hour"], start["minute"], 0))
+
+
 def _instant(name, year):
-    if name == "month_end":
-        return calendar.timegm((year, 1, 31, 12, 0, 0))
     if name == "year_end":
         return calendar.timegm((year, 12, 31, 23, 59, 30))
-    if name == "leap_day":
-        return calendar.timegm((year, 2, 29, 12, 0, 0)) if calendar.isleap(year) else None
     # Central Europe: 01:00 UTC on the last Sunday of March.
     last = max(week[calendar.SUNDAY] for week in calendar.monthcalendar(year, 3))
     return calendar.timegm((year, 3, last, 0, 59, 30))
