@@ -82,13 +82,11 @@ fn what_set_up_generated_is_made_of_this_snapshot_even_over_files_of_its_own() {
             "import known, tables\ndef test_limit(): assert (tables.LIMIT, known.LIMIT) == (10, 10)\n",
         ),
     ]);
-    for level in ["nested", "host", "process"] {
-        let state = tempfile::tempdir().unwrap();
-        for (limit, expect) in [("10", "healthy"), ("11", "broken"), ("10", "healthy")] {
-            write(&project, "tables.txt", limit);
-            let output = sweep(&state, &project, &["--sandbox", level]);
-            assert_eq!(verdict(&output), expect, "{level}, {limit}: {}", said(&output));
-        }
+    let state = tempfile::tempdir().unwrap();
+    for (limit, expect) in [("10", "healthy"), ("11", "broken"), ("10", "healthy")] {
+        write(&project, "tables.txt", limit);
+        let output = sweep(&state, &project, &["--sandbox", "nested"]);
+        assert_eq!(verdict(&output), expect, "{limit}: {}", said(&output));
     }
 }
 
@@ -118,16 +116,16 @@ fn a_bisection_tests_what_set_up_makes_of_each_revision() {
     let project = installed(RIGHT);
     let root = project.path();
     assert!(Command::new("git").args(["init", "-q"]).current_dir(root).status().unwrap().success());
-    for (number, code) in [RIGHT, RIGHT, RIGHT, WRONG, WRONG].into_iter().enumerate() {
+    for (number, code) in [RIGHT, RIGHT, WRONG].into_iter().enumerate() {
         write(&project, "src/shopkit/__init__.py", &format!("{code}# {number}\n"));
         commit(root, &format!("revision {number}"));
     }
     let state = tempfile::tempdir().unwrap();
     let output = command(state.path())
-        .args(["bisect", "tests/test_total.py::test_total", "--good", "HEAD~4", "--format", "json"])
+        .args(["bisect", "tests/test_total.py::test_total", "--good", "HEAD~2", "--format", "json"])
         .arg(root)
         .output()
         .unwrap();
     let introduced = &report(&output)["tests"][0]["introduced"];
-    assert!(introduced.to_string().contains("revision 3"), "{introduced}\n{}", said(&output));
+    assert!(introduced.to_string().contains("revision 2"), "{introduced}\n{}", said(&output));
 }

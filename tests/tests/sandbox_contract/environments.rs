@@ -10,7 +10,7 @@ use flakefarm_shared::{
     WIRE_VERSION, WorkerId, World,
 };
 use flakefarm_tests::contract::sandbox::Level;
-use flakefarm_worker::environment::{Environments, PrepareError};
+use flakefarm_worker::environment::{Environments, LocalPlaces, PrepareError};
 use flakefarm_worker::sandbox::{DockerSandbox, Sandbox};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -188,7 +188,24 @@ async fn a_snapshot_costs_no_set_up_where_set_up_installs_dependencies_alone() {
     bench.end().await;
 }
 
-/// A project that installs itself, and another of the tree.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_this_machine_too_attempts_get_the_tree_as_set_up_left_it_on_this_snapshot() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(&[("in.txt", "1"), ("known.txt", "0")]).await;
+    bench.environments = Environments::Local(LocalPlaces::new(cache.path().to_owned(), bench.blobs.clone()));
+    for content in ["1", "2"] {
+        bench.write("in.txt", content);
+        let place = bench.image(&["cp in.txt made.txt; cp in.txt known.txt"]).await;
+        for name in ["made.txt", "known.txt"] {
+            let found = std::fs::read_to_string(Path::new(&place).join("tree").join(name)).unwrap();
+            assert_eq!(found, content, "{name}");
+        }
+    }
+    bench.made.lock().unwrap().clear();
+    bench.end().await;
+}
+
+/// A project that installs itself, and what it needs.
 const PROJECT: &[(&str, &str)] = &[
     (
         "setup.py",
