@@ -41,6 +41,11 @@ fn set_up_is_detected_from_what_the_tree_declares() {
         (
             vec![test, ("requirements.txt", ""), ("setup.py", "setup(name='x')")],
             "test file tests/test_a.py",
+            vec!["-e .", "-r requirements.txt"],
+        ),
+        (
+            vec![test, ("requirements.txt", ""), ("setup.py", "setup(name='x', install_requires=R)")],
+            "test file tests/test_a.py",
             vec!["-e ."],
         ),
         (
@@ -84,6 +89,125 @@ fn set_up_is_detected_from_what_the_tree_declares() {
         assert_eq!(loaded.spec.environment.setup, expected, "{files:?}");
         assert_eq!(loaded.warnings, Vec::<String>::new());
     }
+}
+
+/// Arguments of `pip install`, and warnings.
+#[track_caller]
+fn check_installs(files: &[(&str, &str)], expect: &[&str], warning: &str) {
+    let files: Vec<_> = [("tests/test_a.py", "")].into_iter().chain(files.iter().copied()).collect();
+    let loaded = load(&files, &[]).expect("a project");
+    let mut steps = loaded.spec.environment.setup.clone();
+    assert_eq!(steps.pop().as_deref(), Some(PYTEST_STEP));
+    let installs: Vec<&str> =
+        steps.iter().map(|step| step.strip_prefix("python3 -m pip install ").unwrap_or(step)).collect();
+    assert_eq!(installs, expect, "{files:?}");
+    let warnings = loaded.warnings.join("\n");
+    assert!(warnings.contains(warning) && warning.is_empty() == warnings.is_empty(), "{warnings}");
+}
+
+#[test]
+fn what_each_tools_users_write_is_read() {
+    let build = "[build-system]\nrequires=['x']\n[project]\nname='p'\n";
+    let with = |text: &str| format!("{build}{text}");
+    for (files, expect) in [
+        (
+            vec![("pyproject.toml", "[tool.poetry]\nname='p'\n[tool.poetry.dependencies]\npython='^3.9'\n[tool.poetry.group.dev.dependencies]\npytest='^8'\npytest-mock='*'\n[tool.poetry.group.docs.dependencies]\nsphinx='*'\n[build-system]\nrequires=['poetry-core']".to_owned())],
+            vec!["-e .", "'pytest>=8,<9.0' 'pytest-mock'"],
+        ),
+        (
+            vec![("pyproject.toml", "[tool.poetry]\npackage-mode=false\n[tool.poetry.dependencies]\npython='^3.9'\nsix='1.16.0'\n[tool.poetry.dev-dependencies]\npytest='*'\n".to_owned())],
+            vec!["'six==1.16.0' 'pytest'"],
+        ),
+        (
+            vec![("pyproject.toml", with("[tool.pdm.dev-dependencies]\ntest=['pytest', 'pytest-mock', '-e file:///${PROJECT_ROOT}/sub#egg=sub']\n"))],
+            vec!["-e .", "'pytest' 'pytest-mock' -e './sub'"],
+        ),
+        (
+            vec![("pyproject.toml", with("[tool.uv]\ndev-dependencies=['pytest-mock']\n[dependency-groups]\nunit=['respx']\nlint=['ruff']\nplugins=['pytest-xdist', {include-group='lint'}]\n"))],
+            vec!["-e .", "'pytest-xdist' 'ruff' 'respx' 'pytest-mock'"],
+        ),
+        (
+            vec![("pyproject.toml", with("dependencies=['common']\n[tool.uv.sources]\ncommon={workspace=true}\n[tool.uv.workspace]\nmembers=['libs/*']\n")), ("libs/common/pyproject.toml", "[project]\nname='Common'\n".to_owned())],
+            vec!["-e './libs/common' -e ."],
+        ),
+        (
+            vec![("pyproject.toml", with("[tool.hatch.envs.default]\ndependencies=['pytest-cov']\nfeatures=['full']\n[tool.hatch.envs.docs]\ndependencies=['mkdocs']\n[tool.hatch.envs.hatch-test]\nextra-dependencies=['respx']\n"))],
+            vec!["-e '.[full]'", "'pytest-cov' 'respx'"],
+        ),
+        (
+            vec![("tox.ini", "[testenv]\ndeps =\n    pytest\n    # no\n    pytest-mock  # yes\n    -r{toxinidir}/more.txt\n    py27: mock\n    test,py: six\n    {[base]deps}\nextras = a\n[base]\ndeps = attrs\n".to_owned()), ("setup.py", "setup(name='t', install_requires=[], tests_require=[])".to_owned())],
+            vec!["-e '.[a]'", "-r more.txt", "'pytest' 'pytest-mock' 'six' 'attrs'"],
+        ),
+        (
+            vec![("setup.py", "setup(name='t', install_requires=[], tests_require=['pytest-mock'])".to_owned())],
+            vec!["-e .", "'pytest-mock'"],
+        ),
+        (
+            vec![("Pipfile", "[packages]\nsix='==1.16'\n[dev-packages]\npytest='*'\npytest-mock={version='>=3', extras=['x']}\n[requires]\npython_version='3.11'\n".to_owned())],
+            vec!["'six==1.16' 'pytest' 'pytest-mock[x]>=3'"],
+        ),
+        (
+            vec![("requirements/base.txt", String::new()), ("requirements/testing.txt", String::new()), ("requirements-dev.in", String::new()), ("tests/requirements.txt", String::new()), ("requirements-docs.txt", String::new())],
+            vec!["-r requirements-dev.in", "-r requirements/testing.txt", "-r tests/requirements.txt"],
+        ),
+        (
+            vec![("noxfile.py", "@nox.session\ndef tests(session):\n    session.install('.', 'pytest', \"pytest-mock\")\n".to_owned())],
+            vec!["'pytest' 'pytest-mock'"],
+        ),
+        (
+            vec![("pyproject.toml", with("[dependency-groups]\ntest=['x @ git+https://g.example/x']\n"))],
+            vec!["git --version || apt-get update", "git --version || apt-get install -y --no-install-recommends git", "-e .", "'x @ git+https://g.example/x'"],
+        ),
+        (
+            vec![("setup.cfg", "[metadata]\nname=x\n[options]\ninstall_requires=\n  six\n[options.extras_require]\ndocs =\n  sphinx\ncheck =\n  pytest-checkdocs\ndev =\n  black\n".to_owned())],
+            vec!["-e '.[check,dev]'"],
+        ),
+    ] {
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        check_installs(&files, &expect, "");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    check_installs(&[("environment.yml", "")], &[], "environment.yml is not read");
+    check_installs(&[("Pipfile", "[")], &[], "Pipfile is not valid TOML");
+    check_installs(&[("noxfile.py", "session.install(*DEPS)\nsession.run('pytest')")], &[], "noxfile.py");
+    let beyond = "[build-system]\nrequires=[]\n[project]\nname='p'\ndependencies=['common']\n[tool.uv.sources]\ncommon={workspace=true}\n";
+    check_installs(
+        &[("pyproject.toml", beyond)],
+        &["-e ."],
+        "`common` is part of a workspace that is not below",
+    );
+}
+
+#[test]
+fn settings_and_fixtures_above_the_directory_are_mentioned_with_what_to_type() {
+    let root = tree(&[
+        ("pyproject.toml", "[tool.pytest.ini_options]\n"),
+        ("conftest.py", ""),
+        ("packages/api/tests/test_a.py", ""),
+        ("packages/own/pytest.ini", ""),
+    ]);
+    let warnings =
+        |below: &str| load_with(&root.path().join(below), None, &|_| None).expect("a project").warnings;
+    let top = fs::canonicalize(root.path()).expect("it is there");
+    assert_eq!(
+        warnings("packages/api"),
+        [format!(
+            "../../pyproject.toml has pytest's settings and ../../conftest.py has fixtures, which are not part of \
+             what is swept here; if tests need them: flakefarm sweep {} --tests packages/api/",
+            top.display()
+        )]
+    );
+    assert_eq!(warnings("packages/own"), Vec::<String>::new(), "pytest looks no further");
+    assert_eq!(warnings(""), Vec::<String>::new());
+}
+
+#[test]
+fn versions_that_a_repository_would_tell_are_told() {
+    let loaded = load(&[("test_a.py", ""), ("setup.py", "setup(pbr=True)")], &[]).expect("a project");
+    assert_eq!(loaded.spec.environment.setup_variables["PBR_VERSION"], "0.0.0");
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(crate) const BUNDLE_VARIABLES: [&str; 6] = [
 ];
 
 /// Variables by which tools are told a version that they would ask a repository for.
-pub(super) const WITHOUT_REPOSITORY: [&str; 2] = ["SETUPTOOLS_SCM_PRETEND_VERSION", "PBR_VERSION"];
+pub(super) const WITHOUT_REPOSITORY: [&str; 1] = ["SETUPTOOLS_SCM_PRETEND_VERSION"];
 /// The version that they are told.
 pub(super) const NO_VERSION: &str = "0.0.0";
 
