@@ -190,7 +190,7 @@ fn settings_and_fixtures_above_the_directory_are_mentioned_with_what_to_type() {
         ("packages/own/pytest.ini", ""),
     ]);
     let warnings =
-        |below: &str| load_with(&root.path().join(below), None, &|_| None).expect("a project").warnings;
+        |below: &str| load_with(&root.path().join(below), None, &[], &|_| None).expect("a project").warnings;
     let top = fs::canonicalize(root.path()).expect("it is there");
     assert_eq!(
         warnings("packages/api"),
