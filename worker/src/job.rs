@@ -281,10 +281,8 @@ async fn images(
             Source::Submitted => &context.snapshot,
             Source::Snapshot(snapshot) => snapshot,
         };
-        let prepared = bench
-            .environments
-            .prepare(context, snapshot, &pytest::files(), |step| progress.say(step))
-            .await;
+        let prepared =
+            bench.environments.prepare(context, snapshot, &pytest::files(), |step| progress.say(step)).await;
         let image = prepared.map_err(|error| match error {
             PrepareError::Refused(refusal) => Stop::Refused(refusal),
             PrepareError::Infra(error) => Stop::Infrastructure(error),
