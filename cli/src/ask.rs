@@ -77,7 +77,7 @@ impl<'a> Session<'a> {
     /// Prints the settings, if that is all that is wanted.
     pub(crate) fn printed_settings(&self) -> Result<bool, Complaint> {
         if self.args.project.print_config {
-            output::print(&self.loaded.settings.print())?;
+            output::print(&flakefarm_project::settings::print(&self.loaded.settings))?;
         }
         Ok(self.args.project.print_config)
     }
@@ -181,6 +181,15 @@ impl<'a> Session<'a> {
 }
 
 impl Place {
+    /// Reports of the project's last sweeps, the newest first, at most `most`. What cannot be read is
+    /// left out.
+    pub(crate) async fn earlier_reports(&self, project: &str, most: usize) -> Vec<Report> {
+        match self {
+            Place::Here(embedded) => embedded.earlier_reports(project, most).await,
+            Place::Farm(farm) => farm.earlier_reports(project, most).await,
+        }
+    }
+
     /// Keeps a snapshot where workers find it.
     pub(crate) async fn put(&self, content: Vec<u8>) -> Result<Digest, Complaint> {
         match self {
@@ -240,7 +249,7 @@ fn ended_here(row: &SweepRow, report: Report, outputs: Outputs) -> Ended {
 /// The runtime that attempts are to run on.
 pub(crate) fn runtime(loaded: &LoadedProject) -> Result<RuntimeChoice, Complaint> {
     let runtime = loaded.settings.parsed("sweep.runtime", crate::args::values::parsed);
-    Ok(runtime.map_err(|error| setting_complaint(&error))?.unwrap_or_default())
+    Ok(runtime.map_err(|error| Complaint::of_setting(&error))?.unwrap_or_default())
 }
 
 /// The directory of the project.
@@ -257,14 +266,17 @@ pub(crate) fn project_root(path: &Path) -> Result<PathBuf, Complaint> {
     }
 }
 
+/// Tests, then the project if the last word is a directory.
+pub(crate) fn tests_and_path(words: &[String]) -> (Vec<String>, PathBuf) {
+    match words.split_last() {
+        Some((last, before)) if Path::new(last).is_dir() => (before.to_vec(), PathBuf::from(last)),
+        Some(_) | None => (words.to_vec(), PathBuf::from(".")),
+    }
+}
+
 /// What is wrong with a project's configuration.
 pub(crate) fn config_complaint(error: &flakefarm_project::config::ConfigError) -> Complaint {
     Complaint::wrong(error, error.hint().as_deref())
-}
-
-/// What is wrong with a setting.
-pub(crate) fn setting_complaint(error: &flakefarm_project::settings::SettingError) -> Complaint {
-    Complaint::wrong(error, error.hint())
 }
 
 /// How the project was found.
@@ -303,4 +315,21 @@ pub(crate) async fn finish(ended: &Ended, output: &crate::args::OutputArgs) -> R
 fn nothing_ran(report: &Report) -> bool {
     let answered_before = || report.tests.iter().any(|test| test.older_evidence.is_some());
     report.sweep.samples == 0 && (report.sweep.attempts > 0 || !answered_before())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_project_is_the_last_word_if_it_is_a_directory() {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let check = |given: &[&str], tests: &[&str], path: &str| {
+            assert_eq!(tests_and_path(&words(given)), (words(tests), PathBuf::from(path)), "{given:?}");
+        };
+        check(&["a.py::b", "c", "src"], &["a.py::b", "c"], "src");
+        check(&["a.py::b", "not-there"], &["a.py::b", "not-there"], ".");
+        check(&["src"], &[], "src");
+        check(&[], &[], ".");
+    }
 }

@@ -17,6 +17,12 @@ pub(crate) async fn attach(args: &AttachArgs) -> Result<Exit, Complaint> {
     farm.check().await?;
     let stop = signals::stop_on_signal()?;
     let mut progress = Progress::new();
+    progress.note(&format!("following sweep {} on {}", args.id, farm.address()));
+    if farm.status(args.id).await?.state == "running"
+        && let Some(warning) = farm.nobody_works().await
+    {
+        progress.note(&warning);
+    }
     let ended = ask::follow(farm, args.id, &mut progress, &stop, Leaving::LeavesIt).await?;
     let exit = ask::finish(&ended, &args.output).await?;
     Ok(if exit == Exit::Clean { sweep::gate(&ended.report, &args.fail_on) } else { exit })

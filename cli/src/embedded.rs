@@ -75,6 +75,16 @@ impl Embedded {
         Ok(Self { coordinator, blobs, worker })
     }
 
+    /// Reports of the project's last sweeps, the newest first.
+    pub(crate) async fn earlier_reports(&self, project: &str, most: usize) -> Vec<Report> {
+        let rows = self.coordinator.db().sweeps(100).await.unwrap_or_default();
+        let mut reports = Vec::new();
+        for row in rows.iter().filter(|row| row.project == project && row.finished_at.is_some()).take(most) {
+            reports.extend(self.coordinator.report(row.id).await);
+        }
+        reports
+    }
+
     /// Works until the sweep has ended or `stop`, which leaves it ready to be resumed.
     pub(crate) async fn run(
         self,

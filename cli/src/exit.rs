@@ -69,6 +69,11 @@ impl Complaint {
         }
     }
 
+    /// What is wrong with a setting.
+    pub(crate) fn of_setting(error: &flakefarm_project::settings::SettingError) -> Self {
+        Self::wrong(error, error.hint())
+    }
+
     /// An error of ours with all its causes, as a failure of the farm.
     pub(crate) fn of(error: &dyn std::error::Error) -> Self {
         Self::farm(flakefarm_shared::chain(error))

@@ -170,6 +170,27 @@ impl Farm {
         self.get(&format!("v1/sweeps/{sweep}/report")).await
     }
 
+    /// Reports of the project's last sweeps, the newest first.
+    pub(crate) async fn earlier_reports(&self, project: &str, most: usize) -> Vec<Report> {
+        #[derive(Deserialize)]
+        struct Sweeps {
+            sweeps: Vec<Row>,
+        }
+        #[derive(Deserialize)]
+        struct Row {
+            id: SweepId,
+            project: String,
+            finished_at: Option<i64>,
+        }
+        let Ok(known) = self.get::<Sweeps>("v1/sweeps").await else { return Vec::new() };
+        let finished = |row: &&Row| row.project == project && row.finished_at.is_some();
+        let mut reports = Vec::new();
+        for row in known.sweeps.iter().filter(finished).take(most) {
+            reports.extend(self.report(row.id).await);
+        }
+        reports
+    }
+
     pub(crate) async fn cancel(&self, sweep: SweepId) -> Result<Report, Complaint> {
         let request = self.request(Method::DELETE, &format!("v1/sweeps/{sweep}"))?.timeout(TIMEOUT);
         Ok(self.send(request).await?.json().await?)

@@ -8,22 +8,26 @@ mod args;
 mod ask;
 mod attach;
 mod bisect;
+mod codequality;
 mod diagnose;
 mod doctor;
 mod embedded;
 mod exit;
 mod farm;
+mod guard;
 mod init;
 mod left;
 mod measuring;
 mod output;
 mod progress;
+mod role_keys;
 mod role_settings;
 mod roles;
 mod say;
 mod signals;
 mod stores;
 mod sweep;
+mod validate;
 
 use args::{Cli, Command};
 use clap::FromArgMatches;
@@ -67,6 +71,8 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Sweep(args) => Box::pin(sweep::sweep(&args)).await,
         Command::Diagnose(args) => Box::pin(diagnose::diagnose(&args)).await,
         Command::Bisect(args) => Box::pin(bisect::bisect(&args)).await,
+        Command::Validate(args) => Box::pin(validate::validate(&args)).await,
+        Command::Guard(args) => Box::pin(guard::guard(&args)).await,
         Command::Attach(args) => Box::pin(attach::attach(&args)).await,
         Command::Init(args) => init::init(&args),
         Command::Simulate(args) => measuring::simulate(&args),

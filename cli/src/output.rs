@@ -1,6 +1,7 @@
 //! Reports to files and standard output, in every format.
 
 use crate::args::{Format, OutputArgs, ReportArgs};
+use crate::codequality;
 use crate::exit::{Complaint, Exit};
 use crate::farm::Farm;
 use crate::say::say;
@@ -62,6 +63,8 @@ fn render(report: &Report, args: &OutputArgs, texts: &BTreeMap<String, String>) 
             let width = if to_terminal { terminal_width() } else { 100 };
             if is_diagnosis(report) {
                 report::diagnosis::render(report, texts, style, width)
+            } else if report.sweep.question == "validate" {
+                report::comparison::render(report, style, width)
             } else if report.sweep.question == "bisect" {
                 report::bisection::render(report, style, width)
             } else {
@@ -76,6 +79,7 @@ fn render(report: &Report, args: &OutputArgs, texts: &BTreeMap<String, String>) 
         Format::Junit => report::junit::render(report),
         Format::Markdown => report::markdown::render(report),
         Format::Github => report::github::render(report),
+        Format::Gitlab => codequality::of_report(report),
     }
 }
 

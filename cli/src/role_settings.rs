@@ -3,29 +3,13 @@
 //! may come from files (`FLAKEFARM_DATABASE_FILE`, `database_file`).
 
 use crate::args::RoleArgs;
-use crate::ask::setting_complaint;
 use crate::exit::Complaint;
 use crate::output;
+use crate::role_keys::ROLE_KEYS;
 use crate::say::say;
 use flakefarm_project::config::{GivenOption, GivenValue};
-use flakefarm_project::settings::{Kind, Layers, Setting, Settings};
+use flakefarm_project::settings::{Layers, Setting, Settings, print};
 use std::path::Path;
-
-/// All of them.
-pub(crate) static ROLE_KEYS: &[Setting] = &[
-    Setting::new("stores.database", Kind::Text).variable("FLAKEFARM_DATABASE").secret(),
-    Setting::new("stores.queue", Kind::Text).variable("FLAKEFARM_QUEUE").secret(),
-    Setting::new("stores.samples", Kind::Text).variable("FLAKEFARM_SAMPLES").secret(),
-    Setting::new("stores.blobs", Kind::Text).variable("FLAKEFARM_BLOBS"),
-    Setting::new("coordinator.listen", Kind::Text).variable("FLAKEFARM_LISTEN").default("127.0.0.1:7878"),
-    Setting::new("coordinator.lease", Kind::Duration).variable("FLAKEFARM_LEASE").default("10m"),
-    Setting::new("coordinator.admin_token_file", Kind::Text).variable("FLAKEFARM_ADMIN_TOKEN_FILE"),
-    Setting::new("worker.id", Kind::Text).variable("FLAKEFARM_WORKER_ID"),
-    Setting::new("worker.runtime", Kind::Text).variable("FLAKEFARM_RUNTIME").default("auto"),
-    Setting::new("worker.slots", Kind::Whole { least: 1, most: 1_024 }).variable("FLAKEFARM_SLOTS"),
-    Setting::new("worker.grace", Kind::Duration).variable("FLAKEFARM_GRACE").default("60s"),
-    Setting::new("worker.spool", Kind::Text).variable("FLAKEFARM_SPOOL"),
-];
 
 /// Merges the layers; what is unknown in the file is said.
 pub(crate) fn settings(config: Option<&Path>, options: &[GivenOption]) -> Result<Settings, Complaint> {
@@ -35,16 +19,16 @@ pub(crate) fn settings(config: Option<&Path>, options: &[GivenOption]) -> Result
             Complaint::usage(format!("failed to read {}: {error}", path.display()))
                 .hint("--config (FLAKEFARM_CONFIG) names a TOML file")
         })?;
-        layers.file(&text, path).map_err(|error| setting_complaint(&error))?;
+        layers.file(&text, path).map_err(|error| Complaint::of_setting(&error))?;
     }
     let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    layers.environment(&lookup).map_err(|error| setting_complaint(&error))?;
+    layers.environment(&lookup).map_err(|error| Complaint::of_setting(&error))?;
     for given in options {
         let added = match &given.value {
             GivenValue::Text(text) => layers.option(given.key, given.option, text),
             GivenValue::InFile(path) => layers.option_file(given.key, given.option, path),
         };
-        added.map_err(|error| setting_complaint(&error))?;
+        added.map_err(|error| Complaint::of_setting(&error))?;
     }
     let settings = layers.settle();
     for warning in &settings.warnings {
@@ -57,7 +41,7 @@ pub(crate) fn settings(config: Option<&Path>, options: &[GivenOption]) -> Result
 pub(crate) fn of_role(args: &RoleArgs, options: &[GivenOption]) -> Result<Option<Settings>, Complaint> {
     let settings = settings(args.config.as_deref(), options)?;
     if args.print_config {
-        output::print(&settings.print())?;
+        output::print(&print(&settings))?;
         return Ok(None);
     }
     Ok(Some(settings))

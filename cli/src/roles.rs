@@ -2,7 +2,6 @@
 
 use crate::args::values::parsed;
 use crate::args::{CoordinatorArgs, TokenAction, TokenArgs, WorkerArgs};
-use crate::ask::setting_complaint;
 use crate::exit::{Complaint, Exit};
 use crate::role_settings::{self, needed, of_role};
 use crate::{embedded, output, signals, stores};
@@ -74,7 +73,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     let queue = stores::open_queue(&role_settings::queue(&settings)?, Role::Worker)?;
     let samples = stores::open_samples(&needed(&settings, "stores.samples")?).await?;
     let blobs = stores::open_blobs(&needed(&settings, "stores.blobs")?)?;
-    let runtime = settings.parsed("worker.runtime", parsed).map_err(|error| setting_complaint(&error))?;
+    let runtime = settings.parsed("worker.runtime", parsed).map_err(|error| Complaint::of_setting(&error))?;
     let docker = embedded::connect_docker(id.clone(), &runtime.unwrap_or_default()).await?;
     if let Err(error) = samples.check().await {
         warn!(error = %error, "the sample store is not there yet");

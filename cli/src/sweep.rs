@@ -2,7 +2,7 @@
 
 use crate::args::values::{confidence, parsed, rate};
 use crate::args::{Gate, SweepArgs};
-use crate::ask::{self, Asked, Ended, Leaving, Session, describe, setting_complaint};
+use crate::ask::{self, Asked, Ended, Leaving, Session, describe};
 use crate::embedded::{self, Embedded, Task};
 use crate::exit::{Complaint, Exit};
 use crate::farm::Farm;
@@ -101,7 +101,7 @@ pub(crate) struct Wishes {
 /// The question that wishes and settings make together.
 pub(crate) fn question(wishes: Wishes, session: &Session<'_>) -> Result<Question, Complaint> {
     let settings = &session.loaded.settings;
-    let wrong = |error: SettingError| setting_complaint(&error);
+    let wrong = |error: SettingError| Complaint::of_setting(&error);
     let fixed = fixed_runs(settings)?;
     let budget: Option<Budget> = match fixed {
         Some(_) => None,

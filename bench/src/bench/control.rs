@@ -2,7 +2,7 @@
 //! time. Coordinator and workers have threads of their own, so that their CPU time can be told apart.
 
 use super::meter;
-use super::report::rounded;
+use super::stats::rounded;
 use super::stores;
 use crate::Unmeasured;
 use flakefarm_coordinator::db::{Db, NewJob, NewSweep, SweepState};

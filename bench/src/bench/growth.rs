@@ -2,7 +2,7 @@
 //! tests. Slow, and it needs disk space, so only when asked for.
 
 use super::control::{self, Addresses, Size};
-use super::report::rounded;
+use super::stats::rounded;
 use super::ways::{Stage, Way};
 use crate::Unmeasured;
 use flakefarm_shared::SandboxLevel;

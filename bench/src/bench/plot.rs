@@ -1,6 +1,7 @@
 //! Bars on a logarithmic scale, as SVG: one picture for each payload.
 
-use super::report::{BenchReport, Row, rounded};
+use super::report::{BenchReport, Row};
+use super::stats::rounded;
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 760.0;

@@ -2,7 +2,7 @@
 
 use super::control::ControlResult;
 use super::growth::Growth;
-use super::stats::Spread;
+use super::stats::{Spread, rounded};
 use super::ways::Way;
 use super::whole::Whole;
 use flakefarm_shared::SandboxLevel;
@@ -233,15 +233,6 @@ impl Row {
             format!("{:.0}", self.peak_mib),
             self.isolated.to_owned(),
         ]
-    }
-}
-
-/// Three digits, roughly.
-pub(crate) fn rounded(value: f64) -> String {
-    match value {
-        value if value < 10.0 => format!("{value:.2}"),
-        value if value < 100.0 => format!("{value:.1}"),
-        value => format!("{value:.0}"),
     }
 }
 

@@ -2,7 +2,7 @@
 //! and run, with as many samples of each test.
 
 use super::payload::SUITE_TESTS;
-use super::report::rounded;
+use super::stats::rounded;
 use crate::Unmeasured;
 use serde::Serialize;
 use std::path::Path;

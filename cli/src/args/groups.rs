@@ -113,6 +113,8 @@ pub(crate) enum Format {
     Markdown,
     /// GitHub annotations
     Github,
+    /// GitLab's code quality report
+    Gitlab,
 }
 
 impl AskArgs {

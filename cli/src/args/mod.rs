@@ -1,11 +1,13 @@
 //! What people type. Layers: flags over environment (`FLAKEFARM_*`) over a configuration file over
 //! defaults; see `flakefarm_project::settings`.
 
+mod ci;
 mod groups;
 mod operating;
 mod questions;
 pub(crate) mod values;
 
+pub(crate) use ci::{GuardArgs, ValidateArgs};
 pub(crate) use groups::{AskArgs, Format, OutputArgs};
 pub(crate) use operating::{
     AttachArgs, CoordinatorArgs, DoctorArgs, InitArgs, ReportArgs, RoleArgs, TokenAction, TokenArgs,
@@ -13,7 +15,7 @@ pub(crate) use operating::{
 };
 pub(crate) use questions::{BisectArgs, DiagnoseArgs, Gate, SweepArgs};
 
-use crate::role_settings::ROLE_KEYS;
+use crate::role_keys::ROLE_KEYS;
 use clap::{Arg, CommandFactory, Parser, Subcommand};
 use flakefarm_bench::{BenchArgs, SimulateArgs};
 use flakefarm_project::config::KEYS;
@@ -35,6 +37,10 @@ pub(crate) enum Command {
     Diagnose(Box<DiagnoseArgs>),
     /// Find the commit that made a test flaky
     Bisect(Box<BisectArgs>),
+    /// Say whether a change fixes a test, with proof
+    Validate(Box<ValidateArgs>),
+    /// Sweep the tests that a change adds or touches, before it is merged
+    Guard(Box<GuardArgs>),
     /// Follow a sweep on a farm, and write its report
     Attach(AttachArgs),
     /// Write a commented flakefarm.toml from what is detected

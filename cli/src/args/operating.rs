@@ -2,11 +2,10 @@
 
 use super::groups::{FarmAddressArgs, OutputArgs, given};
 use super::questions::Gate;
-use super::values::{checked, counted};
+use super::values::{checked, counted, duration};
 use clap::{Args, Subcommand};
 use flakefarm_coordinator::http::TokenKind;
 use flakefarm_project::config::GivenOption;
-use flakefarm_project::settings::parse_duration;
 use flakefarm_shared::SweepId;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -215,8 +214,4 @@ pub(crate) enum TokenAction {
         /// The third part of the token: ff_kind_ID_secret
         id: String,
     },
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| format!("`{text}` is not a duration: write 90s, 10m or 1h30m"))
 }

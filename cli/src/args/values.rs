@@ -1,9 +1,11 @@
 //! Values as people type them, and what is wrong with those that make no sense.
 
 use flakefarm_coordinator::plan::{Confidence, Rate, ScopeChoice};
+use flakefarm_project::settings::parse_duration;
 use flakefarm_shared::Order;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
 pub(crate) use flakefarm_project::settings::counted;
 
@@ -54,6 +56,10 @@ pub(crate) fn order(text: &str) -> Result<Order, String> {
             .map_err(|_| format!("`{seed}` is not a seed: a whole number")),
         _ => Err(format!("`{text}` is not an order: given, reversed, or shuffled:SEED")),
     }
+}
+
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| format!("`{text}` is not a duration: write 90s, 10m or 1h30m"))
 }
 
 #[cfg(test)]

@@ -2,6 +2,15 @@
 
 use crate::settings::{Kind, Setting};
 
+/// The file that configures a project, at its root.
+pub const FILE_NAME: &str = "flakefarm.toml";
+
+/// Environment variable that names the image to start from, over the file and the default.
+pub const IMAGE_VARIABLE: &str = "FLAKEFARM_IMAGE";
+
+/// Environment variable with the path of a PEM file that set-up trusts, over the file.
+pub const CERTIFICATES_VARIABLE: &str = "FLAKEFARM_EXTRA_CA_CERTIFICATES";
+
 /// The smallest and largest number of something there must be at least one of.
 const COUNT: Kind = Kind::Whole { least: 1, most: u32::MAX as u64 };
 
@@ -9,12 +18,12 @@ const COUNT: Kind = Kind::Whole { least: 1, most: u32::MAX as u64 };
 /// tree, which must not choose where a token is sent.
 pub static KEYS: &[Setting] = &[
     Setting::new("project.name", Kind::Text),
-    Setting::new("environment.image", Kind::Text).variable(super::IMAGE_VARIABLE),
+    Setting::new("environment.image", Kind::Text).variable(IMAGE_VARIABLE),
     Setting::new("environment.dockerfile", Kind::Text),
     Setting::new("environment.python", Kind::Text).default("python3"),
     Setting::new("environment.setup", Kind::Texts),
     Setting::new("environment.inputs", Kind::Texts),
-    Setting::new("environment.extra_ca_certificates", Kind::Text).variable(super::CERTIFICATES_VARIABLE),
+    Setting::new("environment.extra_ca_certificates", Kind::Text).variable(CERTIFICATES_VARIABLE),
     Setting::new("environment.pass_env", Kind::Texts),
     Setting::new("environment.variables", Kind::Table),
     Setting::new("tests.paths", Kind::Texts),

@@ -1,6 +1,6 @@
 //! The commented `flakefarm.toml` that `flakefarm init` writes: what was detected, and every key.
 
-use super::{LoadedProject, ProjectSource};
+use super::loaded::{LoadedProject, ProjectSource};
 use crate::settings::{duration_text, size_text};
 use flakefarm_shared::ImageSource;
 use flakefarm_shared::project::Network;

@@ -1,9 +1,10 @@
 //! A TOML file as a layer: every value remembers its line. Unknown keys become warnings that suggest
 //! a known one; a wrong type or value is an error that names its line.
 
-use super::kind::Fault;
+use super::error::SettingError;
+use super::kind::{Fault, Kind};
+use super::setting::Setting;
 use super::spelling::nearest;
-use super::{Setting, SettingError};
 use config::{Map, Value};
 use std::path::Path;
 use toml::Spanned;
@@ -85,7 +86,7 @@ impl Reader<'_> {
             {
                 let key = format!("{}_file", setting.key);
                 let place = |offset| self.place(offset);
-                let path = super::Kind::Text.of_toml(setting.name(), value, &place);
+                let path = Kind::Text.of_toml(setting.name(), value, &place);
                 let path = path.map_err(|fault| self.error(&key, fault))?.to_string();
                 found.secret_files.push((setting, self.place(value.span().start), path));
             }

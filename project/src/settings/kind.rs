@@ -1,6 +1,7 @@
 //! What a setting may hold: from TOML, which has types, and from text, which has none. What is wrong
 //! is said with what to write instead.
 
+use super::error::SettingError;
 use super::spelling::nearest;
 use super::units::{parse_duration, parse_size};
 use config::{Map, Value, ValueKind};
@@ -56,6 +57,16 @@ pub(super) struct Fault {
 impl Fault {
     fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: hint.into(), offset: 0 }
+    }
+
+    /// The error that it is, of this setting and in this place.
+    pub(super) fn at(self, key: &str, place: &str) -> SettingError {
+        SettingError::Value {
+            place: place.to_owned(),
+            key: key.to_owned(),
+            message: self.message,
+            hint: self.hint,
+        }
     }
 
     fn within(mut self, value: &Spanned<DeValue<'_>>) -> Self {

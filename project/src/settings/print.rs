@@ -1,13 +1,15 @@
 //! Settings as a TOML document that says where each value comes from.
 
-use super::{Setting, Settings};
+use super::setting::Setting;
+use super::settled::Settings;
 use config::{Value, ValueKind};
 use std::fmt::Write as _;
 
-pub(super) fn print(settings: &Settings) -> String {
+/// All settings as TOML, each with its origin as a comment; secrets are not shown.
+pub fn print(settings: &Settings) -> String {
     let mut text = String::new();
     let mut section = "";
-    for setting in settings.known {
+    for setting in settings.known() {
         let Some(value) = settings.value(setting.key) else { continue };
         if let ValueKind::Table(table) = &value.kind
             && table.is_empty()

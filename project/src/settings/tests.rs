@@ -1,6 +1,8 @@
 //! Layers over a small table.
 
 use super::*;
+use std::path::Path;
+use std::time::Duration;
 
 static KNOWN: &[Setting] = &[
     Setting::new("stores.database", Kind::Text).variable("X_DATABASE").secret(),
@@ -23,7 +25,7 @@ fn secrets_come_from_files_and_are_never_shown() {
     let settings = layers("[stores]\ndatabase_file = \"db\"\n", directory.path(), &[]).expect("settings");
     assert_eq!(settings.text("stores.database").as_deref(), Some("postgres://u:pw@h/d"));
     assert!(settings.origin("stores.database").expect("an origin").ends_with("farm.toml:2"));
-    assert!(!settings.print().contains("pw"), "{}", settings.print());
+    assert!(!print(&settings).contains("pw"), "{}", print(&settings));
 
     let path = directory.path().join("db").display().to_string();
     let settings = layers("", directory.path(), &[("X_DATABASE_FILE", &path)]).expect("settings");

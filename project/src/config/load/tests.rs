@@ -1,7 +1,8 @@
 //! Whole loads: a tree and an environment in, a project out.
 
 use super::*;
-use crate::settings::SettingError;
+use crate::config::init_text;
+use crate::settings::{SettingError, print};
 use std::fs;
 use tempfile::TempDir;
 
@@ -404,7 +405,7 @@ fn options_go_before_the_environment_and_that_before_the_file_and_each_says_wher
         _ => None,
     };
     let loaded = load_with(root.path(), None, &options, &environment).expect("a project");
-    let printed = loaded.settings.print();
+    let printed = print(&loaded.settings);
     let path = root.path().join("flakefarm.toml");
     for (line, origin) in [
         ("runs = 9", "--runs"),

@@ -1,0 +1,19 @@
+//! The settings of a farm's roles: every key of their configuration file.
+
+use flakefarm_project::settings::{Kind, Setting};
+
+/// All of them.
+pub(crate) static ROLE_KEYS: &[Setting] = &[
+    Setting::new("stores.database", Kind::Text).variable("FLAKEFARM_DATABASE").secret(),
+    Setting::new("stores.queue", Kind::Text).variable("FLAKEFARM_QUEUE").secret(),
+    Setting::new("stores.samples", Kind::Text).variable("FLAKEFARM_SAMPLES").secret(),
+    Setting::new("stores.blobs", Kind::Text).variable("FLAKEFARM_BLOBS"),
+    Setting::new("coordinator.listen", Kind::Text).variable("FLAKEFARM_LISTEN").default("127.0.0.1:7878"),
+    Setting::new("coordinator.lease", Kind::Duration).variable("FLAKEFARM_LEASE").default("10m"),
+    Setting::new("coordinator.admin_token_file", Kind::Text).variable("FLAKEFARM_ADMIN_TOKEN_FILE"),
+    Setting::new("worker.id", Kind::Text).variable("FLAKEFARM_WORKER_ID"),
+    Setting::new("worker.runtime", Kind::Text).variable("FLAKEFARM_RUNTIME").default("auto"),
+    Setting::new("worker.slots", Kind::Whole { least: 1, most: 1_024 }).variable("FLAKEFARM_SLOTS"),
+    Setting::new("worker.grace", Kind::Duration).variable("FLAKEFARM_GRACE").default("60s"),
+    Setting::new("worker.spool", Kind::Text).variable("FLAKEFARM_SPOOL"),
+];
