@@ -1,6 +1,8 @@
 //! The client of a farm's coordinator. Lost connections are taken up again; what was submitted
 //! goes on without us.
 
+mod operators;
+
 use crate::exit::{Complaint, Exit};
 use crate::progress::Progress;
 use bytes::Bytes;
@@ -104,6 +106,7 @@ impl Farm {
             | StatusCode::UPGRADE_REQUIRED
             | StatusCode::UNPROCESSABLE_ENTITY
             | StatusCode::NOT_FOUND
+            | StatusCode::BAD_REQUEST
             | StatusCode::PAYLOAD_TOO_LARGE => Exit::Usage,
             _ => Exit::FarmFailed,
         };
@@ -193,7 +196,11 @@ impl Farm {
 
     pub(crate) async fn cancel(&self, sweep: SweepId) -> Result<Report, Complaint> {
         let request = self.request(Method::DELETE, &format!("v1/sweeps/{sweep}"))?.timeout(TIMEOUT);
-        Ok(self.send(request).await?.json().await?)
+        let response = self.send(request).await?;
+        if response.status() == StatusCode::ACCEPTED {
+            return self.report(sweep).await; // some workers have not said yet what they made
+        }
+        Ok(response.json().await?)
     }
 
     pub(crate) async fn blob(&self, digest: &str) -> Result<Bytes, Complaint> {

@@ -18,6 +18,7 @@ mod guard;
 mod init;
 mod left;
 mod measuring;
+mod operators;
 mod output;
 mod progress;
 mod role_keys;
@@ -76,7 +77,11 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Attach(args) => Box::pin(attach::attach(&args)).await,
         Command::Init(args) => init::init(&args),
         Command::Simulate(args) => measuring::simulate(&args),
-        Command::Report(args) => output::rerender(&args).await,
+        Command::Report(args) => output::report(&args).await,
+        Command::Sweeps(args) => operators::sweeps(&args).await,
+        Command::Cancel(args) => operators::cancel(&args).await,
+        Command::Workers(args) => operators::workers(&args).await,
+        Command::Dead(args) => operators::dead(&args).await,
         Command::Bench(args) => Box::pin(measuring::bench(&args)).await,
         Command::Doctor(args) => doctor::doctor(&args).await,
         Command::Coordinator(args) => Box::pin(roles::coordinator(&args)).await,

@@ -5,11 +5,11 @@ use crate::codequality;
 use crate::exit::{Complaint, Exit};
 use crate::farm::Farm;
 use crate::say::say;
-use crate::stores;
+use crate::{operators, stores};
 use flakefarm_coordinator::report::{self, Report, Style};
-use flakefarm_shared::Digest;
 use flakefarm_shared::blobs::Blobs;
-use std::collections::{BTreeMap, BTreeSet};
+use flakefarm_shared::{Digest, SweepId};
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
@@ -36,7 +36,7 @@ impl Outputs {
 pub(crate) async fn write(report: &Report, args: &OutputArgs, outputs: &Outputs) -> Result<(), Complaint> {
     let mut texts = BTreeMap::new();
     if args.html.is_some() || is_diagnosis(report) {
-        for digest in output_digests(report) {
+        for digest in report.output_digests() {
             if let Some(text) = outputs.text(&digest).await {
                 texts.insert(digest, text);
             }
@@ -93,15 +93,6 @@ fn is_diagnosis(report: &Report) -> bool {
     report.sweep.question == "diagnose"
 }
 
-/// Outputs that reports show.
-fn output_digests(report: &Report) -> BTreeSet<String> {
-    let signatures = report.tests.iter().flat_map(|test| &test.failures_by_signature);
-    let experiments = report.tests.iter().filter_map(|test| test.cause.as_ref()?.experiment.as_ref());
-    let sides = experiments.flat_map(|experiment| experiment.failing.iter().chain(&experiment.passing));
-    let of_failures = signatures.filter_map(|signature| signature.output.clone());
-    of_failures.chain(sides.filter_map(|side| side.output.clone())).collect()
-}
-
 /// Writes to standard output; a reader that went away is no error.
 pub(crate) fn print(text: &str) -> Result<(), Complaint> {
     let mut stdout = std::io::stdout().lock();
@@ -118,15 +109,25 @@ pub(crate) fn write_file(file: &Path, text: &str) -> Result<(), Complaint> {
         .map_err(|error| Complaint::farm(format!("failed to write {}: {error}", file.display())))
 }
 
-/// `flakefarm report FILE`.
-pub(crate) async fn rerender(args: &ReportArgs) -> Result<Exit, Complaint> {
-    let text = std::fs::read_to_string(&args.file)
-        .map_err(|error| Complaint::usage(format!("failed to read {}: {error}", args.file.display())))?;
+/// `flakefarm report ID|FILE`.
+pub(crate) async fn report(args: &ReportArgs) -> Result<Exit, Complaint> {
+    let file = Path::new(&args.what);
+    match args.what.parse::<SweepId>() {
+        Ok(sweep) if !file.exists() => operators::report(sweep, &args.place, &args.output).await,
+        Ok(_) | Err(_) => rerender(file, args).await,
+    }
+}
+
+async fn rerender(file: &Path, args: &ReportArgs) -> Result<Exit, Complaint> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Complaint::usage(format!("failed to read {}: {error}", file.display()))
+            .hint("a report is named by its file, or by its sweep's id: flakefarm sweeps lists them")
+    })?;
     let report: Report = serde_json::from_str(&text).map_err(|error| {
-        Complaint::usage(format!("{} is not a flakefarm report: {error}", args.file.display()))
+        Complaint::usage(format!("{} is not a flakefarm report: {error}", file.display()))
             .hint("write one with flakefarm sweep --format json --output FILE")
     })?;
-    let state = stores::state_dir(args.state.as_deref())?;
+    let state = stores::state_dir(args.place.state.as_deref())?;
     let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
     write(&report, &args.output, &Outputs::Blobs(blobs)).await?;
     Ok(Exit::Clean)

@@ -4,9 +4,9 @@ use crate::args::values::parsed;
 use crate::args::{CoordinatorArgs, TokenAction, TokenArgs, WorkerArgs};
 use crate::exit::{Complaint, Exit};
 use crate::role_settings::{self, needed, of_role};
-use crate::{embedded, output, signals, stores};
+use crate::{embedded, operators, output, signals, stores};
 use flakefarm_coordinator::db::Db;
-use flakefarm_coordinator::http::{self, TokenKind, issue_token};
+use flakefarm_coordinator::http::{self, NewToken, Projects, TokenKind, issue_token};
 use flakefarm_coordinator::{Coordinator, engine};
 use flakefarm_shared::queue::Role;
 use flakefarm_shared::{WorkerId, now_micros};
@@ -54,7 +54,14 @@ async fn admin_token(db: &Db, file: &Path) -> Result<(), Complaint> {
     {
         return Ok(());
     }
-    let token = issue_token(db, kind, "first admin", None).await?;
+    let token = NewToken {
+        kind,
+        scopes: None,
+        projects: Projects::All,
+        label: "first admin".to_owned(),
+        expires_at: None,
+    };
+    let token = issue_token(db, token).await?;
     std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -117,10 +124,16 @@ pub(crate) async fn token(args: &TokenArgs) -> Result<Exit, Complaint> {
     let settings = role_settings::settings(args.config.as_deref(), &args.options())?;
     let db = stores::open_database(&needed(&settings, "stores.database")?).await?;
     match &args.action {
-        TokenAction::Create { kind, label, expires_in } => {
+        TokenAction::Create { kind, scope, project, label, expires_in } => {
             let expires_at = expires_in
                 .map(|valid| now_micros() + i64::try_from(valid.as_micros()).unwrap_or(i64::MAX / 2));
-            let token = issue_token(&db, *kind, label, expires_at).await?;
+            let scopes = (!scope.is_empty()).then(|| scope.iter().copied().collect());
+            let projects = match project.as_slice() {
+                [] => Projects::All,
+                names => Projects::Only(names.iter().cloned().collect()),
+            };
+            let token = NewToken { kind: *kind, scopes, projects, label: label.clone(), expires_at };
+            let token = issue_token(&db, token).await?;
             output::print(&format!("{token}\n"))?;
         }
         TokenAction::List => {
@@ -133,7 +146,13 @@ pub(crate) async fn token(args: &TokenArgs) -> Result<Exit, Complaint> {
                 } else {
                     "valid"
                 };
-                text.push_str(&format!("{}  {:6}  {:7}  {}\n", token.id, token.kind, state, token.label));
+                let scopes = token.scopes.map_or(token.kind, |scopes| scopes.join("+"));
+                let projects = token.projects.map_or("all projects".to_owned(), |names| names.join(", "));
+                let used = token.last_used.map_or("never used".to_owned(), |at| {
+                    format!("used {} ago", operators::duration((now_micros() - at) / 1_000_000))
+                });
+                let (id, label) = (token.id, token.label);
+                text.push_str(&format!("{id}  {scopes:6}  {state:7}  {projects}  {used}  {label}\n"));
             }
             output::print(&text)?;
         }

@@ -111,6 +111,11 @@ check!(
     a_hundred_thousand_verdicts_take_seconds,
     workers_are_as_last_heard,
     tokens_are_used_and_revoked,
+    a_lease_has_one_holder,
+    events_are_recorded_once_and_read_in_one_order,
+    progress_is_what_was_recorded_last,
+    jobs_are_published_in_turns,
+    pages_are_of_projects_and_go_on,
     nul_in_text_is_replaced;
     with_address:
     concurrent_writers_all_succeed,

@@ -3,12 +3,14 @@
 
 mod ci;
 mod groups;
+mod looking;
 mod operating;
 mod questions;
 pub(crate) mod values;
 
 pub(crate) use ci::{GuardArgs, ValidateArgs};
 pub(crate) use groups::{AskArgs, Format, OutputArgs};
+pub(crate) use looking::{CancelArgs, DeadAction, DeadArgs, ListFormat, PlaceArgs, SweepsArgs, WorkersArgs};
 pub(crate) use operating::{
     AttachArgs, CoordinatorArgs, DoctorArgs, InitArgs, ReportArgs, RoleArgs, TokenAction, TokenArgs,
     WorkerArgs,
@@ -45,8 +47,16 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Write a commented flakefarm.toml from what is detected
     Init(InitArgs),
-    /// Show a JSON report again, in another format
+    /// Show the report of a sweep, or a JSON report again, in another format
     Report(ReportArgs),
+    /// List sweeps, the newest first
+    Sweeps(SweepsArgs),
+    /// End a sweep for good; what is known is kept
+    Cancel(CancelArgs),
+    /// List a farm's workers
+    Workers(WorkersArgs),
+    /// List dead jobs; give them back to the workers, or take them off the list
+    Dead(DeadArgs),
     /// Measure what attempts cost here, at each level of isolation and in other ways
     Bench(Box<BenchArgs>),
     /// Measure planner and scorer on suites whose truth is known
@@ -64,7 +74,7 @@ pub(crate) enum Command {
 /// The command line, with the environment variables of settings in its help.
 pub(crate) fn command_line() -> clap::Command {
     let of_roles = ["coordinator", "worker", "doctor", "token"];
-    let elsewhere = ["bench", "simulate", "init", "report"];
+    let elsewhere = ["bench", "simulate", "init"];
     Cli::command().mut_subcommands(|command| {
         let name = command.get_name().to_owned();
         if elsewhere.contains(&name.as_str()) {

@@ -1,10 +1,11 @@
 //! The commands that run a farm, look after it and show what it found.
 
 use super::groups::{FarmAddressArgs, OutputArgs, given};
+use super::looking::PlaceArgs;
 use super::questions::Gate;
 use super::values::{checked, counted, duration};
 use clap::{Args, Subcommand};
-use flakefarm_coordinator::http::TokenKind;
+use flakefarm_coordinator::http::{Scope, TokenKind};
 use flakefarm_project::config::GivenOption;
 use flakefarm_shared::SweepId;
 use std::num::NonZeroU16;
@@ -42,13 +43,13 @@ pub(crate) struct AttachArgs {
 /// `flakefarm report`
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// A report written with --format json
-    pub(crate) file: PathBuf,
+    /// A sweep's id, or a report written with --format json
+    #[arg(value_name = "ID|FILE")]
+    pub(crate) what: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// Where embedded sweeps keep their state (for the outputs shown in HTML)
-    #[arg(long, value_name = "DIR", env = "FLAKEFARM_STATE")]
-    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 }
 
 /// `flakefarm doctor`
@@ -200,6 +201,13 @@ pub(crate) enum TokenAction {
         /// read, submit or admin
         #[arg(long, default_value = "submit")]
         kind: TokenKind,
+        /// Only this: read, submit, ingest, quarantine, admin or worker; may be repeated [default: what
+        /// the kind includes]
+        #[arg(long, value_name = "SCOPE")]
+        scope: Vec<Scope>,
+        /// Only for this project; may be repeated [default: all]
+        #[arg(long, value_name = "NAME")]
+        project: Vec<String>,
         /// What it is for
         #[arg(long, default_value = "")]
         label: String,

@@ -70,26 +70,6 @@ impl Db {
         rows.into_iter().map(JobRow::try_from).collect()
     }
 
-    /// Pending jobs of a class, of running sweeps, that may be published now, the oldest first.
-    pub async fn publishable(
-        &self,
-        class: Class,
-        now: UnixMicros,
-        limit: u32,
-    ) -> Result<Vec<JobRow>, DbError> {
-        let query = "SELECT jobs.* FROM jobs JOIN sweeps ON sweeps.id = jobs.sweep
-                     WHERE jobs.state = 'pending' AND jobs.class = $1 AND jobs.available_at <= $2
-                       AND sweeps.state = 'running'
-                     ORDER BY jobs.created_at, jobs.ordinal, jobs.id LIMIT $3";
-        let rows: Vec<RawJob> = read!(
-            self,
-            "read publishable jobs",
-            fetch_all,
-            sqlx::query_as(query).bind(class.word()).bind(now).bind(i64::from(limit))
-        )?;
-        rows.into_iter().map(JobRow::try_from).collect()
-    }
-
     /// Records that jobs were published, each for the given time. Late news of an earlier publication,
     /// or of a settled job, changes nothing.
     pub async fn mark_queued(&self, published: &[(JobId, u32)], now: UnixMicros) -> Result<(), DbError> {

@@ -43,6 +43,12 @@ const STEPS: &[Step] = &[
         postgres: include_str!("../../migrations/postgres/0011_tenants.sql"),
     },
     Step {
+        version: 12,
+        name: "fairness",
+        sqlite: include_str!("../../migrations/sqlite/0012_fairness.sql"),
+        postgres: include_str!("../../migrations/postgres/0012_fairness.sql"),
+    },
+    Step {
         version: 30,
         name: "publications",
         sqlite: include_str!("../../migrations/sqlite/0030_publications.sql"),

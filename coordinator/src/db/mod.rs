@@ -7,6 +7,7 @@
 
 mod error;
 mod events;
+mod fairness;
 mod farm;
 mod jobs;
 mod leases;

@@ -10,7 +10,7 @@ use crate::events::Event;
 use crate::experiment::JobKey;
 use crate::plan::{self, Ledger, Planning, Question};
 use crate::questions;
-use flakefarm_shared::{Control, JobSpec, SweepContext, SweepId, WIRE_VERSION, Work, now_micros};
+use flakefarm_shared::{Class, Control, JobSpec, SweepContext, SweepId, WIRE_VERSION, Work, now_micros};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -21,8 +21,8 @@ use tracing::{error, warn};
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Sweeps that advance at the same time.
 const AT_ONCE: usize = 4;
-/// A worker silent for this long is not counted in estimates.
-pub(super) const WORKER_SILENCE_MICROS: i64 = 45_000_000;
+/// A worker silent for this long is not counted on, in microseconds.
+pub const WORKER_SILENCE_MICROS: i64 = 45_000_000;
 /// How far a sweep is, is recorded no more often than this.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 
@@ -219,7 +219,8 @@ impl Coordinator {
                 v: WIRE_VERSION,
                 id: key.id(row.id),
                 sweep: row.id,
-                class: row.class,
+                // A listing is short, and nothing is known before it: it waits behind no attempts.
+                class: if matches!(work, Work::List) { Class::Interactive } else { row.class },
                 context: row.context.clone(),
                 work,
             });

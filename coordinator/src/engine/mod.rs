@@ -17,6 +17,7 @@ mod submit;
 mod tests;
 mod trouble;
 
+pub use advance::WORKER_SILENCE_MICROS;
 pub use limits::{LimitExceeded, Limits};
 pub use submit::{Submission, SubmitError};
 

@@ -1,33 +1,52 @@
-//! The coordinator's HTTP interface, `/v1`. Every call but the health checks carries a token:
-//! `Authorization: Bearer ff_<kind>_<id>_<secret>`. Errors are `{"error": …, "hint": …}`.
+//! The coordinator's HTTP interface, `/v1`, described by `/openapi.json`, which is made from the
+//! handlers. Every call but the health checks carries a token: `Authorization: Bearer
+//! ff_<kind>_<id>_<secret>`. Errors are `{"error", "code", "hint"}`, whatever goes wrong.
 
+mod access;
+mod archive;
+mod events;
+mod extract;
+mod farm;
+mod rates;
+mod refused;
+mod snapshots;
 mod sweeps;
+#[cfg(test)]
+mod tests;
 mod tokens;
+pub mod views;
 
-pub use tokens::{TokenKind, check_token, issue_token};
+pub use access::{Caller, Projects, Scope};
+pub use refused::ErrorBody;
+pub use tokens::{NewToken, TokenKind, check_token, issue_token};
 
-use crate::db::DbError;
-use crate::engine::{Coordinator, EngineError};
-use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use crate::engine::Coordinator;
+use access::Rules;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use flakefarm_shared::queue::QueueError;
-use flakefarm_shared::{Class, Digest, JobId, now_micros};
-use serde_json::json;
+use futures::FutureExt;
+use rates::Rates;
+use refused::Refused;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Version of this interface; a client of another version is told so.
 pub const API_VERSION: &str = "1";
 /// The header in which both sides name the version they speak.
 pub const API_HEADER: &str = "flakefarm-api";
-/// Largest snapshot taken, compressed.
-const SNAPSHOT_LIMIT: usize = 512 << 20;
+/// Largest JSON body.
+const BODY_LIMIT: usize = 32 << 20;
 
 /// Serves until `stop`.
 pub async fn serve(
@@ -45,74 +64,98 @@ pub async fn serve(
 struct App {
     coordinator: Coordinator,
     stop: CancellationToken,
+    rules: Arc<Rules>,
+    rates: Rates,
+    uploads: Arc<Semaphore>,
+    document: Arc<str>,
+}
+
+/// All routes, each with its description.
+fn routes() -> OpenApiRouter<App> {
+    let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("ff_<kind>_<id>_<secret>");
+    let token = token.description(Some("issued by `flakefarm token create`")).build();
+    let document = OpenApiBuilder::new()
+        .info(InfoBuilder::new().title("flakefarm").version(env!("CARGO_PKG_VERSION")).build())
+        .components(Some(
+            ComponentsBuilder::new().security_scheme(access::SCHEME, SecurityScheme::Http(token)).build(),
+        ))
+        .build();
+    OpenApiRouter::with_openapi(document)
+        .routes(routes!(farm::healthz))
+        .routes(routes!(farm::readyz))
+        .routes(routes!(openapi))
+        .routes(routes!(snapshots::put_snapshot))
+        .routes(routes!(snapshots::get_blob))
+        .routes(routes!(sweeps::submit, sweeps::list))
+        .routes(routes!(sweeps::show, sweeps::cancel))
+        .routes(routes!(sweeps::report))
+        .routes(routes!(events::follow))
+        .routes(routes!(events::list))
+        .routes(routes!(farm::workers))
+        .routes(routes!(farm::dead))
+        .routes(routes!(farm::requeue_dead))
+        .routes(routes!(farm::discard_dead))
+}
+
+/// The description of the interface: OpenAPI 3.1.
+pub fn document() -> OpenApi {
+    routes().split_for_parts().1
 }
 
 fn router(coordinator: Coordinator, stop: CancellationToken) -> Router {
-    let app = App { coordinator, stop };
-    let guarded = Router::new()
-        .route("/v1/snapshots", post(put_snapshot).layer(DefaultBodyLimit::max(SNAPSHOT_LIMIT)))
-        .route("/v1/sweeps", post(sweeps::submit).get(sweeps::list).layer(DefaultBodyLimit::max(32 << 20)))
-        .route("/v1/sweeps/{id}", get(sweeps::show).delete(sweeps::cancel))
-        .route("/v1/sweeps/{id}/report", get(sweeps::report))
-        .route("/v1/sweeps/{id}/events", get(sweeps::events))
-        .route("/v1/blobs/{digest}", get(get_blob))
-        .route("/v1/workers", get(workers))
-        .route("/v1/dead", get(dead))
-        .route("/v1/dead/{id}/requeue", post(requeue_dead))
-        .route("/v1/dead/{id}/discard", post(discard_dead))
-        .layer(middleware::from_fn_with_state(app.clone(), guard));
-    Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .merge(guarded)
+    let (router, document) = routes().split_for_parts();
+    guarded(router, &document, coordinator, stop)
+}
+
+/// Puts around routes what holds for all of them.
+fn guarded(
+    router: Router<App>,
+    document: &OpenApi,
+    coordinator: Coordinator,
+    stop: CancellationToken,
+) -> Router {
+    let app = App {
+        coordinator,
+        stop,
+        rules: Arc::new(Rules::of(document)),
+        rates: Rates::default(),
+        uploads: Arc::new(Semaphore::new(snapshots::UPLOADS_AT_ONCE)),
+        document: serde_json::to_string(document).expect("a document serialises").into(),
+    };
+    router
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(app.clone(), access::guard))
+        .fallback(unknown)
+        .layer(middleware::from_fn(contain))
         .layer(middleware::from_fn(version))
         .with_state(app)
 }
 
-/// An answer that is no success.
-#[derive(Debug)]
-struct Refused {
-    status: StatusCode,
-    error: String,
-    hint: Option<String>,
+/// Describe this interface.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "farm",
+    responses((status = 200, body = Object, description = "an OpenAPI 3.1 document")),
+    security(())
+)]
+async fn openapi(State(app): State<App>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], app.document.to_string())
 }
 
-impl Refused {
-    fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, error: error.into(), hint: None }
-    }
-
-    fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
+async fn unknown(uri: Uri) -> Refused {
+    Refused::not_found(uri.path()).hint("GET /openapi.json lists what is")
 }
 
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.error, "hint": self.hint }))).into_response()
-    }
-}
-
-impl From<EngineError> for Refused {
-    fn from(error: EngineError) -> Self {
-        if let EngineError::Db(DbError::NotFound(what)) = &error {
-            return Refused::new(StatusCode::NOT_FOUND, format!("{what} is not known here"));
+/// A handler that panics is an error of its request alone.
+async fn contain(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            error!(http.path = path, "a handler panicked");
+            let refused =
+                Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "this call met a defect of flakefarm");
+            refused.hint("the coordinator's log says more").into_response()
         }
-        error!(error = flakefarm_shared::chain(&error), "request failed");
-        let unreachable = matches!(
-            &error,
-            EngineError::Db(DbError::Unreachable(_)) | EngineError::Queue(QueueError::Unreachable(_))
-        );
-        let status =
-            if unreachable { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
-        Refused::new(status, flakefarm_shared::chain(&error))
-    }
-}
-
-impl From<DbError> for Refused {
-    fn from(error: DbError) -> Self {
-        EngineError::from(error).into()
     }
 }
 
@@ -131,108 +174,4 @@ async fn version(request: Request, next: Next) -> Response {
     };
     response.headers_mut().insert(API_HEADER, HeaderValue::from_static(API_VERSION));
     response
-}
-
-async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    match tokens::authorise(&app.coordinator, request.headers(), request.method(), request.uri().path()).await
-    {
-        Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
-    }
-}
-
-async fn healthz() -> Json<serde_json::Value> {
-    Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION"), "api": API_VERSION }))
-}
-
-async fn readyz(State(app): State<App>) -> Response {
-    let database = app.coordinator.db().ping().await.map_err(|error| flakefarm_shared::chain(&error));
-    let queue =
-        app.coordinator.queue().depth(Class::Bulk).await.map_err(|error| flakefarm_shared::chain(&error));
-    let status =
-        if database.is_ok() && queue.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let word = |failed: Option<String>| failed.unwrap_or_else(|| "ok".to_owned());
-    (status, Json(json!({ "database": word(database.err()), "queue": word(queue.err()) }))).into_response()
-}
-
-async fn put_snapshot(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
-    let content = axum::body::to_bytes(body, SNAPSHOT_LIMIT).await.map_err(|_| {
-        Refused::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a snapshot has at most {} MiB", SNAPSHOT_LIMIT >> 20),
-        )
-        .hint("leave large files out with .gitignore")
-    })?;
-    let digest = Digest::of(&content);
-    if let Some(named) = headers.get("flakefarm-digest").and_then(|value| value.to_str().ok())
-        && named != digest.as_str()
-    {
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "the snapshot was damaged on its way"));
-    }
-    app.coordinator.blobs().put(content).await.map_err(EngineError::from)?;
-    Ok((StatusCode::CREATED, Json(json!({ "digest": digest }))).into_response())
-}
-
-async fn get_blob(State(app): State<App>, Path(digest): Path<String>) -> Result<Response, Refused> {
-    let digest: Digest =
-        digest.parse().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, format!("{error}")))?;
-    match app.coordinator.blobs().get(&digest).await {
-        Ok(content) => Ok(([("content-type", "application/octet-stream")], content).into_response()),
-        Err(flakefarm_shared::blobs::BlobError::Missing(_)) => {
-            Err(Refused::new(StatusCode::NOT_FOUND, format!("blob {digest} is not in the store")))
-        }
-        Err(error) => Err(EngineError::from(error).into()),
-    }
-}
-
-async fn workers(State(app): State<App>) -> Result<Json<serde_json::Value>, Refused> {
-    let now = now_micros();
-    let workers: Vec<_> = app
-        .coordinator
-        .db()
-        .workers()
-        .await?
-        .into_iter()
-        .map(|worker| {
-            json!({
-                "id": worker.id, "version": worker.version, "slots": worker.slots, "jobs": worker.jobs,
-                "draining": worker.draining, "seconds_since_seen": (now - worker.seen_at) / 1_000_000,
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "workers": workers })))
-}
-
-async fn dead(State(app): State<App>) -> Result<Json<serde_json::Value>, Refused> {
-    let jobs: Vec<_> = app
-        .coordinator
-        .db()
-        .dead_jobs(1000)
-        .await?
-        .into_iter()
-        .map(|job| {
-            let reason = match job.state {
-                crate::db::JobState::Settled {
-                    settlement: crate::db::Settlement::Dead { reason }, ..
-                } => reason,
-                _ => String::new(),
-            };
-            json!({ "job": job.id, "sweep": job.sweep, "key": job.key, "reason": reason })
-        })
-        .collect();
-    Ok(Json(json!({ "dead": jobs })))
-}
-
-async fn requeue_dead(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Refused> {
-    app.coordinator.db().revive_job(job_id(&id)?, now_micros()).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn discard_dead(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Refused> {
-    app.coordinator.db().discard_job(job_id(&id)?, now_micros()).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-fn job_id(text: &str) -> Result<JobId, Refused> {
-    text.parse().map_err(|_| Refused::new(StatusCode::BAD_REQUEST, format!("`{text}` is no job id")))
 }

@@ -1,110 +1,220 @@
-//! `/v1/sweeps`: submit, look, follow, cancel.
+//! `/v1/sweeps`: submit, look, cancel. A sweep of a project that a caller may not see does not exist
+//! for it.
 
-use super::{App, Refused};
-use crate::db::{SweepRow, SweepState};
-use crate::engine::{EngineError, Submission, SubmitError};
-use crate::events::Event;
+use super::App;
+use super::access::{Caller, Projects};
+use super::extract::{Body, Path, Query};
+use super::refused::{ErrorBody, Refused};
+use super::views::{NewSweep, Submitted, SweepView, SweepsPage, SweepsQuery, page};
+use crate::db::{SweepFilter, SweepRow, SweepState};
+use crate::engine::{Submission, SubmitError};
 use crate::report::Report;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
-use axum::response::sse::{self, KeepAlive, Sse};
-use flakefarm_shared::SweepId;
-use futures::Stream;
-use serde_json::{Value, json};
-use std::convert::Infallible;
-use std::time::Duration;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::BroadcastStream;
+use axum::response::{IntoResponse, Response};
+use flakefarm_shared::{Digest, SweepId};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
+/// How long a cancelled sweep's final report is waited for before the caller is told that it follows.
+const CANCELLING: Duration = Duration::from_secs(20);
+/// Between two looks at it.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Submit a sweep.
+#[utoipa::path(
+    post, path = "/v1/sweeps", tag = "sweeps",
+    request_body(content = NewSweep),
+    responses((status = 201, body = Submitted), (status = "default", body = ErrorBody)),
+    security(("token" = ["submit"]))
+)]
 pub(super) async fn submit(
     State(app): State<App>,
-    Json(submission): Json<Submission>,
-) -> Result<impl IntoResponse, Refused> {
+    caller: Caller,
+    Body(submission): Body<Submission>,
+) -> Result<Response, Refused> {
+    let (project, snapshot) = (&submission.context.project.name, &submission.context.snapshot);
+    if !caller.projects.include(project) {
+        return Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            format!("this token is not for the project `{project}`"),
+        )
+        .hint("`flakefarm token create --project NAME` issues one that is"));
+    }
+    let no_snapshot = |error: &SubmitError| {
+        Refused::new(StatusCode::CONFLICT, error.to_string()).hint("POST it to /v1/snapshots")
+    };
+    if let Projects::Only(names) = &caller.projects {
+        let names: Vec<String> = names.iter().cloned().collect();
+        // Whoever guesses the name of another project's snapshot learns nothing by it; a question may
+        // name some, too.
+        let question = serde_json::to_value(&submission.question).unwrap_or_default();
+        let mut named = BTreeSet::from([snapshot.clone()]);
+        digests_in(&question, &mut named);
+        for snapshot in named {
+            if !app.coordinator.db().may_read_blob(&names, &snapshot).await? {
+                return Err(no_snapshot(&SubmitError::NoSnapshot(snapshot)));
+            }
+        }
+    }
     let id = app.coordinator.submit(&submission).await.map_err(|error| match error {
-        SubmitError::NoSnapshot(_) => Refused::new(StatusCode::CONFLICT, error.to_string()),
+        SubmitError::NoSnapshot(_) => no_snapshot(&error),
         SubmitError::Version(_) => Refused::new(StatusCode::UPGRADE_REQUIRED, error.to_string()),
         SubmitError::Limit(exceeded) => {
             Refused::new(StatusCode::UNPROCESSABLE_ENTITY, exceeded.to_string()).hint(exceeded.hint())
         }
         SubmitError::Engine(error) => error.into(),
     })?;
-    Ok((StatusCode::CREATED, Json(json!({ "id": id }))))
+    Ok((StatusCode::CREATED, Json(Submitted { id: id.to_string() })).into_response())
 }
 
-fn row_json(row: &SweepRow) -> Value {
-    json!({
-        "id": row.id, "project": row.project, "revision": row.revision, "state": row.state.word(),
-        "class": row.class, "seed": row.seed, "created_at": row.created_at, "finished_at": row.finished_at,
-        "failure": row.state.refusal(),
-    })
+/// All digests in a value, however deep.
+fn digests_in(value: &serde_json::Value, found: &mut BTreeSet<Digest>) {
+    match value {
+        serde_json::Value::String(text) => found.extend(text.parse::<Digest>().ok()),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| digests_in(item, found)),
+        serde_json::Value::Object(fields) => fields.values().for_each(|field| digests_in(field, found)),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {}
+    }
 }
 
-pub(super) async fn list(State(app): State<App>) -> Result<Json<Value>, Refused> {
-    let rows = app.coordinator.db().sweeps(100).await?;
-    Ok(Json(json!({ "sweeps": rows.iter().map(row_json).collect::<Vec<_>>() })))
-}
-
-pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Refused> {
-    let row = find(&app, &id).await?;
-    Ok(Json(row_json(&row)))
-}
-
-pub(super) async fn report(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Report>, Refused> {
-    Ok(Json(app.coordinator.report(find(&app, &id).await?.id).await?))
-}
-
-pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Report>, Refused> {
-    let row = find(&app, &id).await?;
-    Ok(Json(app.coordinator.stop_sweep(row.id, SweepState::Cancelled).await?))
-}
-
-/// Server-sent events of one sweep; the stream ends with `finished`. A client that comes late or
-/// lost the connection is told at once if the sweep has ended.
-pub(super) async fn events(
+/// List sweeps, newest first.
+#[utoipa::path(
+    get, path = "/v1/sweeps", tag = "sweeps", params(SweepsQuery),
+    responses((status = 200, body = SweepsPage), (status = "default", body = ErrorBody)),
+    security(("token" = ["read"]))
+)]
+pub(super) async fn list(
     State(app): State<App>,
-    Path(id): Path<String>,
-) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
-    // Subscribe before reading the state, or an ending in between would be missed.
-    let live = BroadcastStream::new(app.coordinator.subscribe());
-    let row = find(&app, &id).await?;
-    let id = row.id;
-    let ended = match &row.state {
-        SweepState::Running => None,
-        state => Some(Event::Finished { sweep: id, state: state.word().to_owned() }),
+    caller: Caller,
+    Query(query): Query<SweepsQuery>,
+) -> Result<Json<SweepsPage>, Refused> {
+    let projects = match query.project {
+        Some(project) if caller.projects.include(&project) => Some(vec![project]),
+        Some(_) => Some(Vec::new()),
+        None => caller.projects.names(),
     };
-    let already_ended = ended.is_some();
-    let live = live.filter_map(move |event| event.ok().filter(|event| event.concerns(id)));
-    let stream =
-        async_stream_until_finished(tokio_stream::iter(ended), live, already_ended, app.stop.clone());
-    let stream = stream.map(|event| Ok(sse::Event::default().json_data(&event).expect("events serialise")));
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(10))))
+    let words = ["running", "answered", "interrupted", "cancelled", "failed"];
+    if let Some(state) = query.state.as_ref().filter(|state| !words.contains(&state.as_str())) {
+        return Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            format!("`{state}` is no state: {}", words.join(", ")),
+        ));
+    }
+    let before = query
+        .before
+        .map(|id| id.parse().map_err(|_| Refused::not_found(format!("sweep {id}"))))
+        .transpose()?;
+    let limit = page(query.limit)?;
+    let filter = SweepFilter { projects, state: query.state, before };
+    let rows = app.coordinator.db().sweeps_page(&filter, limit).await?;
+    let next =
+        (rows.len() as u64 == u64::from(limit)).then(|| rows.last().map(|row| row.id.to_string())).flatten();
+    let mut sweeps = Vec::with_capacity(rows.len());
+    for row in rows {
+        sweeps.push(view(&app, &row).await?);
+    }
+    Ok(Json(SweepsPage { sweeps, next }))
 }
 
-fn async_stream_until_finished(
-    first: impl Stream<Item = Event> + Send + 'static,
-    live: impl Stream<Item = Event> + Send + 'static,
-    already_ended: bool,
-    stop: tokio_util::sync::CancellationToken,
-) -> impl Stream<Item = Event> + Send {
-    let all: std::pin::Pin<Box<dyn Stream<Item = Event> + Send>> =
-        if already_ended { Box::pin(first) } else { Box::pin(live) };
-    futures::stream::unfold((all, false, stop), |(mut all, finished, stop)| async move {
-        if finished {
-            return None;
+async fn view(app: &App, row: &SweepRow) -> Result<SweepView, Refused> {
+    let progress = match row.state {
+        SweepState::Running => app.coordinator.db().progress(row.id).await?,
+        _ => None,
+    };
+    Ok(SweepView::of(row, progress))
+}
+
+/// Look at a sweep.
+#[utoipa::path(
+    get, path = "/v1/sweeps/{id}", tag = "sweeps", params(("id" = String, Path, description = "the sweep")),
+    responses((status = 200, body = SweepView), (status = "default", body = ErrorBody)),
+    security(("token" = ["read"]))
+)]
+pub(super) async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<SweepView>, Refused> {
+    let row = find(&app, &caller, &id).await?;
+    Ok(Json(view(&app, &row).await?))
+}
+
+/// The report of a sweep: final if it has ended, else of what is known.
+#[utoipa::path(
+    get, path = "/v1/sweeps/{id}/report", tag = "sweeps",
+    params(("id" = String, Path, description = "the sweep")),
+    responses(
+        (status = 200, body = Object, description = "a report of the schema `flakefarm.report/v1`"),
+        (status = "default", body = ErrorBody)
+    ),
+    security(("token" = ["read"]))
+)]
+pub(super) async fn report(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Report>, Refused> {
+    let row = find(&app, &caller, &id).await?;
+    let report = app.coordinator.report(row.id).await?;
+    grant_outputs(&app, &caller, &report).await?;
+    Ok(Json(report))
+}
+
+/// Cancel a sweep; what is known is reported.
+#[utoipa::path(
+    delete, path = "/v1/sweeps/{id}", tag = "sweeps",
+    params(("id" = String, Path, description = "the sweep")),
+    responses(
+        (status = 200, body = Object, description = "its report, of the schema `flakefarm.report/v1`"),
+        (status = 202, body = SweepView, description = "it is cancelled; workers are still handing in what they made"),
+        (status = "default", body = ErrorBody)
+    ),
+    security(("token" = ["submit"]))
+)]
+pub(super) async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    let mut row = find(&app, &caller, &id).await?;
+    if matches!(row.state, SweepState::Running) {
+        app.coordinator.cancel(&row).await?;
+        row = find(&app, &caller, &id).await?;
+    }
+    let began = Instant::now();
+    while matches!(row.state, SweepState::Cancelled) && row.report.is_none() {
+        if began.elapsed() > CANCELLING {
+            return Ok((StatusCode::ACCEPTED, Json(SweepView::of(&row, None))).into_response());
         }
-        let event = tokio::select! {
-            event = all.next() => event?,
-            () = stop.cancelled() => return None,
-        };
-        let finished = matches!(event, Event::Finished { .. });
-        Some((event, (all, finished, stop)))
-    })
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = app.stop.cancelled() => return Err(crate::engine::EngineError::Stopping.into()),
+        }
+        row = find(&app, &caller, &id).await?;
+    }
+    let report = app.coordinator.report(row.id).await?;
+    grant_outputs(&app, &caller, &report).await?;
+    Ok(Json(report).into_response())
 }
 
-async fn find(app: &App, id: &str) -> Result<SweepRow, Refused> {
-    let unknown = || Refused::new(StatusCode::NOT_FOUND, format!("sweep {id} is not known here"));
-    let id: SweepId = id.parse().map_err(|_| unknown())?;
-    app.coordinator.db().sweep(id).await.map_err(EngineError::from)?.ok_or_else(unknown)
+/// Lets a caller that may only read its projects' blobs read those that a report names.
+async fn grant_outputs(app: &App, caller: &Caller, report: &Report) -> Result<(), Refused> {
+    if matches!(caller.projects, Projects::All) {
+        return Ok(());
+    }
+    let outputs: BTreeSet<Digest> =
+        report.output_digests().into_iter().filter_map(|digest| digest.parse().ok()).collect();
+    let outputs: Vec<Digest> = outputs.into_iter().collect();
+    app.coordinator.db().grant_blobs(std::slice::from_ref(&report.sweep.project), &outputs).await?;
+    Ok(())
+}
+
+/// A sweep that the caller may see.
+pub(super) async fn find(app: &App, caller: &Caller, id: &str) -> Result<SweepRow, Refused> {
+    let unknown = || Refused::not_found(format!("sweep {id}"));
+    let sweep: SweepId = id.parse().map_err(|_| unknown())?;
+    let row = app.coordinator.db().sweep(sweep).await?.ok_or_else(unknown)?;
+    if caller.projects.include(&row.project) { Ok(row) } else { Err(unknown()) }
 }

@@ -1,23 +1,24 @@
-//! Tokens: `ff_<kind>_<id>_<secret>`. The secret has 32 random bytes, so a plain SHA-256 of it is
-//! stored; it is shown once, when it is issued.
+//! Tokens: `ff_<kind>_<id>_<secret>`. The secret has 43 random characters (256 bits), so a plain
+//! SHA-256 of it is stored; it is shown once, when it is issued.
 
-use super::Refused;
+use super::access::{Caller, Projects, Scope};
 use crate::db::{Db, DbError, TokenRow};
-use crate::engine::Coordinator;
-use axum::http::{HeaderMap, Method, StatusCode, header};
 use flakefarm_shared::{Digest, UnixMicros, now_micros};
+use std::collections::BTreeSet;
 use subtle::ConstantTimeEq;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// A token's last use is recorded no more often than this.
+const USE_MICROS: i64 = 60_000_000;
 
-/// What a token lets its bearer do; each kind includes those before it.
+/// What most tokens are for: a set of scopes by one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TokenKind {
     /// Read sweeps, reports and workers.
     Read,
-    /// Upload snapshots, submit and cancel sweeps.
+    /// That, and upload snapshots, submit and cancel sweeps, send results.
     Submit,
-    /// Requeue and discard dead jobs.
+    /// Everything.
     Admin,
 }
 
@@ -28,6 +29,15 @@ impl TokenKind {
             TokenKind::Read => "read",
             TokenKind::Submit => "submit",
             TokenKind::Admin => "admin",
+        }
+    }
+
+    /// What a token of this kind lets its bearer do, unless it names scopes of its own.
+    pub fn scopes(self) -> BTreeSet<Scope> {
+        match self {
+            TokenKind::Read => BTreeSet::from([Scope::Read]),
+            TokenKind::Submit => BTreeSet::from([Scope::Read, Scope::Submit, Scope::Ingest]),
+            TokenKind::Admin => BTreeSet::from(Scope::ALL),
         }
     }
 }
@@ -44,36 +54,47 @@ impl std::str::FromStr for TokenKind {
     }
 }
 
+/// A token to be issued.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// Its kind.
+    pub kind: TokenKind,
+    /// Its own scopes; none: those of its kind.
+    pub scopes: Option<BTreeSet<Scope>>,
+    /// For which projects.
+    pub projects: Projects,
+    /// What it is for, for people.
+    pub label: String,
+    /// When it ends by itself.
+    pub expires_at: Option<UnixMicros>,
+}
+
 /// Makes a token and records its hash; returns the token, which cannot be shown again.
-pub async fn issue_token(
-    db: &Db,
-    kind: TokenKind,
-    label: &str,
-    expires_at: Option<UnixMicros>,
-) -> Result<String, DbError> {
+pub async fn issue_token(db: &Db, token: NewToken) -> Result<String, DbError> {
     let (id, secret) = (random_text(10), random_text(43));
+    let words = |scopes: BTreeSet<Scope>| scopes.into_iter().map(|scope| scope.word().to_owned()).collect();
     db.insert_token(&TokenRow {
         id: id.clone(),
-        kind: kind.word().to_owned(),
+        kind: token.kind.word().to_owned(),
         hash: Digest::of(secret.as_bytes()).as_str().to_owned(),
-        label: label.to_owned(),
+        label: token.label,
         created_at: now_micros(),
-        expires_at,
+        expires_at: token.expires_at,
         revoked_at: None,
         last_used: None,
-        scopes: None,
-        projects: None,
+        scopes: token.scopes.map(words),
+        projects: token.projects.names(),
     })
     .await?;
-    Ok(format!("ff_{}_{id}_{secret}", kind.word()))
+    Ok(format!("ff_{}_{id}_{secret}", token.kind.word()))
 }
 
 fn random_text(length: usize) -> String {
     (0..length).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect()
 }
 
-/// The kind of a valid token; `None` if it is unknown, expired or revoked.
-pub async fn check_token(db: &Db, token: &str) -> Result<Option<TokenKind>, DbError> {
+/// Who bears a valid token; `None` if it is unknown, expired or revoked.
+pub async fn check_token(db: &Db, token: &str) -> Result<Option<Caller>, DbError> {
     let mut parts = token.splitn(4, '_');
     let (Some("ff"), Some(kind), Some(id), Some(secret)) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -88,43 +109,17 @@ pub async fn check_token(db: &Db, token: &str) -> Result<Option<TokenKind>, DbEr
     if !(same && alive && row.kind == kind) {
         return Ok(None);
     }
-    if row.last_used.is_none_or(|at| now - at > 60_000_000) {
+    if row.last_used.is_none_or(|at| now - at > USE_MICROS) {
         db.touch_token(id, now).await?;
     }
-    Ok(row.kind.parse().ok())
-}
-
-pub(super) async fn authorise(
-    coordinator: &Coordinator,
-    headers: &HeaderMap,
-    method: &Method,
-    path: &str,
-) -> Result<(), Refused> {
-    let hint =
-        "issue one with `flakefarm token create` where the coordinator runs, and pass it in FLAKEFARM_TOKEN";
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
-    let Some(token) = token else {
-        return Err(Refused::new(StatusCode::UNAUTHORIZED, "a token is needed").hint(hint));
+    let scopes = match row.scopes {
+        // A word that this program does not know gives no right.
+        Some(words) => words.iter().filter_map(|word| word.parse().ok()).collect(),
+        None => row.kind.parse::<TokenKind>().map(TokenKind::scopes).unwrap_or_default(),
     };
-    let needed = if *method == Method::GET {
-        TokenKind::Read
-    } else if path.starts_with("/v1/dead") {
-        TokenKind::Admin
-    } else {
-        TokenKind::Submit
+    let projects = match row.projects {
+        Some(names) => Projects::Only(names.into_iter().collect()),
+        None => Projects::All,
     };
-    match check_token(coordinator.db(), token).await? {
-        None => {
-            Err(Refused::new(StatusCode::UNAUTHORIZED, "the token is unknown, expired or revoked").hint(hint))
-        }
-        Some(kind) if kind < needed => Err(Refused::new(
-            StatusCode::FORBIDDEN,
-            format!("this needs a token of kind {}, not {}", needed.word(), kind.word()),
-        )
-        .hint(hint)),
-        Some(_) => Ok(()),
-    }
+    Ok(Some(Caller { token: row.id, scopes, projects }))
 }

@@ -8,6 +8,7 @@ use super::comparison::Comparison;
 use super::experiment::Experiment;
 use crate::diagnose::bisect::Bisection;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use time::OffsetDateTime;
 
 /// The schema this module writes.
@@ -22,6 +23,17 @@ pub struct Report {
     pub sweep: Sweep,
     /// One entry per test, the highest score first.
     pub tests: Vec<TestReport>,
+}
+
+impl Report {
+    /// The digests of all captured outputs that it names.
+    pub fn output_digests(&self) -> BTreeSet<String> {
+        let signatures = self.tests.iter().flat_map(|test| &test.failures_by_signature);
+        let experiments = self.tests.iter().filter_map(|test| test.cause.as_ref()?.experiment.as_ref());
+        let sides = experiments.flat_map(|experiment| experiment.failing.iter().chain(&experiment.passing));
+        let of_failures = signatures.filter_map(|signature| signature.output.clone());
+        of_failures.chain(sides.filter_map(|side| side.output.clone())).collect()
+    }
 }
 
 /// The sweep as a whole: what was asked, what it cost, what it covers.

@@ -79,6 +79,11 @@ impl Upload {
         self.size
     }
 
+    /// The digest of what was written so far.
+    pub fn digest(&self) -> Digest {
+        hex::encode(self.hash.clone().finalize()).parse().expect("a SHA-256 in hexadecimal")
+    }
+
     /// Writes a piece; waits while earlier ones are on their way.
     pub async fn write(&mut self, piece: Bytes) -> Result<(), BlobError> {
         self.hash.update(&piece);

@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
 
 mod entities;
+mod farm;
 mod jobs;
 
 pub use entities::*;
+pub use farm::*;
 pub use jobs::*;
 
 use flakefarm_coordinator::db::{

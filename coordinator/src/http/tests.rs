@@ -1,0 +1,386 @@
+//! The interface as a stranger meets it: every route of the document, right and wrong bodies, tokens of
+//! every kind.
+
+use super::*;
+use crate::db::{Db, NewJob, NewSweep, Settlement, SweepState};
+use crate::engine::DEFAULT_LEASE;
+use axum::body::Body;
+use axum::http::Method;
+use axum::response::Response;
+use flakefarm_shared::blobs::Blobs;
+use flakefarm_shared::queue::{Queue, Role};
+use flakefarm_shared::{Class, Digest, JobId, Payload, SweepId, now_micros};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use tower::ServiceExt;
+
+struct Server {
+    directory: tempfile::TempDir,
+    db: Db,
+    blobs: Blobs,
+    router: Router,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite:{}", directory.path().join("farm.db").display())).await.unwrap();
+        let blobs = Blobs::open(&format!("file://{}", directory.path().join("blobs").display())).unwrap();
+        let queue = Queue::open("embedded:", Role::Coordinator).unwrap();
+        let coordinator = Coordinator::new(db.clone(), queue, blobs.clone(), DEFAULT_LEASE);
+        let router = router(coordinator, CancellationToken::new());
+        Self { directory, db, blobs, router }
+    }
+
+    async fn token(&self, kind: TokenKind, projects: &[&str]) -> String {
+        let names: BTreeSet<String> = projects.iter().map(|name| (*name).to_owned()).collect();
+        let projects = if names.is_empty() { Projects::All } else { Projects::Only(names) };
+        let token = NewToken { kind, scopes: None, projects, label: String::new(), expires_at: None };
+        issue_token(&self.db, token).await.unwrap()
+    }
+
+    async fn send(&self, method: &str, path: &str, token: &str, body: impl Into<Body>) -> Response {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(body.into())
+            .unwrap();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn get(&self, path: &str, token: &str) -> (u16, Value) {
+        answer(self.send("GET", path, token, Body::empty()).await).await
+    }
+
+    /// A sweep of a project with a dead job and a blob of its own.
+    async fn sweep(&self, project: &str) -> (SweepId, JobId, Digest) {
+        let id = SweepId::new();
+        let question = serde_json::to_string(&crate::plan::Question::detect(1)).unwrap();
+        let blob = self.blobs.put(format!("a secret of {project}")).await.unwrap();
+        let sweep = NewSweep {
+            id,
+            project: project.to_owned(),
+            revision: None,
+            question,
+            context: blob.clone(),
+            class: Class::Bulk,
+            seed: 1,
+            source: String::new(),
+            created_at: now_micros(),
+        };
+        self.db.create_sweep(&sweep).await.unwrap();
+        let job = JobId::derive(id, "list");
+        let new = NewJob {
+            id: job,
+            key: "list".to_owned(),
+            class: Class::Bulk,
+            spec: Payload::Inline(vec![1]),
+            attempts: 0,
+        };
+        self.db.insert_jobs(id, &[new], now_micros()).await.unwrap();
+        let dead = Settlement::Dead { reason: format!("the reason of {project}") };
+        self.db.settle_job(job, &dead, now_micros()).await.unwrap();
+        self.db.grant_blobs(&[project.to_owned()], std::slice::from_ref(&blob)).await.unwrap();
+        (id, job, blob)
+    }
+}
+
+async fn answer(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (
+        status,
+        serde_json::from_slice(&body).unwrap_or(Value::String(String::from_utf8_lossy(&body).into_owned())),
+    )
+}
+
+/// Every route of the document: path, method.
+fn operations() -> Vec<(String, String)> {
+    let document = serde_json::to_value(document()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let methods = |(path, item): (&String, &Value)| -> Vec<(String, String)> {
+        item.as_object().unwrap().keys().map(|method| (path.clone(), method.to_uppercase())).collect()
+    };
+    paths.iter().flat_map(methods).collect()
+}
+
+#[test]
+fn every_route_declares_a_rule_and_is_described() {
+    let document = document();
+    let rules = Rules::of(&document);
+    let text = serde_json::to_value(&document).unwrap();
+    assert_eq!(text["openapi"], "3.1.0");
+    assert_eq!(text["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+    let operations = operations();
+    assert!(operations.len() >= 15, "{operations:?}");
+    for (path, method) in &operations {
+        let method: Method = method.parse().unwrap();
+        assert!(rules.get(path, &method).is_some(), "{method} {path} has no rule");
+        let operation = &text["paths"][path][method.as_str().to_lowercase()];
+        assert!(operation["summary"].is_string(), "{method} {path} is not described");
+        assert!(operation["responses"].as_object().is_some_and(|answers| !answers.is_empty()));
+    }
+    // What is referred to is there.
+    let all = text.to_string();
+    for reference in all.split("\"#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(text["components"]["schemas"][name].is_object(), "{name} is not described");
+    }
+}
+
+#[tokio::test]
+async fn the_document_matches_the_routes() {
+    let server = Server::start().await;
+    let admin = server.token(TokenKind::Admin, &[]).await;
+    let (status, served) = server.get("/openapi.json", "").await;
+    assert_eq!((status, &served), (200, &serde_json::to_value(document()).unwrap()));
+    for (path, method) in operations() {
+        let id = SweepId::new().to_string();
+        let concrete = path.replace("{id}", &id).replace("{digest}", Digest::of(b"none").as_str());
+        let (status, body) = answer(server.send(&method, &concrete, &admin, "{}").await).await;
+        let routed = status != 405 && body["error"] != format!("{concrete} is not known here");
+        assert!(routed, "{method} {path} is described and not served: {status} {body}");
+        let (status, _) = answer(server.send("PATCH", &concrete, &admin, "{}").await).await;
+        assert_eq!(status, 405, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_without_a_rule_is_refused_whoever_calls() {
+    async fn forgotten() -> &'static str {
+        "secret"
+    }
+    let server = Server::start().await;
+    let (routes, document) = routes().split_for_parts();
+    let open = routes.route("/v1/forgotten", axum::routing::get(forgotten));
+    // A second method beside a described one, too.
+    let open = open.route("/v1/workers", axum::routing::post(forgotten));
+    let queue = Queue::open("embedded:", Role::Coordinator).unwrap();
+    let coordinator = Coordinator::new(server.db.clone(), queue, server.blobs.clone(), DEFAULT_LEASE);
+    let router = guarded(open, &document, coordinator, CancellationToken::new());
+    let server = Server { router, ..server };
+    let admin = server.token(TokenKind::Admin, &[]).await;
+    let (status, body) = server.get("/v1/forgotten", &admin).await;
+    assert_eq!((status, &body["code"]), (403, &json!("forbidden")), "{body}");
+    let (status, body) = answer(server.send("POST", "/v1/workers", &admin, "").await).await;
+    assert_eq!(status, 405, "{body}");
+}
+
+#[tokio::test]
+async fn whatever_goes_wrong_has_one_shape() {
+    let server = Server::start().await;
+    let admin = server.token(TokenKind::Admin, &[]).await;
+    let (sweep, job, _) = server.sweep("p").await;
+    server.db.finish_sweep(sweep, &SweepState::Answered, now_micros(), None).await.unwrap();
+    let large = "x".repeat(BODY_LIMIT + 1);
+    for (method, path, body, status, code) in [
+        ("GET", "/v2/nothing".to_owned(), "", 404, "not_found"),
+        ("GET", "/".to_owned(), "", 404, "not_found"),
+        ("DELETE", "/v1/workers".to_owned(), "", 405, "method_not_allowed"),
+        ("POST", "/v1/sweeps".to_owned(), "{not json", 400, "bad_request"),
+        ("POST", "/v1/sweeps".to_owned(), "{}", 422, "unprocessable"),
+        ("POST", "/v1/sweeps".to_owned(), large.as_str(), 413, "too_large"),
+        ("GET", "/v1/sweeps?limit=0".to_owned(), "", 400, "bad_request"),
+        ("GET", "/v1/sweeps?limit=many".to_owned(), "", 400, "bad_request"),
+        ("GET", "/v1/sweeps?sort=age".to_owned(), "", 400, "bad_request"),
+        ("GET", "/v1/sweeps?state=sleeping".to_owned(), "", 400, "bad_request"),
+        ("GET", "/v1/sweeps/nonsense".to_owned(), "", 404, "not_found"),
+        ("GET", format!("/v1/sweeps/{}", SweepId::new()), "", 404, "not_found"),
+        ("GET", "/v1/blobs/..%2F..%2Fetc%2Fpasswd".to_owned(), "", 400, "bad_request"),
+        ("GET", format!("/v1/blobs/{}", Digest::of(b"none")), "", 404, "not_found"),
+        ("POST", format!("/v1/dead/{job}/requeue"), "", 409, "conflict"),
+        ("POST", "/v1/dead/nonsense/discard".to_owned(), "", 400, "bad_request"),
+        ("POST", "/v1/snapshots".to_owned(), "", 422, "unprocessable"),
+        ("POST", "/v1/snapshots".to_owned(), "no archive", 422, "unprocessable"),
+    ] {
+        let response = server.send(method, &path, &admin, body.to_owned()).await;
+        assert_eq!(response.headers()[API_HEADER], API_VERSION);
+        let (found, body) = answer(response).await;
+        assert_eq!((found, body["code"].as_str()), (status, Some(code)), "{method} {path}: {body}");
+        assert!(body["error"].as_str().is_some_and(|error| !error.is_empty()), "{body}");
+        assert!(body.as_object().unwrap().contains_key("hint"), "{body}");
+    }
+    let request = Request::builder()
+        .method("POST")
+        .uri("/v1/sweeps")
+        .header("authorization", format!("Bearer {admin}"));
+    let response = server.router.clone().oneshot(request.body(Body::from("{}")).unwrap()).await.unwrap();
+    let (status, body) = answer(response).await;
+    assert_eq!((status, &body["code"]), (415, &json!("unsupported_media_type")));
+    assert!(
+        std::fs::read_dir(server.directory.path().join("blobs/uploads"))
+            .map_or(true, |mut left| left.next().is_none())
+    );
+}
+
+#[tokio::test]
+async fn tokens_do_what_they_are_for_and_nothing_else() {
+    let server = Server::start().await;
+    let (_, job, _) = server.sweep("p").await;
+    let (read, submit) =
+        (server.token(TokenKind::Read, &[]).await, server.token(TokenKind::Submit, &[]).await);
+    let expired = NewToken {
+        kind: TokenKind::Admin,
+        scopes: None,
+        projects: Projects::All,
+        label: String::new(),
+        expires_at: Some(now_micros() - 1),
+    };
+    let expired = issue_token(&server.db, expired).await.unwrap();
+    let revoked = server.token(TokenKind::Admin, &[]).await;
+    server.db.revoke_token(revoked.split('_').nth(2).unwrap(), now_micros()).await.unwrap();
+    let worker = NewToken {
+        kind: TokenKind::Read,
+        scopes: Some(BTreeSet::from([Scope::Worker])),
+        projects: Projects::All,
+        label: String::new(),
+        expires_at: None,
+    };
+    let worker = issue_token(&server.db, worker).await.unwrap();
+    let forged = read.replace("ff_read_", "ff_admin_");
+    for (token, status) in
+        [(&read, 200), (&submit, 200), (&expired, 401), (&revoked, 401), (&worker, 403), (&forged, 401)]
+    {
+        let (found, body) = server.get("/v1/sweeps", token).await;
+        assert_eq!(found, status, "{token}: {body}");
+    }
+    for token in ["", "ff_read", "ff_read_x_y", "Bearer", "\u{fffd}"] {
+        let (found, _) = server.get("/v1/sweeps", token).await;
+        assert_eq!(found, 401, "{token}");
+    }
+    for (token, status) in [(&read, 403), (&submit, 422)] {
+        let (found, body) = answer(server.send("POST", "/v1/sweeps", token, "{}").await).await;
+        assert_eq!(found, status, "{body}");
+    }
+    for (token, status) in [(&read, 403), (&submit, 403)] {
+        let (found, _) =
+            answer(server.send("POST", &format!("/v1/dead/{job}/discard"), token, "").await).await;
+        assert_eq!(found, status);
+    }
+    let used = server.db.tokens().await.unwrap();
+    assert!(used.iter().any(|row| row.last_used.is_some()));
+    assert!(used.iter().all(|row| !read.contains(&row.hash)), "the secret is not stored");
+}
+
+/// Tested over every route of the document, so that one that is added later is tested, too.
+#[tokio::test]
+async fn one_project_never_sees_anothers() {
+    let server = Server::start().await;
+    let (ours, _, our_blob) = server.sweep("ours").await;
+    let (theirs, their_job, their_blob) = server.sweep("theirs").await;
+    let event = |sweep, project: &str| crate::db::NewEvent {
+        key: format!("{sweep}"),
+        at: 1,
+        project: Some(project.to_owned()),
+        sweep: Some(sweep),
+        event: crate::events::Event::Submitted { sweep },
+    };
+    server.db.record_events(&[event(ours, "ours"), event(theirs, "theirs")]).await.unwrap();
+    let (theirs, their_job) = (theirs.to_string(), their_job.to_string());
+    let token = server.token(TokenKind::Admin, &["ours"]).await;
+    for (path, method) in operations() {
+        if path.contains("{") {
+            // Named outright, it is not there, in the very words that a sweep that never was is not.
+            let named = |id: &str| path.replace("{id}", id).replace("{digest}", their_blob.as_str());
+            let id = if path.contains("/dead/") { &their_job } else { &theirs };
+            let (status, body) = answer(server.send(&method, &named(id), &token, "").await).await;
+            assert_eq!(status, 404, "{method} {path}: {body}");
+            let never = SweepId::new().to_string();
+            let (_, unknown) = answer(server.send(&method, &named(&never), &token, "").await).await;
+            if !path.contains("{digest}") {
+                assert_eq!(body.to_string().replace(id.as_str(), &never), unknown.to_string());
+            }
+        } else if method == "GET" {
+            let (_, body) = server.get(&path, &token).await;
+            let body = body.to_string();
+            for secret in [theirs.as_str(), &their_job, their_blob.as_str(), "theirs"] {
+                assert!(!body.contains(secret), "{method} {path} tells {secret}: {body}");
+            }
+        }
+    }
+    let (_, body) = server.get("/v1/sweeps", &token).await;
+    assert_eq!(body["sweeps"][0]["id"], ours.to_string());
+    let (_, body) = server.get("/v1/sweeps?project=theirs", &token).await;
+    assert_eq!(body["sweeps"], json!([]));
+    let (_, body) = server.get("/v1/events", &token).await;
+    assert_eq!(body["events"].as_array().unwrap().len(), 1, "{body}");
+    let (status, _) = server.get(&format!("/v1/blobs/{our_blob}"), &token).await;
+    assert_eq!(status, 200);
+    // Neither by submitting what is another's, nor in another's name.
+    let submission = |project: &str, snapshot: &Digest| {
+        let project = json!({
+            "name": project, "framework": "pytest",
+            "environment": {
+                "image": { "reference": "x" }, "setup": [], "inputs": [], "extra_ca_certificates": null,
+                "setup_variables": {}, "python": "python3",
+            },
+            "test_paths": [], "arguments": [], "variables": {},
+            "limits": {
+                "test_timeout_ms": 1, "attempt_timeout_ms": 1, "memory_bytes": 1, "cpu_millis": 1, "pids": 1,
+                "scratch_bytes": 1, "network": "none",
+            },
+        });
+        let context = json!({ "v": flakefarm_shared::WIRE_VERSION, "project": project, "snapshot": snapshot, "revision": null });
+        let question = crate::plan::Question::detect(1);
+        json!({ "context": context, "question": question, "class": "bulk", "source": "" }).to_string()
+    };
+    let post = async |body: String| answer(server.send("POST", "/v1/sweeps", &token, body).await).await;
+    let (status, body) = post(submission("theirs", &our_blob)).await;
+    assert_eq!(status, 403, "{body}");
+    let (status, body) = post(submission("ours", &their_blob)).await;
+    assert_eq!(status, 409, "{body}");
+    let (status, body) = post(submission("ours", &our_blob)).await;
+    assert_eq!(status, 201, "{body}");
+}
+
+#[tokio::test]
+async fn sweeps_come_in_pages() {
+    let server = Server::start().await;
+    let token = server.token(TokenKind::Read, &[]).await;
+    let mut all = Vec::new();
+    for n in 0..5 {
+        let (id, _, _) = server.sweep(if n % 2 == 0 { "even" } else { "odd" }).await;
+        all.insert(0, id.to_string());
+    }
+    let mut found = Vec::new();
+    let mut path = "/v1/sweeps?limit=2".to_owned();
+    loop {
+        let (status, page) = server.get(&path, &token).await;
+        assert_eq!(status, 200, "{page}");
+        let ids =
+            page["sweeps"].as_array().unwrap().iter().map(|sweep| sweep["id"].as_str().unwrap().to_owned());
+        found.extend(ids);
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/v1/sweeps?limit=2&before={next}");
+    }
+    assert_eq!(found, all);
+    let (_, page) = server.get("/v1/sweeps?project=odd&state=running", &token).await;
+    assert_eq!(page["sweeps"].as_array().unwrap().len(), 2);
+    let (_, page) = server.get("/v1/dead?limit=3", &token).await;
+    assert_eq!(page["dead"].as_array().unwrap().len(), 3);
+    let (_, rest) =
+        server.get(&format!("/v1/dead?limit=3&before={}", page["next"].as_str().unwrap()), &token).await;
+    assert_eq!((rest["dead"].as_array().unwrap().len(), &rest["next"]), (2, &Value::Null));
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_sweep_has_whoever_ended_it_and_goes_on_where_it_broke_off() {
+    let server = Server::start().await;
+    let token = server.token(TokenKind::Read, &[]).await;
+    let (sweep, _, _) = server.sweep("p").await;
+    let path = format!("/v1/sweeps/{sweep}/events");
+    let response = server.send("GET", &path, &token, Body::empty()).await;
+    // Nobody of this process does this: another coordinator would.
+    server.db.finish_sweep(sweep, &SweepState::Cancelled, now_micros(), None).await.unwrap();
+    let all = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let all = String::from_utf8_lossy(&all).into_owned();
+    assert!(all.contains("\"event\":\"finished\"") && all.contains("cancelled"), "{all}");
+    let id = all.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    let request = Request::builder().uri(&path).header("authorization", format!("Bearer {token}"));
+    let request = request.header("last-event-id", id).body(Body::empty()).unwrap();
+    let again = server.router.clone().oneshot(request).await.unwrap();
+    let again = axum::body::to_bytes(again.into_body(), 1 << 20).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&again).matches("finished").count(), 1);
+}

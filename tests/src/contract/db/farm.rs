@@ -1,0 +1,166 @@
+//! What several coordinators and several projects share: leases, events, turns, pages.
+
+use super::{AWKWARD, NOW, SECOND, new_job, new_sweep, running_sweep};
+use flakefarm_coordinator::db::{Db, NewEvent, NewSweep, Settlement, SweepFilter, SweepState};
+use flakefarm_coordinator::events::Event;
+use flakefarm_shared::{Class, Digest, JobId, SweepId};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A lease has one holder, who may renew it; another gets it when it is given up or has run out.
+pub async fn a_lease_has_one_holder(db: &Db) {
+    assert!(db.take_lease("loop", "a", LONG).await.unwrap());
+    assert!(db.take_lease("loop", "a", LONG).await.unwrap(), "renewed");
+    assert!(!db.take_lease("loop", "b", LONG).await.unwrap());
+    assert!(db.take_lease("other", "b", LONG).await.unwrap());
+    db.release_lease("loop", "b").await.unwrap();
+    assert!(!db.take_lease("loop", "b", LONG).await.unwrap(), "not b's to give up");
+    db.release_lease("loop", "a").await.unwrap();
+    assert!(db.take_lease("loop", "b", Duration::ZERO).await.unwrap());
+    assert!(db.take_lease("loop", "a", LONG).await.unwrap(), "b's has run out");
+    // Of many who ask at once one gets it.
+    let asking = (0..8).map(|n| {
+        let db = db.clone();
+        tokio::spawn(async move { db.take_lease("wanted", &format!("{n}"), LONG).await.unwrap() })
+    });
+    let taken = futures::future::join_all(asking).await;
+    assert_eq!(taken.into_iter().filter(|taken| *taken.as_ref().unwrap()).count(), 1);
+}
+
+fn event(key: &str, sweep: SweepId, project: Option<&str>) -> NewEvent {
+    let project = project.map(str::to_owned);
+    NewEvent { key: key.to_owned(), at: NOW, project, sweep: Some(sweep), event: Event::Submitted { sweep } }
+}
+
+/// An event is recorded once, and read by everybody in one order; a sweep's end is one by itself.
+pub async fn events_are_recorded_once_and_read_in_one_order(db: &Db) {
+    let start = db.latest_event().await.unwrap();
+    let (one, two) = (running_sweep(db).await, running_sweep(db).await);
+    db.record_events(&[]).await.unwrap();
+    db.record_events(&[event("a", one, Some("project")), event("b", two, Some(AWKWARD))]).await.unwrap();
+    db.record_events(&[event("a", one, Some("project"))]).await.unwrap();
+    db.finish_sweep(one, &SweepState::Answered, NOW, None).await.unwrap();
+    db.finish_sweep(one, &SweepState::Answered, NOW + 1, None).await.unwrap();
+    let all = db.events_after(start, None, 10).await.unwrap();
+    let finished = Event::Finished { sweep: one, state: "answered".to_owned() };
+    let told: Vec<&Event> = all.iter().map(|row| &row.event).collect();
+    assert_eq!(told, [&Event::Submitted { sweep: one }, &Event::Submitted { sweep: two }, &finished]);
+    assert!(all.is_sorted_by(|a, b| a.id < b.id));
+    assert_eq!(db.events_after(all[0].id, Some(one), 10).await.unwrap(), [all[2].clone()]);
+    assert_eq!(db.events_after(start, None, 1).await.unwrap(), [all[0].clone()]);
+    let theirs = db.events_page(Some(&[AWKWARD.to_owned()]), start, 10).await.unwrap();
+    assert_eq!(theirs, [all[1].clone()]);
+    assert_eq!(db.events_page(Some(&[]), start, 10).await.unwrap(), []);
+    // Recorded by many at once, none is passed by who reads on from the last one seen.
+    let last = db.latest_event().await.unwrap();
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                for n in 0..10 {
+                    db.record_events(&[event(&format!("{writer}/{n}"), one, None)]).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let (mut seen, mut after) = (0, last);
+    while seen < 80 {
+        let rows = db.events_after(after, None, 1000).await.unwrap();
+        seen += rows.len();
+        after = rows.last().map_or(after, |row| row.id);
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(db.events_after(last, None, 1000).await.unwrap().len(), 80);
+    assert_eq!(db.forget_events(NOW).await.unwrap(), 0);
+    assert!(db.forget_events(NOW + 1).await.unwrap() >= 82);
+}
+
+/// How far a sweep is, is what was recorded last.
+pub async fn progress_is_what_was_recorded_last(db: &Db) {
+    let sweep = running_sweep(db).await;
+    assert_eq!(db.progress(sweep).await.unwrap(), None);
+    for doing in ["first", "last"] {
+        let event = Event::Preparing { sweep, doing: doing.to_owned() };
+        db.record_progress(sweep, &event, NOW).await.unwrap();
+    }
+    let last = Event::Preparing { sweep, doing: "last".to_owned() };
+    assert_eq!(db.progress(sweep).await.unwrap(), Some(last));
+}
+
+/// Listings first, then in turns between projects and between the sweeps of each.
+pub async fn jobs_are_published_in_turns(db: &Db) {
+    let mut sweeps = Vec::new();
+    for (age, project) in ["big", "small", "small"].iter().enumerate() {
+        let sweep = NewSweep { created_at: NOW + age as i64, ..new_sweep(project) };
+        db.create_sweep(&sweep).await.unwrap();
+        sweeps.push(sweep.id);
+    }
+    let jobs = |sweep, name: &str, count| -> Vec<_> {
+        (0..count).map(|n| new_job(sweep, &format!("{name}{n}"), Class::Bulk)).collect()
+    };
+    db.insert_jobs(sweeps[0], &jobs(sweeps[0], "big", 40), NOW).await.unwrap();
+    db.insert_jobs(sweeps[1], &jobs(sweeps[1], "one", 2), NOW + 1).await.unwrap();
+    let mut listing = jobs(sweeps[2], "list", 1);
+    listing[0].attempts = 0;
+    db.insert_jobs(sweeps[2], &listing, NOW + 2).await.unwrap();
+    let next = async |room| {
+        let jobs = db.publishable(Class::Bulk, NOW + 3, room).await.unwrap();
+        jobs.into_iter().map(|job| job.key).collect::<Vec<_>>()
+    };
+    assert_eq!(next(5).await, ["list0", "big0", "one0", "big1", "one1"]);
+    assert_eq!(next(0).await, [""; 0]);
+    assert_eq!(next(100).await.len(), 43);
+    // What a project has under way counts.
+    let under_way: Vec<(JobId, u32)> =
+        jobs(sweeps[0], "big", 30).into_iter().map(|job| (job.id, 1)).collect();
+    db.mark_queued(&under_way, NOW).await.unwrap();
+    assert_eq!(next(4).await, ["list0", "one0", "one1", "big30"]);
+}
+
+/// Pages hold what projects may see, and go on where the one before ended.
+pub async fn pages_are_of_projects_and_go_on(db: &Db) {
+    let projects = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    let mut ids = Vec::new();
+    for (age, project) in ["pages a", AWKWARD, "pages a", "pages a"].iter().enumerate() {
+        let sweep = NewSweep { created_at: NOW + age as i64 / 2, ..new_sweep(project) };
+        db.create_sweep(&sweep).await.unwrap();
+        ids.push(sweep.id);
+    }
+    let page = async |projects, state: Option<&str>, before| {
+        let filter = SweepFilter { projects, state: state.map(str::to_owned), before };
+        let rows = db.sweeps_page(&filter, 2).await.unwrap();
+        rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    assert_eq!(page(projects(&["pages a"]), None, None).await, [ids[3], ids[2]]);
+    assert_eq!(page(projects(&["pages a"]), None, Some(ids[2])).await, [ids[0]]);
+    assert_eq!(page(projects(&[AWKWARD, "none"]), None, None).await, [ids[1]]);
+    assert_eq!(page(projects(&[]), None, None).await, []);
+    assert_eq!(page(None, Some("running"), None).await.len(), 2);
+    assert_eq!(page(None, Some("' OR 1=1 --"), None).await, []);
+
+    let mut dead = Vec::new();
+    for (age, sweep) in [ids[0], ids[1], ids[2]].into_iter().enumerate() {
+        let job = new_job(sweep, "dead", Class::Bulk);
+        db.insert_jobs(sweep, std::slice::from_ref(&job), NOW).await.unwrap();
+        let end = Settlement::Dead { reason: AWKWARD.to_owned() };
+        db.settle_job(job.id, &end, NOW + age as i64 * SECOND).await.unwrap();
+        dead.push(job.id);
+    }
+    let ours = projects(&["pages a"]);
+    let found = db.dead_page(ours.as_deref(), None, 1).await.unwrap();
+    assert_eq!((found[0].job.id, found[0].project.as_str()), (dead[2], "pages a"));
+    let found = db.dead_page(ours.as_deref(), Some(dead[2]), 5).await.unwrap();
+    assert_eq!(found.iter().map(|found| found.job.id).collect::<Vec<_>>(), [dead[0]]);
+
+    let (granted, other) = (Digest::of(b"granted"), Digest::of(b"other"));
+    let names = [AWKWARD.to_owned(), "pages a".to_owned()];
+    db.grant_blobs(&names, std::slice::from_ref(&granted)).await.unwrap();
+    db.grant_blobs(&names, std::slice::from_ref(&granted)).await.unwrap();
+    assert!(db.may_read_blob(&names[..1], &granted).await.unwrap());
+    assert!(!db.may_read_blob(&names, &other).await.unwrap());
+    assert!(!db.may_read_blob(&["pages b".to_owned()], &granted).await.unwrap());
+    assert!(!db.may_read_blob(&[], &granted).await.unwrap());
+}
