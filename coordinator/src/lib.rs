@@ -12,6 +12,7 @@ pub mod questions;
 pub mod report;
 pub mod score;
 pub mod simulate;
+pub mod stores;
 pub mod validate;
 
 pub use engine::{Coordinator, Submission};

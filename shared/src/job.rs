@@ -6,6 +6,7 @@ use crate::detail::Detail;
 use crate::ids::{AttemptId, Digest, JobId, SweepId, TestId, TestParts};
 use crate::message::Class;
 use crate::project::ProjectSpec;
+use crate::run::RunOrigin;
 use crate::source::TestSource;
 use crate::treatment::Treatment;
 use crate::world::{SandboxLevel, World};
@@ -41,6 +42,9 @@ pub struct JobSpec {
     pub class: Class,
     /// The [`SweepContext`] blob.
     pub context: Digest,
+    /// What kind of run it is part of: with world and level it says what its samples are evidence of.
+    #[serde(default, skip_serializing_if = "RunOrigin::is_sweep")]
+    pub origin: RunOrigin,
     /// What to do.
     pub work: Work,
 }

@@ -17,6 +17,7 @@ pub mod project;
 pub mod queue;
 pub mod run;
 pub mod samples;
+pub mod signature;
 pub mod source;
 pub mod treatment;
 pub mod world;

@@ -43,7 +43,8 @@ impl RunOrigin {
         Self::ALL.into_iter().find(|origin| origin.word() == word)
     }
 
-    /// Whether nothing needs to be said.
+    /// Whether nothing needs to be said of it.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
     pub fn is_sweep(&self) -> bool {
         *self == RunOrigin::Sweep
     }

@@ -3,8 +3,11 @@
 //! its own that it removes. What needs to stop or starve a server starts one of its own.
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
 
-use flakefarm_coordinator::db::sqlite_samples::SqliteSamples;
-use flakefarm_shared::samples::{RedisSamples, Retention, SampleError, SampleStore};
+use flakefarm_coordinator::stores::sqlite_samples::SqliteSamples;
+use flakefarm_shared::samples::{
+    Chunk, Phases, Point, RedisSamples, Retention, SampleError, SampleStore, codec,
+};
+use flakefarm_shared::{JobId, TestId, TreatmentClass};
 use flakefarm_tests::contract::samples as laws;
 use flakefarm_tests::eventually::eventually;
 use futures::FutureExt as _;
@@ -42,11 +45,11 @@ both_adapters! {
     many_chunks_are_answered_in_order with Retention::default();
     arrival_order_does_not_matter with Retention::default();
     late_samples_go_by_their_own_day with Retention::default();
-    rollups_equal_recomputation_from_points with Retention::default();
-    skips_have_points_and_no_rollups with Retention::default();
+    points_name_their_run_and_class with Retention::default();
+    a_day_is_read_for_many_tests_at_once with Retention::default();
     any_text_names_a_project_and_a_test with Retention::default();
     an_impossible_chunk_is_refused with Retention::default();
-    expired_layers_are_never_read with laws::SHORT_RETENTION;
+    expired_points_are_never_read with laws::SHORT_RETENTION;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +119,7 @@ async fn keys_of_another_type_are_damage() {
     let kept = laws::before_restart(&store).await;
     let mut connection = server.connection().await.unwrap();
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
-    assert_eq!(keys.len(), 3, "points, hours and days: {keys:?}");
+    assert_eq!(keys.len(), 1, "one pack: {keys:?}");
     for key in &keys {
         server.command(&["SET", key, "nonsense"]).await;
     }
@@ -124,6 +127,70 @@ async fn keys_of_another_type_are_damage() {
     assert!(matches!(answer, Err(SampleError::Damaged(_))), "{answer:?}");
     let answer = store.points(&kept.project, &kept.test, kept.points[0].at, kept.points[0].at + 1).await;
     assert!(matches!(answer, Err(SampleError::Damaged(_))), "{answer:?}");
+}
+
+/// At one sample per chunk and 20 per test and day, the worst that a farm does, Redis keeps at most 40
+/// bytes per sample by its own count; at 1,000 per test and day, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sample_costs_at_most_forty_bytes() {
+    let Some(server) = OwnRedis::start().await else { return };
+    server.command(&["CONFIG", "SET", "appendonly", "no"]).await;
+    let store = RedisSamples::open(&server.url(), Retention::default(), None).unwrap();
+    for (tests, samples) in [(2_000u32, 20u32), (40, 1_000)] {
+        server.command(&["FLUSHALL"]).await;
+        for sample in 0..samples {
+            let chunks: Vec<Chunk> = (0..tests)
+                .flat_map(|test| {
+                    let phases = Some(Phases { setup_us: 1_234, teardown_us: 567 });
+                    let at = codec::day_start(20_000) + i64::from(sample) * 60_000_000;
+                    let point = Point { phases, ..Point::passed(at, 123_456) };
+                    let (run, job) = (uuid::Uuid::from_u128(sample.into()), JobId::new());
+                    codec::chunks(
+                        "p",
+                        &TestId(format!("t{test}")),
+                        run,
+                        job,
+                        &[(TreatmentClass::Plain, point)],
+                    )
+                })
+                .collect();
+            store.append(&chunks).await.unwrap();
+        }
+        let mut connection = server.connection().await.unwrap();
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
+        let mut bytes = 0u64;
+        for key in &keys {
+            let usage: u64 =
+                redis::cmd("MEMORY").arg("USAGE").arg(key).query_async(&mut connection).await.unwrap();
+            bytes += usage;
+        }
+        let per_sample = bytes as f64 / f64::from(tests * samples);
+        eprintln!("{tests} tests, {samples} samples each: {per_sample:.1} bytes per sample");
+        assert!(
+            per_sample <= 40.0,
+            "{tests} tests, {samples} samples each: {per_sample:.1} bytes per sample"
+        );
+    }
+}
+
+/// What version 0.1 wrote to Redis is read until it expires.
+#[tokio::test(flavor = "multi_thread")]
+async fn points_of_layout_1_are_still_read() {
+    let Some(server) = OwnRedis::start().await else { return };
+    let store = RedisSamples::open(&server.url(), Retention::default(), None).unwrap();
+    let series = hex::encode(codec::series("p", &TestId::from("t")));
+    let mut connection = server.connection().await.unwrap();
+    let () = redis::cmd("HSET")
+        .arg(format!("ff1:{{{series}}}:r:20241004"))
+        .arg(&[0u8; 18][..])
+        .arg(hex::decode("040302010000443322110107bbaaddcc").unwrap())
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let read = store.points("p", &TestId::from("t"), 0, i64::MAX).await.unwrap();
+    assert_eq!((read.len(), read[0].class, read[0].run), (1, TreatmentClass::Unknown, None));
+    assert_eq!(read[0].point.wall_us, 0x1122_3344);
+    assert_eq!(store.points_of_day("p", &[TestId::from("t")], 20_000).await.unwrap(), [read]);
 }
 
 async fn on_sqlite(retention: Retention, law: impl AsyncFnOnce(&dyn SampleStore)) {

@@ -5,6 +5,7 @@ use crate::attempt::{self, AttemptSetting, Planned, Unwatched, Watched};
 use crate::environment::{Environments, PrepareError};
 use crate::frameworks::pytest::{self, AttemptReading};
 use crate::machine;
+use crate::samples::Filing;
 use crate::sandbox::Sandbox;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::fault;
@@ -83,13 +84,13 @@ impl From<Unwatched> for Stop {
 pub(crate) enum Worked {
     /// All of it.
     Done {
-        /// The name under which its samples are filed.
-        project: String,
+        /// What its samples are filed under.
+        filing: Filing,
         report: JobReport,
     },
     /// Some of it: the rest is for whoever takes it next.
     Left {
-        project: String,
+        filing: Filing,
         /// None if no attempt has ended.
         made: Option<JobReport>,
         /// None if it was told to stop.
@@ -114,7 +115,7 @@ pub(crate) type Aside<'a> = &'a (dyn Fn() -> BoxFuture<'a, ()> + Send + Sync);
 /// What has been made so far; it outlives the work when that is dropped.
 #[derive(Debug, Default)]
 struct Made {
-    project: String,
+    filing: Filing,
     report: Option<JobReport>,
 }
 
@@ -132,11 +133,11 @@ pub(crate) async fn work(
         // Not everything watches for a stop by itself.
         () = stopped_for_long(&until.stop) => Err(Stop::Asked),
     };
-    let Made { project, report } = made.into_inner().expect("no panic while holding the lock");
+    let Made { filing, report } = made.into_inner().expect("no panic while holding the lock");
     let because = match outcome {
         Ok(()) => {
             let report = report.expect("a job that was worked on to its end has a report");
-            return Worked::Done { project, report };
+            return Worked::Done { filing, report };
         }
         Err(Stop::Refused(refusal)) => return Worked::Refused(refusal),
         Err(Stop::Asked) => None,
@@ -147,7 +148,7 @@ pub(crate) async fn work(
         report.attempts.retain(|attempt| !attempt::is_infrastructure(&attempt.end));
         (!report.attempts.is_empty()).then_some(report)
     });
-    Worked::Left { project, made, because }
+    Worked::Left { filing, made, because }
 }
 
 async fn stopped_for_long(stop: &CancellationToken) {
@@ -178,7 +179,7 @@ async fn attempt_all(
     let earlier = earlier(bench, message, spec.id).await?;
     let known: BTreeSet<u32> = earlier.attempts.iter().map(|attempt| attempt.index).collect();
     *made.lock().expect("no panic while holding the lock") =
-        Made { project: context.project.name.clone(), report: Some(earlier) };
+        Made { filing: Filing::of(&spec, &context), report: Some(earlier) };
     progress.say("preparing the environment");
     let images = tokio::select! {
         images = images(bench, &context, &spec.work, progress) => images?,

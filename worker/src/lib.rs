@@ -11,6 +11,7 @@ mod job;
 mod machine;
 mod permission;
 mod runner;
+mod samples;
 pub mod sandbox;
 mod spool;
 

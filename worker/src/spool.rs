@@ -140,12 +140,13 @@ fn lock(dir: &Path) -> io::Result<Option<File>> {
 mod tests {
     use super::*;
     use crate::job::Worked;
+    use crate::samples::Filing;
     use flakefarm_shared::{JobReport, SweepId};
 
     fn finished(publication: u32) -> Finished {
         let job = JobId::new();
         let report = JobReport { v: WIRE_VERSION, job, listing: None, attempts: Vec::new() };
-        let worked = Worked::Done { project: "p".to_owned(), report };
+        let worked = Worked::Done { filing: Filing::default(), report };
         Finished::of(job, SweepId::new(), publication, worked, false)
     }
 

@@ -430,6 +430,7 @@ async fn record(
             sweep: id,
             class: Class::Bulk,
             context: context.clone(),
+            origin: flakefarm_shared::RunOrigin::Sweep,
             work: Work::Run { attempts },
         };
         keys.push(key);

@@ -49,6 +49,12 @@ const STEPS: &[Step] = &[
         postgres: include_str!("../../migrations/postgres/0012_fairness.sql"),
     },
     Step {
+        version: 20,
+        name: "ci",
+        sqlite: include_str!("../../migrations/sqlite/0020_ci.sql"),
+        postgres: include_str!("../../migrations/postgres/0020_ci.sql"),
+    },
+    Step {
         version: 30,
         name: "publications",
         sqlite: include_str!("../../migrations/sqlite/0030_publications.sql"),

@@ -5,6 +5,8 @@
 //! Every method is one transaction, and repeating it does no harm. Cancel safe: a dropped future
 //! has done all of its work or none of it.
 
+mod aggregates;
+mod ci;
 mod error;
 mod events;
 mod fairness;
@@ -18,18 +20,20 @@ mod raw;
 mod rows;
 mod runs;
 mod sqlite;
-pub mod sqlite_samples;
 mod sweeps;
 mod tenants;
 mod tests_seen;
 mod verdicts;
 
+pub use aggregates::{DayRow, FlipRow, PackRow, PackSpan, SignatureRow};
+pub use ci::{FailureRow, RunSpan, Suspect, UploadRow};
 pub use error::{DbError, FailedAction};
 pub use events::{EventRow, NewEvent};
 pub use rows::{
     HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, ParkedRow, ProjectRow, RunRow, SeenTest,
     Settled, Settlement, SweepRow, SweepState, TestRow, TokenRow, VerdictRow, WorkerRow,
 };
+pub(crate) use sqlite::is_between_transactions;
 pub use tenants::{DeadJob, SweepFilter};
 
 /// Runs a reading statement: `read!(db, "read a job", fetch_optional, query)`.

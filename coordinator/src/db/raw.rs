@@ -263,6 +263,8 @@ pub(super) struct RawOccasion {
     revision: Option<String>,
     branch: Option<String>,
     environment: Option<String>,
+    variant: Option<String>,
+    ci: Option<String>,
     started_at: i64,
     finished_at: Option<i64>,
 }
@@ -282,6 +284,8 @@ impl TryFrom<RawOccasion> for RunRow {
             revision: raw.revision,
             branch: raw.branch,
             environment: raw.environment,
+            variant: raw.variant,
+            ci: raw.ci,
             started_at: raw.started_at,
             finished_at: raw.finished_at,
         })

@@ -290,6 +290,10 @@ pub struct RunRow {
     pub branch: Option<String>,
     /// The image that tests ran in, by its id.
     pub environment: Option<String>,
+    /// What told this run from others of one CI job; only runs of one variant are compared.
+    pub variant: Option<String>,
+    /// What the CI system said of its job, as JSON.
+    pub ci: Option<String>,
     /// When it started.
     pub started_at: UnixMicros,
     /// When it ended.

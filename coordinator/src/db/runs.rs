@@ -11,7 +11,7 @@ macro_rules! select_runs {
     ($rest:literal) => {
         concat!(
             "SELECT runs.id, projects.name, runs.origin, runs.class, runs.level, runs.revision, runs.branch, \
-             runs.environment, runs.started_at, runs.finished_at \
+             runs.environment, runs.variant, runs.ci, runs.started_at, runs.finished_at \
              FROM runs JOIN projects ON projects.number = runs.project ",
             $rest
         )
@@ -76,12 +76,13 @@ impl Db {
             self,
             "record a run",
             sqlx::query(
-                "INSERT INTO runs (id, project, origin, class, level, revision, branch, environment,
+                "INSERT INTO runs (id, project, origin, class, level, revision, branch, environment, variant, ci,
                                    started_at, finished_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
                  ON CONFLICT (id) DO UPDATE SET origin = excluded.origin, class = excluded.class,
                      level = excluded.level, revision = excluded.revision, branch = excluded.branch,
-                     environment = excluded.environment, finished_at = excluded.finished_at",
+                     environment = excluded.environment, variant = excluded.variant, ci = excluded.ci,
+                     finished_at = COALESCE(excluded.finished_at, runs.finished_at)",
             )
             .bind(run.id)
             .bind(project)
@@ -91,6 +92,8 @@ impl Db {
             .bind(run.revision.as_deref().map(clean))
             .bind(run.branch.as_deref().map(clean))
             .bind(run.environment.as_deref().map(clean))
+            .bind(run.variant.as_deref().map(clean))
+            .bind(run.ci.as_deref().map(clean))
             .bind(run.started_at)
             .bind(run.finished_at)
         )?;

@@ -297,7 +297,7 @@ impl Sqlite {
 
 /// A commit that met a full disk was rolled back by SQLite, but the driver counts on: such a
 /// connection would refuse every further transaction and is dropped.
-pub(super) async fn is_between_transactions(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+pub(crate) async fn is_between_transactions(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     Ok(!connection.is_in_transaction())
 }
 

@@ -222,6 +222,7 @@ impl Coordinator {
                 // A listing is short, and nothing is known before it: it waits behind no attempts.
                 class: if matches!(work, Work::List) { Class::Interactive } else { row.class },
                 context: row.context.clone(),
+                origin: super::past::origin_of(question),
                 work,
             });
             keys.push(key);

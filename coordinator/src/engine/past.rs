@@ -69,12 +69,19 @@ impl Coordinator {
             revision: row.revision.clone(),
             branch: None,
             environment: Some(listing.image.clone()),
+            variant: None,
+            ci: None,
             started_at: row.created_at,
             finished_at: Some(finished_at),
         };
         self.db.record_run(&run).await?;
-        let seen: Vec<SeenTest> =
-            listing.tests.iter().map(|test| SeenTest { test: test.clone(), parts: None }).collect();
+        let seen = |(place, test): (usize, &TestId)| SeenTest {
+            test: test.clone(),
+            parts: listing
+                .parts_of(place)
+                .map(|parts| serde_json::to_string(&parts).expect("parts of a test id serialise")),
+        };
+        let seen: Vec<SeenTest> = listing.tests.iter().enumerate().map(seen).collect();
         self.db.note_tests(&row.project, &seen, row.created_at).await?;
         // Verdicts are on tests as they are; what an experiment found is in its report.
         if question.kind == QuestionKind::Detect {
@@ -99,7 +106,8 @@ fn reads_history(class: TreatmentClass) -> bool {
     }
 }
 
-fn origin_of(question: &Question) -> RunOrigin {
+/// What kind of run a question makes.
+pub(super) fn origin_of(question: &Question) -> RunOrigin {
     match question.kind {
         QuestionKind::Detect => RunOrigin::Sweep,
         QuestionKind::Diagnose { .. } => RunOrigin::Diagnosis,

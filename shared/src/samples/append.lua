@@ -1,47 +1,22 @@
--- Stores one chunk and merges its roll-ups, or changes nothing if the chunk is there already.
+-- Appends one chunk to a pack, or changes nothing if a chunk of that name is in it.
 --
--- KEYS: points of the test and day, its hours, the days of its month
--- ARGV: chunk field, packed points, three times to live in ms (points, hours, days),
---       day of the month, packed roll-up of the day or "", then pairs of hour and packed roll-up
+-- KEYS: the pack of the test and day
+-- ARGV: name of the chunk, the packed chunk (which has the name in it), the pack's first byte, time to
+--       live in ms
 --
--- Everything is read and computed before the first write: a script that fails is not rolled back.
--- Doubles stay inside packed strings, since Lua numbers lose their fraction on the way out.
+-- A whole new value is set instead of APPENDed to: appending reserves twice the memory. A name of six
+-- bytes is found elsewhere in a pack of 30 KiB once in 10^10 times.
 
-local ROLLUP = '<I4I4ddI4I4'
-
--- Rollup::merge of `rollup.rs`, on packed values.
-local function merged(key, field, part)
-  local stored = redis.call('HGET', key, field)
-  if not stored then
-    return part
-  end
-  local n, failures, mean, m2, low, high = struct.unpack(ROLLUP, stored)
-  local m, more, other, other_m2, other_low, other_high = struct.unpack(ROLLUP, part)
-  local total, delta = n + m, other - mean
-  return struct.pack(ROLLUP, total, failures + more,
-    mean + delta * m / total, m2 + other_m2 + delta * delta * n * m / total,
-    math.min(low, other_low), math.max(high, other_high))
+local pack = redis.call('GET', KEYS[1])
+if not pack then
+  redis.call('SET', KEYS[1], ARGV[3] .. ARGV[2], 'PX', ARGV[4])
+  return 1
 end
-
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
+if string.byte(pack, 1) ~= string.byte(ARGV[3], 1) then
+  return redis.error_reply('ERR a pack of another layout')
+end
+if string.find(pack, ARGV[1], 2, true) then
   return 0
 end
-
-local hours = {}
-for i = 8, #ARGV, 2 do
-  hours[#hours + 1] = ARGV[i]
-  hours[#hours + 1] = merged(KEYS[2], ARGV[i], ARGV[i + 1])
-end
-local day = ARGV[7] ~= '' and merged(KEYS[3], ARGV[6], ARGV[7])
-
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3], 'NX')
-if #hours > 0 then
-  redis.call('HSET', KEYS[2], unpack(hours))
-  redis.call('PEXPIRE', KEYS[2], ARGV[4], 'NX')
-end
-if day then
-  redis.call('HSET', KEYS[3], ARGV[6], day)
-  redis.call('PEXPIRE', KEYS[3], ARGV[5], 'NX')
-end
+redis.call('SET', KEYS[1], pack .. ARGV[2], 'KEEPTTL')
 return 1

@@ -1,28 +1,41 @@
-//! How points and roll-ups are packed, shared by every adapter so that bytes can be copied between
-//! them. Pure: no clock, no I/O. Never change a layout in place: readers of old data would misread it.
+//! How points are packed, shared by every adapter so that bytes can be copied between them. Pure: no
+//! clock, no I/O. A layout never changes in place: readers of old data would misread it.
 //!
-//! | what | bytes, all little-endian |
+//! Everything is little-endian. A day's points of one test are a *pack*: the layout's number (`2`), then
+//! chunks, each a head of 13 bytes and its points of 10 to 22:
+//!
+//! | what | bytes |
 //! | --- | --- |
-//! | point (16) | microseconds since the UTC midnight of its day `u48`, wall `u32`, outcome `u8`, concurrency `u8`, worker `u16`, run `u16` |
-//! | roll-up (32) | runs `u32`, failures `u32`, mean `f64`, m2 `f64`, min `u32`, max `u32` |
-//! | field of a chunk (18) | job id (16 bytes), chunk `u16` **big-endian**, so that fields sort by job and number |
+//! | chunk | treatment class `u8`, points `u8` (1 to 255), name (6, a hash of job and number), run (5, a hash) |
+//! | point | moment `u40`: bit 0 to 36 microseconds since the UTC midnight of its day, bit 37 whether phases follow, bit 38 and 39 the outcome (pass, fail, skip, fail with a signature); wall `u32`, concurrency `u8`, worker `u16`, attempt `u16`; phases: set-up and tear-down `u16` each, see [`pack_micros`]; signature `u64` |
 //!
-//! A point's day is part of its key, which is why a `u48` holds microseconds: since the epoch they
-//! would run out after nine years, since midnight they cannot.
+//! A day is part of a pack's key, and a chunk is found in a pack by its name: that is the record of the
+//! append. Hashes this short meet by chance once in 10^9 keys of 1,000 chunks; what they then cost is a
+//! chunk of history. Layout 1 (until version 0.1) had one chunk per value and 16 bytes per point, without
+//! run, class, phases and signature: [`unpack_v1`].
 
-use super::{Chunk, Point, PointOutcome, Rollup, SampleError, Span};
+use super::{Chunk, Phases, Point, PointOutcome, RunTag, SampleError, StoredPoint};
 use crate::UnixMicros;
 use crate::ids::{JobId, TestId};
+use crate::run::TreatmentClass;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::ops::Range;
+use uuid::Uuid;
 
-/// Bytes of a packed point.
-pub const POINT_BYTES: usize = 16;
-/// Bytes of a packed roll-up.
-pub const ROLLUP_BYTES: usize = 32;
+/// The first byte of a pack.
+pub const LAYOUT: u8 = 2;
+/// Bytes of a chunk's name within its pack.
+pub const NAME_BYTES: usize = 6;
+/// Most points of a chunk.
+pub const MOST_POINTS: usize = 255;
 
+const HEAD_BYTES: usize = 2 + NAME_BYTES + 5;
+const V1_POINT_BYTES: usize = 16;
 const HOUR_MICROS: i64 = 3_600_000_000;
 const DAY_MICROS: i64 = 24 * HOUR_MICROS;
+const MOMENT_BITS: u64 = (1 << 37) - 1;
+const HAS_PHASES: u64 = 1 << 37;
 
 /// First day that no sample may have (2100-01-01): beyond it a clock is wrong, and reads of
 /// "everything" stay bounded.
@@ -50,16 +63,6 @@ pub fn days(from: UnixMicros, to: UnixMicros) -> Range<i64> {
     start..end.max(start)
 }
 
-impl Span {
-    /// Its length in microseconds.
-    pub fn micros(self) -> i64 {
-        match self {
-            Self::Hour => HOUR_MICROS,
-            Self::Day => DAY_MICROS,
-        }
-    }
-}
-
 /// The identity of a test's time series: 64 bits of a hash of project and test. Names are kept in
 /// the relational store.
 pub fn series(project: &str, test: &TestId) -> [u8; 8] {
@@ -71,29 +74,71 @@ pub fn series(project: &str, test: &TestId) -> [u8; 8] {
     digest[..8].try_into().expect("a SHA-256 digest has 32 bytes")
 }
 
-/// The points of one test in one job as chunks, one per UTC day, oldest day first, numbered from 0.
+/// How points name a run.
+pub fn run_tag(run: Uuid) -> RunTag {
+    let digest = Sha256::digest(run.as_bytes());
+    RunTag(digest[..5].try_into().expect("a SHA-256 digest has 32 bytes"))
+}
+
+fn name_of(job: JobId, chunk: u16) -> [u8; NAME_BYTES] {
+    let mut hasher = Sha256::new();
+    hasher.update(job.0.as_bytes());
+    hasher.update(chunk.to_le_bytes());
+    let digest = hasher.finalize();
+    digest[..NAME_BYTES].try_into().expect("a SHA-256 digest has 32 bytes")
+}
+
+/// The points of one test in one job of `run` as chunks: one per treatment class and UTC day, more where
+/// there are very many, numbered so that a redelivered job gives the same numbers.
 ///
-/// Chunks of a redelivered job have the same keys and are dropped as duplicates; only where the
-/// second run falls on another UTC day than the first are both kept, which history can bear.
-pub fn chunks(project: &str, test: &TestId, job: JobId, points: &[Point]) -> Vec<Chunk> {
-    let mut sorted = points.to_vec();
-    sort_points(&mut sorted);
-    sorted
-        .chunk_by(|a, b| day_of(a.at) == day_of(b.at))
-        .zip(0u16..)
-        .map(|(points, chunk)| Chunk {
-            project: project.to_owned(),
-            test: test.clone(),
-            job,
-            chunk,
-            points: points.to_vec(),
-        })
-        .collect()
+/// Chunks of a redelivered job have the same names and are dropped as duplicates; only where the second
+/// run falls on another UTC day than the first are both kept, which history can bear.
+pub fn chunks(
+    project: &str,
+    test: &TestId,
+    run: Uuid,
+    job: JobId,
+    points: &[(TreatmentClass, Point)],
+) -> Vec<Chunk> {
+    let mut classes: BTreeMap<u8, Vec<Point>> = BTreeMap::new();
+    for (class, point) in points {
+        classes.entry(class.code()).or_default().push(*point);
+    }
+    let mut chunks = Vec::new();
+    for (code, mut points) in classes {
+        sort_points(&mut points);
+        let parts = points
+            .chunk_by(|a, b| day_of(a.at) == day_of(b.at))
+            .flat_map(|points| points.chunks(MOST_POINTS))
+            .zip(0u16..);
+        for (points, part) in parts {
+            chunks.push(Chunk {
+                project: project.to_owned(),
+                test: test.clone(),
+                run,
+                class: TreatmentClass::of_code(code),
+                job,
+                chunk: u16::from(code) << 12 | part & 0xfff,
+                points: points.to_vec(),
+            });
+        }
+    }
+    chunks
 }
 
 /// Oldest first; points of the same microsecond in an order that does not depend on arrival.
 pub fn sort_points(points: &mut [Point]) {
-    points.sort_by_key(|p| (p.at, p.worker, p.run, p.wall_us, outcome_code(p.outcome), p.concurrency));
+    points.sort_by_key(order_of);
+}
+
+/// As [`sort_points`], for points of several runs.
+pub fn sort_stored(points: &mut [StoredPoint]) {
+    points.sort_by_key(|stored| (order_of(&stored.point), stored.run, stored.class));
+}
+
+#[expect(clippy::type_complexity, reason = "a key to sort by, of nobody's interest")]
+fn order_of(p: &Point) -> (UnixMicros, u16, u16, u32, u64, u8, Option<Phases>, Option<u64>) {
+    (p.at, p.worker, p.attempt, p.wall_us, outcome_code(p), p.concurrency, p.phases, p.signature)
 }
 
 /// A chunk made ready for storing: everything that an adapter writes.
@@ -103,17 +148,13 @@ pub struct Prepared {
     pub series: [u8; 8],
     /// The UTC day of all points, counted from the epoch.
     pub day: i64,
-    /// Job and chunk number, the chunk's name within series and day.
-    pub field: [u8; 18],
-    /// The packed points.
-    pub points: Vec<u8>,
-    /// What the chunk adds to its hours; hours without a pass or failure are absent.
-    pub hours: Vec<Rollup>,
-    /// What it adds to its day; none if every point is a skip.
-    pub total: Option<Rollup>,
+    /// The chunk's name within series and day.
+    pub name: [u8; NAME_BYTES],
+    /// The packed chunk, without the layout's number.
+    pub packed: Vec<u8>,
 }
 
-/// Packs a chunk and computes its roll-ups. Refuses an empty chunk, one whose points are of
+/// Packs a chunk. Refuses an empty one, one of more than [`MOST_POINTS`] points, one whose points are of
 /// several days and one from before 1970 or after 2099.
 pub fn prepare(chunk: &Chunk) -> Result<Prepared, SampleError> {
     let refused = |why: &str| {
@@ -123,63 +164,157 @@ pub fn prepare(chunk: &Chunk) -> Result<Prepared, SampleError> {
     sort_points(&mut points);
     let Some(first) = points.first() else { return Err(refused("it has no points")) };
     let day = day_of(first.at);
+    let count = u8::try_from(points.len()).map_err(|_| refused("it has more than 255 points"))?;
     if points.iter().any(|point| day_of(point.at) != day) {
         return Err(refused("its points are of several UTC days"));
     }
     if !(0..END_OF_DAYS).contains(&day) {
         return Err(refused("its points are not between 1970 and 2099"));
     }
-    let mut field = [0; 18];
-    field[..16].copy_from_slice(chunk.job.0.as_bytes());
-    field[16..].copy_from_slice(&chunk.chunk.to_be_bytes());
-    Ok(Prepared {
-        series: series(&chunk.project, &chunk.test),
-        day,
-        field,
-        points: pack_points(day, &points),
-        hours: super::rollup::of_points(Span::Hour, &points),
-        total: super::rollup::of_points(Span::Day, &points).pop(),
-    })
+    let name = name_of(chunk.job, chunk.chunk);
+    let mut packed = vec![chunk.class.code(), count];
+    packed.extend_from_slice(&name);
+    packed.extend_from_slice(&run_tag(chunk.run).0);
+    for point in &points {
+        pack_point(day, point, &mut packed);
+    }
+    Ok(Prepared { series: series(&chunk.project, &chunk.test), day, name, packed })
 }
 
-fn outcome_code(outcome: PointOutcome) -> u8 {
-    match outcome {
-        PointOutcome::Pass => 0,
-        PointOutcome::Fail => 1,
-        PointOutcome::Skip => 2,
+fn outcome_code(point: &Point) -> u64 {
+    match (point.outcome, point.signature) {
+        (PointOutcome::Pass, _) => 0,
+        (PointOutcome::Fail, None) => 1,
+        (PointOutcome::Skip, _) => 2,
+        (PointOutcome::Fail, Some(_)) => 3,
     }
 }
 
-/// Packs points of one day, in the order given.
-fn pack_points(day: i64, points: &[Point]) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(points.len() * POINT_BYTES);
-    for point in points {
-        let offset = point.at - day * DAY_MICROS;
-        packed.extend_from_slice(&offset.to_le_bytes()[..6]);
-        packed.extend_from_slice(&point.wall_us.to_le_bytes());
-        packed.extend_from_slice(&[outcome_code(point.outcome), point.concurrency]);
-        packed.extend_from_slice(&point.worker.to_le_bytes());
-        packed.extend_from_slice(&point.run.to_le_bytes());
+fn pack_point(day: i64, point: &Point, packed: &mut Vec<u8>) {
+    let offset = (point.at - day * DAY_MICROS).cast_unsigned();
+    let phases = if point.phases.is_some() { HAS_PHASES } else { 0 };
+    let head = offset | phases | outcome_code(point) << 38;
+    packed.extend_from_slice(&head.to_le_bytes()[..5]);
+    packed.extend_from_slice(&point.wall_us.to_le_bytes());
+    packed.push(point.concurrency);
+    packed.extend_from_slice(&point.worker.to_le_bytes());
+    packed.extend_from_slice(&point.attempt.to_le_bytes());
+    if let Some(phases) = point.phases {
+        packed.extend_from_slice(&pack_micros(phases.setup_us).to_le_bytes());
+        packed.extend_from_slice(&pack_micros(phases.teardown_us).to_le_bytes());
     }
-    packed
+    if let (PointOutcome::Fail, Some(signature)) = (point.outcome, point.signature) {
+        packed.extend_from_slice(&signature.to_le_bytes());
+    }
 }
 
-/// The points of a packed chunk of `day`.
-pub fn unpack_points(day: i64, packed: &[u8]) -> Result<Vec<Point>, SampleError> {
-    let (records, rest) = packed.as_chunks::<POINT_BYTES>();
+/// A duration in sixteen bits: 5 of exponent and 11 of fraction, exact below 4,096 us, to 0.05 % above,
+/// up to 71 minutes.
+pub fn pack_micros(micros: u32) -> u16 {
+    let shift = (32 - micros.leading_zeros()).saturating_sub(12);
+    // Below 2^12 the value itself; above, its first 12 bits, of which the first is known to be set.
+    match shift {
+        0 => micros as u16,
+        shift => (4_096 + ((shift - 1) << 11) + ((micros >> shift) - 2_048)) as u16,
+    }
+}
+
+/// The duration that [`pack_micros`] packed, rounded down.
+pub fn unpack_micros(packed: u16) -> u32 {
+    match packed.checked_sub(4_096) {
+        None => u32::from(packed),
+        Some(rest) => {
+            let shift = u32::from(rest >> 11) + 1;
+            u32::try_from((u64::from(rest & 0x7ff) + 2_048) << shift).unwrap_or(u32::MAX)
+        }
+    }
+}
+
+/// The points of a pack of `day`, in the order they were appended.
+pub fn unpack(day: i64, pack: &[u8]) -> Result<Vec<StoredPoint>, SampleError> {
+    match pack.split_first() {
+        None => Ok(Vec::new()),
+        Some((&LAYOUT, chunks)) => unpack_chunks(day, chunks),
+        Some((layout, _)) => Err(SampleError::Damaged(format!("a pack of the unknown layout {layout}"))),
+    }
+}
+
+/// The points of packed chunks of `day`.
+pub fn unpack_chunks(day: i64, mut rest: &[u8]) -> Result<Vec<StoredPoint>, SampleError> {
+    let mut points = Vec::new();
+    while !rest.is_empty() {
+        let Some((head, after)) = rest.split_first_chunk::<HEAD_BYTES>() else {
+            return Err(SampleError::Damaged(format!("{} bytes are no chunk", rest.len())));
+        };
+        let class = TreatmentClass::of_code(head[0]);
+        let run = Some(RunTag(head[2 + NAME_BYTES..].try_into().expect("a head ends with five bytes")));
+        rest = after;
+        for _ in 0..head[1] {
+            let (point, after) = unpack_point(day, rest)?;
+            points.push(StoredPoint { point, run, class });
+            rest = after;
+        }
+    }
+    Ok(points)
+}
+
+fn unpack_point(day: i64, rest: &[u8]) -> Result<(Point, &[u8]), SampleError> {
+    let cut = || SampleError::Damaged("a point is cut off".to_owned());
+    let (fixed, mut rest) = rest.split_first_chunk::<14>().ok_or_else(cut)?;
+    let [h0, h1, h2, h3, h4, w0, w1, w2, w3, concurrency, k0, k1, a0, a1] = *fixed;
+    let head = u64::from_le_bytes([h0, h1, h2, h3, h4, 0, 0, 0]);
+    let offset = (head & MOMENT_BITS).cast_signed();
+    if offset >= DAY_MICROS {
+        return Err(SampleError::Damaged(format!("a point lies {offset} us after its midnight")));
+    }
+    let mut phases = None;
+    if head & HAS_PHASES != 0 {
+        let ([s0, s1, t0, t1], after) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+        phases = Some(Phases {
+            setup_us: unpack_micros(u16::from_le_bytes([*s0, *s1])),
+            teardown_us: unpack_micros(u16::from_le_bytes([*t0, *t1])),
+        });
+        rest = after;
+    }
+    let (outcome, signature) = match head >> 38 {
+        0 => (PointOutcome::Pass, None),
+        1 => (PointOutcome::Fail, None),
+        2 => (PointOutcome::Skip, None),
+        _ => {
+            let (signature, after) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
+            rest = after;
+            (PointOutcome::Fail, Some(u64::from_le_bytes(*signature)))
+        }
+    };
+    let point = Point {
+        at: day * DAY_MICROS + offset,
+        wall_us: u32::from_le_bytes([w0, w1, w2, w3]),
+        outcome,
+        concurrency,
+        worker: u16::from_le_bytes([k0, k1]),
+        attempt: u16::from_le_bytes([a0, a1]),
+        phases,
+        signature,
+    };
+    Ok((point, rest))
+}
+
+/// The points of a chunk of layout 1.
+pub fn unpack_v1(day: i64, packed: &[u8]) -> Result<Vec<StoredPoint>, SampleError> {
+    let (records, rest) = packed.as_chunks::<V1_POINT_BYTES>();
     if !rest.is_empty() {
         return Err(SampleError::Damaged(format!("a chunk of {} bytes is not whole points", packed.len())));
     }
-    records.iter().map(|record| unpack_point(day, record)).collect()
+    records.iter().map(|record| unpack_v1_point(day, record)).collect()
 }
 
-fn unpack_point(day: i64, record: &[u8; POINT_BYTES]) -> Result<Point, SampleError> {
-    let [t0, t1, t2, t3, t4, t5, w0, w1, w2, w3, outcome, concurrency, k0, k1, r0, r1] = *record;
+fn unpack_v1_point(day: i64, record: &[u8; V1_POINT_BYTES]) -> Result<StoredPoint, SampleError> {
+    let [t0, t1, t2, t3, t4, t5, w0, w1, w2, w3, outcome, concurrency, k0, k1, a0, a1] = *record;
     let offset = i64::from_le_bytes([t0, t1, t2, t3, t4, t5, 0, 0]);
     if offset >= DAY_MICROS {
         return Err(SampleError::Damaged(format!("a point lies {offset} us after its midnight")));
     }
-    Ok(Point {
+    let point = Point {
         at: day * DAY_MICROS + offset,
         wall_us: u32::from_le_bytes([w0, w1, w2, w3]),
         outcome: match outcome {
@@ -190,174 +325,12 @@ fn unpack_point(day: i64, record: &[u8; POINT_BYTES]) -> Result<Point, SampleErr
         },
         concurrency,
         worker: u16::from_le_bytes([k0, k1]),
-        run: u16::from_le_bytes([r0, r1]),
-    })
-}
-
-/// Packs a roll-up; its start is part of its key and not of its bytes.
-pub fn pack_rollup(rollup: &Rollup) -> [u8; ROLLUP_BYTES] {
-    let mut packed = [0; ROLLUP_BYTES];
-    packed[0..4].copy_from_slice(&rollup.runs.to_le_bytes());
-    packed[4..8].copy_from_slice(&rollup.failures.to_le_bytes());
-    packed[8..16].copy_from_slice(&rollup.mean_us.to_le_bytes());
-    packed[16..24].copy_from_slice(&rollup.m2.to_le_bytes());
-    packed[24..28].copy_from_slice(&rollup.min_us.to_le_bytes());
-    packed[28..32].copy_from_slice(&rollup.max_us.to_le_bytes());
-    packed
-}
-
-/// The roll-up of the span that starts at `start`.
-pub fn unpack_rollup(start: UnixMicros, packed: &[u8]) -> Result<Rollup, SampleError> {
-    let packed: &[u8; ROLLUP_BYTES] = packed
-        .try_into()
-        .map_err(|_| SampleError::Damaged(format!("a roll-up of {} bytes instead of 32", packed.len())))?;
-    let u32_at = |at: usize| u32::from_le_bytes(packed[at..at + 4].try_into().expect("four bytes in range"));
-    let f64_at = |at: usize| f64::from_le_bytes(packed[at..at + 8].try_into().expect("eight bytes in range"));
-    let rollup = Rollup {
-        start,
-        runs: u32_at(0),
-        failures: u32_at(4),
-        mean_us: f64_at(8),
-        m2: f64_at(16),
-        min_us: u32_at(24),
-        max_us: u32_at(28),
+        attempt: u16::from_le_bytes([a0, a1]),
+        phases: None,
+        signature: None,
     };
-    let sane = rollup.runs > 0
-        && rollup.failures <= rollup.runs
-        && rollup.mean_us.is_finite()
-        && rollup.m2.is_finite()
-        && rollup.min_us <= rollup.max_us;
-    if sane { Ok(rollup) } else { Err(SampleError::Damaged(format!("an impossible roll-up: {rollup:?}"))) }
+    Ok(StoredPoint { point, run: None, class: TreatmentClass::Unknown })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    /// Points on up to three days around the turn of a year.
-    fn any_points() -> impl Strategy<Value = Vec<Point>> {
-        let outcome =
-            prop_oneof![Just(PointOutcome::Pass), Just(PointOutcome::Fail), Just(PointOutcome::Skip)];
-        let point = (0..3 * DAY_MICROS, any::<u32>(), outcome, any::<u8>(), any::<u16>(), any::<u16>())
-            .prop_map(|(after, wall_us, outcome, concurrency, worker, run)| Point {
-                at: day_start(20_453) + after,
-                wall_us,
-                outcome,
-                concurrency,
-                worker,
-                run,
-            });
-        proptest::collection::vec(point, 0..60)
-    }
-
-    proptest! {
-        #[test]
-        fn packing_loses_nothing(points in any_points()) {
-            let job = JobId(Uuid::nil());
-            let mut expected = points.clone();
-            sort_points(&mut expected);
-            let mut found = Vec::new();
-            for (number, chunk) in chunks("p", &TestId::from("t"), job, &points).iter().enumerate() {
-                prop_assert_eq!(usize::from(chunk.chunk), number);
-                let prepared = prepare(chunk).unwrap();
-                prop_assert_eq!(prepared.points.len(), chunk.points.len() * POINT_BYTES);
-                found.extend(unpack_points(prepared.day, &prepared.points).unwrap());
-            }
-            prop_assert_eq!(found, expected);
-        }
-
-        #[test]
-        fn rollups_survive_packing(points in any_points()) {
-            let mut points = points;
-            sort_points(&mut points);
-            for rollup in super::super::rollup::of_points(Span::Hour, &points) {
-                prop_assert_eq!(unpack_rollup(rollup.start, &pack_rollup(&rollup)).unwrap(), rollup);
-            }
-        }
-
-        #[test]
-        fn days_of_a_range_hold_every_moment_of_it(from in 0i64..100 * DAY_MICROS, length in 0i64..5 * DAY_MICROS) {
-            let range = days(from, from + length);
-            if length > 0 {
-                prop_assert!(range.contains(&day_of(from)) && range.contains(&day_of(from + length - 1)));
-                prop_assert_eq!(range.end - 1, day_of(from + length - 1));
-            } else {
-                prop_assert!(range.end - range.start <= 1);
-            }
-        }
-
-        #[test]
-        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..70)) {
-            let _ = unpack_points(1, &bytes);
-            let _ = unpack_rollup(0, &bytes);
-        }
-    }
-
-    #[test]
-    fn the_layout_is_frozen() {
-        let point = Point {
-            at: day_start(20_000) + 0x0102_0304,
-            wall_us: 0x1122_3344,
-            outcome: PointOutcome::Fail,
-            concurrency: 7,
-            worker: 0xAABB,
-            run: 0xCCDD,
-        };
-        let chunk = Chunk {
-            project: "p".into(),
-            test: TestId::from("t"),
-            job: JobId(Uuid::from_u128(0x0102)),
-            chunk: 3,
-            points: vec![point],
-        };
-        let prepared = prepare(&chunk).unwrap();
-        assert_eq!(hex::encode(&prepared.points), "04030201000044332211".to_owned() + "0107bbaaddcc");
-        assert_eq!(hex::encode(prepared.field), "000000000000000000000000000001020003");
-        assert_eq!(hex::encode(series("pröjekt", &TestId::from("t::ü"))), "0d41c54db9a2f7f5");
-        let rollup = Rollup { start: 0, runs: 2, failures: 1, mean_us: 1.5, m2: 0.5, min_us: 1, max_us: 2 };
-        assert_eq!(
-            hex::encode(pack_rollup(&rollup)),
-            "0200000001000000000000000000f83f000000000000e03f0100000002000000"
-        );
-    }
-
-    #[test]
-    fn series_do_not_mix_project_and_test() {
-        assert_ne!(series("a", &TestId::from("bc")), series("ab", &TestId::from("c")));
-    }
-
-    #[test]
-    fn everything_is_a_bounded_range() {
-        assert_eq!(days(i64::MIN, i64::MAX), 0..END_OF_DAYS);
-        assert_eq!(days(5, 5).count().min(1), days(5, 5).count());
-        assert!(days(i64::MAX, i64::MIN).is_empty());
-    }
-
-    #[test]
-    fn chunks_that_cannot_be_stored_are_refused() {
-        let point =
-            |at| Point { at, wall_us: 1, outcome: PointOutcome::Pass, concurrency: 1, worker: 0, run: 0 };
-        let check = |points: Vec<Point>| {
-            let chunk =
-                Chunk { project: "p".into(), test: "t".into(), job: JobId(Uuid::nil()), chunk: 0, points };
-            assert!(matches!(prepare(&chunk), Err(SampleError::Refused(_))));
-        };
-        check(vec![]);
-        check(vec![point(0), point(DAY_MICROS)]);
-        check(vec![point(-1)]);
-        check(vec![point(day_start(END_OF_DAYS))]);
-    }
-
-    #[test]
-    fn damage_is_named() {
-        let damaged = |packed: &[u8]| matches!(unpack_points(0, packed), Err(SampleError::Damaged(_)));
-        assert!(damaged(&[0; 15]));
-        let mut unknown = [0; 16];
-        unknown[10] = 9;
-        assert!(damaged(&unknown));
-        assert!(damaged(&[255; 16]));
-        assert!(matches!(unpack_rollup(0, &[0; 32]), Err(SampleError::Damaged(_))));
-    }
-}
+mod tests;

@@ -1,21 +1,23 @@
-//! The samples port: a time series of outcomes and durations per test, idempotent on attempts,
-//! with retention by expiry and hourly and daily roll-ups. It is history; verdicts rest on job
-//! reports. Adapters: Redis (here) and SQLite (in the coordinator's `db/`). Both store the chunks
-//! of [`codec`] and pass one contract suite.
+//! The samples port: a time series of outcomes and durations per test, idempotent on attempts, with
+//! retention by expiry. Each point names its run and says what it is evidence of. It is history in full
+//! detail for some days; what remains of it is the coordinator's. Verdicts rest on job reports. Adapters:
+//! Redis (here) and SQLite (in the coordinator's `stores/`). Both store the chunks of [`codec`] and pass
+//! one contract suite.
 
 pub mod codec;
 mod redis_store;
-pub mod rollup;
 
 pub use redis_store::RedisSamples;
 
 use crate::UnixMicros;
 use crate::ids::{JobId, TestId};
+use crate::run::TreatmentClass;
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
-/// What is kept of one sample in the time series: sixteen bytes when packed.
+/// What is kept of one sample in the time series: 14 to 26 bytes when packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     /// When the attempt started.
@@ -29,7 +31,52 @@ pub struct Point {
     /// A short hash of the worker's name.
     pub worker: u16,
     /// The attempt's index in its job, modulo 65,536.
-    pub run: u16,
+    pub attempt: u16,
+    /// Its set-up and tear-down, if they were told apart.
+    pub phases: Option<Phases>,
+    /// Which failure it was: equal for failures that look alike. Kept of failures only.
+    pub signature: Option<u64>,
+}
+
+impl Point {
+    /// A pass of which nothing else is known.
+    pub fn passed(at: UnixMicros, wall_us: u32) -> Self {
+        Self {
+            at,
+            wall_us,
+            outcome: PointOutcome::Pass,
+            concurrency: 1,
+            worker: 0,
+            attempt: 0,
+            phases: None,
+            signature: None,
+        }
+    }
+}
+
+/// How long set-up and tear-down took, in microseconds, kept to three digits; the rest of the wall-clock
+/// duration is the test's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Phases {
+    /// Before the test.
+    pub setup_us: u32,
+    /// After it.
+    pub teardown_us: u32,
+}
+
+/// A run, as points name it: a hash of its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunTag(pub [u8; 5]);
+
+/// A point with what it is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredPoint {
+    /// The point.
+    pub point: Point,
+    /// Its run; none of points that version 0.1 wrote.
+    pub run: Option<RunTag>,
+    /// What it is evidence of.
+    pub class: TreatmentClass,
 }
 
 /// An outcome in the time series.
@@ -43,7 +90,7 @@ pub enum PointOutcome {
     Skip,
 }
 
-/// All points of one test that one job produced on one UTC day. Appending the same
+/// Points of one test and treatment class that one job produced on one UTC day. Appending the same
 /// `(project, test, day, job, chunk)` again changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
@@ -51,11 +98,15 @@ pub struct Chunk {
     pub project: String,
     /// The test.
     pub test: TestId,
+    /// The run that the job is part of.
+    pub run: Uuid,
+    /// What the points are evidence of.
+    pub class: TreatmentClass,
     /// The job.
     pub job: JobId,
-    /// Number of the chunk within the job, for jobs that span days or flush early.
+    /// Number of the chunk within the job, for jobs of several classes, that span days or flush early.
     pub chunk: u16,
-    /// The points; at least one, all on one UTC day.
+    /// The points, 1 to 255, all on one UTC day.
     pub points: Vec<Point>,
 }
 
@@ -68,49 +119,16 @@ pub enum Appended {
     Duplicate,
 }
 
-/// Counts and duration moments of a span of time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rollup {
-    /// Start of the hour or day.
-    pub start: UnixMicros,
-    /// Passes and failures (skips are not counted).
-    pub runs: u32,
-    /// Failures.
-    pub failures: u32,
-    /// Mean wall-clock duration in microseconds.
-    pub mean_us: f64,
-    /// Sum of squared deviations from the mean, in square microseconds.
-    pub m2: f64,
-    /// Shortest, in microseconds.
-    pub min_us: u32,
-    /// Longest, in microseconds.
-    pub max_us: u32,
-}
-
-/// The span of a roll-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Span {
-    /// UTC hours.
-    Hour,
-    /// UTC days.
-    Day,
-}
-
-/// How long each layer is kept, counted from when it was first written.
+/// How long points are kept, counted from when they were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Points; also how long a duplicate append is recognised, so longer than any redelivery.
-    pub raw: Duration,
-    /// Hourly roll-ups.
-    pub hourly: Duration,
-    /// Daily roll-ups.
-    pub daily: Duration,
+    pub points: Duration,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        const DAY: Duration = Duration::from_secs(86_400);
-        Self { raw: DAY * 14, hourly: DAY * 60, daily: DAY * 400 }
+        Self { points: Duration::from_secs(14 * 86_400) }
     }
 }
 
@@ -149,17 +167,16 @@ pub trait SampleStore: std::fmt::Debug + Send + Sync {
         test: &TestId,
         from: UnixMicros,
         to: UnixMicros,
-    ) -> Result<Vec<Point>, SampleError>;
+    ) -> Result<Vec<StoredPoint>, SampleError>;
 
-    /// Roll-ups of a test whose span starts from `from` (inclusive) to `to` (exclusive), oldest first.
-    async fn rollups(
+    /// The points of many tests on one UTC day (counted from the epoch), in the order of `tests`, each
+    /// oldest first.
+    async fn points_of_day(
         &self,
         project: &str,
-        test: &TestId,
-        span: Span,
-        from: UnixMicros,
-        to: UnixMicros,
-    ) -> Result<Vec<Rollup>, SampleError>;
+        tests: &[TestId],
+        day: i64,
+    ) -> Result<Vec<Vec<StoredPoint>>, SampleError>;
 }
 
 /// A sample store that somebody else chose.

@@ -1,17 +1,18 @@
 //! The samples port on Redis or Valkey, 7.0 or newer, one server (not a cluster), no modules.
 //!
-//! | key | field | value |
-//! | --- | --- | --- |
-//! | `ff1:{series}:r:YYYYMMDD` | job and chunk | points of the chunk |
-//! | `ff1:{series}:h:YYYYMMDD` | hour, 0 to 23 | roll-up of the hour |
-//! | `ff1:{series}:d:YYYYMM` | day of the month | roll-up of the day |
+//! | key | value |
+//! | --- | --- |
+//! | `ff2:{series}:YYYYMMDD` | the pack of the test and day, a string |
+//! | `ff1:{series}:r:YYYYMMDD` | written until version 0.1, read until it expires: a hash, one field per chunk of layout 1 |
 //!
-//! The series is 16 hexadecimal digits, see [`codec::series`]. One script per chunk stores the points
-//! and merges the roll-ups, or does nothing: a field that exists is the record of the append. Keys
-//! expire as a whole, counted from their first write, so that days of one month go together.
-//! Rejected: streams (4 KiB per test at least), sorted sets (six times the memory), time series modules.
+//! The series is 16 hexadecimal digits, see [`codec::series`]. One script per chunk appends it or does
+//! nothing: a chunk's name in the pack is the record of the append. Keys expire as a whole, counted from
+//! their first write. With one sample per chunk and 20 of them per test and day a sample costs 36 bytes
+//! as `MEMORY USAGE` counts (the contract suite measures it).
+//! Rejected: a hash with a field per chunk (twice the memory where a chunk has one sample), streams (4 KiB
+//! per test at least), sorted sets (six times the memory), time series modules.
 
-use super::{Appended, Chunk, Point, Retention, Rollup, SampleError, SampleStore, Span, codec};
+use super::{Appended, Chunk, Retention, SampleError, SampleStore, StoredPoint, codec};
 use crate::UnixMicros;
 use crate::ids::TestId;
 use async_trait::async_trait;
@@ -25,7 +26,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use time::{Date, Month};
+use time::Date;
 
 /// Commands in one pipeline: enough to hide the network, few enough for the time limit.
 const BATCH: usize = 500;
@@ -92,8 +93,14 @@ impl RedisSamples {
         self.client.get_connection_info().addr().to_string()
     }
 
-    fn key(&self, series: [u8; 8], layer: char, date: impl std::fmt::Display) -> String {
-        format!("{}ff1:{{{}}}:{layer}:{date}", self.prefix, hex::encode(series))
+    /// The pack of a series and day.
+    fn key(&self, series: [u8; 8], day: i64) -> String {
+        format!("{}ff2:{{{}}}:{}", self.prefix, hex::encode(series), compact_date(day))
+    }
+
+    /// Where version 0.1 kept the points of a series and day.
+    fn old_key(&self, series: [u8; 8], day: i64) -> String {
+        format!("{}ff1:{{{}}}:r:{}", self.prefix, hex::encode(series), compact_date(day))
     }
 
     /// The connection, its generation, and whether it was there before.
@@ -156,25 +163,16 @@ impl RedisSamples {
 
     /// The command that appends one chunk.
     fn add_append(&self, pipeline: &mut Pipeline, chunk: &codec::Prepared) {
-        let date = date_of(chunk.day);
-        let day = compact_date(date);
-        let command = pipeline.cmd("EVALSHA");
-        command.arg(self.script.get_hash()).arg(3);
-        command.arg(self.key(chunk.series, 'r', &day));
-        command.arg(self.key(chunk.series, 'h', &day));
-        command.arg(self.key(chunk.series, 'd', compact_month(date.year(), date.month())));
-        command.arg(&chunk.field[..]).arg(&chunk.points[..]);
-        for keep in [self.retention.raw, self.retention.hourly, self.retention.daily] {
-            command.arg(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_KEEP_MILLIS));
-        }
-        command.arg(date.day());
-        match &chunk.total {
-            Some(total) => command.arg(&codec::pack_rollup(total)[..]),
-            None => command.arg(""),
-        };
-        for hour in &chunk.hours {
-            command.arg(codec::hour_of_day(hour.start)).arg(&codec::pack_rollup(hour)[..]);
-        }
+        let keep = u64::try_from(self.retention.points.as_millis()).unwrap_or(u64::MAX);
+        pipeline
+            .cmd("EVALSHA")
+            .arg(self.script.get_hash())
+            .arg(1)
+            .arg(self.key(chunk.series, chunk.day))
+            .arg(&chunk.name[..])
+            .arg(&chunk.packed[..])
+            .arg(&[codec::LAYOUT][..])
+            .arg(keep.clamp(1, MAX_KEEP_MILLIS));
     }
 
     async fn append_batch(&self, batch: &[codec::Prepared]) -> Result<Vec<Appended>, SampleError> {
@@ -261,62 +259,65 @@ impl SampleStore for RedisSamples {
         test: &TestId,
         from: UnixMicros,
         to: UnixMicros,
-    ) -> Result<Vec<Point>, SampleError> {
+    ) -> Result<Vec<StoredPoint>, SampleError> {
         let series = codec::series(project, test);
         let mut points = Vec::new();
         for days in batches(codec::days(from, to)) {
-            let mut pipeline = pipeline();
-            for day in days.clone() {
-                pipeline.cmd("HVALS").arg(self.key(series, 'r', compact_date(date_of(day))));
-            }
-            for (day, chunks) in days.zip(self.read::<Vec<Vec<u8>>>(&pipeline).await?) {
-                for chunk in chunks {
-                    points.extend(codec::unpack_points(day, &chunk)?);
-                }
-            }
+            points.extend(self.days_of(&[series], days).await?.pop().unwrap_or_default());
         }
-        points.retain(|point| (from..to).contains(&point.at));
-        codec::sort_points(&mut points);
+        points.retain(|stored| (from..to).contains(&stored.point.at));
+        codec::sort_stored(&mut points);
         Ok(points)
     }
 
-    async fn rollups(
+    async fn points_of_day(
         &self,
         project: &str,
-        test: &TestId,
-        span: Span,
-        from: UnixMicros,
-        to: UnixMicros,
-    ) -> Result<Vec<Rollup>, SampleError> {
-        let series = codec::series(project, test);
-        // Each key with the start of its field 0.
-        let keys: Vec<(String, UnixMicros)> = match span {
-            Span::Hour => codec::days(from, to)
-                .map(|day| (self.key(series, 'h', compact_date(date_of(day))), codec::day_start(day)))
-                .collect(),
-            Span::Day => months(codec::days(from, to))
-                .map(|first| {
-                    let key = self.key(series, 'd', compact_month(first.year(), first.month()));
-                    (key, codec::day_start(day_number(first) - 1))
-                })
-                .collect(),
-        };
-        let mut rollups = Vec::new();
-        for batch in keys.chunks(BATCH) {
-            let mut pipeline = pipeline();
-            for (key, _) in batch {
-                pipeline.cmd("HGETALL").arg(key);
+        tests: &[TestId],
+        day: i64,
+    ) -> Result<Vec<Vec<StoredPoint>>, SampleError> {
+        let mut all = Vec::with_capacity(tests.len());
+        for tests in tests.chunks(BATCH) {
+            let series: Vec<[u8; 8]> = tests.iter().map(|test| codec::series(project, test)).collect();
+            all.extend(self.days_of(&series, day..day + 1).await?);
+        }
+        all.iter_mut().for_each(|points| codec::sort_stored(points));
+        Ok(all)
+    }
+}
+
+impl RedisSamples {
+    /// The points of each series on these days, in no order.
+    async fn days_of(
+        &self,
+        series: &[[u8; 8]],
+        days: Range<i64>,
+    ) -> Result<Vec<Vec<StoredPoint>>, SampleError> {
+        let places: Vec<(usize, [u8; 8], i64)> = series
+            .iter()
+            .enumerate()
+            .flat_map(|(at, series)| days.clone().map(move |day| (at, *series, day)))
+            .collect();
+        let mut found = vec![Vec::new(); series.len()];
+        if places.is_empty() {
+            return Ok(found);
+        }
+        let (mut packs, mut old) = (pipeline(), pipeline());
+        for (_, series, day) in &places {
+            packs.cmd("GET").arg(self.key(*series, *day));
+            old.cmd("HVALS").arg(self.old_key(*series, *day));
+        }
+        let packs = self.read::<Option<Vec<u8>>>(&packs).await?;
+        let old = self.read::<Vec<Vec<u8>>>(&old).await?;
+        for (((at, _, day), pack), chunks) in places.into_iter().zip(packs).zip(old) {
+            if let Some(pack) = pack {
+                found[at].extend(codec::unpack(day, &pack)?);
             }
-            let answers = self.read::<HashMap<u8, Vec<u8>>>(&pipeline).await?;
-            for ((_, zero), fields) in batch.iter().zip(answers) {
-                for (field, packed) in fields {
-                    rollups.push(codec::unpack_rollup(zero + i64::from(field) * span.micros(), &packed)?);
-                }
+            for chunk in chunks {
+                found[at].extend(codec::unpack_v1(day, &chunk)?);
             }
         }
-        rollups.retain(|rollup| (from..to).contains(&rollup.start));
-        rollups.sort_by_key(|rollup| rollup.start);
-        Ok(rollups)
+        Ok(found)
     }
 }
 
@@ -337,28 +338,9 @@ fn date_of(day: i64) -> Date {
     Date::from_julian_day(julian).expect("days are within 1970 and 2099")
 }
 
-fn day_number(date: Date) -> i64 {
-    i64::from(date.to_julian_day()) - EPOCH_JULIAN
-}
-
-/// The first days of the months that `days` touch.
-fn months(days: Range<i64>) -> impl Iterator<Item = Date> {
-    let end = days.end;
-    let first =
-        (!days.is_empty()).then(|| date_of(days.start).replace_day(1).expect("every month has a first day"));
-    std::iter::successors(first, |month| {
-        let days = i64::from(month.month().length(month.year()));
-        Some(date_of(day_number(*month) + days))
-    })
-    .take_while(move |month| day_number(*month) < end)
-}
-
-fn compact_date(date: Date) -> String {
-    format!("{}{:02}", compact_month(date.year(), date.month()), date.day())
-}
-
-fn compact_month(year: i32, month: Month) -> String {
-    format!("{year:04}{:02}", u8::from(month))
+fn compact_date(day: i64) -> String {
+    let date = date_of(day);
+    format!("{:04}{:02}{:02}", date.year(), u8::from(date.month()), date.day())
 }
 
 /// Judges what `INFO server` says. Valkey reports the Redis version that it is compatible with.
@@ -401,18 +383,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn months_cover_exactly_the_days() {
-        let day = |year, month, day| {
-            day_number(Date::from_calendar_date(year, Month::try_from(month).unwrap(), day).unwrap())
-        };
-        let check = |days: Range<i64>, expect: &[&str]| {
-            let found: Vec<_> = months(days).map(|m| compact_month(m.year(), m.month())).collect();
-            assert_eq!(found, expect);
-        };
-        check(day(2026, 1, 31)..day(2026, 1, 31), &[]);
-        check(day(2026, 1, 31)..day(2026, 2, 1), &["202601"]);
-        check(day(2025, 12, 31)..day(2026, 2, 2), &["202512", "202601", "202602"]);
-        check(0..1, &["197001"]);
+    fn days_are_spelled_as_dates() {
+        assert_eq!(compact_date(0), "19700101");
+        assert_eq!(compact_date(20_512), "20260228");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! store breaks the law. An adapter passes all of them or is not an adapter.
 
 use crate::eventually::eventually;
-use flakefarm_shared::UnixMicros;
 use flakefarm_shared::ids::{JobId, TestId};
 use flakefarm_shared::samples::{
-    Appended, Chunk, Point, PointOutcome, Retention, Rollup, SampleError, SampleStore, Span, codec, rollup,
+    Appended, Chunk, Phases, Point, PointOutcome, Retention, SampleError, SampleStore, StoredPoint, codec,
 };
+use flakefarm_shared::{TreatmentClass, UnixMicros};
 use futures::future::join_all;
 use std::time::Duration;
+use uuid::Uuid;
 
 const PROJECT: &str = "contract";
 const MINUTE: i64 = 60_000_000;
@@ -17,12 +18,11 @@ const DAY: i64 = 24 * HOUR;
 /// 2026-02-28: the next day is in another month.
 const START: UnixMicros = 20_512 * DAY;
 
-/// What stores are opened with for [`expired_layers_are_never_read`].
-pub const SHORT_RETENTION: Retention = Retention {
-    raw: Duration::from_secs(1),
-    hourly: Duration::from_secs(1),
-    daily: Duration::from_secs(3_600),
-};
+/// The run that chunks are of where it does not matter.
+const RUN: Uuid = Uuid::from_u128(0x11);
+
+/// What stores are opened with for [`expired_points_are_never_read`].
+pub const SHORT_RETENTION: Retention = Retention { points: Duration::from_secs(1) };
 
 /// What was appended is read, oldest first, with every property of a point.
 pub async fn appended_points_are_read_back(store: &dyn SampleStore) {
@@ -31,7 +31,13 @@ pub async fn appended_points_are_read_back(store: &dyn SampleStore) {
     assert!(points(store, &test).await.is_empty(), "a law needs an empty store");
     let (early, late) = (point(START, 0), point(START + DAY - 1, 65_535));
     let skip = Point { outcome: PointOutcome::Skip, wall_us: 0, concurrency: 255, ..point(START + 5, 7) };
-    let longest = Point { wall_us: u32::MAX, outcome: PointOutcome::Fail, ..point(START + 6, 8) };
+    let longest = Point {
+        wall_us: u32::MAX,
+        outcome: PointOutcome::Fail,
+        phases: Some(Phases { setup_us: 4_095, teardown_us: 0 }),
+        signature: Some(u64::MAX),
+        ..point(START + 6, 8)
+    };
     let chunk = chunk(&test, vec![late, longest, skip, early]);
     assert_eq!(append(store, &[chunk]).await, [Appended::New]);
     assert_eq!(points(store, &test).await, [early, skip, longest, late]);
@@ -42,7 +48,7 @@ pub async fn appended_points_are_read_back(store: &dyn SampleStore) {
 pub async fn ranges_include_their_start_and_exclude_their_end(store: &dyn SampleStore) {
     let test = TestId::from("t");
     let times = [START, START + HOUR, START + DAY, START + DAY + HOUR];
-    append(store, &codec::chunks(PROJECT, &test, JobId::new(), &times.map(|at| point(at, 0)))).await;
+    append(store, &of_job(&test, &times.map(|at| point(at, 0)))).await;
     for (from, to, expect) in [
         (START, START + DAY + HOUR, &times[..3]),
         (START + 1, START + DAY + HOUR + 1, &times[1..]),
@@ -51,13 +57,48 @@ pub async fn ranges_include_their_start_and_exclude_their_end(store: &dyn Sample
         (i64::MIN, i64::MAX, &times[..]),
     ] {
         let read = store.points(PROJECT, &test, from, to).await.expect("points are read");
-        assert_eq!(read.iter().map(|p| p.at).collect::<Vec<_>>(), expect, "points of {from}..{to}");
-        let hours = store.rollups(PROJECT, &test, Span::Hour, from, to).await.expect("hours are read");
-        assert_eq!(hours.iter().map(|r| r.start).collect::<Vec<_>>(), expect, "hours of {from}..{to}");
+        assert_eq!(read.iter().map(|p| p.point.at).collect::<Vec<_>>(), expect, "points of {from}..{to}");
     }
-    let days =
-        store.rollups(PROJECT, &test, Span::Day, START + 1, START + DAY + 1).await.expect("days are read");
-    assert_eq!(days.iter().map(|r| (r.start, r.runs)).collect::<Vec<_>>(), [(START + DAY, 2)]);
+}
+
+/// A point names its run and says what it is evidence of, also where one job made several kinds.
+pub async fn points_name_their_run_and_class(store: &dyn SampleStore) {
+    let test = TestId::from("t");
+    let (plain, stressed) = (point(START, 1), point(START + 1, 2));
+    let of_job = [(TreatmentClass::Plain, plain), (TreatmentClass::Stressed, stressed)];
+    let job = JobId::new();
+    append(store, &codec::chunks(PROJECT, &test, RUN, job, &of_job)).await;
+    let other = Uuid::from_u128(0x22);
+    append(store, &codec::chunks(PROJECT, &test, other, JobId::new(), &[(TreatmentClass::Ci, plain)])).await;
+    let read = store.points(PROJECT, &test, START, START + DAY).await.expect("points are read");
+    let of = |point, run, class| StoredPoint { point, run: Some(codec::run_tag(run)), class };
+    let mut expect = [
+        of(plain, RUN, TreatmentClass::Plain),
+        of(plain, other, TreatmentClass::Ci),
+        of(stressed, RUN, TreatmentClass::Stressed),
+    ];
+    codec::sort_stored(&mut expect);
+    assert_eq!(read, expect);
+    let again = append(store, &codec::chunks(PROJECT, &test, RUN, job, &of_job)).await;
+    assert_eq!(again, [Appended::Duplicate; 2]);
+}
+
+/// A day of many tests is what each test's points of that day are.
+pub async fn a_day_is_read_for_many_tests_at_once(store: &dyn SampleStore) {
+    let tests: Vec<TestId> = (0..1_100).map(|number| TestId(format!("t{number}"))).collect();
+    let chunks: Vec<Chunk> = tests
+        .iter()
+        .step_by(2)
+        .flat_map(|test| [chunk(test, vec![point(START, 1)]), chunk(test, vec![point(START + DAY, 2)])])
+        .collect();
+    append(store, &chunks).await;
+    let days = store.points_of_day(PROJECT, &tests, codec::day_of(START)).await.expect("a day is read");
+    assert_eq!(days.len(), tests.len());
+    for (number, points) in days.iter().enumerate() {
+        let expect: &[UnixMicros] = if number % 2 == 0 { &[START] } else { &[] };
+        assert_eq!(points.iter().map(|stored| stored.point.at).collect::<Vec<_>>(), expect, "test {number}");
+    }
+    assert!(store.points_of_day(PROJECT, &[], 1).await.expect("nothing is read").is_empty());
 }
 
 /// The key of a chunk decides: appending it again, even with other points, changes nothing.
@@ -65,10 +106,10 @@ pub async fn a_duplicate_append_changes_nothing(store: &dyn SampleStore) {
     let test = TestId::from("t");
     let first = chunk(&test, vec![point(START, 1), point(START + HOUR, 2)]);
     assert_eq!(append(store, std::slice::from_ref(&first)).await, [Appended::New]);
-    let before = everything(store, &test).await;
+    let before = points(store, &test).await;
     let rerun = Chunk { points: vec![point(START + 2 * HOUR, 9)], ..first.clone() };
     assert_eq!(append(store, &[first.clone(), rerun]).await, [Appended::Duplicate; 2]);
-    assert_eq!(everything(store, &test).await, before);
+    assert_eq!(points(store, &test).await, before);
 
     let next = Chunk { chunk: 1, ..first.clone() };
     let answers = append(store, &[first.clone(), next.clone(), next]).await;
@@ -87,8 +128,6 @@ pub async fn racing_duplicates_are_stored_once(store: &dyn SampleStore) {
         assert_eq!(new, 1, "round {round}: {answers:?}");
     }
     assert_eq!(points(store, &test).await.len(), 20);
-    let days = rollups(store, &test, Span::Day).await;
-    assert_eq!(days.iter().map(|day| day.runs).sum::<u32>(), 20);
 }
 
 /// Many chunks in one call are answered in their order.
@@ -113,17 +152,14 @@ pub async fn arrival_order_does_not_matter(store: &dyn SampleStore) {
     let (sorted, shuffled) = (TestId::from("sorted"), TestId::from("shuffled"));
     let jobs = random_jobs(1);
     for points in &jobs {
-        append(store, &codec::chunks(PROJECT, &sorted, JobId::new(), points)).await;
+        append(store, &of_job(&sorted, points)).await;
     }
     for points in jobs.iter().rev() {
-        let mut chunks = codec::chunks(PROJECT, &shuffled, JobId::new(), points);
+        let mut chunks = of_job(&shuffled, points);
         chunks.reverse();
         append(store, &chunks).await;
     }
     assert_eq!(points(store, &sorted).await, points(store, &shuffled).await);
-    for span in [Span::Hour, Span::Day] {
-        assert_close(&rollups(store, &sorted, span).await, &rollups(store, &shuffled, span).await);
-    }
 }
 
 /// A sample that arrives weeks late belongs to the day it was taken.
@@ -131,41 +167,9 @@ pub async fn late_samples_go_by_their_own_day(store: &dyn SampleStore) {
     let test = TestId::from("t");
     append(store, &[chunk(&test, vec![point(START, 1)])]).await;
     append(store, &[chunk(&test, vec![point(START - 40 * DAY + 3 * HOUR, 2)])]).await;
-    let starts =
-        |rollups: Vec<Rollup>| rollups.iter().map(|rollup| (rollup.start, rollup.runs)).collect::<Vec<_>>();
-    assert_eq!(starts(rollups(store, &test, Span::Day).await), [(START - 40 * DAY, 1), (START, 1)]);
-    assert_eq!(
-        starts(rollups(store, &test, Span::Hour).await),
-        [(START - 40 * DAY + 3 * HOUR, 1), (START, 1)]
-    );
     let old =
         store.points(PROJECT, &test, START - 40 * DAY, START - 39 * DAY).await.expect("points are read");
     assert_eq!(old.len(), 1);
-}
-
-/// Hourly and daily roll-ups say what one pass over the points says.
-pub async fn rollups_equal_recomputation_from_points(store: &dyn SampleStore) {
-    let test = TestId::from("t");
-    for points in random_jobs(2) {
-        append(store, &codec::chunks(PROJECT, &test, JobId::new(), &points)).await;
-    }
-    let points = points(store, &test).await;
-    assert!(points.len() > 500);
-    for span in [Span::Hour, Span::Day] {
-        let found = rollups(store, &test, span).await;
-        assert!(found.len() > 2, "the points are of several spans");
-        assert_close(&found, &rollup::of_points(span, &points));
-    }
-}
-
-/// Skips are points, and no roll-up counts them.
-pub async fn skips_have_points_and_no_rollups(store: &dyn SampleStore) {
-    let test = TestId::from("t");
-    let skip = Point { outcome: PointOutcome::Skip, ..point(START, 0) };
-    append(store, &[chunk(&test, vec![skip])]).await;
-    assert_eq!(points(store, &test).await, [skip]);
-    assert_eq!(rollups(store, &test, Span::Hour).await, []);
-    assert_eq!(rollups(store, &test, Span::Day).await, []);
 }
 
 /// Any text names a project or a test, and similar names do not meet.
@@ -185,9 +189,8 @@ pub async fn any_text_names_a_project_and_a_test(store: &dyn SampleStore) {
     append(store, &chunks).await;
     for (project, test, point) in &all {
         let read = store.points(project, test, START, START + DAY).await.expect("points are read");
+        let read: Vec<Point> = read.iter().map(|stored| stored.point).collect();
         assert_eq!(read, [*point], "project {project:?}, test {test:?}");
-        let days = store.rollups(project, test, Span::Day, START, START + DAY).await.expect("days are read");
-        assert_eq!(days.len(), 1, "project {project:?}, test {test:?}");
     }
 }
 
@@ -202,17 +205,16 @@ pub async fn an_impossible_chunk_is_refused(store: &dyn SampleStore) {
     assert_eq!(points(store, &test).await, []);
 }
 
-/// Layers vanish at their own time ([`SHORT_RETENTION`]); then an old chunk is new again.
-pub async fn expired_layers_are_never_read(store: &dyn SampleStore) {
+/// Points vanish at their time ([`SHORT_RETENTION`]); then an old chunk is new again.
+pub async fn expired_points_are_never_read(store: &dyn SampleStore) {
     let test = TestId::from("t");
     let chunk = [chunk(&test, vec![point(START, 0), point(START + HOUR, 1)])];
     assert_eq!(append(store, &chunk).await, [Appended::New]);
-    eventually("points and hours expire", Duration::from_secs(20), async || {
-        let seen = (points(store, &test).await.len(), rollups(store, &test, Span::Hour).await.len());
-        if seen == (0, 0) { Ok(()) } else { Err(format!("{} points and {} hours", seen.0, seen.1)) }
+    eventually("points expire", Duration::from_secs(20), async || {
+        let seen = points(store, &test).await.len();
+        if seen == 0 { Ok(()) } else { Err(format!("{seen} points")) }
     })
     .await;
-    assert_eq!(rollups(store, &test, Span::Day).await.len(), 1, "days are kept for an hour");
     assert_eq!(append(store, &chunk).await, [Appended::New]);
 }
 
@@ -232,24 +234,31 @@ pub async fn after_restart(store: &dyn SampleStore, kept: Chunk) {
     let next = Chunk { chunk: kept.chunk + 1, ..kept.clone() };
     assert_eq!(append(store, &[kept.clone(), next]).await, [Appended::Duplicate, Appended::New]);
     assert_eq!(points(store, &kept.test).await.len(), 4);
-    let days = rollups(store, &kept.test, Span::Day).await;
-    assert_eq!(days.iter().map(|day| day.runs).collect::<Vec<_>>(), [4]);
 }
 
-fn point(at: UnixMicros, run: u16) -> Point {
+fn point(at: UnixMicros, attempt: u16) -> Point {
     Point {
         at,
-        wall_us: 1_000 + u32::from(run),
-        outcome: if run.is_multiple_of(3) { PointOutcome::Fail } else { PointOutcome::Pass },
+        wall_us: 1_000 + u32::from(attempt),
+        outcome: if attempt.is_multiple_of(3) { PointOutcome::Fail } else { PointOutcome::Pass },
         concurrency: 2,
         worker: 0xBEEF,
-        run,
+        attempt,
+        phases: None,
+        signature: None,
     }
 }
 
 /// A chunk of a job of its own.
 fn chunk(test: &TestId, points: Vec<Point>) -> Chunk {
-    Chunk { project: PROJECT.to_owned(), test: test.clone(), job: JobId::new(), chunk: 0, points }
+    let (project, test) = (PROJECT.to_owned(), test.clone());
+    Chunk { project, test, run: RUN, class: TreatmentClass::Plain, job: JobId::new(), chunk: 0, points }
+}
+
+/// The chunks of a job of its own.
+fn of_job(test: &TestId, points: &[Point]) -> Vec<Chunk> {
+    let points: Vec<_> = points.iter().map(|point| (TreatmentClass::Plain, *point)).collect();
+    codec::chunks(PROJECT, test, RUN, JobId::new(), &points)
 }
 
 /// Forty jobs of twenty attempts, spread over three days, with durations of all sizes: always the same for a seed.
@@ -267,11 +276,11 @@ fn random_jobs(seed: u64) -> Vec<Vec<Point>> {
         let start = START + draw(3 * DAY as u64 - HOUR as u64) as i64;
         let scale = 1 << draw(31);
         (0..20)
-            .map(|run| Point {
-                at: start + i64::from(run) * MINUTE,
+            .map(|attempt| Point {
+                at: start + i64::from(attempt) * MINUTE,
                 wall_us: scale + draw(u64::from(scale)) as u32,
                 outcome: [PointOutcome::Pass, PointOutcome::Fail, PointOutcome::Skip][draw(3) as usize],
-                ..point(0, run)
+                ..point(0, attempt)
             })
             .collect()
     };
@@ -283,29 +292,6 @@ async fn append(store: &dyn SampleStore, chunks: &[Chunk]) -> Vec<Appended> {
 }
 
 async fn points(store: &dyn SampleStore, test: &TestId) -> Vec<Point> {
-    store.points(PROJECT, test, START - 60 * DAY, START + 60 * DAY).await.expect("points are read")
-}
-
-async fn rollups(store: &dyn SampleStore, test: &TestId, span: Span) -> Vec<Rollup> {
-    store.rollups(PROJECT, test, span, START - 60 * DAY, START + 60 * DAY).await.expect("roll-ups are read")
-}
-
-async fn everything(store: &dyn SampleStore, test: &TestId) -> (Vec<Point>, Vec<Rollup>, Vec<Rollup>) {
-    (points(store, test).await, rollups(store, test, Span::Hour).await, rollups(store, test, Span::Day).await)
-}
-
-/// Counts and extremes are equal; mean and squared deviations up to the rounding that the order of merges leaves.
-#[track_caller]
-fn assert_close(found: &[Rollup], expect: &[Rollup]) {
-    let exact = |all: &[Rollup]| {
-        all.iter().map(|r| (r.start, r.runs, r.failures, r.min_us, r.max_us)).collect::<Vec<_>>()
-    };
-    assert_eq!(exact(found), exact(expect));
-    let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0);
-    for (found, expect) in found.iter().zip(expect) {
-        assert!(
-            close(found.mean_us, expect.mean_us) && close(found.m2, expect.m2),
-            "{found:?} is not {expect:?}"
-        );
-    }
+    let read = store.points(PROJECT, test, START - 60 * DAY, START + 60 * DAY).await;
+    read.expect("points are read").into_iter().map(|stored| stored.point).collect()
 }

@@ -3,4 +3,3 @@
 
 pub mod events;
 pub mod pytest;
-pub mod signature;

@@ -17,6 +17,8 @@ fn run_of(sweep: &NewSweep, class: TreatmentClass) -> RunRow {
         revision: sweep.revision.clone(),
         branch: None,
         environment: None,
+        variant: None,
+        ci: None,
         started_at: sweep.created_at,
         finished_at: None,
     }
@@ -106,6 +108,8 @@ pub async fn runs_are_recorded_once_and_completed(db: &Db) {
         level: None,
         branch: Some(AWKWARD.to_owned()),
         environment: Some("sha256:1".to_owned()),
+        variant: Some("os=linux".to_owned()),
+        ci: Some(r#"{"provider":"github"}"#.to_owned()),
         finished_at: Some(NOW + SECOND),
         ..begun.clone()
     };

@@ -2,7 +2,7 @@
 //! accuse a test on ambiguous evidence, and never call an attempt clean that ran nothing.
 
 use super::reader::ExitSeen;
-use crate::frameworks::signature::signature;
+use flakefarm_shared::signature::signature;
 use flakefarm_shared::{
     AttemptEnd, Failure, FailureKind, InfraError, InfraStage, Outcome, Phase, Sample, TestId,
 };

@@ -3,8 +3,8 @@
 
 use super::ending::{Evidence, charged, decide};
 use crate::frameworks::events::{self, EndEvent, EndOutcome, Event, Mode};
-use crate::frameworks::signature::signature;
 use flakefarm_shared::attempt::CollectionError;
+use flakefarm_shared::signature::signature;
 use flakefarm_shared::{
     AttemptEnd, Failure, FailureKind, Outcome, Phase, PhaseTimes, Sample, StateChange, TestId, TestParts,
     TestSource,

@@ -1,8 +1,8 @@
 //! Signatures: equal for failures that look alike. Pure and stable: signatures are kept in history,
 //! so a change here splits every known failure in two.
 
-use flakefarm_shared::outcome::Frame;
-use flakefarm_shared::{Digest, FailureKind, Phase};
+use crate::outcome::Frame;
+use crate::{Digest, FailureKind, Phase};
 
 /// Sixteen hexadecimal digits over kind, phase, exception types, frames (path and function; lines
 /// move with every edit) and the masked message. Limits and exit codes count, durations do not.

@@ -1,47 +1,37 @@
-//! The samples port in an SQLite file of its own, for the embedded mode. Stores the same packed
-//! chunks and roll-ups as Redis does; the contract suite holds the two adapters together. One
-//! process owns the file. Every row carries when it expires: reads never see an expired row, and
-//! each append begins by deleting them.
+//! The samples port in an SQLite file of its own, for the embedded mode. Stores the same packed chunks as
+//! Redis does; the contract suite holds the two adapters together. One process owns the file. Every row
+//! carries when it expires: reads never see an expired row, and each append begins by deleting them.
 
 use async_trait::async_trait;
 use flakefarm_shared::ids::TestId;
-use flakefarm_shared::samples::{
-    Appended, Chunk, Point, Retention, Rollup, SampleError, SampleStore, Span, codec,
-};
+use flakefarm_shared::samples::{Appended, Chunk, Retention, SampleError, SampleStore, StoredPoint, codec};
 use flakefarm_shared::{UnixMicros, now_micros};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{QueryBuilder, Sqlite};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
+/// Points of layout 1 are in `chunk`, which stays, with the roll-ups of that time, until all has expired.
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS chunk (
+    CREATE TABLE IF NOT EXISTS pack (
         series     INTEGER NOT NULL,
         day        INTEGER NOT NULL,
-        field      BLOB    NOT NULL CHECK (length(field) = 18),
-        points     BLOB    NOT NULL,
+        name       BLOB    NOT NULL,
+        packed     BLOB    NOT NULL,
         expires_at INTEGER NOT NULL,
-        PRIMARY KEY (series, day, field)
+        PRIMARY KEY (series, day, name)
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS chunk_expiry ON chunk (expires_at);
-    CREATE TABLE IF NOT EXISTS rollup (
-        series     INTEGER NOT NULL,
-        span_hours INTEGER NOT NULL CHECK (span_hours IN (1, 24)),
-        start      INTEGER NOT NULL,
-        packed     BLOB    NOT NULL CHECK (length(packed) = 32),
-        expires_at INTEGER NOT NULL,
-        PRIMARY KEY (series, span_hours, start)
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS rollup_expiry ON rollup (expires_at);
-    PRAGMA user_version = 1;
+    CREATE INDEX IF NOT EXISTS pack_expiry ON pack (expires_at);
+    PRAGMA user_version = 2;
 ";
+const OLD_TABLES: [&str; 2] = ["chunk", "rollup"];
 /// Chunks in one transaction: many, so that the disk is not the limit, and few enough that a reader's
 /// checkpoint does not wait long.
 const BATCH: usize = 500;
@@ -56,6 +46,8 @@ pub struct SqliteSamples {
     /// Whose turn it is to write, for itself and all who wait.
     turn: tokio::sync::Mutex<()>,
     waiting: Mutex<VecDeque<Waiting>>,
+    /// Whether there are points of layout 1.
+    has_old: bool,
 }
 
 impl std::fmt::Debug for SqliteSamples {
@@ -88,11 +80,12 @@ impl SqliteSamples {
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
-            .before_acquire(|connection, _| Box::pin(super::sqlite::is_between_transactions(connection)))
+            .before_acquire(|connection, _| Box::pin(crate::db::is_between_transactions(connection)))
             .connect_with(options)
             .await
             .map_err(sample_error)?;
         create_tables(&writer, path).await?;
+        let has_old = drop_expired_tables(&writer, clock()).await.map_err(sample_error)?;
         let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
         let readers =
             SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(sample_error)?;
@@ -103,6 +96,7 @@ impl SqliteSamples {
             clock: Box::new(clock),
             turn: tokio::sync::Mutex::default(),
             waiting: Mutex::default(),
+            has_old,
         };
         samples.purge().await?;
         Ok(samples)
@@ -120,9 +114,7 @@ impl SqliteSamples {
         let now = (self.clock)();
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         delete_expired(&mut transaction, now).await?;
-        let appended = insert_chunks(&mut transaction, batch, expiry(now, self.retention.raw)).await?;
-        let new = batch.iter().zip(&appended).filter(|(_, appended)| **appended == Appended::New);
-        merge_rollups(&mut transaction, new.map(|(chunk, _)| chunk), &self.retention, now).await?;
+        let appended = insert_chunks(&mut transaction, batch, expiry(now, self.retention.points)).await?;
         transaction.commit().await?;
         Ok(appended)
     }
@@ -233,7 +225,7 @@ impl Failure {
 impl SampleStore for SqliteSamples {
     async fn check(&self) -> Result<(), SampleError> {
         self.purge().await?;
-        sqlx::query("SELECT 1 FROM chunk LIMIT 1")
+        sqlx::query("SELECT 1 FROM pack LIMIT 1")
             .fetch_optional(&self.readers)
             .await
             .map(drop)
@@ -251,49 +243,84 @@ impl SampleStore for SqliteSamples {
         test: &TestId,
         from: UnixMicros,
         to: UnixMicros,
-    ) -> Result<Vec<Point>, SampleError> {
+    ) -> Result<Vec<StoredPoint>, SampleError> {
+        let series = series_number(codec::series(project, test));
         let days = codec::days(from, to);
-        let chunks: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT day, points FROM chunk WHERE series = $1 AND day >= $2 AND day < $3 AND expires_at > $4",
-        )
-        .bind(series_number(codec::series(project, test)))
-        .bind(days.start)
-        .bind(days.end)
-        .bind((self.clock)())
-        .fetch_all(&self.readers)
-        .await
-        .map_err(sample_error)?;
         let mut points = Vec::new();
-        for (day, packed) in chunks {
-            points.extend(codec::unpack_points(day, &packed)?);
+        for (table, of_layout) in self.layouts() {
+            let chunks: Vec<(i64, Vec<u8>)> = sqlx::query_as(table.of_series)
+                .bind(series)
+                .bind(days.start)
+                .bind(days.end)
+                .bind((self.clock)())
+                .fetch_all(&self.readers)
+                .await
+                .map_err(sample_error)?;
+            for (day, packed) in chunks {
+                points.extend(of_layout(day, &packed)?);
+            }
         }
-        points.retain(|point| (from..to).contains(&point.at));
-        codec::sort_points(&mut points);
+        points.retain(|stored| (from..to).contains(&stored.point.at));
+        codec::sort_stored(&mut points);
         Ok(points)
     }
 
-    async fn rollups(
+    async fn points_of_day(
         &self,
         project: &str,
-        test: &TestId,
-        span: Span,
-        from: UnixMicros,
-        to: UnixMicros,
-    ) -> Result<Vec<Rollup>, SampleError> {
-        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT start, packed FROM rollup
-             WHERE series = $1 AND span_hours = $2 AND start >= $3 AND start < $4 AND expires_at > $5
-             ORDER BY start",
-        )
-        .bind(series_number(codec::series(project, test)))
-        .bind(span_hours(span))
-        .bind(from)
-        .bind(to)
-        .bind((self.clock)())
-        .fetch_all(&self.readers)
-        .await
-        .map_err(sample_error)?;
-        rows.into_iter().map(|(start, packed)| codec::unpack_rollup(start, &packed)).collect()
+        tests: &[TestId],
+        day: i64,
+    ) -> Result<Vec<Vec<StoredPoint>>, SampleError> {
+        let mut all = vec![Vec::new(); tests.len()];
+        for (tests, points) in tests.chunks(BATCH).zip(all.chunks_mut(BATCH)) {
+            let places: HashMap<i64, usize> = tests
+                .iter()
+                .enumerate()
+                .map(|(at, test)| (series_number(codec::series(project, test)), at))
+                .collect();
+            for (table, of_layout) in self.layouts() {
+                let mut query = QueryBuilder::<Sqlite>::new(table.of_day);
+                query.push_bind(day).push(" AND expires_at > ").push_bind((self.clock)());
+                query.push(" AND series IN (");
+                let mut series = query.separated(", ");
+                for place in places.keys() {
+                    series.push_bind(*place);
+                }
+                query.push(")");
+                let chunks: Vec<(i64, Vec<u8>)> =
+                    query.build_query_as().fetch_all(&self.readers).await.map_err(sample_error)?;
+                for (series, packed) in chunks {
+                    points[places[&series]].extend(of_layout(day, &packed)?);
+                }
+            }
+            points.iter_mut().for_each(|points| codec::sort_stored(points));
+        }
+        Ok(all)
+    }
+}
+
+/// The statements that read one layout's table.
+struct Table {
+    of_series: &'static str,
+    of_day: &'static str,
+}
+
+type Unpack = fn(i64, &[u8]) -> Result<Vec<StoredPoint>, SampleError>;
+
+const PACK: Table = Table {
+    of_series: "SELECT day, packed FROM pack WHERE series = $1 AND day >= $2 AND day < $3 AND expires_at > $4",
+    of_day: "SELECT series, packed FROM pack WHERE day = ",
+};
+const OLD: Table = Table {
+    of_series: "SELECT day, points FROM chunk WHERE series = $1 AND day >= $2 AND day < $3 AND expires_at > $4",
+    of_day: "SELECT series, points FROM chunk WHERE day = ",
+};
+
+impl SqliteSamples {
+    /// Where points are, and how each table's are packed.
+    fn layouts(&self) -> impl Iterator<Item = (Table, Unpack)> {
+        let old = self.has_old.then_some((OLD, codec::unpack_v1 as Unpack));
+        std::iter::once((PACK, codec::unpack_chunks as Unpack)).chain(old)
     }
 }
 
@@ -309,12 +336,33 @@ async fn create_tables(writer: &SqlitePool, path: &Path) -> Result<(), SampleErr
     sqlx::raw_sql(SCHEMA).execute(writer).await.map(drop).map_err(sample_error)
 }
 
-async fn delete_expired(connection: &mut SqliteConnection, now: UnixMicros) -> Result<(), sqlx::Error> {
-    for statement in ["DELETE FROM chunk WHERE expires_at <= $1", "DELETE FROM rollup WHERE expires_at <= $1"]
-    {
-        sqlx::query(statement).bind(now).execute(&mut *connection).await?;
+/// Deletes what has expired of layout 1, and its tables once they are empty; says whether points are left.
+async fn drop_expired_tables(writer: &SqlitePool, now: UnixMicros) -> Result<bool, sqlx::Error> {
+    let mut has_old = false;
+    for table in OLD_TABLES {
+        let there: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1")
+                .bind(table)
+                .fetch_one(writer)
+                .await?;
+        if there == 0 {
+            continue;
+        }
+        let delete = format!("DELETE FROM {table} WHERE expires_at <= $1");
+        sqlx::query(AssertSqlSafe(delete)).bind(now).execute(writer).await?;
+        let count = format!("SELECT count(*) FROM {table}");
+        let left: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(writer).await?;
+        if left == 0 {
+            sqlx::query(AssertSqlSafe(format!("DROP TABLE {table}"))).execute(writer).await?;
+        } else if table == "chunk" {
+            has_old = true;
+        }
     }
-    Ok(())
+    Ok(has_old)
+}
+
+async fn delete_expired(connection: &mut SqliteConnection, now: UnixMicros) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM pack WHERE expires_at <= $1").bind(now).execute(connection).await.map(drop)
 }
 
 /// A chunk counts once, within this batch, too.
@@ -323,84 +371,22 @@ async fn insert_chunks(
     chunks: &[codec::Prepared],
     expires_at: UnixMicros,
 ) -> Result<Vec<Appended>, sqlx::Error> {
-    let mut insert =
-        QueryBuilder::<Sqlite>::new("INSERT INTO chunk (series, day, field, points, expires_at) ");
+    let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO pack (series, day, name, packed, expires_at) ");
     insert.push_values(chunks, |mut row, chunk| {
         row.push_bind(series_number(chunk.series))
             .push_bind(chunk.day)
-            .push_bind(chunk.field.to_vec())
-            .push_bind(chunk.points.clone())
+            .push_bind(chunk.name.to_vec())
+            .push_bind(chunk.packed.clone())
             .push_bind(expires_at);
     });
-    insert.push(" ON CONFLICT DO NOTHING RETURNING series, day, field");
+    insert.push(" ON CONFLICT DO NOTHING RETURNING series, day, name");
     let rows: Vec<(i64, i64, Vec<u8>)> = insert.build_query_as().fetch_all(connection).await?;
     let mut inserted: HashSet<(i64, i64, Vec<u8>)> = rows.into_iter().collect();
     let was_new = |chunk: &codec::Prepared| {
-        let key = (series_number(chunk.series), chunk.day, chunk.field.to_vec());
+        let key = (series_number(chunk.series), chunk.day, chunk.name.to_vec());
         if inserted.remove(&key) { Appended::New } else { Appended::Duplicate }
     };
     Ok(chunks.iter().map(was_new).collect())
-}
-
-/// Merges what is new into the stored roll-ups, which keep their expiry.
-async fn merge_rollups(
-    connection: &mut SqliteConnection,
-    new: impl Iterator<Item = &codec::Prepared>,
-    retention: &Retention,
-    now: UnixMicros,
-) -> Result<(), sqlx::Error> {
-    let mut parts: BTreeMap<(i64, i64, UnixMicros), (Rollup, UnixMicros)> = BTreeMap::new();
-    for chunk in new {
-        let series = series_number(chunk.series);
-        let hours = chunk.hours.iter().map(|part| (Span::Hour, retention.hourly, part));
-        let days = chunk.total.iter().map(|part| (Span::Day, retention.daily, part));
-        for (span, keep, part) in hours.chain(days) {
-            parts
-                .entry((series, span_hours(span), part.start))
-                .and_modify(|(merged, _)| *merged = merged.merge(part))
-                .or_insert((*part, expiry(now, keep)));
-        }
-    }
-    let mut parts: Vec<_> = parts.into_iter().collect();
-    for parts in parts.chunks_mut(BATCH) {
-        let mut select = QueryBuilder::<Sqlite>::new(
-            "SELECT series, span_hours, start, packed FROM rollup WHERE (series, span_hours, start) IN (",
-        );
-        select.push_values(parts.iter(), |mut row, ((series, hours, start), _)| {
-            row.push_bind(*series).push_bind(*hours).push_bind(*start);
-        });
-        select.push(")");
-        let stored: Vec<(i64, i64, UnixMicros, Vec<u8>)> =
-            select.build_query_as().fetch_all(&mut *connection).await?;
-        let mut known = HashMap::with_capacity(stored.len());
-        for (series, hours, start, packed) in stored {
-            let rollup = codec::unpack_rollup(start, &packed)
-                .map_err(|damage| sqlx::Error::Decode(Box::new(damage)))?;
-            known.insert((series, hours, start), rollup);
-        }
-        let mut upsert = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO rollup (series, span_hours, start, packed, expires_at) ",
-        );
-        upsert.push_values(parts.iter(), |mut row, (key, (part, expires_at))| {
-            let merged = known.get(key).map_or(*part, |stored| stored.merge(part));
-            let (series, hours, start) = key;
-            row.push_bind(*series)
-                .push_bind(*hours)
-                .push_bind(*start)
-                .push_bind(codec::pack_rollup(&merged).to_vec())
-                .push_bind(*expires_at);
-        });
-        upsert.push(" ON CONFLICT (series, span_hours, start) DO UPDATE SET packed = excluded.packed");
-        upsert.build().execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
-fn span_hours(span: Span) -> i64 {
-    match span {
-        Span::Hour => 1,
-        Span::Day => 24,
-    }
 }
 
 /// SQLite's integers are signed; the bits are the same.

@@ -1,0 +1,160 @@
+//! From points to sums: a day of a project is read from the sample store and its sums are written to the
+//! database, where they stay when the points have expired. A day is summed up anew each time, so that late
+//! points count and doubled work changes nothing; what the sample store has lost since is kept as it was,
+//! and noted as a gap.
+
+use super::aggregate::{self, Aggregate};
+use crate::db::{DayRow, Db, DbError, PackRow, PackSpan, TestRow};
+use flakefarm_shared::samples::{RunTag, SampleError, SampleStore, StoredPoint, codec};
+use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use time::{Date, Month};
+
+/// Tests summed up together.
+const BATCH: usize = 500;
+/// A test that was last seen so long before a day is not asked for.
+const UNSEEN_MICROS: UnixMicros = 3 * 86_400_000_000;
+
+/// A day could not be summed up; doing it again is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// The database.
+    #[error("the database failed")]
+    Db(#[from] DbError),
+    /// The sample store.
+    #[error("the sample store failed")]
+    Samples(#[from] SampleError),
+}
+
+/// Sums up one day of a project. `day` is counted from the epoch.
+pub async fn collect_day(
+    db: &Db,
+    samples: &dyn SampleStore,
+    project: &str,
+    day: i64,
+    now: UnixMicros,
+) -> Result<DayRow, CollectError> {
+    let start = codec::day_start(day);
+    let tests: Vec<TestRow> = db
+        .tests(project)
+        .await?
+        .into_iter()
+        .filter(|test| test.last_seen >= start - UNSEEN_MICROS && test.first_seen < start + 2 * UNSEEN_MICROS)
+        .collect();
+    let incidents: HashSet<RunTag> =
+        db.incidents(project, start - UNSEEN_MICROS).await?.into_iter().map(codec::run_tag).collect();
+    let before = db.noted_days(project, day, day + 1).await?.pop();
+    let mut points = 0u64;
+    let mut lost = 0u64;
+    for tests in tests.chunks(BATCH) {
+        let names: Vec<TestId> = tests.iter().map(|test| test.test.clone()).collect();
+        let found = samples.points_of_day(project, &names, day).await?;
+        points += found.iter().map(|points| points.len() as u64).sum::<u64>();
+        lost += write(db, tests, &found, day, &incidents).await?;
+    }
+    let before_points = before.as_ref().map_or(0, |note| note.points);
+    let gap = if lost > 0 || points < before_points {
+        Some(format!(
+            "{} samples are gone from the sample store; their sums are kept",
+            lost.max(before_points.saturating_sub(points))
+        ))
+    } else {
+        None
+    };
+    let note = DayRow { day, points: points.max(before_points), at: now, gap };
+    db.note_day(project, &note).await?;
+    Ok(note)
+}
+
+/// Writes the sums of some tests' points of a day; gives how many points are gone that were summed up.
+async fn write(
+    db: &Db,
+    tests: &[TestRow],
+    found: &[Vec<StoredPoint>],
+    day: i64,
+    incidents: &HashSet<RunTag>,
+) -> Result<u64, DbError> {
+    let numbers: Vec<i64> = tests.iter().map(|test| test.number).collect();
+    let known: HashMap<(i64, TreatmentClass), u64> = db
+        .packs_of(&numbers, PackSpan::Hours, day)
+        .await?
+        .into_iter()
+        .map(|pack| ((pack.test, pack.class), pack.points))
+        .collect();
+    let (month, place) = month_of(day);
+    let mut months: HashMap<(i64, TreatmentClass), PackRow> = db
+        .packs_of(&numbers, PackSpan::Days, month)
+        .await?
+        .into_iter()
+        .map(|pack| ((pack.test, pack.class), pack))
+        .collect();
+    let mut lost = known.clone();
+    let (mut hours, mut days) = (Vec::new(), Vec::new());
+    for (test, points) in numbers.iter().zip(found) {
+        for (class, points) in by_class(points) {
+            let key = (*test, class);
+            let count = points.len() as u64;
+            let kept = known.get(&key).copied().unwrap_or(0);
+            lost.insert(key, kept.saturating_sub(count));
+            if count < kept {
+                continue;
+            }
+            // Counted, so that nothing seems to be gone; but of no weight.
+            let counts = |stored: &&&StoredPoint| stored.run.is_none_or(|run| !incidents.contains(&run));
+            let sums = aggregate::hours(points.iter().filter(counts).copied());
+            let total = aggregate::sum(sums.values());
+            let packed = aggregate::pack(&sums);
+            hours.push(PackRow { test: *test, class, start: day, points: count, packed });
+            let month = months.entry(key).or_insert_with(|| PackRow {
+                test: *test,
+                class,
+                start: month,
+                points: 0,
+                packed: aggregate::pack(&BTreeMap::new()),
+            });
+            let mut sums = aggregate::unpack(&month.packed).unwrap_or_default();
+            sums.insert(place, total);
+            month.points = sums.values().map(|sum: &Aggregate| sum.runs() + sum.skips).sum();
+            month.packed = aggregate::pack(&sums);
+            days.push(month.clone());
+        }
+    }
+    db.put_packs(PackSpan::Hours, &hours).await?;
+    db.put_packs(PackSpan::Days, &days).await?;
+    Ok(lost.values().sum())
+}
+
+fn by_class(points: &[StoredPoint]) -> BTreeMap<TreatmentClass, Vec<&StoredPoint>> {
+    let mut classes: BTreeMap<TreatmentClass, Vec<&StoredPoint>> = BTreeMap::new();
+    for stored in points {
+        classes.entry(stored.class).or_default().push(stored);
+    }
+    classes
+}
+
+/// The first day of a day's month, and the day's place in it, from 1.
+pub fn month_of(day: i64) -> (i64, u8) {
+    let date = date_of(day);
+    (day - i64::from(date.day()) + 1, date.day())
+}
+
+/// A day counted from the epoch as a date.
+pub fn date_of(day: i64) -> Date {
+    const EPOCH: Date = match Date::from_calendar_date(1970, Month::January, 1) {
+        Ok(date) => date,
+        Err(_) => panic!("the epoch is a date"),
+    };
+    EPOCH + time::Duration::days(day.clamp(0, codec::END_OF_DAYS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_know_their_month() {
+        assert_eq!(month_of(0), (0, 1));
+        assert_eq!(month_of(20_512), (20_485, 28));
+        assert_eq!(date_of(20_512).to_string(), "2026-02-28");
+    }
+}

@@ -1,0 +1,13 @@
+//! What CI already knows: reports in foreign formats become runs of this farm's history.
+
+pub mod case;
+pub mod ci;
+pub mod counts;
+pub mod ctrf;
+pub mod junit;
+pub mod names;
+mod record;
+mod scanner;
+mod when;
+
+pub use record::{IngestError, Ingested, MOST_CASES, News, SentReport, ingest};
