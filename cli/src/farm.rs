@@ -9,6 +9,7 @@ use bytes::Bytes;
 use eventsource_stream::Eventsource;
 use flakefarm_coordinator::Submission;
 use flakefarm_coordinator::events::Event;
+use flakefarm_coordinator::history::ingest::{Ingested, SentReport};
 use flakefarm_coordinator::http::{API_HEADER, API_VERSION};
 use flakefarm_coordinator::report::Report;
 use flakefarm_shared::backoff::Backoff;
@@ -155,6 +156,70 @@ impl Farm {
         Ok(digest)
     }
 
+    /// Sends a report of CI's.
+    pub(crate) async fn send_results(&self, report: &SentReport) -> Result<Ingested, Complaint> {
+        let file = tokio::fs::File::open(&report.path)
+            .await
+            .map_err(|error| Complaint::usage(format!("failed to read {}: {error}", report.name)))?;
+        let attempt = report.ci.attempt.map(|attempt| attempt.to_string());
+        let path = with_query(
+            "v1/results",
+            &[
+                ("project", Some(report.project.as_str())),
+                ("name", Some(report.name.as_str())),
+                ("revision", report.ci.revision.as_deref()),
+                ("branch", report.ci.branch.as_deref()),
+                ("provider", report.ci.provider.as_deref()),
+                ("job", report.ci.job.as_deref()),
+                ("job_url", report.ci.url.as_deref()),
+                ("attempt", attempt.as_deref()),
+                ("variant", report.variant.as_deref()),
+            ],
+        );
+        let request = self
+            .request(Method::POST, &path)?
+            .timeout(UPLOAD_TIMEOUT)
+            .body(reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(file)));
+        Ok(self.send(request).await?.json().await?)
+    }
+
+    /// One test over time.
+    pub(crate) async fn test_history(
+        &self,
+        project: &str,
+        test: &str,
+        days: u16,
+    ) -> Result<serde_json::Value, Complaint> {
+        let mut url = self.base.join("v1/tests/")?;
+        url.path_segments_mut()
+            .map_err(|()| Complaint::usage(format!("{} is not the address of a farm", self.base)))?
+            .pop_if_empty()
+            .push(test)
+            .push("history");
+        let path = url.as_str().strip_prefix(self.base.as_str()).unwrap_or_default();
+        let days = days.to_string();
+        self.get(&with_query(path, &[("project", Some(project)), ("days", Some(&days))])).await
+    }
+
+    /// The tests of a project, ranked.
+    pub(crate) async fn tests(
+        &self,
+        project: &str,
+        days: u16,
+        limit: usize,
+    ) -> Result<serde_json::Value, Complaint> {
+        let (days, limit) = (days.to_string(), limit.to_string());
+        let query =
+            [("project", Some(project)), ("days", Some(days.as_str())), ("limit", Some(limit.as_str()))];
+        self.get(&with_query("v1/tests", &query)).await
+    }
+
+    /// A project over time.
+    pub(crate) async fn trends(&self, project: &str, days: u16) -> Result<serde_json::Value, Complaint> {
+        let days = days.to_string();
+        self.get(&with_query("v1/trends", &[("project", Some(project)), ("days", Some(&days))])).await
+    }
+
     pub(crate) async fn submit(&self, submission: &Submission) -> Result<SweepId, Complaint> {
         #[derive(Deserialize)]
         struct Submitted {
@@ -284,4 +349,15 @@ impl Farm {
         }
         Ok(false)
     }
+}
+
+/// A path with those of the pairs that have a value.
+fn with_query(path: &str, pairs: &[(&str, Option<&str>)]) -> String {
+    let mut query = url::form_urlencoded::Serializer::for_suffix(format!("{path}?"), path.len() + 1);
+    for (key, value) in pairs {
+        if let Some(value) = value {
+            query.append_pair(key, value);
+        }
+    }
+    query.finish()
 }

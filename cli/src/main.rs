@@ -18,9 +18,11 @@ mod guard;
 mod init;
 mod left;
 mod measuring;
+mod memory;
 mod operators;
 mod output;
 mod progress;
+mod remember;
 mod role_keys;
 mod role_settings;
 mod roles;
@@ -28,6 +30,7 @@ mod say;
 mod signals;
 mod stores;
 mod sweep;
+mod upload;
 mod validate;
 
 use args::{Cli, Command};
@@ -75,6 +78,11 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Validate(args) => Box::pin(validate::validate(&args)).await,
         Command::Guard(args) => Box::pin(guard::guard(&args)).await,
         Command::Attach(args) => Box::pin(attach::attach(&args)).await,
+        Command::Upload(args) => Box::pin(upload::upload(&args)).await,
+        Command::History(args) => Box::pin(remember::history(&args)).await,
+        Command::Tests(args) => Box::pin(remember::tests(&args)).await,
+        Command::Trends(args) => Box::pin(remember::trends(&args)).await,
+        Command::Gc(args) => Box::pin(remember::gc(&args)).await,
         Command::Init(args) => init::init(&args),
         Command::Simulate(args) => measuring::simulate(&args),
         Command::Report(args) => output::report(&args).await,

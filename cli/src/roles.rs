@@ -38,7 +38,13 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
         .await
         .map_err(|error| Complaint::farm(format!("failed to listen on {listen}: {error}")))?;
     let lease = settings.duration("coordinator.lease").unwrap_or(engine::DEFAULT_LEASE);
-    let coordinator = Coordinator::new(db, queue.clone(), blobs, lease);
+    let mut coordinator = Coordinator::new(db, queue.clone(), blobs, lease);
+    match settings.text("stores.samples") {
+        Some(address) => coordinator = coordinator.with_samples(stores::open_samples(&address).await?),
+        None => {
+            warn!("no sample store is named (--samples): history does not grow, and CI's reports are refused")
+        }
+    }
     let served = tokio::spawn(http::serve(listener, coordinator.clone(), stop.clone()));
     coordinator.run(stop).await;
     served.await??;

@@ -94,7 +94,7 @@ async fn a_flip_on_one_revision_is_suspected_and_one_between_revisions_is_not() 
     assert_eq!(place.send(&green, job("bbb222", 1)).await.suspected, [], "another revision");
     let flipped = place.send(&green, job("aaa111", 2)).await;
     assert_eq!(flipped.suspected, [TestId::from("tests/test_a.py::test_x")]);
-    let suspects = place.db.suspects("shop", 0).await.unwrap();
+    let suspects = place.db.suspects("shop", 0, i64::MAX).await.unwrap();
     assert_eq!(suspects.iter().map(|suspect| suspect.flips).collect::<Vec<_>>(), [1]);
     let linux = SentReport {
         project: "shop".to_owned(),
@@ -118,7 +118,7 @@ async fn a_run_in_which_most_failed_is_an_incident_and_suspects_nobody() {
     let incident = place.send(&place.write("red.xml", suite(&red).as_bytes()), job("aaa111", 2)).await;
     assert!(incident.incident.unwrap().contains("20 of 20 tests failed at once"));
     assert_eq!(incident.suspected, []);
-    assert_eq!(place.db.suspects("shop", 0).await.unwrap(), []);
+    assert_eq!(place.db.suspects("shop", 0, i64::MAX).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::Unmeasured;
 use flakefarm_coordinator::db::Db;
-use flakefarm_coordinator::db::sqlite_samples::SqliteSamples;
+use flakefarm_coordinator::stores::sqlite_samples::SqliteSamples;
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::queue::{Queue, Role};
 use flakefarm_shared::samples::{RedisSamples, Retention, Samples};

@@ -6,6 +6,7 @@ mod groups;
 mod looking;
 mod operating;
 mod questions;
+mod remembering;
 pub(crate) mod values;
 
 pub(crate) use ci::{GuardArgs, ValidateArgs};
@@ -16,6 +17,9 @@ pub(crate) use operating::{
     WorkerArgs,
 };
 pub(crate) use questions::{BisectArgs, DiagnoseArgs, Gate, SweepArgs};
+pub(crate) use remembering::{
+    AnswerFormat, GcArgs, HistoryArgs, MemoryArgs, TestsArgs, TrendsArgs, UploadArgs,
+};
 
 use crate::role_keys::ROLE_KEYS;
 use clap::{Arg, CommandFactory, Parser, Subcommand};
@@ -45,6 +49,16 @@ pub(crate) enum Command {
     Guard(Box<GuardArgs>),
     /// Follow a sweep on a farm, and write its report
     Attach(AttachArgs),
+    /// Keep what CI's reports say, as evidence
+    Upload(Box<UploadArgs>),
+    /// Say what is known of one test over time
+    History(Box<HistoryArgs>),
+    /// List a project's tests, the worst first
+    Tests(Box<TestsArgs>),
+    /// Show a project's runs and failures over time
+    Trends(Box<TrendsArgs>),
+    /// Delete what is no longer kept of history
+    Gc(GcArgs),
     /// Write a commented flakefarm.toml from what is detected
     Init(InitArgs),
     /// Show the report of a sweep, or a JSON report again, in another format
@@ -74,7 +88,7 @@ pub(crate) enum Command {
 /// The command line, with the environment variables of settings in its help.
 pub(crate) fn command_line() -> clap::Command {
     let of_roles = ["coordinator", "worker", "doctor", "token"];
-    let elsewhere = ["bench", "simulate", "init"];
+    let elsewhere = ["bench", "simulate", "init", "gc"];
     Cli::command().mut_subcommands(|command| {
         let name = command.get_name().to_owned();
         if elsewhere.contains(&name.as_str()) {

@@ -332,17 +332,23 @@ impl Db {
         Ok(())
     }
 
-    /// Tests that CI saw both pass and fail on one revision since `since`, the most often first.
-    pub async fn suspects(&self, project: &str, since: UnixMicros) -> Result<Vec<Suspect>, DbError> {
+    /// Tests that CI saw both pass and fail on one revision from `from` (inclusive) to `to`
+    /// (exclusive), the most often first.
+    pub async fn suspects(
+        &self,
+        project: &str,
+        from: UnixMicros,
+        to: UnixMicros,
+    ) -> Result<Vec<Suspect>, DbError> {
         let query = "SELECT tests.test, COUNT(*), MAX(flips.at)
                      FROM flips JOIN tests ON tests.number = flips.test
                           JOIN projects ON projects.number = tests.project
-                     WHERE projects.name = $1 AND flips.at >= $2 GROUP BY tests.number, tests.test";
+                     WHERE projects.name = $1 AND flips.at >= $2 AND flips.at < $3 GROUP BY tests.number, tests.test";
         let rows: Vec<(String, i64, i64)> = read!(
             self,
             "read suspected tests",
             fetch_all,
-            sqlx::query_as(query).bind(clean(project)).bind(since)
+            sqlx::query_as(query).bind(clean(project)).bind(from).bind(to)
         )?;
         let suspect = |(test, flips, last_at): (String, i64, i64)| Suspect {
             test: TestId(test),

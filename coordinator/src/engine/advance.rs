@@ -213,6 +213,7 @@ impl Coordinator {
         row: &SweepRow,
         wanted: impl IntoIterator<Item = (JobKey, Work)>,
     ) -> Result<Vec<NewJob>, EngineError> {
+        let origin = super::past::origin_of(&question_of(row)?);
         let (mut keys, mut specs) = (Vec::new(), Vec::new());
         for (key, work) in wanted {
             specs.push(JobSpec {
@@ -222,7 +223,7 @@ impl Coordinator {
                 // A listing is short, and nothing is known before it: it waits behind no attempts.
                 class: if matches!(work, Work::List) { Class::Interactive } else { row.class },
                 context: row.context.clone(),
-                origin: super::past::origin_of(question),
+                origin,
                 work,
             });
             keys.push(key);

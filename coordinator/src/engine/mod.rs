@@ -2,6 +2,7 @@
 //! idempotent step; a signal only makes it look sooner. kill -9 anywhere loses time, not truth.
 
 mod advance;
+mod collecting;
 mod finish;
 mod intake;
 mod leader;
@@ -25,6 +26,7 @@ use crate::db::{Db, DbError};
 use crate::events::{Event, Events};
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::queue::{Queue, QueueError};
+use flakefarm_shared::samples::Samples;
 use flakefarm_shared::{Refusal, SweepId};
 use memory::Memories;
 use std::sync::{Arc, OnceLock};
@@ -114,6 +116,7 @@ pub struct Coordinator {
     lease: Duration,
     realm: Realm,
     troubles: trouble::Troubles,
+    samples: Option<Samples>,
 }
 
 /// Which sweeps a coordinator works on.
@@ -144,6 +147,7 @@ impl Coordinator {
             lease,
             realm: Realm::Farm,
             troubles: trouble::Troubles::default(),
+            samples: None,
         }
     }
 
@@ -156,6 +160,16 @@ impl Coordinator {
     /// The same with other limits.
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same with a store of samples, which it reads for history.
+    pub fn with_samples(self, samples: Samples) -> Self {
+        Self { samples: Some(samples), ..self }
+    }
+
+    /// The store of samples, if it has one.
+    pub fn samples(&self) -> Option<&Samples> {
+        self.samples.as_ref()
     }
 
     /// Notes how a step of a loop went.
@@ -207,6 +221,7 @@ impl Coordinator {
             // One lease for all that moves jobs: these loops wake each other.
             leader::while_leading(self.clone(), "work", stop.clone(), work),
             leader::while_leading(self.clone(), "housekeeping", stop.clone(), relay::housekeeping),
+            leader::while_leading(self.clone(), "history", stop.clone(), collecting::run),
             relay::run(self.clone(), stop),
         );
         info!("coordinator has ended");

@@ -11,10 +11,12 @@ use flakefarm_shared::{
     Listing, RunOrigin, SandboxLevel, SourceClass, SweepContext, TestId, TestSource, TreatmentClass,
     UnixMicros, WorldClass,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Earlier runs of a project and treatment class that count as its history.
 const PAST_RUNS: u32 = 45;
+/// How long CI's suspicion of a test lasts: 45 days.
+const SUSPICION_MICROS: UnixMicros = 45 * 86_400_000_000;
 
 impl Coordinator {
     /// What was known of the tests when the sweep was submitted; the same however often it is asked.
@@ -32,7 +34,12 @@ impl Coordinator {
             risks: source.risks.clone(),
         };
         let sources: Vec<TestSource> = listing.tests.iter().zip(&listing.sources).map(of).collect();
-        Ok(History::new(&listing.tests, &sources, past, row.created_at))
+        let history = History::new(&listing.tests, &sources, past, row.created_at);
+        let since = row.created_at.saturating_sub(SUSPICION_MICROS);
+        let suspects = self.db.suspects(&row.project, since, row.created_at).await?;
+        let listed: HashSet<&TestId> = listing.tests.iter().collect();
+        Ok(history
+            .suspecting(suspects.iter().map(|suspect| &suspect.test).filter(|test| listed.contains(test))))
     }
 
     pub(super) async fn affords_one_round(

@@ -25,6 +25,8 @@ pub(super) enum Step {
     Relaying,
     /// Forgetting what is old.
     Housekeeping,
+    /// Summing up samples.
+    Collecting,
     /// Holding the lease under which the loops run.
     Leading,
 }
@@ -39,6 +41,7 @@ impl Step {
             Step::Storing => "nothing can be stored",
             Step::Relaying => "events cannot be read",
             Step::Housekeeping => "what is old cannot be forgotten",
+            Step::Collecting => "samples cannot be summed up",
             Step::Leading => "no coordinator can lead",
         }
     }

@@ -135,6 +135,15 @@ impl History {
         history
     }
 
+    /// The same where somebody else saw some tests both pass and fail on one revision: they are taken for
+    /// tests that flaked before, which raises their place and proves nothing.
+    pub fn suspecting<'a>(mut self, tests: impl IntoIterator<Item = &'a TestId>) -> Self {
+        for test in tests {
+            self.tests.entry(test.clone()).or_default().flaked = Flaked::Once;
+        }
+        self
+    }
+
     /// What is known of `test`.
     pub fn of(&self, test: &TestId) -> Option<&TestHistory> {
         self.tests.get(test)
@@ -244,6 +253,17 @@ mod tests {
         check("a", &[run("a", 60, 0, 9), run("a", 7, 1, 10)], 10, Some((0.0, 2)));
         check("a", &[run("a", 0, 0, 10)], 10, None);
         check("a", &[run("a", 60, 0, 11)], 10, None);
+    }
+
+    #[test]
+    fn what_is_suspected_is_taken_for_flaked_and_for_nothing_else() {
+        let (known, new) = (TestId::from("t"), TestId::from("new"));
+        let history = History::new(std::slice::from_ref(&known), &[], [run("a", 60, 0, 9)], 11 * DAY);
+        let before = history.of(&known).unwrap().clone();
+        let history = history.suspecting([&known, &new]);
+        assert_eq!(*history.of(&known).unwrap(), TestHistory { flaked: Flaked::Once, ..before });
+        assert_eq!(history.of(&new).unwrap().flaked, Flaked::Once);
+        assert_eq!(history.of(&new).unwrap().record, None);
     }
 
     #[test]

@@ -34,11 +34,20 @@ pub struct Aggregate {
     durations: Durations,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Durations {
     /// Sorted.
     Few(Vec<u32>),
     Many(Box<DDSketch>),
+}
+
+impl std::fmt::Debug for Durations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Durations::Few(values) => values.fmt(f),
+            Durations::Many(sketch) => write!(f, "{} durations", sketch.count()),
+        }
+    }
 }
 
 impl Default for Durations {

@@ -6,3 +6,4 @@ pub mod collect;
 pub mod fingerprint;
 pub mod ingest;
 pub mod questions;
+pub mod retention;

@@ -360,7 +360,7 @@ pub async fn ranking(db: &Db, project: &str, window: Window) -> Result<Vec<TestR
     let tests: HashMap<i64, TestRow> =
         db.tests(project).await?.into_iter().map(|row| (row.number, row)).collect();
     let suspects: HashMap<TestId, u64> = db
-        .suspects(project, codec::day_start(window.from))
+        .suspects(project, codec::day_start(window.from), codec::day_start(window.to))
         .await?
         .into_iter()
         .map(|suspect| (suspect.test, suspect.flips))

@@ -7,8 +7,10 @@ mod archive;
 mod events;
 mod extract;
 mod farm;
+mod history;
 mod rates;
 mod refused;
+mod results;
 mod snapshots;
 mod sweeps;
 #[cfg(test)]
@@ -18,6 +20,7 @@ pub mod views;
 
 pub use access::{Caller, Projects, Scope};
 pub use refused::ErrorBody;
+pub use results::ResultsQuery;
 pub use tokens::{NewToken, TokenKind, check_token, issue_token};
 
 use crate::engine::Coordinator;
@@ -91,6 +94,10 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(sweeps::report))
         .routes(routes!(events::follow))
         .routes(routes!(events::list))
+        .routes(routes!(results::take))
+        .routes(routes!(history::tests))
+        .routes(routes!(history::history))
+        .routes(routes!(history::trends))
         .routes(routes!(farm::workers))
         .routes(routes!(farm::dead))
         .routes(routes!(farm::requeue_dead))

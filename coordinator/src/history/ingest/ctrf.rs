@@ -365,6 +365,8 @@ struct Shortened<R> {
     in_string: bool,
     /// Digits of an escape that are still to come, or [`AFTER_BACKSLASH`].
     escape: u8,
+    /// Whether the escape's first two digits are those of the first half of a pair.
+    surrogate: [bool; 2],
     length: usize,
     dropping: bool,
 }
@@ -374,7 +376,7 @@ const AFTER_BACKSLASH: u8 = 5;
 
 impl<R: BufRead> Shortened<R> {
     fn new(input: R) -> Self {
-        Self { input, in_string: false, escape: 0, length: 0, dropping: false }
+        Self { input, in_string: false, escape: 0, surrogate: [false; 2], length: 0, dropping: false }
     }
 
     /// Whether a byte is kept.
@@ -382,13 +384,15 @@ impl<R: BufRead> Shortened<R> {
         if !self.in_string {
             if byte == b'"' {
                 (self.in_string, self.length, self.dropping, self.escape) = (true, 0, false, 0);
+                self.surrogate = [false, false];
             }
             return true;
         }
         let begins = self.escape == 0 && byte & 0xc0 != 0x80;
-        // Once more than the bound, so that the second half of a pair of escapes comes along.
-        if begins && self.length >= LONGEST_TEXT && !self.follows_pair(byte) {
-            self.dropping = true;
+        if begins {
+            // The second half of a pair of escapes comes along.
+            self.dropping |= self.length >= LONGEST_TEXT && self.surrogate != [true, true];
+            self.surrogate = [false, false];
         }
         self.length += 1;
         match (self.escape, byte) {
@@ -400,14 +404,14 @@ impl<R: BufRead> Shortened<R> {
             (0, _) => {}
             (AFTER_BACKSLASH, b'u') => self.escape = 4,
             (AFTER_BACKSLASH, _) => self.escape = 0,
+            (4, digit) => (self.escape, self.surrogate[0]) = (3, matches!(digit, b'd' | b'D')),
+            (3, digit) => {
+                (self.escape, self.surrogate[1]) =
+                    (2, matches!(digit, b'8' | b'9' | b'a' | b'b' | b'A' | b'B'));
+            }
             (rest, _) => self.escape = rest - 1,
         }
         !self.dropping
-    }
-
-    /// An escape right after the bound may be the other half of a character.
-    fn follows_pair(&self, byte: u8) -> bool {
-        byte == b'\\' && self.length < LONGEST_TEXT + 6 && !self.dropping
     }
 }
 

@@ -1,0 +1,136 @@
+//! The commands that fill history from CI and ask it.
+
+use super::groups::FarmAddressArgs;
+use clap::{Args, ValueEnum};
+use flakefarm_coordinator::history::ingest::ci;
+use std::path::PathBuf;
+
+/// Which project's history, and where it is.
+#[derive(Debug, Args)]
+pub(crate) struct MemoryArgs {
+    /// The project [default: the name in flakefarm.toml, else this directory's]
+    #[arg(long, value_name = "NAME", env = "FLAKEFARM_PROJECT")]
+    pub(crate) project: Option<String>,
+    #[command(flatten)]
+    pub(crate) farm: FarmAddressArgs,
+    /// Where history is kept without a farm [default: $XDG_STATE_HOME/flakefarm]
+    #[arg(long, value_name = "DIR", env = "FLAKEFARM_STATE")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+/// `flakefarm upload`
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    /// Reports in JUnit XML or CTRF JSON: files, or patterns in quotes ('reports/**/*.xml'); may be repeated
+    #[arg(long, value_name = "GLOB", required = true, num_args = 1..)]
+    pub(crate) junit: Vec<String>,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    /// The revision that was tested [default: as the CI system says]
+    #[arg(long, value_name = "REV", value_parser = revision)]
+    pub(crate) revision: Option<String>,
+    /// The branch it is on [default: as the CI system says]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) branch: Option<String>,
+    /// Where people see the job [default: as the CI system says]
+    #[arg(long, value_name = "URL")]
+    pub(crate) job_url: Option<String>,
+    /// Which attempt at the job this is, from 1 [default: as the CI system says]
+    #[arg(long, value_name = "N")]
+    pub(crate) attempt: Option<u32>,
+    /// What tells this run from others of the job (os=linux); may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = variant)]
+    pub(crate) variant: Vec<String>,
+    /// How to say what came of it
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Human)]
+    pub(crate) format: AnswerFormat,
+}
+
+/// What questions to history share.
+#[derive(Debug, Args)]
+pub(crate) struct QuestionArgs {
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    /// How many days back
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=400))]
+    pub(crate) days: u16,
+    /// Format of the answer
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Human)]
+    pub(crate) format: AnswerFormat,
+}
+
+/// `flakefarm history`
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The test, by its id
+    pub(crate) test: String,
+    #[command(flatten)]
+    pub(crate) question: QuestionArgs,
+}
+
+/// `flakefarm tests`
+#[derive(Debug, Args)]
+pub(crate) struct TestsArgs {
+    #[command(flatten)]
+    pub(crate) question: QuestionArgs,
+    /// Show so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: usize,
+}
+
+/// `flakefarm trends`
+#[derive(Debug, Args)]
+pub(crate) struct TrendsArgs {
+    #[command(flatten)]
+    pub(crate) question: QuestionArgs,
+}
+
+/// `flakefarm gc`
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// Where history is kept [default: $XDG_STATE_HOME/flakefarm]
+    #[arg(long, value_name = "DIR", env = "FLAKEFARM_STATE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Say what would be deleted, and delete nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// The format of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AnswerFormat {
+    /// Text for people
+    Human,
+    /// Versioned JSON
+    Json,
+    /// Comma-separated values
+    Csv,
+}
+
+fn revision(text: &str) -> Result<String, String> {
+    if ci::is_revision(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a revision is a word of letters, digits and ._/+:@~^-, such as a commit's digest".to_owned())
+    }
+}
+
+fn variant(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() && !text.contains(',') => {
+            Ok(text.to_owned())
+        }
+        _ => Err("a variant is KEY=VALUE without commas, such as os=linux".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_checked() {
+        assert!(variant("os=linux").is_ok() && variant("os").is_err() && variant("a=b,c=d").is_err());
+        assert!(revision("3f2c1d").is_ok() && revision("not a revision").is_err());
+    }
+}
