@@ -21,6 +21,8 @@ use uuid::Uuid;
 
 #[path = "sandbox_contract/environments.rs"]
 mod environments;
+#[path = "sandbox_contract/forks.rs"]
+mod forks;
 #[path = "sandbox_contract/pool.rs"]
 mod pool;
 

@@ -21,9 +21,9 @@ use uuid::Uuid;
 const PLUGIN: &[(&str, &str)] = &[("probe/__init__.py", "WORD = 'plugin'\n")];
 
 /// A project in a directory, its environment, and a worker that prepares it.
-struct Bench {
+pub(super) struct Bench {
     worker: WorkerId,
-    level: Level,
+    pub(super) level: Level,
     environments: Environments,
     blobs: Blobs,
     project: TempDir,
@@ -34,7 +34,7 @@ struct Bench {
 }
 
 impl Bench {
-    async fn new(files: &[(&str, &str)]) -> Self {
+    pub(super) async fn new(files: &[(&str, &str)]) -> Self {
         let worker = new_worker();
         let engine = engine(&worker).await;
         let blob_directory = tempfile::tempdir().unwrap();
@@ -66,7 +66,19 @@ impl Bench {
         std::fs::write(path, content).unwrap();
     }
 
-    fn environment(&self, setup: &[&str]) -> EnvironmentSpec {
+    pub(super) fn project(&self, environment: EnvironmentSpec) -> ProjectSpec {
+        ProjectSpec {
+            name: "probe".to_owned(),
+            framework: Framework::Pytest,
+            environment,
+            test_paths: Vec::new(),
+            arguments: Vec::new(),
+            variables: BTreeMap::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    pub(super) fn environment(&self, setup: &[&str]) -> EnvironmentSpec {
         EnvironmentSpec {
             image: ImageSource::Reference(image()),
             setup: setup.iter().map(|step| (*step).to_owned()).collect(),
@@ -78,25 +90,25 @@ impl Bench {
     }
 
     async fn prepare(&self, environment: EnvironmentSpec) -> Result<(String, Vec<String>), PrepareError> {
+        self.prepare_with(environment, PLUGIN).await
+    }
+
+    pub(super) async fn prepare_with(
+        &self,
+        environment: EnvironmentSpec,
+        plugin: &[(&str, &'static str)],
+    ) -> Result<(String, Vec<String>), PrepareError> {
         let archive = snapshot::archive(self.project.path()).unwrap();
         let context = SweepContext {
             v: WIRE_VERSION,
-            project: ProjectSpec {
-                name: "probe".to_owned(),
-                framework: Framework::Pytest,
-                environment,
-                test_paths: Vec::new(),
-                arguments: Vec::new(),
-                variables: BTreeMap::new(),
-                limits: Limits::default(),
-            },
+            project: self.project(environment),
             snapshot: self.blobs.put(archive.bytes).await.unwrap(),
             revision: None,
             under: World::Plain,
         };
         let said = Mutex::new(Vec::new());
         let plugin: Vec<(String, &str)> =
-            PLUGIN.iter().map(|(path, content)| ((*path).to_owned(), *content)).collect();
+            plugin.iter().map(|(path, content)| ((*path).to_owned(), *content)).collect();
         let prepared = self
             .environments
             .prepare(&context, &context.snapshot, &plugin, |step| said.lock().unwrap().push(step))
@@ -123,7 +135,7 @@ impl Bench {
     }
 
     /// Nothing is left running, and the images of this test go, those they were made from included.
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.level.sandbox.close().await;
         assert_eq!(left(&self.worker).await, [""; 0], "containers are left");
         let docker = docker();
@@ -372,15 +384,7 @@ async fn giving_up_a_preparation_leaves_no_container() {
 async fn a_missing_snapshot_is_an_infrastructure_error() {
     let bench = Bench::new(&[]).await;
     let absent = flakefarm_shared::Digest::of(b"absent");
-    let project = ProjectSpec {
-        name: "probe".to_owned(),
-        framework: Framework::Pytest,
-        environment: bench.environment(&[]),
-        test_paths: Vec::new(),
-        arguments: Vec::new(),
-        variables: BTreeMap::new(),
-        limits: Limits::default(),
-    };
+    let project = bench.project(bench.environment(&[]));
     let context =
         SweepContext { v: WIRE_VERSION, project, snapshot: absent, revision: None, under: World::Plain };
     match bench.environments.prepare(&context, &context.snapshot, &[], |_| {}).await.unwrap_err() {

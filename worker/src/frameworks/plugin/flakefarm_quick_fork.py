@@ -1,9 +1,14 @@
-"""A fork without Python's own rites, where they would do nothing.
+"""A fork without Python's own rites, and the rites apart, so that each attempt has them once.
 
 `os.fork` has Python make its locks anew in the child and calls what modules have registered. That writes
 to hundreds of pages, each of which is copied for it. With one thread no lock is held by another, and what
 the modules of the standard library have registered only sees to locks and to `random`, which attempts see
-to themselves. If anybody else has registered anything, `os.fork` it is.
+to themselves.
+
+What anybody else has registered is called in the attempt, where it would have been called by one `os.fork`:
+not in the interpreters that attempts are forked from. There it would be called again and again, as many
+times as interpreters lie between and attempts went before, and what it changes would be in every later
+attempt.
 """
 
 import ctypes
@@ -15,17 +20,20 @@ import threading
 KNOWN = ("concurrent.futures.thread", "logging", "random", "threading")
 
 
-def quickest_fork():
-    """`os.fork`, or what does the same for this process of one thread at less cost."""
-    if sys.implementation.name != "cpython" or not all(map(_is_known, _registered())):
-        return os.fork
+def ways_to_fork():
+    """How this process of one thread forks: a fork, what an attempt calls once when it has been forked,
+    and whether a fork leaves no trace in the one that was forked from."""
+    if sys.implementation.name != "cpython":
+        return os.fork, _nothing, False
     try:
         # It keeps hold of the interpreter.
         function = ctypes.PyDLL(None, use_errno=True).fork
+        before, after = ctypes.pythonapi.PyOS_BeforeFork, ctypes.pythonapi.PyOS_AfterFork_Child
     except (AttributeError, OSError):
-        return os.fork
-    function.argtypes = []
+        return os.fork, _nothing, False
+    function.argtypes = before.argtypes = after.argtypes = []
     function.restype = ctypes.c_int
+    before.restype = after.restype = None
     take_native_id = getattr(threading.current_thread(), "_set_native_id", None)
 
     def fork():
@@ -36,7 +44,15 @@ def quickest_fork():
             take_native_id()
         return process
 
-    return fork
+    def rites():
+        before()
+        after()
+
+    return fork, _nothing if all(map(_is_known, _registered())) else rites, True
+
+
+def _nothing():
+    """What is called if nothing is."""
 
 
 def _mark():
