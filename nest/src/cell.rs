@@ -28,8 +28,8 @@ const SYS_ADMIN: u64 = 21;
 pub(crate) enum Kind {
     /// An attempt of its own.
     Fresh,
-    /// An interpreter that attempts are forked from. Cells are made in it, so it is not behind the closing
-    /// filter and sees all of its own /proc.
+    /// An interpreter that attempts are forked from. Cells are made in it, by its first process, so that is
+    /// not behind the closing filter and sees all of its own /proc; the interpreter has a filter of its own.
     Zygote,
     /// An attempt forked by a zygote, over what that has left in /work and /tmp. Its first process takes
     /// the steps and waits; the attempt joins it.
@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 
 /// The measures of a cell.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan<'a> {
+pub(crate) struct CellSpec<'a> {
     pub(crate) kind: Kind,
     /// Where the project's tree lies.
     pub(crate) tree: &'a str,
@@ -49,7 +49,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) capabilities: u64,
 }
 
-impl Plan<'_> {
+impl CellSpec<'_> {
     /// Flags of `clone`.
     pub(crate) fn flags(&self) -> u64 {
         let network = if self.shared_network { 0 } else { libc::CLONE_NEWNET };
@@ -308,13 +308,13 @@ fn text(text: &str) -> Argument {
 mod tests {
     use super::*;
 
-    fn plan(kind: Kind) -> Plan<'static> {
-        Plan { kind, tree: "/tree", scratch_bytes: 1, pids: 2, shared_network: false, capabilities: 41 }
+    fn spec(kind: Kind) -> CellSpec<'static> {
+        CellSpec { kind, tree: "/tree", scratch_bytes: 1, pids: 2, shared_network: false, capabilities: 41 }
     }
 
     #[test]
     fn every_attempt_ends_behind_the_filter_and_without_capabilities() {
-        let (fresh, forked) = (plan(Kind::Fresh), plan(Kind::Forked));
+        let (fresh, forked) = (spec(Kind::Fresh), spec(Kind::Forked));
         let lists =
             [("fresh", fresh.steps()), ("first of forked", forked.steps()), ("forked", forked.joining())];
         for (who, steps) in lists {
@@ -327,12 +327,12 @@ mod tests {
 
     #[test]
     fn a_zygote_keeps_the_way_to_new_namespaces_open() {
-        assert!(!plan(Kind::Zygote).steps().iter().any(|step| step.purpose == "install the filter"));
+        assert!(!spec(Kind::Zygote).steps().iter().any(|step| step.purpose == "install the filter"));
     }
 
     #[test]
     fn texts_end_with_nul_so_that_the_kernel_reads_no_further() {
-        for step in plan(Kind::Forked).steps().iter().filter(|step| step.number == libc::SYS_mount) {
+        for step in spec(Kind::Forked).steps().iter().filter(|step| step.number == libc::SYS_mount) {
             for argument in &step.arguments {
                 if let Argument::Bytes(bytes) = argument {
                     assert_eq!(bytes.last(), Some(&0), "{}", step.purpose);

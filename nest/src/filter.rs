@@ -36,6 +36,9 @@ const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
 const NEEDED_BY_THE_NEST: [libc::c_long; 4] =
     [libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_sethostname];
 
+/// What zygotes need beside, to fork into a cell.
+const NEEDED_BY_ZYGOTES: libc::c_long = libc::SYS_setns;
+
 /// What needs a capability, or is of no use to tests and has often been a way out.
 const REFUSED: [libc::c_long; 48] = [
     libc::SYS_acct,
@@ -106,8 +109,17 @@ const REFUSED_HERE: &[libc::c_long] = &[libc::SYS_vhangup];
 
 /// The filter that attempts run behind, over whatever there is already.
 pub(crate) fn closing() -> Vec<u8> {
+    refusing(NEEDED_BY_THE_NEST.into_iter().chain([NEEDED_BY_ZYGOTES]))
+}
+
+/// The filter of a zygote, which keeps the privilege to join namespaces: no other call that it opens.
+pub(crate) fn of_zygote() -> Vec<u8> {
+    refusing(NEEDED_BY_THE_NEST.into_iter())
+}
+
+fn refusing(calls: impl Iterator<Item = libc::c_long>) -> Vec<u8> {
     let mut filter = beginning();
-    for number in NEEDED_BY_THE_NEST {
+    for number in calls {
         refuse(&mut filter, number, libc::EPERM);
     }
     // Its flags lie in memory, which no filter sees; programs fall back to `clone`.

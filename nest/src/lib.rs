@@ -16,6 +16,8 @@ pub const TREE: &str = "/flakefarm/tree";
 pub const WORK: &str = "/work";
 /// The attempt's home, in its own /tmp.
 pub const HOME: &str = "/tmp/home";
+/// What the attempt's user is called.
+pub const USER_NAME: &str = "flakefarm";
 /// Where a zygote finds the descriptor over which it is asked to fork.
 pub const ZYGOTE_CONTROL_FD: i32 = 3;
 

@@ -6,11 +6,14 @@
 //! behind waits. Nothing here needs a privilege outside, and nothing outlives the process: attempts
 //! end with the one that serves, that with the first, and all of them with their container.
 
+mod attempt;
 mod cell;
 mod filter;
-mod first;
+mod init;
+mod leaving;
 mod memory;
 mod nursery;
+mod program;
 mod serve;
 mod sys;
 mod tree;

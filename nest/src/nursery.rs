@@ -2,14 +2,18 @@
 //! that waits there for the zygote's end, so that the large one is copied once for each attempt and
 //! takes none of the steps. The zygote forks into a cell by joining its namespaces.
 
-use crate::first;
-use crate::sys::{self, Interest, Prepared, Side};
-use crate::zygote::COMPLAINT;
+use crate::attempt::NotRun;
+use crate::cell::CellSpec;
+use crate::leaving::{Leaving, left_in_memory};
+use crate::program::{Start, start};
+use crate::sys::{self, Interest, LaidOut, Prepared, Program, Side};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+/// What is said of a failure is cut after so many bytes.
+pub(crate) const COMPLAINT: usize = 2000;
 /// Asks for a cell.
 const ASK: u8 = b'C';
 /// Comes with a cell; anything else begins a complaint.
@@ -29,6 +33,61 @@ pub(crate) struct Nursery<'a> {
     pub(crate) flags: u64,
     pub(crate) steps: &'a Prepared<'a>,
     pub(crate) shared_network: bool,
+}
+
+/// Starts a zygote in a new cell: with its control as descriptor [`flakefarm_nest::ZYGOTE_CONTROL_FD`],
+/// and beside it what makes the cells of its attempts. Returns the cell's first process, which ends with it.
+pub(crate) fn start_zygote(
+    cell: &CellSpec<'_>,
+    program: &Program,
+    streams: [BorrowedFd<'_>; 3],
+    theirs: BorrowedFd<'_>,
+    nursery: &Nursery<'_>,
+) -> Result<i32, NotRun> {
+    let steps = cell.steps();
+    let prepared = Prepared::new(&steps);
+    let laid_out = program.laid_out();
+    let filter = Start::zygote_filter();
+    let (mut heard, said) = io::pipe()?;
+    match sys::clone(cell.flags()).map_err(NotRun::no_namespaces)? {
+        Side::Parent { child } => {
+            drop(said);
+            let mut made = Vec::new();
+            heard.read_to_end(&mut made)?;
+            if made == MADE {
+                return Ok(child);
+            }
+            sys::wait(child);
+            Err(NotRun::Failed(String::from_utf8_lossy(&made).into_owned()))
+        }
+        Side::Child => {
+            let [stdin, stdout, stderr] = streams.map(|stream| stream.as_raw_fd());
+            let kept = [stdin, stdout, stderr, theirs.as_raw_fd(), nursery.asked, said.as_raw_fd()];
+            sys::exit_now(live_with_zygote(&prepared, &laid_out, &filter, kept, nursery))
+        }
+    }
+}
+
+/// The life of a zygote's first process.
+fn live_with_zygote(
+    steps: &Prepared<'_>,
+    program: &LaidOut<'_>,
+    filter: &[u8],
+    kept: [i32; 6],
+    nursery: &Nursery<'_>,
+) -> i32 {
+    let Ok([programs @ .., asked, said]) = sys::keep_only(kept) else { return 126 };
+    let mut said = File::from(said);
+    let taken = steps.take();
+    let _ = said.write_all(taken.as_ref().map_or_else(|why| why.as_bytes(), |()| MADE));
+    drop(said);
+    if taken.is_err() {
+        return 126;
+    }
+    let how = Start::AsZygote { control: flakefarm_nest::ZYGOTE_CONTROL_FD, filter };
+    let Ok(payload) = start(program, how) else { return 126 };
+    drop(programs);
+    nursery.tend(&asked.into(), payload)
 }
 
 impl Nursery<'_> {
@@ -92,7 +151,7 @@ impl Nursery<'_> {
         let failed = |error: io::Error| format!("failed to hand a cell over: {error}");
         // Its maker is not, and who is not may not map its own user.
         sys::prctl(libc::PR_SET_DUMPABLE, 1).map_err(failed)?;
-        first::take(self.steps)?;
+        self.steps.take()?;
         let count = NAMESPACES.len() - usize::from(self.shared_network);
         let mut files =
             vec![sys::descriptor_of(1).map_err(failed)?, nests.as_fd().try_clone_to_owned().map_err(failed)?];
@@ -113,7 +172,7 @@ fn wait(control: UnixStream) -> i32 {
     let mut control = UnixStream::from(control);
     if matches!(control.read(&mut [0]), Ok(1)) {
         sys::end_all_others();
-        let _ = control.write_all(&first::left_in_memory().to_be_bytes());
+        let _ = control.write_all(&left_in_memory().to_be_bytes());
     }
     0
 }
@@ -157,10 +216,6 @@ pub(crate) struct Cell {
     namespaces: Vec<OwnedFd>,
 }
 
-/// A cell that is empty, but for the process that takes it down.
-#[derive(Debug)]
-pub(crate) struct Leaving(OwnedFd);
-
 impl Cell {
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = RawFd> {
         self.namespaces.iter().map(AsRawFd::as_raw_fd)
@@ -172,21 +227,11 @@ impl Cell {
         let _ = (&self.control).write_all(EMPTY);
     }
 
-    /// Waits until it is empty; if much memory is left in it, until it has gone.
-    pub(crate) fn emptied(mut self) -> io::Result<Leaving> {
+    /// Waits until it is empty. Returns what is left, and how many bytes that has: too many, if it cannot be
+    /// told.
+    pub(crate) fn emptied(mut self) -> (Leaving, u64) {
         let mut left = [0; 8];
         let said = self.control.read_exact(&mut left);
-        let leaving = Leaving(self.first);
-        if said.is_err() || !first::is_little(u64::from_be_bytes(left)) {
-            leaving.gone()?;
-        }
-        Ok(leaving)
-    }
-}
-
-impl Leaving {
-    /// Waits until it has gone.
-    pub(crate) fn gone(&self) -> io::Result<()> {
-        sys::poll([Some((self.0.as_fd(), Interest::Readable))], None).map(drop)
+        (Leaving::Other(self.first), said.map_or(u64::MAX, |()| u64::from_be_bytes(left)))
     }
 }

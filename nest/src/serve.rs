@@ -1,9 +1,12 @@
 //! Serving: one attempt after the other, from its start to the end of its last process. What it
 //! writes is passed on as it comes; nothing is kept of one attempt for the next but the zygotes.
 
-use crate::cell::{Kind, Plan};
-use crate::first::{self, End, First, Leaving};
+use crate::attempt::{End, NestSettings, NotRun};
+use crate::cell::Kind;
+use crate::init::Init;
+use crate::leaving::LastLeaving;
 use crate::memory::{self, Keeper};
+use crate::program;
 use crate::sys::{self, Interest};
 use crate::wire::{Heard, Wire};
 use crate::zygote::{Forked, Zygotes};
@@ -18,55 +21,16 @@ const PIECE: usize = 64 << 10;
 /// telling the owner wakes several processes on the way.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// Why an attempt has no end.
-#[derive(Debug)]
-pub(crate) enum NotRun {
-    /// Something of ours failed.
-    Failed(String),
-    /// It cannot be forked; as a fresh attempt it may well run.
-    NotForked(String),
-    /// The owner has gone.
-    Abandoned,
-}
-
-impl From<io::Error> for NotRun {
-    fn from(error: io::Error) -> Self {
-        NotRun::Failed(error.to_string())
-    }
-}
-
-/// What attempts of one nest have in common.
-#[derive(Debug)]
-pub(crate) struct World {
-    pub(crate) tree: &'static str,
-    pub(crate) shared_network: bool,
-    keeper: Option<Keeper>,
-    capabilities: u64,
-}
-
-impl World {
-    pub(crate) fn plan(&self, kind: Kind, attempt: &Attempt) -> Plan<'_> {
-        Plan {
-            kind,
-            tree: self.tree,
-            scratch_bytes: attempt.scratch_bytes,
-            pids: attempt.pids,
-            shared_network: self.shared_network,
-            capabilities: self.capabilities,
-        }
-    }
-}
-
 /// Serves until the owner goes. Returns the exit code of the process.
 pub(crate) fn serve(wire: Wire, set_up: &SetUp, tree: &'static str, keeper: Option<Keeper>) -> i32 {
     let capabilities = sys::capabilities();
-    let world = World { tree, shared_network: set_up.shared_network, keeper, capabilities };
+    let settings = NestSettings { tree, shared_network: set_up.shared_network, keeper, capabilities };
     let mut server = Server {
         wire,
-        world,
+        settings,
         zygotes: Zygotes::default(),
         ahead: None,
-        leaving: Leaving::default(),
+        leaving: LastLeaving::default(),
         piece: vec![0; PIECE],
     };
     server.wire.put(&Tell::Ready);
@@ -86,14 +50,14 @@ pub(crate) fn serve(wire: Wire, set_up: &SetUp, tree: &'static str, keeper: Opti
     }
 }
 
-/// What serves: the wire, the world, and what is kept between attempts.
+/// What serves: the wire, the settings, and what is kept between attempts.
 struct Server {
     wire: Wire,
-    world: World,
+    settings: NestSettings,
     zygotes: Zygotes,
     /// The attempt that was announced, with what is there of it.
     ahead: Option<Next>,
-    leaving: Leaving,
+    leaving: LastLeaving,
     piece: Vec<u8>,
 }
 
@@ -102,18 +66,18 @@ struct Next {
     attempt: Box<Attempt>,
     input: Vec<u8>,
     /// If it was made while another attempt ran.
-    berth: Option<Berth>,
+    slot: Option<AttemptSlot>,
 }
 
 /// An attempt that was forked or waits for the word, and the nest's ends of its streams.
-struct Berth {
+struct AttemptSlot {
     life: Life,
     pipes: Pipes,
 }
 
 /// An attempt, by how it is told to begin and how its end is heard of.
 enum Life {
-    Own(First),
+    Own(Init),
     Forked(Forked),
 }
 
@@ -124,31 +88,31 @@ impl Server {
             return Ok(ahead);
         }
         let asked = self.wire.next_attempt()?;
-        Ok(asked.map(|(attempt, input)| Next { attempt, input, berth: None }))
+        Ok(asked.map(|(attempt, input)| Next { attempt, input, slot: None }))
     }
 
     fn run(&mut self, next: Next) -> Result<Ended, NotRun> {
-        let Next { attempt, input, berth } = next;
+        let Next { attempt, input, slot } = next;
         self.wire.begin();
-        let ended_before = self.world.keeper.as_ref().map_or(0, Keeper::ended_so_far);
-        let Berth { life, pipes } = match berth {
-            Some(berth) => berth,
-            None => self.make_berth(&attempt, &input)?,
+        let ended_before = self.settings.keeper.as_ref().map_or(0, Keeper::ended_so_far);
+        let AttemptSlot { life, pipes } = match slot {
+            Some(slot) => slot,
+            None => self.make_slot(&attempt, &input)?,
         };
         match &life {
-            Life::Own(first) => first.go(),
+            Life::Own(init) => init.go(),
             Life::Forked(_) => self.wire.put(&Tell::Forked),
         }
-        let watched = match &self.world.keeper {
+        let watched = match &self.settings.keeper {
             Some(Keeper::Nest) => Some(attempt.memory_bytes),
             Some(Keeper::Kernel(_)) | None => None,
         };
         let overrun = self.attend(&life, pipes, &input, watched)?;
         let End { exit_code, cpu_us } = match life {
-            Life::Own(first) => first.ended(&mut self.leaving)?,
+            Life::Own(init) => init.ended(&mut self.leaving)?,
             Life::Forked(forked) => self.zygotes.ended(forked)?,
         };
-        let ended_since = self.world.keeper.as_ref().map_or(0, Keeper::ended_so_far) > ended_before;
+        let ended_since = self.settings.keeper.as_ref().map_or(0, Keeper::ended_so_far) > ended_before;
         Ok(Ended { exit_code, out_of_memory: overrun || ended_since, cpu_us })
     }
 
@@ -177,7 +141,7 @@ impl Server {
                 self.flush()?;
             }
             let end = match life {
-                Life::Own(first) => first.control(),
+                Life::Own(init) => init.control(),
                 Life::Forked(forked) => self.zygotes.control(forked),
             };
             let patience =
@@ -225,8 +189,8 @@ impl Server {
                     Heard::Gone => return Err(NotRun::Abandoned),
                 }
             }
-            if let (Some(limit), Life::Own(first), false) = (watched, life, over) {
-                overrun |= memory::enforce(first.process(), limit);
+            if let (Some(limit), Life::Own(init), false) = (watched, life, over) {
+                overrun |= memory::enforce(init.process(), limit);
             }
         }
         Ok(overrun)
@@ -240,29 +204,34 @@ impl Server {
     /// cell waits already. What cannot be had while the other runs is tried again when it has ended.
     fn make_ahead(&mut self) {
         let Some((attempt, input)) = self.wire.take_announced() else { return };
-        let berth = if attempt.fork.is_none() { self.make_berth(&attempt, &input).ok() } else { None };
-        self.ahead = Some(Next { attempt, input, berth });
+        let slot = if attempt.fork.is_none() { self.make_slot(&attempt, &input).ok() } else { None };
+        self.ahead = Some(Next { attempt, input, slot });
     }
 
-    fn make_berth(&mut self, attempt: &Attempt, input: &[u8]) -> Result<Berth, NotRun> {
+    fn make_slot(&mut self, attempt: &Attempt, input: &[u8]) -> Result<AttemptSlot, NotRun> {
         let (mut pipes, streams) = Pipes::new()?;
         pipes.feed(input);
         let streams = streams.each_ref().map(AsFd::as_fd);
         let life = match &attempt.fork {
             None => {
-                let program = first::program(&attempt.argv, &first::variables(attempt, None))?;
-                Life::Own(First::of_attempt(&self.world.plan(Kind::Fresh, attempt), &program, streams)?)
+                let program = program::program(&attempt.argv, &program::variables(attempt, None))?;
+                Life::Own(Init::of_attempt(&self.settings.cell(Kind::Fresh, attempt), &program, streams)?)
             }
-            Some(fork) => {
-                Life::Forked(self.zygotes.fork(&mut self.wire, &self.world, attempt, fork, input, streams)?)
-            }
+            Some(fork) => Life::Forked(self.zygotes.fork(
+                &mut self.wire,
+                &self.settings,
+                attempt,
+                fork,
+                input,
+                streams,
+            )?),
         };
-        Ok(Berth { life, pipes })
+        Ok(AttemptSlot { life, pipes })
     }
 
     fn kill(&mut self, life: &Life) {
         match life {
-            Life::Own(first) => first.kill(),
+            Life::Own(init) => init.kill(),
             Life::Forked(forked) => self.zygotes.kill(forked),
         }
     }

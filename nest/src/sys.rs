@@ -63,7 +63,7 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Steps with their arguments laid out in memory: taking them allocates nothing.
+/// Steps with their arguments laid out in memory: taking them allocates nothing, unless one fails.
 #[derive(Debug)]
 pub(crate) struct Prepared<'a> {
     steps: Vec<(&'a Step, [Word; 6])>,
@@ -106,8 +106,8 @@ impl<'a> Prepared<'a> {
         Self { steps, _filters: filters }
     }
 
-    /// Takes every step. The error is the purpose of the needed step that failed, and why.
-    pub(crate) fn take(&self) -> Result<(), (&'a str, i32)> {
+    /// Takes every step. The error is what has failed, in a sentence.
+    pub(crate) fn take(&self) -> Result<(), String> {
         let mut descriptor = 0;
         for (step, words) in &self.steps {
             let word = |place: usize| match words[place] {
@@ -119,7 +119,7 @@ impl<'a> Prepared<'a> {
             let result =
                 unsafe { libc::syscall(step.number, word(0), word(1), word(2), word(3), word(4), word(5)) };
             if result < 0 && step.needed {
-                return Err((&step.purpose, io::Error::last_os_error().raw_os_error().unwrap_or(0)));
+                return Err(format!("failed to {}: {}", step.purpose, io::Error::last_os_error()));
             }
             if [libc::SYS_openat, libc::SYS_socket].contains(&step.number) {
                 // Of a step that was not needed and failed: no descriptor, and its user fails too.

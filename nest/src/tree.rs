@@ -2,9 +2,9 @@
 //! nest's own. System directories are bound; places that programs write to are left empty, for each
 //! attempt to fill; where an engine keeps its sockets is left out.
 
-use crate::cell::{EMPTY, LAYERS, LAYERS_OF_FORK};
+use crate::cell::{EMPTY, LAYERS, LAYERS_OF_FORK, USER};
 use crate::sys;
-use flakefarm_nest::{Bind, Ground, SetUp, TREE, WORK};
+use flakefarm_nest::{Bind, Ground, HOME, SetUp, TREE, USER_NAME, WORK};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
@@ -51,6 +51,7 @@ pub(crate) fn build(set_up: &SetUp) -> Result<&'static str, String> {
     }
     let found = Path::new(NEW).join(&TREE[1..]).is_dir();
     hosts()?;
+    names()?;
     make_read_only(&set_up.ground)?;
     let new = c_string(NEW)?;
     sys::change_root(&new).map_err(|error| said("change the root", &error))?;
@@ -148,6 +149,31 @@ fn hosts() -> Result<(), String> {
     mount(&ours, &target, "", libc::MS_BIND, "").map_err(|error| said("bind a hosts file", &error))
 }
 
+/// The user of attempts has a name, a home and a group, whatever the ground calls its number.
+fn names() -> Result<(), String> {
+    let user = format!("{USER_NAME}:x:{USER}:{USER}::{HOME}:/bin/sh\n");
+    let group = format!("{USER_NAME}:x:{USER}:\n");
+    for (file, line) in [("passwd", user), ("group", group)] {
+        let target = format!("{NEW}/etc/{file}");
+        let Ok(known) = fs::read_to_string(&target) else { continue };
+        if is_named(&known, USER) {
+            continue;
+        }
+        let ours = format!("{NEW}{EMPTY}.{file}");
+        let separator = if known.is_empty() || known.ends_with('\n') { "" } else { "\n" };
+        fs::write(&ours, format!("{known}{separator}{line}"))
+            .map_err(|error| said(&format!("write /etc/{file}"), &error))?;
+        mount(&ours, &target, "", libc::MS_BIND, "")
+            .map_err(|error| said(&format!("bind /etc/{file}"), &error))?;
+    }
+    Ok(())
+}
+
+/// Whether a file in the form of /etc/passwd or /etc/group has an entry for this number.
+fn is_named(known: &str, number: u32) -> bool {
+    known.lines().any(|line| line.split(':').nth(2).and_then(|field| field.parse().ok()) == Some(number))
+}
+
 /// Every mount below the new root, except /proc: each attempt covers that with its own.
 fn make_read_only(ground: &Ground) -> Result<(), String> {
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(|error| said("list mounts", &error))?;
@@ -234,6 +260,14 @@ fn said(doing: &str, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_known_by_their_number() {
+        let known = "root:x:0:0:root:/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n";
+        assert!(is_named(known, 1000));
+        assert!(!is_named(known, 100));
+        assert!(!is_named("me:x", 1000));
+    }
 
     #[test]
     fn mount_points_are_read_as_the_kernel_writes_them() {

@@ -2,10 +2,11 @@
 //! its own, keeps what importing and collecting has left there, and forks into fresh cells when asked.
 //! A zygote runs the project's code, so it is believed in nothing but its own attempts.
 
+use crate::attempt::{End, NestSettings, NotRun};
 use crate::cell::{self, Kind};
-use crate::first::{self, End, HASH_SEED};
-use crate::nursery::{Cell, Cells, Leaving, Nursery};
-use crate::serve::{NotRun, World};
+use crate::leaving::LastLeaving;
+use crate::nursery::{COMPLAINT, Cell, Cells, Nursery, start_zygote};
+use crate::program::{self, HASH_SEED};
 use crate::sys::{self, Interest, Prepared};
 use crate::wire::{Heard, Wire};
 use flakefarm_nest::{Attempt, Birth, Fork};
@@ -13,7 +14,6 @@ use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-pub(crate) const COMPLAINT: usize = 2000;
 /// Has the zygote see whether it can fork into a cell.
 const TRY: u8 = b'T';
 /// Has it fork an attempt.
@@ -42,8 +42,8 @@ struct Zygote {
     input: Option<Vec<u8>>,
     /// The next attempt's, if it was used for a trial.
     tried: Option<Cell>,
-    /// The last attempt's.
-    leaving: Option<Leaving>,
+    /// The last attempt's cell.
+    leaving: LastLeaving,
     /// What it has said, not yet a whole line.
     said: Vec<u8>,
     killed: bool,
@@ -68,7 +68,7 @@ impl Zygotes {
     pub(crate) fn fork(
         &mut self,
         wire: &mut Wire,
-        world: &World,
+        settings: &NestSettings,
         attempt: &Attempt,
         fork: &Fork,
         input: &[u8],
@@ -81,7 +81,7 @@ impl Zygotes {
         let turn = turn_of(self.forked, self.all.len());
         self.forked += 1;
         if self.all[turn].is_none() {
-            self.all[turn] = Some(prepare(wire, world, attempt, fork, fork.hash_seeds[turn])?);
+            self.all[turn] = Some(prepare(wire, settings, attempt, fork, fork.hash_seeds[turn])?);
         }
         let zygote = self.all[turn].as_mut().expect("it was just put there");
         Ok(Forked { turn, cell: zygote.fork(input, streams)? })
@@ -110,10 +110,8 @@ impl Zygotes {
     /// How the attempt ended, once all of its cell has.
     pub(crate) fn ended(&mut self, forked: Forked) -> Result<End, NotRun> {
         let zygote = self.all[forked.turn].as_mut().expect("it runs an attempt");
-        if let Some(before) = zygote.leaving.take() {
-            before.gone()?;
-        }
-        zygote.leaving = Some(forked.cell.emptied()?);
+        let (leaving, left) = forked.cell.emptied();
+        zygote.leaving.replace(leaving, left)?;
         let said = zygote.line()?;
         if let Some(said) = &said {
             if let Some(why) = said.strip_prefix("failed ") {
@@ -124,7 +122,7 @@ impl Zygotes {
             }
         }
         let zygote = self.all[forked.turn].take().expect("it runs an attempt");
-        let (was_killed, code) = (zygote.killed, zygote.bury());
+        let (was_killed, code) = (zygote.killed, zygote.end());
         // Whoever ended the zygote ended its attempt.
         Ok(End { exit_code: if was_killed { 137 } else { code }, cpu_us: 0 })
     }
@@ -193,7 +191,7 @@ impl Zygote {
     }
 
     /// Ends it and says how it had ended.
-    fn bury(self) -> i32 {
+    fn end(self) -> i32 {
         sys::kill(self.first);
         sys::wait(self.first).map_or(137, |waited| waited.exit_code)
     }
@@ -202,7 +200,7 @@ impl Zygote {
 /// Starts an interpreter and waits until it is ready to fork.
 fn prepare(
     wire: &mut Wire,
-    world: &World,
+    settings: &NestSettings,
     attempt: &Attempt,
     fork: &Fork,
     hash_seed: u32,
@@ -213,19 +211,19 @@ fn prepare(
     let (from_output, output) = io::pipe()?;
     let (control, theirs) = UnixStream::pair()?;
     let (cells, asked) = UnixStream::pair()?;
-    let mut plan = world.plan(Kind::Zygote, attempt);
-    plan.pids = plan.pids.saturating_add(OWN_PROCESSES);
-    let program = first::program(&fork.argv, &first::variables(attempt, Some(hash_seed)))?;
-    let forked = world.plan(Kind::Forked, attempt);
+    let mut own = settings.cell(Kind::Zygote, attempt);
+    own.pids = own.pids.saturating_add(OWN_PROCESSES);
+    let program = program::program(&fork.argv, &program::variables(attempt, Some(hash_seed)))?;
+    let forked = settings.cell(Kind::Forked, attempt);
     let steps = forked.steps();
     let nursery = Nursery {
         asked: asked.as_raw_fd(),
         flags: forked.flags(),
         steps: &Prepared::new(&steps),
-        shared_network: world.shared_network,
+        shared_network: settings.shared_network,
     };
     let streams = [stdin.as_fd(), output.as_fd(), output.as_fd()];
-    let first = first::start_zygote(&plan, &program, streams, theirs.as_fd(), &nursery)?;
+    let first = start_zygote(&own, &program, streams, theirs.as_fd(), &nursery)?;
     drop((stdin, output, theirs, asked));
     let cells = Cells::new(cells);
     let mut zygote = Zygote {
@@ -234,7 +232,7 @@ fn prepare(
         cells,
         input: None,
         tried: None,
-        leaving: None,
+        leaving: LastLeaving::default(),
         said: Vec::new(),
         killed: false,
     };
@@ -261,11 +259,11 @@ fn prepare(
     match heard {
         Ok(Ok(())) => Ok(zygote),
         Ok(Err(why)) => {
-            zygote.bury();
+            zygote.end();
             Err(NotRun::NotForked(why))
         }
         Err(not_run) => {
-            zygote.bury();
+            zygote.end();
             Err(not_run)
         }
     }
