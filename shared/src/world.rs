@@ -83,7 +83,7 @@ pub enum World {
     Home,
     /// New files can be read by their owner only.
     Umask,
-    /// A user without a name.
+    /// Another user.
     User {
         /// Its id, and its group's.
         id: u32,

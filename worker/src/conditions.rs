@@ -3,6 +3,7 @@
 //! [`flakefarm_shared::world::catalogue`].
 
 use crate::environment::{BUNDLE_VARIABLES, CERTIFICATES};
+pub use crate::user::USER;
 use flakefarm_shared::project::Network;
 use flakefarm_shared::world::Yearly;
 use flakefarm_shared::world::catalogue::VARIABLES;
@@ -10,8 +11,6 @@ use flakefarm_shared::{ClockStart, HashSeed, Limits, LocaleChoice, ProjectSpec, 
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The user of attempts, and their group.
-pub const USER: u32 = 1_000;
 /// Memory below which not even an interpreter starts.
 const LEAST_MEMORY: u64 = 128 << 20;
 

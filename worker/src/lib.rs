@@ -14,6 +14,7 @@ mod runner;
 mod samples;
 pub mod sandbox;
 mod spool;
+mod user;
 
 pub use runner::{Ending, WorkerParts, run};
 pub use spool::Spool;

@@ -274,9 +274,9 @@ impl World {
                 role: Role::Surroundings,
             },
             World::User { id } => About {
-                name: "a user without a name".to_owned(),
-                finds: "Tests that ask who runs them.",
-                changes: format!("User and group are {id}, which no file of the image names."),
+                name: "another user".to_owned(),
+                finds: "Tests that take it for granted who runs them.",
+                changes: format!("User and group are {id}, and so is the user's name (`flakefarm-{id}`)."),
                 limits: "",
                 by_hand: ByHand::Advice(format!("`docker run --user {id}:{id}`")),
                 role: Role::Surroundings,

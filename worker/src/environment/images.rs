@@ -3,7 +3,7 @@
 use super::reads::{self, Division, Own, Sees};
 use super::set_up::{self, Sources};
 use super::tree::{self, Tree};
-use super::workshop::{Reach, Workshop};
+use super::workshop::{Reach, Room, Workshop};
 use super::{PrepareError, PreparedImage, UNPACKED_LIMIT, key, refused, worker_failed};
 use crate::sandbox::{Engine, infra, is_missing, label};
 use bollard::query_parameters::{
@@ -19,11 +19,13 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 /// Changes when the same inputs make another image.
-pub(super) const RECIPE: &str = "2";
+pub(super) const RECIPE: &str = "3";
 const REPOSITORY_ENV: &str = "flakefarm/env";
 const REPOSITORY_WORK: &str = "flakefarm/work";
 pub(super) const KIND: &str = "image";
 const IMAGES_KEPT: usize = 20;
+/// What set-up may take: installing and compiling want more than a test.
+const ROOM: Room = Room { memory_bytes: 4 << 30, pids: 2_048 };
 /// A sweep's jobs follow one another; a tag that was moved in between sweeps is to be seen soon.
 const REMEMBERED: Duration = Duration::from_secs(120);
 /// Files by which projects say what they depend on, beside those that they name themselves.
@@ -158,7 +160,8 @@ impl Images {
         let python = &work.environment.python;
         let key = key(&[RECIPE, base, project, sees, &steps, python, inputs.as_str(), read.as_str()]);
         let build = async {
-            let workshop = Workshop::open(&self.engine, base, Reach::Network, set_up::LIFETIME).await?;
+            let workshop =
+                Workshop::open(&self.engine, base, Reach::Network("bridge"), ROOM, set_up::LIFETIME).await?;
             let done = set_up::dependencies(&workshop, work.environment, division, work.tree, progress).await;
             self.keep(workshop, done, REPOSITORY_ENV, &key, "env").await
         };
@@ -181,8 +184,14 @@ impl Images {
             Own::Layout(layout) if !own.is_empty() => {
                 let key = key(&[RECIPE, shared, project, "layout", &steps, layout.as_str()]);
                 let build = async {
-                    let workshop =
-                        Workshop::open(&self.engine, shared, Reach::Network, set_up::LIFETIME).await?;
+                    let workshop = Workshop::open(
+                        &self.engine,
+                        shared,
+                        Reach::Network("bridge"),
+                        ROOM,
+                        set_up::LIFETIME,
+                    )
+                    .await?;
                     let done = set_up::in_place(&workshop, environment, &own, tree, progress).await;
                     self.keep(workshop, done, REPOSITORY_ENV, &key, "env").await
                 };
@@ -201,9 +210,9 @@ impl Images {
         let build = async {
             let reach = match sources {
                 Sources::Fresh => Reach::Nothing,
-                Sources::SetUp => Reach::Network,
+                Sources::SetUp => Reach::Network("bridge"),
             };
-            let workshop = Workshop::open(&self.engine, &from, reach, set_up::LIFETIME).await?;
+            let workshop = Workshop::open(&self.engine, &from, reach, ROOM, set_up::LIFETIME).await?;
             let done = async {
                 match sources {
                     Sources::Fresh => progress("making the image of this snapshot".to_owned()),

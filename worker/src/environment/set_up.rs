@@ -5,6 +5,7 @@ use super::reads::{Division, Sees};
 use super::tree::{Tree, tar_of};
 use super::workshop::{self, Workshop};
 use super::{PrepareError, refused};
+use crate::user::{ANOTHER_USER, USER, user_name};
 use flakefarm_shared::{EnvironmentSpec, InfraError, InfraStage};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -102,6 +103,16 @@ fi
 rm -rf /flakefarm/setup
 "#;
 
+/// Names the users of attempts (`id:name` each, as arguments), unless the image does.
+const NAME_USERS: &str = r#"
+is_named() { while IFS=: read -r _ _ id _; do [ "$id" != "$1" ] || return 0; done < "$2"; return 1; }
+touch /etc/passwd /etc/group
+for user in "$@"; do
+  id=${user%%:*} name=${user#*:}
+  is_named "$id" /etc/passwd || echo "$name:x:$id:$id::/tmp/home:/bin/sh" >> /etc/passwd
+  is_named "$id" /etc/group || echo "$name:x:$id:" >> /etc/group
+done
+"#;
 /// Joins sources and artefacts; sources win.
 const JOIN: &str = r#"
 for found in /work/* /work/.[!.]* /work/..?*; do
@@ -276,6 +287,8 @@ pub(super) async fn furnish(
     directories.dedup();
     let mkdir = format!("mkdir -p /work /flakefarm/tree /flakefarm/plugin {}", directories.join(" "));
     ours(workshop, "/", &mkdir, "making directories").await?;
+    let users = [USER, ANOTHER_USER].map(|id| format!("{id}:{}", user_name(id))).join(" ");
+    ours(workshop, "/", &format!("set -- {users}\n{NAME_USERS}"), "naming the users of attempts").await?;
     let arrange = match sources {
         Sources::Fresh => {
             workshop.upload("/flakefarm/tree", tree.tar.clone()).await?;

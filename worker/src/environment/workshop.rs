@@ -2,12 +2,14 @@
 //!
 //! Variables are given to commands, never to the container, so that no image remembers them.
 
-use crate::sandbox::{BoundedOutput, CONTAINER_LABELS, ContainerGuard, Engine, Role, infra, label};
+use crate::sandbox::{
+    BoundedOutput, CONTAINER_LABELS, ContainerGuard, Engine, Measures, Role, Wall, hardened, infra, label,
+};
 use bollard::body_full;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::exec::{StartExecOptions, StartExecResults};
-use bollard::models::{ContainerConfig, ContainerCreateBody, ExecConfig, HostConfig};
+use bollard::models::{ContainerConfig, ContainerCreateBody, ExecConfig};
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
     UploadToContainerOptionsBuilder,
@@ -22,9 +24,19 @@ const LOG_LINES: usize = 40;
 
 /// Whether commands in a workshop may reach the network.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Reach {
-    Network,
+pub(super) enum Reach<'a> {
+    /// The engine's network of this name.
+    Network(&'a str),
     Nothing,
+}
+
+/// What a workshop may take of its machine. Of CPU time it has what attempts leave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Memory, swap included.
+    pub(super) memory_bytes: u64,
+    /// Processes and threads.
+    pub(super) pids: u32,
 }
 
 /// How a command ended.
@@ -46,24 +58,25 @@ impl Workshop {
     pub(super) async fn open(
         engine: &Engine,
         image: &str,
-        reach: Reach,
+        reach: Reach<'_>,
+        room: Room,
         lifetime: Duration,
     ) -> Result<Self, InfraError> {
         let mut guard = engine.guard();
+        let network = match reach {
+            Reach::Network(name) => Some(name),
+            Reach::Nothing => None,
+        };
+        let Room { memory_bytes, pids } = room;
+        let measures = Measures { memory_bytes, cpu_millis: None, pids, network };
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
-            user: Some("0:0".to_owned()),
             // Waits for a line that nobody writes: needs no program but the shell.
             entrypoint: Some(vec!["/bin/sh".to_owned()]),
             cmd: Some(vec!["-c".to_owned(), "read _".to_owned()]),
             open_stdin: Some(true),
             labels: Some(engine.labels(&Role::Setup, lifetime)),
-            network_disabled: Some(match reach {
-                Reach::Network => false,
-                Reach::Nothing => true,
-            }),
-            host_config: Some(HostConfig { init: Some(true), ..HostConfig::default() }),
-            ..ContainerCreateBody::default()
+            ..hardened(&measures, Wall::Setup)
         };
         let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
         let docker = engine.docker();

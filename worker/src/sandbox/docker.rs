@@ -10,17 +10,19 @@ mod running;
 
 pub use running::RunningContainer;
 
+use super::SandboxRequest;
 use super::engine::{
     ContainerGuard, Engine, EngineFacts, EngineUnavailable, Role, RuntimeChoice, infra, start_attached,
 };
-use super::hosts::{HOSTNAME, Hosts};
+use super::hardening::{Measures, Wall, hardened};
+use super::hosts::Hosts;
 use super::nest::{Nest, NotStarted, Use};
-use super::{SandboxRequest, seccomp};
-use crate::conditions::USER;
+use crate::user::{USER, user_name};
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, ResourcesUlimits};
+use bollard::models::{ContainerCreateBody, Mount};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, WaitContainerOptionsBuilder};
+use flakefarm_nest::HOME;
 use flakefarm_shared::project::Network;
 use flakefarm_shared::{InfraError, InfraStage, Limits};
 use futures::StreamExt;
@@ -39,8 +41,6 @@ use tokio::io::AsyncWrite;
 const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
 /// Registered under this name, it is taken by itself: it starts a container in half runc's time.
 const LEAN_RUNTIME: &str = "crun";
-
-const SHM_BYTES: u64 = 64 << 20;
 
 /// Copies the tree. The base image itself (no tree) is fine, too.
 const ENTRY: &str = r#"mkdir -p "$HOME"
@@ -196,10 +196,12 @@ impl Launcher {
     }
 
     async fn chosen(&self) -> Result<Option<String>, InfraError> {
+        Ok(self.chosen_runtime(&self.facts().await?))
+    }
+
+    async fn facts(&self) -> Result<EngineFacts, InfraError> {
         let facts = self.engine.check().await;
-        let facts =
-            facts.map_err(|error| InfraError { stage: InfraStage::Engine, message: error.to_string() })?;
-        Ok(self.chosen_runtime(&facts))
+        facts.map_err(|error| InfraError { stage: InfraStage::Engine, message: error.to_string() })
     }
 
     /// Whether `error` says that the runtime we chose by ourselves does not work here: then the engine's
@@ -240,7 +242,8 @@ impl Launcher {
             Network::Bridge => None,
         };
         let labels = self.engine.labels(role, lifetime + EXPIRY_MARGIN);
-        let body = container_body(shape, program, labels, runtime, hosts);
+        let cpus = self.facts().await?.cpus;
+        let body = container_body(shape, program, cpus, labels, runtime, hosts);
         let mut guard = self.engine.guard();
         let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
         let failed = |what: &'static str| move |error: Error| infra(InfraStage::Sandbox, what, &error);
@@ -283,22 +286,14 @@ fn words(request: &SandboxRequest) -> Option<Vec<u8>> {
 fn container_body(
     shape: &Shape,
     program: Program<'_>,
+    cpus: u64,
     labels: HashMap<String, String>,
     runtime: Option<String>,
     hosts: Option<Mount>,
 ) -> ContainerCreateBody {
-    let (limits, user) = (&shape.limits, shape.user);
-    let bytes = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let writable =
-        |size: u64, mode: &str| format!("rw,exec,nosuid,nodev,size={size},mode={mode},uid={user},gid={user}");
-    let tmpfs = HashMap::from([
-        ("/work".to_owned(), writable(limits.scratch_bytes, "0755")),
-        ("/tmp".to_owned(), writable(limits.scratch_bytes, "1777")),
-        ("/run".to_owned(), writable(16 << 20, "0755")),
-        // For semaphores of multiprocessing.
-        ("/dev/shm".to_owned(), format!("rw,noexec,nosuid,nodev,size={SHM_BYTES},mode=1777")),
-    ]);
-    let mut environment = HashMap::from([("HOME", "/tmp/home")]);
+    let name = user_name(shape.user);
+    let mut environment =
+        HashMap::from([("HOME", HOME), ("USER", name.as_str()), ("LOGNAME", name.as_str())]);
     let mut cmd = vec!["-c".to_owned()];
     match program {
         Program::Given { argv, variables } => {
@@ -310,33 +305,13 @@ fn container_body(
     }
     let mut env: Vec<String> = environment.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     env.sort();
-    let host_config = HostConfig {
-        memory: Some(bytes(limits.memory_bytes)),
-        memory_swap: Some(bytes(limits.memory_bytes)),
-        nano_cpus: Some(bytes(limits.cpu_millis.saturating_mul(1_000_000))),
-        pids_limit: Some(i64::from(limits.pids)),
-        ulimits: Some(vec![ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) }]),
-        oom_score_adj: Some(500),
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges".to_owned(), format!("seccomp={}", seccomp::profile())]),
-        readonly_rootfs: Some(true),
-        tmpfs: Some(tmpfs),
-        mounts: hosts.map(|hosts| vec![hosts]),
-        // An IPC namespace of its own without a /dev/shm that the engine mounts outside first.
-        ipc_mode: Some("none".to_owned()),
-        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-        network_mode: match limits.network {
-            Network::None => None,
-            Network::Bridge => Some("bridge".to_owned()),
-        },
-        runtime,
-        ..HostConfig::default()
-    };
+    let wall = Wall::Attempt { user: shape.user, scratch_bytes: shape.limits.scratch_bytes, hosts };
+    let mut body = hardened(&Measures::of_attempt(&shape.limits, cpus, 0, 0), wall);
+    if let Some(host) = &mut body.host_config {
+        host.runtime = runtime;
+    }
     ContainerCreateBody {
         image: Some(shape.image.clone()),
-        hostname: Some(HOSTNAME.to_owned()),
-        user: Some(format!("{user}:{user}")),
-        working_dir: Some("/work".to_owned()),
         entrypoint: Some(vec!["/bin/sh".to_owned()]),
         cmd: Some(cmd),
         env: Some(env),
@@ -347,13 +322,7 @@ fn container_body(
         open_stdin: Some(true),
         // A container whose owner was killed loses its input, and ends.
         stdin_once: Some(true),
-        // An empty network namespace with loopback, without the price of network `none`.
-        network_disabled: Some(match limits.network {
-            Network::None => true,
-            Network::Bridge => false,
-        }),
-        host_config: Some(host_config),
-        ..ContainerCreateBody::default()
+        ..body
     }
 }
 

@@ -62,6 +62,8 @@ pub struct EngineFacts {
     pub runtimes: Vec<String>,
     /// The one that is taken unless another is asked for.
     pub default_runtime: String,
+    /// CPUs of its machine; 0 if it does not say.
+    pub cpus: u64,
     /// Where it keeps its images and containers, a path on its machine.
     pub data_root: String,
 }
@@ -223,6 +225,7 @@ impl Engine {
             version: version.version.unwrap_or_default(),
             api_version,
             runtimes,
+            cpus: info.ncpu.and_then(|cpus| u64::try_from(cpus).ok()).unwrap_or_default(),
             default_runtime: info.default_runtime.unwrap_or_default(),
             data_root: info.docker_root_dir.unwrap_or_default(),
         })

@@ -5,8 +5,9 @@
 //! `none` is started once, ends at once, and lends its hosts file, read-only, to every attempt.
 
 use super::engine::{ContainerGuard, Engine, Role, infra};
+use super::hardening::{Measures, Wall, hardened};
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType};
+use bollard::models::{ContainerCreateBody, Mount, MountType};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
 use flakefarm_shared::{InfraError, InfraStage};
 use std::time::Duration;
@@ -71,19 +72,18 @@ async fn make(engine: &Engine, image: &str) -> Result<Lender, InfraError> {
     let failed =
         |error: Error| infra(InfraStage::Sandbox, "failed to make a hosts file for sandboxes", &error);
     let mut guard = engine.guard();
+    // The shell is the image's: it may be anything.
+    let measures = Measures { memory_bytes: 32 << 20, cpu_millis: None, pids: 16, network: Some("none") };
+    let mut closed = hardened(&measures, Wall::Nothing);
+    if let Some(host) = &mut closed.host_config {
+        host.extra_hosts = Some(vec![format!("{HOSTNAME}:127.0.0.1")]);
+    }
     let body = ContainerCreateBody {
         image: Some(image.to_owned()),
-        hostname: Some(HOSTNAME.to_owned()),
         entrypoint: Some(vec!["/bin/sh".to_owned()]),
         cmd: Some(vec!["-c".to_owned(), "exit 0".to_owned()]),
         labels: Some(engine.labels(&Role::Hosts, LIFETIME)),
-        host_config: Some(HostConfig {
-            network_mode: Some("none".to_owned()),
-            extra_hosts: Some(vec![format!("{HOSTNAME}:127.0.0.1")]),
-            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-            ..HostConfig::default()
-        }),
-        ..ContainerCreateBody::default()
+        ..closed
     };
     let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
     docker.create_container(Some(options), body).await.map_err(failed)?;

@@ -5,6 +5,7 @@
 
 mod docker;
 mod engine;
+mod hardening;
 mod hosts;
 mod nest;
 mod output;
@@ -17,6 +18,7 @@ mod session;
 pub use docker::{DockerSandbox, RunningContainer};
 pub(crate) use engine::{CONTAINER_LABELS, Role, infra, is_missing, label};
 pub use engine::{ContainerGuard, Engine, EngineFacts, EngineUnavailable, RuntimeChoice};
+pub(crate) use hardening::{Measures, Wall, hardened};
 pub use nest::{INTERPRETERS, LocalSandbox, Preparation, RunningNested};
 pub(crate) use nest::{Place, interpreter};
 pub use output::BoundedOutput;

@@ -4,6 +4,7 @@
 use super::nest::Place;
 use super::output::{BoundedOutput, Lines};
 use super::{SandboxExit, SandboxRequest};
+use crate::user::user_name;
 use flakefarm_shared::{InfraError, InfraStage};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -73,6 +74,9 @@ impl RunningProcess {
         let mut command = tokio::process::Command::new("/bin/sh");
         command.args(["-c", "ulimit -c 0; exec \"$@\"", "sh", &program]).args(argv);
         command.current_dir(&work).env("PATH", place.search_path()).env("HOME", &home).env("TMPDIR", &home);
+        // Who runs flakefarm; a service's environment may not say it.
+        let name = own_name();
+        command.env("USER", &name).env("LOGNAME", &name);
         command.envs(request.variables.iter().map(|(name, value)| (name, here(value))));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
@@ -189,6 +193,18 @@ async fn read(stream: &mut Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 async fn feed(stdin: &mut Option<(ChildStdin, Vec<u8>)>, sent: usize) -> usize {
     let Some((stdin, bytes)) = stdin else { return 0 };
     stdin.write(&bytes[sent..]).await.unwrap_or(0)
+}
+
+/// The name of this process's user, of a number that has none something like it.
+fn own_name() -> String {
+    let user = std::fs::metadata("/proc/self").map_or(0, |own| std::os::unix::fs::MetadataExt::uid(&own));
+    let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = known.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == user.to_string()).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| user_name(user))
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {

@@ -5,14 +5,12 @@
 
 use super::{Carrier, Nest, NotStarted, PROGRAM};
 use crate::sandbox::engine::{ContainerGuard, Engine, Role, infra, start_attached};
-use crate::sandbox::hosts::HOSTNAME;
+use crate::sandbox::hardening::{Measures, Wall, hardened};
 use crate::sandbox::{SandboxRequest, seccomp};
 use bollard::body_full;
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
-use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
-};
+use bollard::models::{ContainerCreateBody, Mount, MountType};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use flakefarm_nest::{Ground, SetUp};
 use flakefarm_shared::project::Network;
@@ -33,8 +31,8 @@ const OWN_MEMORY: u64 = 8 << 20;
 /// For prepared interpreters, which share most of it with what is forked from them.
 const ZYGOTES_MEMORY: u64 = 512 << 20;
 /// Processes of the nest and of a cell that are not the attempt's.
-const OWN_PIDS: i64 = 8;
-const ZYGOTES_PIDS: i64 = 64;
+const OWN_PIDS: u32 = 8;
+const ZYGOTES_PIDS: u32 = 64;
 
 static PROFILE: LazyLock<String> = LazyLock::new(|| seccomp::compiled(&OPENED));
 static FORKING_PROFILE: LazyLock<String> =
@@ -74,10 +72,13 @@ impl Nest {
         }
         let docker = engine.docker();
         let failed = |what: &'static str| move |error: Error| infra(InfraStage::Sandbox, what, &error);
+        let facts = engine.check().await;
+        let cpus =
+            facts.map_err(|error| InfraError { stage: InfraStage::Engine, message: error.to_string() })?.cpus;
         let mut guard = engine.guard();
         let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
         docker
-            .create_container(Some(options), body(engine, request, used_for, runtime))
+            .create_container(Some(options), body(engine, cpus, request, used_for, runtime))
             .await
             .map_err(failed("failed to create a container"))?;
         guard.created();
@@ -108,17 +109,15 @@ async fn upload(engine: &Engine, container: &str) -> Result<(), InfraError> {
 
 fn body(
     engine: &Engine,
+    cpus: u64,
     request: &SandboxRequest,
     used_for: Use,
     runtime: Option<String>,
 ) -> ContainerCreateBody {
-    let limits = &request.limits;
-    let bytes = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let (memory, pids, profile) = match used_for {
         Use::Starting => (OWN_MEMORY, OWN_PIDS, PROFILE.as_str()),
         Use::Forking => (OWN_MEMORY + ZYGOTES_MEMORY, OWN_PIDS + ZYGOTES_PIDS, FORKING_PROFILE.as_str()),
     };
-    let memory = bytes(limits.memory_bytes.saturating_add(memory));
     let role = Role::Attempt {
         worker: request.worker.to_string(),
         sweep: request.sweep.to_string(),
@@ -127,39 +126,13 @@ fn body(
     };
     let program =
         Mount { target: Some(DIRECTORY.to_owned()), typ: Some(MountType::VOLUME), ..Mount::default() };
-    let host_config = HostConfig {
-        memory: Some(memory),
-        memory_swap: Some(memory),
-        nano_cpus: Some(bytes(limits.cpu_millis.saturating_mul(1_000_000))),
-        pids_limit: Some(i64::from(limits.pids) + pids),
-        ulimits: Some(vec![ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) }]),
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec![
-            "no-new-privileges".to_owned(),
-            // Docker's AppArmor profile, where there is one, refuses every mount.
-            "apparmor=unconfined".to_owned(),
-            format!("seccomp={profile}"),
-        ]),
-        // A fresh /proc can be mounted only while this one is whole. Attempts get theirs masked again.
-        masked_paths: Some(Vec::new()),
-        readonly_paths: Some(Vec::new()),
-        readonly_rootfs: Some(true),
-        mounts: Some(vec![program]),
-        ipc_mode: Some("private".to_owned()),
-        shm_size: Some(1 << 20),
-        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-        network_mode: match limits.network {
-            Network::None => None,
-            Network::Bridge => Some("bridge".to_owned()),
-        },
-        runtime,
-        ..HostConfig::default()
-    };
+    let measures = Measures::of_attempt(&request.limits, cpus, memory, pids);
+    let mut body = hardened(&measures, Wall::Nest { profile, program });
+    if let Some(host) = &mut body.host_config {
+        host.runtime = runtime;
+    }
     ContainerCreateBody {
         image: Some(request.image.clone()),
-        hostname: Some(HOSTNAME.to_owned()),
-        user: Some("1000:1000".to_owned()),
-        working_dir: Some("/".to_owned()),
         entrypoint: Some(vec![format!("{DIRECTORY}/{NAME}")]),
         cmd: Some(Vec::new()),
         labels: Some(engine.labels(&role, LIFETIME)),
@@ -168,11 +141,6 @@ fn body(
         attach_stderr: Some(true),
         open_stdin: Some(true),
         stdin_once: Some(true),
-        network_disabled: Some(match limits.network {
-            Network::None => true,
-            Network::Bridge => false,
-        }),
-        host_config: Some(host_config),
-        ..ContainerCreateBody::default()
+        ..body
     }
 }
