@@ -10,10 +10,16 @@ FLAKEFARM := target/debug/flakefarm
 DEMO_ARGS ?= --max-flake-rate 0.1 --seed 1
 # Arguments of flakefarm bench.
 BENCH_ARGS ?=
+# make test-stress: rounds, processes that burn a CPU each (empty: as many as CPUs), the seed of the first
+# round's order (empty: drawn), arguments of the test runner.
+STRESS_ROUNDS ?= 5
+STRESS_BURNERS ?=
+STRESS_SEED ?=
+STRESS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme test lint services-up services-down services-status base-image cases causes build toolchain
+.PHONY: help demo bench bench-readme test test-stress lint services-up services-down services-status base-image cases causes build toolchain
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +44,10 @@ bench-readme: bench ## The same, and write the README's table from it
 
 test: toolchain ## Run every test on real services, started and stopped around it
 	@deploy/dev/with-services $(SERVICES) -- deploy/dev/test
+
+test-stress: toolchain ## The whole suite five times, in shuffled orders, beside processes that burn the CPUs
+	@ROUNDS='$(STRESS_ROUNDS)' BURNERS='$(STRESS_BURNERS)' SEED='$(STRESS_SEED)' \
+	  deploy/dev/with-services $(SERVICES) -- deploy/dev/stress $(STRESS_ARGS)
 
 lint: toolchain ## Format check, clippy without warnings, licences and advisories
 	cargo fmt --all --check

@@ -1,7 +1,6 @@
 //! Waiting for a state instead of sleeping for a time. Says what it last saw when it gives up.
 
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -18,7 +17,22 @@ where
             Err(last) if Instant::now() >= deadline => {
                 panic!("not within {within:?}: {what}; last seen: {last}")
             }
-            Err(_) => sleep(PAUSE).await,
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// The same of a test without a runtime.
+#[track_caller]
+pub fn wait_for<T>(what: &str, within: Duration, mut f: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        match f() {
+            Ok(value) => return value,
+            Err(last) if Instant::now() >= deadline => {
+                panic!("not within {within:?}: {what}; last seen: {last}")
+            }
+            Err(_) => std::thread::sleep(PAUSE),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "only tests use it: they may fail by panicking")]
 
+use crate::eventually::wait_for;
 use crate::harness::{Process, command, service};
 use reqwest::Url;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A farm of its own: queue prefix, schema, blob directory.
 pub struct Farm {
@@ -95,15 +96,9 @@ impl Farm {
         let listen = self.url.trim_start_matches("http://").to_owned();
         let arguments = ["coordinator", "--listen", &listen, "--admin-token-file", &token, "--lease", "30s"];
         self.coordinator = Some(self.role(&arguments));
-        let began = Instant::now();
-        while std::net::TcpStream::connect(&listen).is_err() {
-            assert!(
-                began.elapsed() < Duration::from_secs(30),
-                "the coordinator does not listen: {}",
-                self.logs()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait_for("the coordinator listens", Duration::from_secs(60), || {
+            std::net::TcpStream::connect(&listen).map_err(|error| format!("{error}: {}", self.logs()))
+        });
     }
 
     /// Starts a worker with one slot.

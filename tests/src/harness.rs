@@ -37,10 +37,11 @@ pub fn test_image() -> String {
     std::env::var("FLAKEFARM_TEST_IMAGE").unwrap_or_else(|_| "flakefarm-base:bookworm".to_owned())
 }
 
-/// A service's address from the environment.
+/// What the environment says of a service: its address, or how it is restarted. A test that has no service
+/// fails; to leave such tests out, say so to the runner (`cargo nextest run -E 'not binary(queue_contract)'`).
 ///
 /// # Panics
-/// When it is absent: `make test` starts the services.
+/// When it says nothing: `make test` starts the services.
 pub fn service(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!("{variable} is not set: run `make test`, or eval \"$(deploy/dev/services env)\"")
@@ -104,6 +105,10 @@ pub fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
     }
     dir
 }
+
+/// Runs of [`MIXED`] that are enough to see that its flaky test is: all on one side of the middle, and the
+/// test is taken for healthy or broken, once in 2 ** 31 (5e-10).
+pub const MIXED_RUNS: u32 = 32;
 
 /// A project of three tests: one healthy and slow, one flaky, one broken. Its image needs nothing.
 pub const MIXED: &[(&str, &str)] = &[

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// One end of a connection.
@@ -37,6 +37,7 @@ pub struct Relay(Arc<Switch>);
 #[derive(Default)]
 struct Switch {
     cut: AtomicBool,
+    refused: AtomicUsize,
     cutters: Mutex<Vec<Box<dyn Fn() + Send>>>,
 }
 
@@ -77,6 +78,7 @@ impl Relay {
 
     fn join<E: End>(&self, client: E, connect: impl FnOnce() -> io::Result<E>) {
         if self.0.cut.load(Ordering::SeqCst) {
+            self.0.refused.fetch_add(1, Ordering::SeqCst);
             return client.shut(Shutdown::Both);
         }
         let Ok(server) = connect() else { return client.shut(Shutdown::Both) };
@@ -104,6 +106,11 @@ impl Relay {
         for cut in self.0.cutters.lock().expect("nobody panics with it").drain(..) {
             cut();
         }
+    }
+
+    /// Connections that it has refused so far: somebody has felt that it is cut.
+    pub fn refused(&self) -> usize {
+        self.0.refused.load(Ordering::SeqCst)
     }
 
     /// Takes connections again.

@@ -7,6 +7,7 @@
 use flakefarm_coordinator::db::{Db, DbError};
 use flakefarm_shared::JobId;
 use flakefarm_tests::contract::db as laws;
+use flakefarm_tests::harness::service;
 use futures::FutureExt;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use std::panic::AssertUnwindSafe;
@@ -14,21 +15,6 @@ use tokio::sync::RwLock;
 
 /// Held for writing by the test that restarts the server under everybody's feet.
 static SERVER: RwLock<()> = RwLock::const_new(());
-
-/// The server's address; `None` if services are skipped on purpose.
-fn server() -> Option<String> {
-    match std::env::var("FLAKEFARM_TEST_PG_URL") {
-        Ok(url) => Some(url),
-        Err(_) if std::env::var("FLAKEFARM_TEST_SKIP_SERVICES").is_ok_and(|value| value == "1") => {
-            eprintln!("SKIPPED: FLAKEFARM_TEST_SKIP_SERVICES=1, this law was not checked on PostgreSQL");
-            None
-        }
-        Err(_) => panic!(
-            "FLAKEFARM_TEST_PG_URL is not set: `make test` starts a PostgreSQL, \
-             FLAKEFARM_TEST_SKIP_SERVICES=1 leaves these tests out"
-        ),
-    }
-}
 
 async fn on_sqlite(law: impl AsyncFnOnce(&str)) {
     let directory = tempfile::tempdir().unwrap();
@@ -39,7 +25,7 @@ async fn on_sqlite(law: impl AsyncFnOnce(&str)) {
 
 /// In a schema of its own, dropped whether the law holds or not.
 async fn on_postgres(law: impl AsyncFnOnce(&str)) {
-    let Some(server) = server() else { return };
+    let server = service("FLAKEFARM_TEST_PG_URL");
     let schema = format!("test_{}", JobId::new().0.simple());
     let mut admin = PgConnection::connect(&server).await.expect("FLAKEFARM_TEST_PG_URL can be reached");
     admin.execute(AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).await.unwrap();
@@ -179,10 +165,7 @@ async fn server_that_is_not_there_is_unreachable() {
 
 #[tokio::test]
 async fn call_after_a_restart_of_the_server_succeeds() {
-    let Ok(restart) = std::env::var("FLAKEFARM_TEST_PG_RESTART") else {
-        eprintln!("SKIPPED: FLAKEFARM_TEST_PG_RESTART is not set, a restart of PostgreSQL was not tried");
-        return;
-    };
+    let restart = service("FLAKEFARM_TEST_PG_RESTART");
     let _alone = SERVER.write().await;
     on_postgres(async |url: &str| {
         let db = Db::open(url).await.unwrap();

@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+use flakefarm_tests::eventually::wait_for;
 use flakefarm_tests::harness::{Process, command, flaky_shop, project, report, said, with_verdict};
 use serde_json::Value;
 use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const TOML: &str = "[environment]\nsetup = [\"python3 -c 'import pytest'\"]\n";
@@ -334,8 +335,7 @@ fn an_interrupted_sweep_reports_what_is_known_and_resumes() {
 /// Waits until the sweep has recorded `count` ended jobs, by looking at its database from outside.
 fn wait_for_settled_jobs(database: &std::path::Path, count: i64) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let began = Instant::now();
-    loop {
+    wait_for("so many jobs have ended", Duration::from_secs(120), || {
         let settled = runtime.block_on(async {
             let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database).read_only(true);
             let pool = sqlx::SqlitePool::connect_with(options).await.ok()?;
@@ -346,10 +346,6 @@ fn wait_for_settled_jobs(database: &std::path::Path, count: i64) {
             pool.close().await;
             count.ok()
         });
-        if settled.is_some_and(|settled| settled >= count) {
-            return;
-        }
-        assert!(began.elapsed() < Duration::from_secs(120), "only {settled:?} jobs have ended");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        if settled.is_some_and(|settled| settled >= count) { Ok(()) } else { Err(format!("{settled:?}")) }
+    });
 }

@@ -1,9 +1,10 @@
 //! The same sweep through a coordinator and workers over RabbitMQ, Redis and PostgreSQL.
 
+use flakefarm_tests::eventually::wait_for;
 use flakefarm_tests::farm::Farm;
-use flakefarm_tests::harness::{MIXED, command, flaky_shop, project, report, said, with_verdict};
+use flakefarm_tests::harness::{MIXED, MIXED_RUNS, command, flaky_shop, project, report, said, with_verdict};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[test]
 fn a_farm_of_two_workers_gives_the_verdicts_of_an_embedded_sweep() {
@@ -35,16 +36,15 @@ fn killing_a_worker_and_the_coordinator_loses_time_but_no_sample() {
     farm.start_worker("doomed");
     let project = project(MIXED);
     let sweep = farm
-        .sweep(project.path(), &["--scope", "suite", "--runs", "20", "--seed", "3"])
+        .sweep(project.path(), &["--scope", "suite", "--runs", "32", "--seed", "3"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let began = Instant::now();
-    while !farm.logs().contains("job starts") {
-        assert!(began.elapsed() < Duration::from_secs(60), "no job starts: {}", farm.logs());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for("a job starts", Duration::from_secs(120), || match farm.logs() {
+        logs if logs.contains("job starts") => Ok(()),
+        logs => Err(logs),
+    });
     farm.workers.remove(0).signal("KILL");
     farm.coordinator.take().unwrap().signal("KILL");
     farm.start_coordinator();
@@ -56,7 +56,7 @@ fn killing_a_worker_and_the_coordinator_loses_time_but_no_sample() {
     assert_eq!(with_verdict(&report, "flaky"), ["test_mixed.py::test_flaky"]);
     let tests = report["tests"].as_array().unwrap();
     let healthy = tests.iter().find(|test| test["verdict"] == "healthy").unwrap();
-    assert_eq!(healthy["attempts"], 20, "counted neither twice nor too seldom");
+    assert_eq!(healthy["attempts"], MIXED_RUNS, "counted neither twice nor too seldom");
 }
 
 #[test]

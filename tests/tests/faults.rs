@@ -3,8 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+use flakefarm_tests::eventually::wait_for;
 use flakefarm_tests::farm::Farm;
-use flakefarm_tests::harness::{MIXED, Process, command, project, report, said, with_verdict};
+use flakefarm_tests::harness::{MIXED, MIXED_RUNS, Process, command, project, report, said, with_verdict};
 use flakefarm_tests::relay::Relay;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -12,9 +13,10 @@ use std::io::{BufRead, BufReader};
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const SUITE: [&str; 6] = ["--scope", "suite", "--runs", "20", "--seed", "3"];
+/// As many runs as [`MIXED_RUNS`].
+const SUITE: [&str; 6] = ["--scope", "suite", "--runs", "32", "--seed", "3"];
 
 #[track_caller]
 fn is_whole(report: &Value) {
@@ -22,16 +24,27 @@ fn is_whole(report: &Value) {
     assert_eq!(with_verdict(report, "flaky"), ["test_mixed.py::test_flaky"]);
     assert_eq!(with_verdict(report, "broken"), ["test_mixed.py::test_broken"]);
     for test in report["tests"].as_array().unwrap() {
-        assert_eq!(test["attempts"], 20, "counted neither twice nor too seldom: {test:#}");
+        assert_eq!(test["attempts"], MIXED_RUNS, "counted neither twice nor too seldom: {test:#}");
     }
 }
 
-fn wait_for(what: &str, mut met: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !met() {
-        assert!(began.elapsed() < Duration::from_secs(90), "still waiting for {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Cuts a relay until so many connections through it have been refused: the outage was felt.
+fn cut_until_felt(name: &str, relay: &Relay, refusals: usize) {
+    let before = relay.refused();
+    relay.cut();
+    wait_for(&format!("{name} is missed"), PATIENCE, || match relay.refused() - before {
+        refused if refused >= refusals => Ok(()),
+        refused => Err(format!("{refused} connections refused")),
+    });
+    relay.mend();
+}
+
+/// Whether the farm's logs say something.
+fn logged(farm: &Farm, text: &str) -> Result<(), String> {
+    let logs = farm.logs();
+    if logs.contains(text) { Ok(()) } else { Err(logs) }
 }
 
 #[test]
@@ -48,13 +61,11 @@ fn every_server_may_go_away_in_mid_sweep_and_come_back() {
     farm.start_worker("patient");
     let project = project(MIXED);
     let mut sweep = farm.sweep(project.path(), &SUITE);
-    let sweep = sweep.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for("a job to start", || farm.logs().contains("job starts"));
-    for server in ["FLAKEFARM_QUEUE", "FLAKEFARM_SAMPLES", "FLAKEFARM_DATABASE"] {
-        relays[server].cut();
-        std::thread::sleep(Duration::from_secs(3));
-        relays[server].mend();
-        std::thread::sleep(Duration::from_millis(500));
+    let mut sweep = sweep.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a job starts", PATIENCE, || logged(&farm, "job starts"));
+    for server in ["FLAKEFARM_QUEUE", "FLAKEFARM_DATABASE", "FLAKEFARM_SAMPLES"] {
+        assert_eq!(sweep.try_wait().unwrap(), None, "the sweep ended before {server} went away");
+        cut_until_felt(server, &relays[server], 1);
     }
     let output = sweep.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), farm.logs());
@@ -82,8 +93,11 @@ fn a_killed_sweep_is_taken_up_again_and_its_containers_are_removed() {
     let (state, project) = (tempfile::tempdir().unwrap(), project(MIXED));
     let mut sweep = command(state.path());
     sweep.arg("sweep").args(SUITE).arg(project.path());
-    let (killed, _) = started(sweep, "of about 20 attempts");
-    wait_for("a container", || !containers_of(killed.0.id()).is_empty());
+    let (killed, _) = started(sweep, "of about 32 attempts");
+    wait_for("a container is there", PATIENCE, || match containers_of(killed.0.id()) {
+        none if none.is_empty() => Err("none".to_owned()),
+        _ => Ok(()),
+    });
     killed.signal("KILL");
     let resumed = resume(state.path(), project.path());
     assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
@@ -117,10 +131,8 @@ fn an_engine_that_goes_away_for_a_while_is_no_failure_of_a_test() {
     let mut sweep = sweep.stderr(Stdio::piped()).spawn().unwrap();
     let mut errors = BufReader::new(sweep.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(errors.any(|said| said.contains("of about")), "it ended before an attempt");
-    std::thread::sleep(Duration::from_secs(1));
-    relay.cut();
-    std::thread::sleep(Duration::from_secs(2));
-    relay.mend();
+    // An attempt that runs loses its connections; whatever is started meanwhile is refused.
+    cut_until_felt("the engine", &relay, 2);
     let rest = std::thread::spawn(move || errors.collect::<Vec<_>>().join("\n"));
     let output = sweep.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), rest.join().unwrap());
@@ -134,7 +146,7 @@ fn a_full_disk_stops_the_sweep_and_loses_nothing() {
     let (state, project) = (tempfile::tempdir().unwrap(), project(MIXED));
     // In a mount namespace of its own: first too small, then large enough.
     let script = "mount -t tmpfs -o size=500k tmpfs \"$1\" || exit 99
-        \"$2\" sweep --scope suite --runs 20 --seed 3 \"$3\"; echo \"ended with $?\" >&2
+        \"$2\" sweep --scope suite --runs 32 --seed 3 \"$3\"; echo \"ended with $?\" >&2
         mount -o remount,size=100m \"$1\" && exec \"$2\" sweep --resume --format json \"$3\"";
     let inner = command(state.path());
     let mut outer = Command::new("unshare");

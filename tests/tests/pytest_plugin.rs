@@ -107,6 +107,8 @@ fn attempt_at(home: &Path, python: &Path, request: RunRequest<'_>, limit: Durati
     let mut timed_out = None;
     loop {
         let since = reader.test_started_at().or(reader.last_event_at()).unwrap_or_else(Instant::now);
+        // Importing and collecting may take long on a busy machine; the limit is a test's.
+        let limit = if reader.test_started_at().is_some() { limit } else { limit.max(PATIENCE) };
         match lines.recv_timeout(limit.saturating_sub(since.elapsed())) {
             Ok(line) => reader.feed(&line, Instant::now()),
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {

@@ -9,6 +9,7 @@ use flakefarm_shared::{WIRE_VERSION, WorkerId, WorkerMessage};
 use flakefarm_tests::contract::queue as laws;
 use flakefarm_tests::contract::queue::{Ends, PATIENCE, job, next, next_dead, publish_jobs};
 use flakefarm_tests::eventually::eventually;
+use flakefarm_tests::harness::service;
 use futures::FutureExt as _;
 use lapin::options::{
     BasicPublishOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -280,13 +281,8 @@ async fn consumer_dropped_while_it_subscribes_keeps_nothing() {
 /// queue was declared, comes back with a queue that never answers. The farm keeps trying, in vain.
 #[tokio::test(flavor = "multi_thread")]
 async fn restart_of_the_broker_loses_no_job() {
-    let Ok(restart) = std::env::var("FLAKEFARM_TEST_AMQP_RESTART") else {
-        eprintln!(
-            "SKIPPED, NOT PASSED: FLAKEFARM_TEST_AMQP_RESTART, which `make test` sets, says how to restart"
-        );
-        return;
-    };
-    let Some(farm) = Farm::new().await else { return };
+    let restart = service("FLAKEFARM_TEST_AMQP_RESTART");
+    let farm = Farm::new();
     let _alone = BROKER.write().await;
     farm.run(async |farm| {
         let ends = farm.ends(&farm.address).await;
@@ -319,17 +315,9 @@ async fn close(ends: &Ends) {
 }
 
 async fn on_rabbitmq(test: impl AsyncFnOnce(&Farm)) {
-    let Some(farm) = Farm::new().await else { return };
+    let farm = Farm::new();
     let _shared = BROKER.read().await;
     farm.run(test).await;
-}
-
-fn services_are_skipped() -> bool {
-    let skipped = std::env::var("FLAKEFARM_TEST_SKIP_SERVICES").is_ok_and(|value| value == "1");
-    if skipped {
-        eprintln!("SKIPPED, NOT PASSED: this test needs RabbitMQ and FLAKEFARM_TEST_SKIP_SERVICES is set");
-    }
-    skipped
 }
 
 /// A prefix of the test's own on the broker.
@@ -340,18 +328,11 @@ struct Farm {
 }
 
 impl Farm {
-    /// None where services are skipped.
-    async fn new() -> Option<Self> {
-        if services_are_skipped() {
-            return None;
-        }
-        let broker = std::env::var("FLAKEFARM_TEST_AMQP_URL").expect(
-            "FLAKEFARM_TEST_AMQP_URL is not set; `make test` or `deploy/dev/services up` starts a RabbitMQ, \
-             FLAKEFARM_TEST_SKIP_SERVICES=1 skips",
-        );
+    fn new() -> Self {
+        let broker = service("FLAKEFARM_TEST_AMQP_URL");
         let prefix = format!("test-{}", uuid::Uuid::now_v7());
         let address = format!("{broker}?prefix={prefix}");
-        Some(Self { broker, prefix, address })
+        Self { broker, prefix, address }
     }
 
     async fn run(&self, test: impl AsyncFnOnce(&Farm)) {

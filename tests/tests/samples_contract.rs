@@ -10,6 +10,7 @@ use flakefarm_shared::samples::{
 use flakefarm_shared::{JobId, TestId, TreatmentClass};
 use flakefarm_tests::contract::samples as laws;
 use flakefarm_tests::eventually::eventually;
+use flakefarm_tests::harness::service;
 use futures::FutureExt as _;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::PathBuf;
@@ -65,7 +66,7 @@ async fn sqlite_survives_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_found_again_after_it_was_killed() {
-    let Some(mut server) = OwnRedis::start().await else { return };
+    let mut server = OwnRedis::start().await;
     let store = RedisSamples::open(&server.url(), Retention::default(), None).unwrap();
     let kept = laws::before_restart(&store).await;
     server.kill().await;
@@ -77,7 +78,7 @@ async fn redis_is_found_again_after_it_was_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_between_two_appends_goes_unnoticed() {
-    let Some(mut server) = OwnRedis::start().await else { return };
+    let mut server = OwnRedis::start().await;
     let store = RedisSamples::open(&server.url(), Retention::default(), None).unwrap();
     let kept = laws::before_restart(&store).await;
     server.kill().await;
@@ -89,7 +90,7 @@ async fn a_restart_between_two_appends_goes_unnoticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_opened_before_its_server_works_once_it_is_there() {
-    let Some(mut server) = OwnRedis::start().await else { return };
+    let mut server = OwnRedis::start().await;
     server.kill().await;
     let store = RedisSamples::open(&server.url(), Retention::default(), None).unwrap();
     let answer = store.check().await;
@@ -100,7 +101,7 @@ async fn a_store_opened_before_its_server_works_once_it_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_server_says_so_and_stores_nothing_of_the_chunk() {
-    let Some(server) = OwnRedis::start().await else { return };
+    let server = OwnRedis::start().await;
     let store = RedisSamples::open(&server.url(), Retention::default(), None).unwrap();
     let mut kept = laws::before_restart(&store).await;
     server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -114,7 +115,7 @@ async fn a_full_server_says_so_and_stores_nothing_of_the_chunk() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_another_type_are_damage() {
-    let Some(server) = OwnRedis::start().await else { return };
+    let server = OwnRedis::start().await;
     let store = RedisSamples::open(&server.url(), Retention::default(), None).unwrap();
     let kept = laws::before_restart(&store).await;
     let mut connection = server.connection().await.unwrap();
@@ -200,13 +201,7 @@ async fn on_sqlite(retention: Retention, law: impl AsyncFnOnce(&dyn SampleStore)
 }
 
 async fn on_redis(retention: Retention, law: impl AsyncFnOnce(&dyn SampleStore)) {
-    if services_are_skipped() {
-        return;
-    }
-    let url = std::env::var("FLAKEFARM_TEST_REDIS_URL").expect(
-        "FLAKEFARM_TEST_REDIS_URL is not set; `make test` starts a Redis and sets it, \
-         FLAKEFARM_TEST_SKIP_SERVICES=1 skips",
-    );
+    let url = service("FLAKEFARM_TEST_REDIS_URL");
     let prefix = format!("test-{}:", uuid::Uuid::now_v7());
     let store = RedisSamples::open(&url, retention, Some(&prefix)).unwrap();
     let outcome = AssertUnwindSafe(law(&store)).catch_unwind().await;
@@ -240,14 +235,6 @@ async fn remove_keys(url: &str, prefix: &str) {
     }
 }
 
-fn services_are_skipped() -> bool {
-    let skipped = std::env::var("FLAKEFARM_TEST_SKIP_SERVICES").is_ok_and(|value| value == "1");
-    if skipped {
-        eprintln!("SKIPPED, NOT PASSED: this test needs Redis and FLAKEFARM_TEST_SKIP_SERVICES is set");
-    }
-    skipped
-}
-
 /// A Redis of the test's own, on a socket in a temporary directory, that keeps its data when killed.
 struct OwnRedis {
     directory: TempDir,
@@ -255,14 +242,10 @@ struct OwnRedis {
 }
 
 impl OwnRedis {
-    /// None where services are skipped.
-    async fn start() -> Option<Self> {
-        if services_are_skipped() {
-            return None;
-        }
+    async fn start() -> Self {
         let mut server = Self { directory: tempfile::tempdir().unwrap(), process: None };
         server.run().await;
-        Some(server)
+        server
     }
 
     fn socket(&self) -> PathBuf {
@@ -292,7 +275,7 @@ impl OwnRedis {
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .expect("redis-server is installed (FLAKEFARM_TEST_SKIP_SERVICES=1 skips)");
+            .expect("redis-server is installed");
         self.process = Some(process);
         eventually("redis-server answers", Duration::from_secs(20), async || {
             let mut connection = self.connection().await.map_err(|error| error.to_string())?;

@@ -2,10 +2,26 @@
 //! another attempt, and that it comes to nothing. Bounded in time; programs are shell or Python.
 
 use super::sandbox::{Level, watch};
-use std::time::{Duration, Instant};
+use flakefarm_worker::sandbox::RunningSandbox;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// For an attempt whose program has ended, whatever it has left behind.
 const SOON: Duration = Duration::from_secs(20);
+
+/// Lives until it is ended, and tells that it does: lines with the time.
+const TICKING: &str = "echo up; while :; do date +%s%N; sleep 0.05; done";
+
+/// An attempt that runs [`TICKING`] does so after this was called, by the machine's one clock.
+async fn still_ticks(running: &mut RunningSandbox) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
+    loop {
+        let line = running.next_line().await.expect("it still runs");
+        let told: u128 = String::from_utf8_lossy(&line).parse().expect("a time");
+        if told > since {
+            return;
+        }
+    }
+}
 
 /// Children that left their session, ignore signals and hold the output end with their attempt, and
 /// nothing of them is there for the next.
@@ -22,7 +38,7 @@ if os.fork() == 0:
             time.sleep(0.01)
     os._exit(0)
 os.wait()
-time.sleep(0.3)
+while not os.path.exists('/tmp/alive'): time.sleep(0.01)
 print('done', flush=True)
 sys.exit(6)";
     let begun = Instant::now();
@@ -31,8 +47,7 @@ sys.exit(6)";
     assert_eq!((lines.last().map(String::as_str), exit.exit_code), (Some("done"), 6));
     let (lines, _) = level
         .python(
-            "import glob, time
-time.sleep(0.3)
+            "import glob
 print(glob.glob('/tmp/alive'))
 print(sum(b'SIG_IGN' in open(p, 'rb').read() for p in glob.glob('/proc/[0-9]*/cmdline') if p != '/proc/1/cmdline') - 1)",
         )
@@ -43,7 +58,7 @@ print(sum(b'SIG_IGN' in open(p, 'rb').read() for p in glob.glob('/proc/[0-9]*/cm
 /// A kill of everything that can be killed ends neither the sandbox's own first process nor another
 /// attempt.
 pub async fn signals_reach_nobody_else(level: &Level) {
-    let mut other = level.start("echo up; read _ || true; sleep 2; echo still here; exit 7").await;
+    let mut other = level.start(TICKING).await;
     assert_eq!(other.next_line().await, Some(b"up".to_vec()));
     let program = "import os, signal
 for n in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM):
@@ -58,8 +73,9 @@ except OSError: pass
 print('alone', flush=True)";
     let (lines, exit) = level.python(program).await;
     assert_eq!((lines, exit.exit_code), (vec!["survived".to_owned(), "alone".to_owned()], 0));
-    let (lines, exit) = watch(other).await;
-    assert_eq!((lines, exit.exit_code), (vec!["still here".to_owned()], 7));
+    still_ticks(&mut other).await;
+    other.kill().await;
+    assert_eq!(other.finish().await.expect("ends").exit_code, 137);
 }
 
 /// No call that makes namespaces, mounts, traces another's process or looks into the kernel succeeds,
@@ -200,11 +216,14 @@ for family, address in ((socket.AF_UNIX, '\\0flakefarm-law'), (socket.AF_INET, (
 /// Who uses up memory pays for it: another attempt that runs meanwhile, and the next one, do not.
 pub async fn a_memory_hog_is_charged_alone(level: &Level) {
     let hog = "b = []\nwhile True: b.append(bytearray(16 << 20))";
-    let meek = level.start("echo up; sleep 2; echo done").await;
+    let mut meek = level.start(TICKING).await;
+    assert_eq!(meek.next_line().await, Some(b"up".to_vec()));
     let (_, exit) = level.python(hog).await;
     assert!(exit.oom_killed, "the hog ended with {}", exit.exit_code);
-    let (lines, exit) = watch(meek).await;
-    assert_eq!((lines.last().map(String::as_str), exit.exit_code, exit.oom_killed), (Some("done"), 0, false));
+    still_ticks(&mut meek).await;
+    meek.kill().await;
+    let exit = meek.finish().await.expect("ends");
+    assert_eq!((exit.exit_code, exit.oom_killed), (137, false));
     let (lines, exit) = level.shell("echo next").await;
     assert_eq!((lines, exit.exit_code, exit.oom_killed), (vec!["next".to_owned()], 0, false));
 }

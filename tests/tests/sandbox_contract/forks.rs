@@ -82,3 +82,33 @@ async fn forked_attempts_have_random_numbers_and_names_of_their_own() {
     let different: HashSet<&str> = messages.iter().copied().collect();
     assert_eq!(different.len(), messages.len(), "{messages:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_interpreter_keeps_to_join_cells_is_good_for_nothing_else() {
+    // conftest.py takes up the capability that the interpreter may, and tries what else that would allow.
+    let conftest = "import ctypes, os\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)\n\
+        data = (ctypes.c_uint32 * 6)()\n\
+        PERMITTED = libc.capget(header, data) == 0 and bool(data[1] >> 21 & 1)\n\
+        data[0] = 1 << 21\n\
+        RAISED = libc.capset(header, data) == 0\n\
+        GRANTED = [name for name, result in (\n    \
+            ('mount', libc.mount(b'tmpfs', b'/tmp', b'tmpfs', 0, None)),\n    \
+            ('umount2', libc.umount2(b'/dev/shm', 2)),\n    \
+            ('sethostname', libc.sethostname(b'x', 1)),\n    \
+            ('unshare', libc.unshare(0x10000000)),\n    \
+            ('pivot_root', libc.syscall(155 if os.uname().machine == 'x86_64' else 41, b'/tmp', b'/tmp')),\n\
+        ) if result == 0]\n\
+        data[0] = 0\n\
+        libc.capset(header, data)\n";
+    let test = "from conftest import GRANTED, PERMITTED, RAISED\n\
+        def test_tried(): assert PERMITTED and RAISED\n\
+        def test_granted(): assert GRANTED == []\n\
+        def test_put_down():\n    \
+            status = open('/proc/self/status').read()\n    \
+            assert 'CapEff:\\t0000000000000000' in status and 'CapPrm:\\t0000000000000000' in status\n";
+    for outcomes in attempts(&[("conftest.py", conftest), ("test_granted.py", test)]).await {
+        assert!(outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Pass)), "{outcomes:?}");
+    }
+}
