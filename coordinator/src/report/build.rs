@@ -311,6 +311,9 @@ fn notes(mut notes: Vec<String>, question: &Question, ledger: &Ledger, worlds: &
     notes.extend(isolation::notes(question.sandbox, ledger));
     notes.extend(left_out(worlds));
     notes.extend(
+        (question.kind == QuestionKind::Detect).then(|| super::dates::note(ledger, worlds)).flatten(),
+    );
+    notes.extend(
         ledger.nothing_ran().into_iter().map(|reason| format!("nothing ran in an attempt: {reason}")),
     );
     let lost: BTreeSet<&str> = ledger.lost_jobs().map(|(_, reason)| reason).collect();

@@ -7,6 +7,7 @@ pub mod build;
 pub mod comparison;
 pub mod diagnosis;
 pub use crate::diagnose::experiment;
+mod dates;
 pub mod github;
 pub mod html;
 mod isolation;
