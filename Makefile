@@ -16,10 +16,12 @@ STRESS_ROUNDS ?= 5
 STRESS_BURNERS ?=
 STRESS_SEED ?=
 STRESS_ARGS ?=
+# Arguments of tests/peers/peers.py.
+PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme test test-stress lint services-up services-down services-status base-image cases causes build toolchain
+.PHONY: help demo bench bench-readme test test-stress lint services-up services-down services-status base-image cases causes peers dist images build toolchain
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +76,17 @@ cases: build ## Sweep real projects: make cases CASES_ARGS='--cases FILE --mirro
 	  echo "error: no cases were named" >&2; \
 	  echo "hint: make cases CASES_ARGS='--cases FILE --sources DIR' (see tests/cases/README.md)" >&2; exit 2; }
 	@deploy/dev/with-services docker -- python3 tests/cases/sweep.py --flakefarm $(FLAKEFARM) $(CASES_ARGS)
+
+peers: toolchain ## Compare with other ways to find flaky tests, the same time each; writes docs/peers.md
+	cargo build --locked --release -p flakefarm
+	@deploy/dev/with-services docker -- python3 tests/peers/peers.py --flakefarm target/release/flakefarm \
+	  --write-docs docs/peers.md $(PEERS_ARGS)
+
+dist: toolchain ## Release binary with checksum, completions, man pages and a Debian package, into target/dist
+	@deploy/dist
+
+images: dist ## Container images of coordinator and worker, from target/dist: make images BASE=debian:bookworm-slim
+	@deploy/images/build $(BASE)
 
 causes: build ## Diagnose tests of known causes: a confusion matrix and the macro-F1
 	@deploy/dev/with-services docker -- python3 tests/cases/causes.py --flakefarm $(FLAKEFARM)

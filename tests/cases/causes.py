@@ -12,6 +12,7 @@ import argparse
 import collections
 import json
 import pathlib
+import random
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,8 @@ def main():
     for test in asked:
         if test not in right:
             print("wrong: %s depends on %s, said: %s" % (test["id"], test["others"], others(found.get(test["id"]))))
-    print("\nmacro-F1 %.3f over %d causes, %d tests" % (score, len({test["cause"] for test in known}), len(known)))
+    causes = len({test["cause"] for test in known})
+    print("\nmacro-F1 %.3f over %d causes, %d tests, seed %d" % (score, causes, len(known), options.seed))
     if asked:
         print("polluter or state-setter right in %d of %d" % (len(right), len(asked)))
     print("%d attempts, %.1f minutes" % (report["sweep"]["attempts"], minutes))
@@ -57,7 +59,8 @@ def parse_arguments():
     parser.add_argument("--fixture", type=pathlib.Path, default=here.parent / "fixtures" / "causes")
     parser.add_argument("--only", nargs="+", metavar="CAUSE", help="tests of these causes only")
     parser.add_argument("--least", type=float, default=0.9, help="the macro-F1 that is good enough")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 1 << 31),
+                        help="a fresh one by default: none that rules were made with")
     parser.add_argument("--report", type=pathlib.Path, help="keep the JSON report here")
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="after --: further options of diagnose")
     return parser.parse_args()
