@@ -21,7 +21,7 @@ PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme test test-stress lint services-up services-down services-status base-image cases causes peers dist images build toolchain
+.PHONY: help demo bench bench-readme test test-stress lint services-up services-down services-status base-image cases causes peers manifests dist images build toolchain
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,12 @@ peers: toolchain ## Compare with other ways to find flaky tests, the same time e
 	cargo build --locked --release -p flakefarm
 	@deploy/dev/with-services docker -- python3 tests/peers/peers.py --flakefarm target/release/flakefarm \
 	  --write-docs docs/peers.md $(PEERS_ARGS)
+
+manifests: ## Check the Kubernetes manifests without a cluster (needs kubernetes-validate and PyYAML from PyPI)
+	@python3 -c 'import kubernetes_validate, yaml' 2>/dev/null || { \
+	  echo "error: kubernetes-validate is not installed" >&2; \
+	  echo "hint: python3 -m pip install kubernetes-validate pyyaml" >&2; exit 2; }
+	@deploy/kubernetes/check
 
 dist: toolchain ## Release binary with checksum, completions, man pages and a Debian package, into target/dist
 	@deploy/dist
