@@ -14,7 +14,7 @@ use flakefarm_coordinator::plan::{Question, SandboxChoice};
 use flakefarm_coordinator::report::Report;
 use flakefarm_project::config::{GivenOption, LoadedProject, ProjectSource};
 use flakefarm_project::snapshot;
-use flakefarm_shared::{Class, Digest, Refusal, SweepContext, SweepId, WIRE_VERSION, World};
+use flakefarm_shared::{Class, Digest, Refusal, SweepContext, SweepId, Typed, WIRE_VERSION, World};
 use flakefarm_worker::sandbox::RuntimeChoice;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 /// A project that something is to be asked about.
 pub(crate) struct Session<'a> {
     pub(crate) args: &'a AskArgs,
+    /// The project, as it was typed.
+    path: PathBuf,
     pub(crate) root: PathBuf,
     pub(crate) loaded: LoadedProject,
     pub(crate) progress: Progress,
@@ -71,7 +73,7 @@ impl<'a> Session<'a> {
             progress.note(&format!("warning: {warning}"));
         }
         loaded.spec.arguments.extend(args.project.framework_arguments.iter().cloned());
-        Ok(Self { args, root, loaded, progress, stop })
+        Ok(Self { args, path: path.to_owned(), root, loaded, progress, stop })
     }
 
     /// Prints the settings, if that is all that is wanted.
@@ -137,6 +139,10 @@ impl<'a> Session<'a> {
                 snapshot,
                 revision,
                 under,
+                typed: Typed {
+                    path: self.path.display().to_string(),
+                    arguments: self.args.project.framework_arguments.clone(),
+                },
             },
             question,
             class: if self.args.farm.interactive { Class::Interactive } else { Class::Bulk },

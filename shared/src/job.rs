@@ -27,6 +27,26 @@ pub struct SweepContext {
     /// The world that attempts run in which ask for no other: what `plain` means in this sweep.
     #[serde(default, skip_serializing_if = "World::is_plain")]
     pub under: World,
+    /// What was typed to ask for the sweep, for the commands that repeat it.
+    #[serde(default, skip_serializing_if = "Typed::is_nothing")]
+    pub typed: Typed,
+}
+
+/// What somebody typed to ask for a sweep. It changes nothing of how the sweep is carried out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Typed {
+    /// Where the project lies, from where the command was typed; empty for there itself.
+    #[serde(default)]
+    pub path: String,
+    /// Further arguments to the framework, beside those of the project's configuration.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+}
+
+impl Typed {
+    fn is_nothing(&self) -> bool {
+        self.path.is_empty() && self.arguments.is_empty()
+    }
 }
 
 /// One job; a blob.

@@ -25,7 +25,7 @@ pub mod world;
 pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage};
 pub use detail::{Detail, StateChange, TestDetail};
 pub use ids::{AttemptId, Digest, JobId, SweepId, TestId, TestParts, WorkerId};
-pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection, SweepContext, Work};
+pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection, SweepContext, Typed, Work};
 pub use message::{Class, Control, JobEnd, JobMessage, Permit, Refusal, WorkerMessage};
 pub use outcome::{Failure, FailureKind, Outcome, Phase, PhaseTimes, Sample};
 pub use payload::Payload;

@@ -125,6 +125,7 @@ async fn on_this_machine(level: SandboxLevel, law: impl AsyncFnOnce(&Level)) {
         snapshot,
         revision: None,
         under: flakefarm_shared::World::Plain,
+        typed: flakefarm_shared::Typed::default(),
     };
     let environments = Environments::Local(LocalPlaces::new(state.path().join("places"), blobs));
     let image = environments.prepare(&context, &context.snapshot, &[], |_| {}).await.unwrap().image_id;

@@ -346,7 +346,14 @@ impl Farm {
 
     fn context(&self) -> SweepContext {
         let snapshot = flakefarm_shared::Digest::of(b"scripted");
-        SweepContext { v: WIRE_VERSION, project: project(), snapshot, revision: None, under: World::Plain }
+        SweepContext {
+            v: WIRE_VERSION,
+            project: project(),
+            snapshot,
+            revision: None,
+            under: World::Plain,
+            typed: flakefarm_shared::Typed::default(),
+        }
     }
 
     async fn submission(&self, scope: ScopeChoice, runs: NonZeroU32) -> Result<Submission, Unmeasured> {
@@ -359,6 +366,7 @@ impl Farm {
                 snapshot,
                 revision: None,
                 under: World::Plain,
+                typed: flakefarm_shared::Typed::default(),
             },
             question,
             class: Class::Bulk,

@@ -153,6 +153,7 @@ impl<'a> Stage<'a> {
             snapshot,
             revision: None,
             under: World::Plain,
+            typed: flakefarm_shared::Typed::default(),
         };
         let prepare = async |environments: Environments| {
             let prepared = environments.prepare(&context, &context.snapshot, &pytest::files(), |_| {}).await;

@@ -238,6 +238,10 @@ fn arms(trials: &Trials<'_>, sides: Option<&(Arm, Arm)>) -> Vec<ExperimentArm> {
     let mut arms: Vec<ExperimentArm> = told
         .map(|(arm, tally)| ExperimentArm {
             condition: words(arm),
+            changed: match arm.company {
+                Company::Alone if !arm.treatment.world.is_plain() => arm.treatment.world.about().name,
+                Company::Alone | Company::File(_) | Company::Suite(_) | Company::Listed(_) => String::new(),
+            },
             role: role(arm, tally),
             attempts: u64::from(tally.attempts()),
             failures: u64::from(tally.failures),

@@ -37,6 +37,9 @@ pub struct Experiment {
 pub struct ExperimentArm {
     /// The condition, in words.
     pub condition: String,
+    /// What was changed around the test where it ran alone, in words; empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub changed: String,
     /// What it is in the experiment.
     pub role: ArmRole,
     /// Attempts in which the test passed or failed.

@@ -100,6 +100,7 @@ impl Coordinator {
         spent: Spent,
     ) -> Result<Report, EngineError> {
         let listing = self.listing(row).await?;
+        let context = self.context(row).await?;
         let meta = SweepMeta {
             id: row.id.to_string(),
             project: row.project.clone(),
@@ -114,7 +115,8 @@ impl Coordinator {
             image: listing.as_ref().map(|listing| listing.image.clone()),
             command: listing.as_ref().map(|listing| listing.command.clone()),
             sandbox: Some(question.sandbox.word().to_owned()),
-            root: None,
+            typed: context.typed,
+            under: context.under,
             collection_errors: listing
                 .map(|listing| listing.collection_errors)
                 .unwrap_or_default()

@@ -63,8 +63,14 @@ impl Farm {
             }))
             .unwrap(),
         };
-        let context =
-            SweepContext { v: WIRE_VERSION, project, snapshot, revision: None, under: World::Plain };
+        let context = SweepContext {
+            v: WIRE_VERSION,
+            project,
+            snapshot,
+            revision: None,
+            under: World::Plain,
+            typed: flakefarm_shared::Typed::default(),
+        };
         Submission { context, question, class: Class::Bulk, source: "here".to_owned() }
     }
 

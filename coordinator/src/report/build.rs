@@ -8,9 +8,9 @@ use super::model::{
     Location, OlderEvidence, Rate, Report, SCHEMA, SavedVsFixed, SignatureCount, Stopped, SuiteProof, Sweep,
     TIMELINE_LIMIT, TestReport, Verdict,
 };
-use super::reproduce::{reproduce, reproduce_failure};
+use super::reproduce::Repeated;
 use super::timeline::timeline;
-use super::values::{date_time, round, scope_word};
+use super::values::{date_time, order_word, round, scope_word};
 use super::words;
 use crate::diagnose::{self, Diagnosis};
 use crate::experiment::{
@@ -21,7 +21,7 @@ use crate::plan::answers;
 use crate::score::{self, Assessment};
 use crate::validate;
 use flakefarm_shared::world::ByHand;
-use flakefarm_shared::{AttemptEnd, TestId, UnixMicros, World};
+use flakefarm_shared::{AttemptEnd, TestId, Typed, UnixMicros, World};
 use std::collections::{BTreeSet, HashMap};
 
 /// Timeline entries of a whole report: when many tests are unwell, each is told more briefly.
@@ -52,8 +52,10 @@ pub struct SweepMeta {
     pub command: Option<String>,
     /// How attempts were isolated.
     pub sandbox: Option<String>,
-    /// Where the project lies, as the person typed it; `.` is assumed.
-    pub root: Option<String>,
+    /// What was typed to ask for it.
+    pub typed: Typed,
+    /// The world of attempts that ask for no other.
+    pub under: World,
     /// Files that the listing could not collect.
     pub collection_errors: Vec<CollectionError>,
     /// What a reader should know and no field says, a sentence each.
@@ -82,15 +84,15 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         .collect();
     let unwell = assessed.iter().filter(|(_, assessment)| is_told(assessment)).count();
     let limit = (TIMELINE_TOTAL / unwell.max(1)).clamp(TIMELINE_LEAST, TIMELINE_LIMIT);
-    let path = meta.root.as_deref().unwrap_or(".");
+    let repeated = Repeated { question, typed: &meta.typed, under: meta.under };
     let mut tests: Vec<TestReport> = assessed
         .into_iter()
-        .map(|(test, assessment)| test_report(path, question, ledger, test, assessment, limit))
+        .map(|(test, assessment)| test_report(&repeated, ledger, test, assessment, limit))
         .collect();
     for test in &mut tests {
         match &question.kind {
             QuestionKind::Detect => {}
-            QuestionKind::Diagnose { .. } => explain(test, path, question, ledger, meta.command.as_deref()),
+            QuestionKind::Diagnose { .. } => explain(test, &repeated, ledger, meta.command.as_deref()),
             QuestionKind::Bisect(request) => {
                 test.introduced = Some(Box::new(diagnose::bisect::judge(question, request, ledger)));
             }
@@ -130,7 +132,10 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         framework: meta.framework,
         image: meta.image,
         sandbox: meta.sandbox,
-        path: Some(path.to_owned()),
+        path: Some(repeated.path().to_owned()),
+        under: (!meta.under.is_plain()).then(|| meta.under.to_string()),
+        order: question.order.map(order_word),
+        arguments: meta.typed.arguments.clone(),
         command: meta.command,
         workers: surroundings.workers.into_iter().collect(),
         collection_errors: collection_errors(meta.collection_errors, ledger),
@@ -142,17 +147,15 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
 }
 
 /// Puts the diagnosis in the place of what detection alone would say.
-fn explain(test: &mut TestReport, path: &str, question: &Question, ledger: &Ledger, command: Option<&str>) {
+fn explain(test: &mut TestReport, repeated: &Repeated<'_>, ledger: &Ledger, command: Option<&str>) {
     let Diagnosis { category, confidence, evidence, mut experiment, reproduction } =
-        diagnose::judge(question, ledger, &TestId(test.id.clone()));
+        diagnose::judge(repeated.question, ledger, &TestId(test.id.clone()));
     if let (Some(reproduction), Some(command)) = (reproduction, command) {
         let (by_hand, order_file) = reproduction.command(command, words::shell_quote);
         experiment.by_hand = Some(by_hand);
         experiment.order_file = order_file;
     }
-    let name = words::shell_quote(&test.id);
-    test.reproduce =
-        format!("flakefarm diagnose {name} {} --seed {}", words::shell_quote(path), question.seed);
+    test.reproduce = repeated.diagnosis(&test.id);
     test.cause = Some(Cause {
         category: category.word().to_owned(),
         confidence: round(confidence, 4),
@@ -322,8 +325,7 @@ fn notes(mut notes: Vec<String>, question: &Question, ledger: &Ledger, worlds: &
 }
 
 fn test_report(
-    path: &str,
-    question: &Question,
+    repeated: &Repeated<'_>,
     ledger: &Ledger,
     test: &TestId,
     assessment: Assessment,
@@ -353,7 +355,7 @@ fn test_report(
             mean: round(durations.mean, 3),
             cv: round(durations.cv, 4),
         }),
-        stopped_because: assessment.stopped_because,
+        stopped_because: repeated.where_asked(assessment.stopped_because),
         risk: assessment.risk.map(|risk| round(risk, 6)),
         older_evidence: assessment.older.map(|record| OlderEvidence {
             clean_runs: round(record.clean_runs, 2),
@@ -391,8 +393,8 @@ fn test_report(
         }),
         introduced: None,
         comparison: None,
-        reproduce: reproduce(path, question, observations, test, assessment.attempts),
-        reproduce_failure: reproduce_failure(path, question, ledger, test),
+        reproduce: repeated.finding(observations, test, assessment.attempts),
+        reproduce_failure: repeated.failure(ledger, test),
         timeline: if told { timeline(observations, limit) } else { Vec::new() },
     }
 }

@@ -117,8 +117,7 @@ fn tried(out: &mut String, experiment: &Experiment, style: Style, width: usize) 
     }
     let names = |wanted: &dyn Fn(&ExperimentArm) -> bool| {
         let short = |arm: &&&ExperimentArm| {
-            let condition = arm.condition.as_str();
-            condition.strip_prefix("alone, ").unwrap_or(condition).to_owned()
+            if arm.changed.is_empty() { arm.condition.clone() } else { arm.changed.clone() }
         };
         quiet.iter().filter(|arm| wanted(arm)).map(|arm| short(&arm)).collect::<Vec<_>>().join("; ")
     };

@@ -4,6 +4,7 @@
 
 pub mod bisection;
 pub mod build;
+pub mod compared;
 pub mod comparison;
 pub mod diagnosis;
 pub use crate::diagnose::experiment;
@@ -14,6 +15,7 @@ mod isolation;
 pub mod junit;
 pub mod markdown;
 pub mod model;
+mod rate;
 mod reproduce;
 mod svg;
 pub mod table;

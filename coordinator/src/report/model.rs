@@ -4,8 +4,9 @@
 //!
 //! It holds data and no prose beyond messages: what a person reads is made by the renderers.
 
-use super::comparison::Comparison;
+use super::compared::Comparison;
 use super::experiment::Experiment;
+pub use super::rate::Rate;
 use crate::diagnose::bisect::Bisection;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -101,6 +102,15 @@ pub struct Sweep {
     /// Where the project lies, as the person typed it; the root of all paths in the report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// The condition that everything ran under, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<String>,
+    /// The one order that everything ran in, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// Arguments to the framework that were typed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
     /// The command that runs the given order by hand in the image, without test ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
@@ -306,19 +316,6 @@ pub struct OlderEvidence {
     /// When the last of them ended.
     #[serde(with = "time::serde::rfc3339")]
     pub last_at: OffsetDateTime,
-}
-
-/// A failure rate with its confidence interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Rate {
-    /// Failures per attempt.
-    pub estimate: f64,
-    /// Lower end.
-    pub lower: f64,
-    /// Upper end.
-    pub upper: f64,
-    /// Of the interval; it holds at any stopping time.
-    pub confidence: f64,
 }
 
 /// Durations in milliseconds.

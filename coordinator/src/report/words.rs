@@ -78,8 +78,24 @@ pub(crate) fn duration(ms: f64) -> String {
     if hours > 0 { format!("{hours} h {minutes} min") } else { format!("{minutes} min {seconds} s") }
 }
 
-/// What was found, in one sentence.
+/// What was found, in one sentence, and where it was looked for if that was asked.
 pub(crate) fn headline(report: &Report) -> String {
+    let found = found(report);
+    match (asked(report), found.strip_suffix('.')) {
+        (Some(asked), Some(sentence)) => format!("{sentence}, {asked}."),
+        (_, _) => found,
+    }
+}
+
+/// The condition and the order that everything was asked to run in.
+fn asked(report: &Report) -> Option<String> {
+    let under = report.sweep.under.as_ref().map(|under| format!("under {under}"));
+    let order = report.sweep.order.as_ref().map(|order| format!("in order {order}"));
+    let asked: Vec<String> = under.into_iter().chain(order).collect();
+    (!asked.is_empty()).then(|| asked.join(", "))
+}
+
+fn found(report: &Report) -> String {
     let total = report.tests.len() as u64;
     if total == 0 {
         return match report.sweep.collection_errors.len() as u64 {

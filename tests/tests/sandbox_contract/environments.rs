@@ -385,8 +385,14 @@ async fn a_missing_snapshot_is_an_infrastructure_error() {
     let bench = Bench::new(&[]).await;
     let absent = flakefarm_shared::Digest::of(b"absent");
     let project = bench.project(bench.environment(&[]));
-    let context =
-        SweepContext { v: WIRE_VERSION, project, snapshot: absent, revision: None, under: World::Plain };
+    let context = SweepContext {
+        v: WIRE_VERSION,
+        project,
+        snapshot: absent,
+        revision: None,
+        under: World::Plain,
+        typed: flakefarm_shared::Typed::default(),
+    };
     match bench.environments.prepare(&context, &context.snapshot, &[], |_| {}).await.unwrap_err() {
         PrepareError::Infra(error) => assert_eq!(error.stage, InfraStage::Blobs),
         PrepareError::Refused(refusal) => panic!("refused: {}", refusal.message),

@@ -33,7 +33,8 @@ fn meta() -> SweepMeta {
         image: None,
         command: None,
         sandbox: None,
-        root: Some("my project".into()),
+        typed: Typed { path: "my project".into(), arguments: Vec::new() },
+        under: World::Plain,
         collection_errors: Vec::new(),
         notes: Vec::new(),
     }
@@ -146,5 +147,29 @@ fn a_time_beyond_all_calendars_still_makes_a_report() {
         let report =
             build(SweepMeta { started_at: at, ..meta() }, &question(&[]), &ledger(&[]), &History::default());
         serde_json::to_string(&report).expect("every date can be written");
+    }
+}
+
+#[test]
+fn what_was_asked_is_in_the_answer() {
+    let asked = Question { order: Some(Order::Reversed), ..question(&[]) };
+    let meta = SweepMeta {
+        typed: Typed { path: "my project".into(), arguments: vec!["-k".into(), "not slow".into()] },
+        under: World::Home,
+        ..meta()
+    };
+    let ledger = ledger(&[(Order::Reversed, Some(true)), (Order::Reversed, Some(true))]);
+    let report = build(meta, &asked, &ledger, &History::default());
+    assert_eq!(report.sweep.under.as_deref(), Some("home"));
+    assert_eq!(report.sweep.order.as_deref(), Some("reversed"));
+    let headline = words::headline(&report);
+    assert!(headline.ends_with(", under home, in order reversed."), "{headline}");
+    let victim = report.tests.iter().find(|test| test.id == VICTIM).expect("it is reported");
+    assert!(victim.stopped_because.starts_with("under home, in order reversed: failed"), "{victim:#?}");
+    let failure = victim.reproduce_failure.as_deref().expect("it failed");
+    for command in [victim.reproduce.as_str(), failure] {
+        assert!(command.starts_with("flakefarm sweep 'my project' --scope suite --order reversed"), "{command}");
+        assert!(command.contains(" --under home "), "{command}");
+        assert!(command.ends_with(" -- -k 'not slow'"), "{command}");
     }
 }
