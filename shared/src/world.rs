@@ -163,6 +163,18 @@ impl World {
         self.about().role
     }
 
+    /// Clean runs that a pass in this world stands for, where a test is to be healthy over all the worlds it
+    /// ran in: 0 where a machine is made worse than healthy ones are, or tests share it.
+    pub fn clean_runs(self) -> u32 {
+        match (self, self.role()) {
+            // Both passes are runs of the test, the second after all that the first left behind.
+            (World::Twice, _) => 2,
+            (World::Parallel { .. } | World::NetworkOn | World::WarningsAsErrors, _) => 0,
+            (_, Role::Baseline | Role::Order | Role::Chance | Role::Surroundings) => 1,
+            (_, Role::Stress) => 0,
+        }
+    }
+
     /// How many times longer a healthy test may take in this world: time limits grow with it.
     pub fn slowdown(self) -> u32 {
         match self {

@@ -68,7 +68,7 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
         }
     }
     jobs.extend(turn.chains.follow_ups.iter().cloned());
-    let mut panel = panel::plan(question, &turn.selected, &costs, ledger);
+    let mut panel = panel::plan(question, &turn.selected, &costs, history, ledger);
     let pressing = turn.alone_wanted(&mut wants, &panel.plain_alone);
     let mut pressing = batch::pack(JobPhase::Alone, 0, pressing, workers);
     jobs.retain(|job| funds.buy_job(job, &costs));

@@ -41,7 +41,11 @@ pub fn answers(question: &Question, ledger: &Ledger, history: &History) -> Answe
     for place in 0..ledger.tests().len() {
         let tally = ledger.tally_of(place);
         let record = old.and_then(|history| record_of(history, ledger, place)).copied();
-        let clean = record.map_or(0.0, |record| record.clean_runs) + f64::from(tally.passes);
+        let elsewhere = match question.runs {
+            Runs::Adaptive => tally.clean_elsewhere(),
+            Runs::Fixed(_) => 0,
+        };
+        let clean = record.map_or(0.0, |record| record.clean_runs) + f64::from(tally.passes + elsewhere);
         let belief = beliefs.of(place);
         let answer = match &needs {
             Some(needs) => needs.answers[place],
@@ -59,6 +63,7 @@ pub fn answers(question: &Question, ledger: &Ledger, history: &History) -> Answe
         tests.push(TestAnswer {
             answer,
             clean_runs_wanted: needs.as_ref().map_or(question.runs_per_test(), |needs| needs.targets[place]),
+            clean_elsewhere: elsewhere,
             record,
             risk,
         });
@@ -141,6 +146,7 @@ fn unlisted_answer(question: &Question, observations: &[Observation]) -> TestAns
     TestAnswer {
         answer: fixed_answer(question, &tally),
         clean_runs_wanted: question.runs_per_test(),
+        clean_elsewhere: 0,
         record: None,
         risk: rates.risk(question.max_flake_rate, f64::from(tally.passes)),
     }

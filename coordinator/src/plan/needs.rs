@@ -179,6 +179,7 @@ impl Of<'_> {
             }
             (0, failures @ 1.., _) => open(self.failures_for_broken(), failures).unwrap_or(Answer::Broken),
             (passes, 0, skips) => {
+                let passes = passes + tally.clean_elsewhere();
                 let old = self.record.map_or(0.0, |record| record.clean_runs);
                 // A missing half is not worth an attempt: old runs are weighed, not counted.
                 let missing = (f64::from(self.target) - old - 0.5).ceil().max(0.0) as u32;

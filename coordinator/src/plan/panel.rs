@@ -1,17 +1,19 @@
 //! The panel: the suite under other worlds, once each, before anything is repeated; then a closer
-//! look, alone, at what failed there. What is seen in another world is no clean run of a guarantee
-//! and no failure of the plain rate.
+//! look, alone, at what failed there. What is seen in another world is no failure of the plain rate; a
+//! pass in a world such as healthy machines have is a clean run of the guarantee over all of them.
 
 use super::chains::{self, Slot};
 use super::costs::Costs;
 use super::funds::Funds;
 use super::{alone, batch, slots};
 use crate::experiment::{
-    JobKey, JobPhase, Ledger, PlannedJob, Question, ScopeChoice, Seen, Series, WorldsSeen,
+    History, JobKey, JobPhase, Ledger, PlannedJob, Question, ScopeChoice, Seen, Series, WorldsSeen,
 };
 use flakefarm_shared::project::Network;
+use flakefarm_shared::world::Role;
 use flakefarm_shared::{
-    AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Scope, Selection, TestId, Treatment, World, Zone,
+    AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Risk, Scope, Selection, TestId, Treatment, World,
+    Zone,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,8 @@ use std::str::FromStr;
 /// Attempts of a closer look, alone in that world, and in the plain one.
 const LOOKS: u32 = 2;
 const PLAIN_LOOKS: u32 = 3;
+/// A test that took less in plain runs waits for nothing.
+const QUICK_SECONDS: f64 = 0.005;
 /// Tests of one world that are looked at.
 const LOOKED_AT: usize = 30;
 
@@ -160,7 +164,13 @@ impl Wanted {
 
 /// Reads off the ledger what the panel of `question` wants next. Waits until a plain attempt on the
 /// suite has said what one costs and what passes.
-pub(super) fn plan(question: &Question, selected: &[TestId], costs: &Costs<'_>, ledger: &Ledger) -> Wanted {
+pub(super) fn plan(
+    question: &Question,
+    selected: &[TestId],
+    costs: &Costs<'_>,
+    history: &History,
+    ledger: &Ledger,
+) -> Wanted {
     let mut wanted = Wanted::default();
     if question.panel.is_empty() || question.scope != ScopeChoice::Auto || costs.suite().is_none() {
         return wanted;
@@ -171,7 +181,13 @@ pub(super) fn plan(question: &Question, selected: &[TestId], costs: &Costs<'_>, 
         .panel
         .iter()
         .filter(|world| **world != World::NetworkOn)
-        .map(|world| Slot { scope: Scope::Suite, order: Order::Given, tests: tests.clone(), world: *world })
+        .map(|world| {
+            let tests = match world.role() {
+                Role::Stress => that_may_wait(question, selected, costs, history, ledger, *world, &tests),
+                Role::Baseline | Role::Order | Role::Chance | Role::Surroundings => tests.clone(),
+            };
+            Slot { scope: Scope::Suite, order: Order::Given, tests, world: *world }
+        })
         .collect();
     let chains = chains::follow(Series::Panel, &slots, ledger);
     wanted.follow_ups = chains.follow_ups;
@@ -189,6 +205,47 @@ pub(super) fn plan(question: &Question, selected: &[TestId], costs: &Costs<'_>, 
         }
     }
     wanted
+}
+
+/// What a suite attempt on a slow machine runs: what took some time in plain runs, or whose source shows
+/// that time, other threads, processes or the network matter to it. The rest would only take longer. What
+/// was planned once stays as it is.
+fn that_may_wait(
+    question: &Question,
+    selected: &[TestId],
+    costs: &Costs<'_>,
+    history: &History,
+    ledger: &Ledger,
+    world: World,
+    everything: &Selection,
+) -> Selection {
+    if world.slowdown() <= 1 {
+        return everything.clone();
+    }
+    let planned = ledger.keys_of(JobPhase::Slots(Series::Panel)).flat_map(|key| ledger.attempts_of(key));
+    let mut planned = planned.filter_map(|attempt| attempt.spec);
+    if let Some(spec) = planned.find(|spec| spec.treatment.world == world) {
+        return spec.tests.clone();
+    }
+    let waits = |risk: &Risk| match risk {
+        Risk::Sleep | Risk::Concurrency | Risk::Clock | Risk::Network | Risk::Subprocess | Risk::Unknown => {
+            true
+        }
+        Risk::Randomness | Risk::Unordered | Risk::TemporaryFiles | Risk::SharedState => false,
+    };
+    let may_wait = |test: &&TestId| {
+        let quick = ledger.place(test).is_some_and(|place| {
+            ledger.tally_of(place).mean_seconds().is_some() && costs.seconds_at(place) < QUICK_SECONDS
+        });
+        let risky = history.of(test).is_none_or(|known| known.risks.iter().any(waits));
+        !quick || risky
+    };
+    let chosen: Vec<TestId> = selected.iter().filter(may_wait).cloned().collect();
+    if chosen.is_empty() || chosen.len() == selected.len() && question.tests.is_everything() {
+        everything.clone()
+    } else {
+        Selection::Only(chosen)
+    }
 }
 
 /// Closer looks that were planned.

@@ -164,8 +164,8 @@ fn explain(test: &mut TestReport, repeated: &Repeated<'_>, ledger: &Ledger, comm
     });
 }
 
-/// What was saved of plain runs: a fixed number of them would have had the panel beside it, too. Nothing is
-/// claimed of a sweep that a budget or a person ended.
+/// What was saved, everything counted that the sweep ran; negative if it took more than the fixed number.
+/// Nothing is claimed of a sweep that a budget or a person ended.
 fn saved(
     stopped: Option<Stopped>,
     question: &Question,
@@ -180,7 +180,7 @@ fn saved(
         return None;
     }
     let runs = u64::from(answers.suite.fixed_runs);
-    let saved = fixed - ledger.plain_container_seconds();
+    let saved = fixed - ledger.container_seconds();
     let samples = (0..ledger.tests().len()).map(|place| u64::from(ledger.tally_of(place).heard())).sum();
     Some(SavedVsFixed {
         fixed_runs: runs,

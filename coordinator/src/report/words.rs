@@ -155,7 +155,7 @@ pub(crate) fn cost(report: &Report) -> String {
         let _ = if saved.fraction > 0.0 {
             write!(text, "; {} less than {than} of every test, which prove as much", percent(saved.fraction))
         } else {
-            write!(text, "; {than} of every test, which prove as much, would have taken no longer")
+            write!(text, "; {} more than {than} of every test, which prove as much", percent(-saved.fraction))
         };
     }
     text

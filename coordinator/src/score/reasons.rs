@@ -53,13 +53,17 @@ impl Case<'_> {
         if passes == 0 && old == 0.0 {
             return (Verdict::Inconclusive, self.why_never_ran());
         }
-        let runs = f64::from(passes) + old;
+        let elsewhere = self.answer.clean_elsewhere;
+        let runs = f64::from(passes + elsewhere) + old;
         let bound = percent_up(upper_bound_after_clean_runs(runs, self.question.confidence));
         let sure = self.sure();
         let mut text = match passes {
             0 => "no new run".to_owned(),
             passes => format!("{} ({})", times(passes, "clean run", "clean runs"), words(self.conditions)),
         };
+        if elsewhere > 0 {
+            text.push_str(&format!(" and {elsewhere} in other worlds"));
+        }
         if let Some(record) = self.answer.record.filter(|record| record.clean_runs > 0.0) {
             text.push_str(&older(&record));
         }

@@ -89,6 +89,7 @@ impl<'a> Runs<'a> {
                 _ if matches!(ended_by, Some(FailureKind::Timeout { .. })) => TIMEOUT_MS as f64 / 1e3,
                 _ => test.seconds * (1.0 + JITTER * (2.0 * unit(dice) - 1.0)),
             };
+            let took = took * f64::from(spec.treatment.world.slowdown());
             seconds += took;
             record.samples.push(Sample {
                 test: test.id.clone(),

@@ -4,11 +4,11 @@
 use super::reading::Standing;
 use super::{AttemptEnd, AttemptRecord, AttemptSpec, JobEntry, Ledger, Observation, Seen, TestId};
 use crate::experiment::job_key::JobKey;
-use flakefarm_shared::{Scope, Selection};
+use flakefarm_shared::{Scope, Selection, World};
 use std::collections::HashMap;
 
 /// What was seen of one listed test, and what is under way. Runs under another treatment than the plain
-/// one are not among them.
+/// one are counted apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TestTally {
     /// Passes.
@@ -27,6 +27,10 @@ pub struct TestTally {
     pub unheard: u32,
     /// Attempts that it ended, by crashing or by running too long.
     pub interruptions: u32,
+    /// Clean runs that passes in other worlds stand for; see [`flakefarm_shared::World::clean_runs`].
+    pub passes_elsewhere: u32,
+    /// Failures in such worlds.
+    pub failures_elsewhere: u32,
     /// Time of all runs, in microseconds.
     pub wall_us: u64,
     /// Runs under way on a selection that names it.
@@ -37,6 +41,16 @@ impl TestTally {
     /// Passes and failures.
     pub fn attempts(&self) -> u32 {
         self.passes + self.failures
+    }
+
+    /// Clean runs in other worlds that count where a test is to be healthy over all of them; none if it
+    /// failed in one.
+    pub fn clean_elsewhere(&self) -> u32 {
+        if self.failures_elsewhere == 0 && self.failures == 0 && self.passes > 0 {
+            self.passes_elsewhere
+        } else {
+            0
+        }
     }
 
     /// Runs that said something of it.
@@ -197,10 +211,18 @@ impl Ledger {
     }
 
     pub(super) fn count_seen(&mut self, place: usize, observation: &Observation, change: Change) {
+        let tally = &mut self.tallies[place];
         if !observation.treatment.is_plain() {
+            let stands_for = observation.treatment.other_world().map_or(0, World::clean_runs);
+            for _ in 0..stands_for {
+                match observation.seen {
+                    Seen::Pass => change.apply(&mut tally.passes_elsewhere),
+                    Seen::Fail(_) => change.apply(&mut tally.failures_elsewhere),
+                    Seen::Skip => {}
+                }
+            }
             return;
         }
-        let tally = &mut self.tallies[place];
         change.apply(match observation.seen {
             Seen::Pass => &mut tally.passes,
             Seen::Fail(_) => &mut tally.failures,

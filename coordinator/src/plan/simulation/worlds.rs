@@ -105,7 +105,7 @@ fn what_fails_elsewhere_only_is_fragile_and_what_fails_twice_is_flaky() {
             .filter(|count| !matches!(count.condition, Condition::World(_)))
             .map(|count| count.attempts)
             .sum();
-        assert_eq!(steady.attempts, plain, "runs elsewhere are no clean runs of the guarantee");
+        assert_eq!(steady.attempts, plain, "runs elsewhere are no attempts of the plain rate");
         assert!(steady.stopped_because.contains("also clean under twice,"), "{}", steady.stopped_because);
     }
 }
@@ -209,4 +209,32 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_default_sweep_costs_about_the_fixed_number_and_its_clean_runs_elsewhere_count() {
+    let panel = Panel::Quick.worlds(&project(Network::None, &[]));
+    let found_of = |model: &Model, question: &Question| {
+        let ledger = carry_out(model, question, 5);
+        let named = |test: &TestId| judge(question, &ledger, test.as_str());
+        let flagged: BTreeSet<TestId> = ledger
+            .tests()
+            .iter()
+            .filter(|test| matches!(named(test).verdict, Verdict::Flaky | Verdict::Fragile | Verdict::Broken))
+            .cloned()
+            .collect();
+        (ledger, flagged)
+    };
+    let model = Model::new(&zoo(), 200, CALM);
+    let fixed = Question { panel: Vec::new(), ..question(ScopeChoice::Suite, 59) };
+    let default = Question { panel, runs: Runs::Adaptive, ..question(ScopeChoice::Auto, 59) };
+    let (fixed, by_fixed) = found_of(&model, &fixed);
+    let (ledger, by_default) = found_of(&model, &default);
+    assert!(by_default.is_superset(&by_fixed), "{by_fixed:?} {by_default:?}");
+    let share = ledger.container_seconds() / fixed.container_seconds();
+    assert!(share <= 1.05, "{share}");
+    let steady = judge(&default, &ledger, "tests/test_0.py::test_steady_0");
+    assert_eq!(steady.verdict, Verdict::Healthy);
+    assert!((45..59).contains(&steady.attempts), "{}", steady.stopped_because);
+    assert!(steady.stopped_because.contains(" in other worlds"), "{}", steady.stopped_because);
 }

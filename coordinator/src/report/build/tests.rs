@@ -168,7 +168,10 @@ fn what_was_asked_is_in_the_answer() {
     assert!(victim.stopped_because.starts_with("under home, in order reversed: failed"), "{victim:#?}");
     let failure = victim.reproduce_failure.as_deref().expect("it failed");
     for command in [victim.reproduce.as_str(), failure] {
-        assert!(command.starts_with("flakefarm sweep 'my project' --scope suite --order reversed"), "{command}");
+        assert!(
+            command.starts_with("flakefarm sweep 'my project' --scope suite --order reversed"),
+            "{command}"
+        );
         assert!(command.contains(" --under home "), "{command}");
         assert!(command.ends_with(" -- -k 'not slow'"), "{command}");
     }
