@@ -7,15 +7,19 @@ use super::experiment::{
 };
 use super::investigate::{Explanation, investigate};
 use super::order::{Effect, OrderFinding};
-use crate::experiment::{Arm, CauseCategory, Company, Counts, Ledger, Question, Seen, Tally, Trial, Trials};
+use crate::experiment::{
+    Arm, CauseCategory, Company, Counts, Ledger, Question, Seen, Tally, Trial, Trials, file_of,
+};
 use crate::score::interval::upper_bound_after_clean_runs;
 use flakefarm_shared::world::catalogue::ByHand;
-use flakefarm_shared::{Order, TestId, WorkerId, World};
+use flakefarm_shared::{AttemptRecord, Order, TestDetail, TestId, WorkerId, World};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 /// Kinds of state that tests change all the time without harm.
-const USUAL: [&str; 3] = ["random state", "imported module", "import path"];
+const USUAL: [&str; 3] = [RANDOM_STATE, "imported module", "import path"];
+/// How the plugin names generators of random numbers that were drawn from, or seeded.
+const RANDOM_STATE: &str = "random state";
 /// How the plugin names what a test did, beside what it changed.
 const ACTIVITY: &str = "activity";
 /// Tests that a command names one by one; more go into a file.
@@ -89,11 +93,19 @@ pub fn judge(question: &Question, ledger: &Ledger, test: &TestId) -> Diagnosis {
         Some(Explanation::Order(finding)) => {
             experiment.state = changes(&trials, &finding.with, &finding.groups);
             experiment.order = Some(order_experiment(&trials, &finding));
+            let mut evidence = order_evidence(&trials, &finding);
             let category = match finding.effect {
+                _ if is_random(&experiment.state) => CauseCategory::Randomness,
                 Effect::Fails => CauseCategory::OrderVictim,
                 Effect::Passes => CauseCategory::OrderBrittle,
             };
-            let evidence = order_evidence(&trials, &finding);
+            if category == CauseCategory::Randomness {
+                evidence.push(
+                    "all that the tests before leave is the state of a random generator: which numbers come next \
+                     decides"
+                        .to_owned(),
+                );
+            }
             Diagnosis { category, confidence: finding.confidence, evidence, experiment, reproduction }
         }
         Some(Explanation::Condition { category, passing, failing, confidence }) => {
@@ -295,7 +307,7 @@ fn side(trials: &Trials<'_>, arm: &Arm, showing: Showing) -> Option<Side> {
     Some(Side { condition: words(arm), message, output: output.map(ToString::to_string) })
 }
 
-/// What the tests of the first group changed, told once.
+/// What the tests of the first group changed, told once, as far as it may matter to the test.
 fn changes(trials: &Trials<'_>, arm: &Arm, groups: &[Vec<TestId>]) -> Vec<StateDifference> {
     let Some(trial) = trials.of_arm(arm).into_iter().find(|trial| !trial.record.details.is_empty()) else {
         return Vec::new();
@@ -313,11 +325,42 @@ fn changes(trials: &Trials<'_>, arm: &Arm, groups: &[Vec<TestId>]) -> Vec<StateD
             });
         }
     }
-    let telling = |change: &StateDifference| !USUAL.contains(&change.kind.as_str());
-    if found.iter().any(telling) {
+    // What changes under every test (a plugin sets it each time, say) tells nothing of these.
+    keep(&mut found, |change| !changes_always(trial.record, change));
+    keep(&mut found, |change| !USUAL.contains(&change.kind.as_str()));
+    keep(&mut found, |change| !is_private(change, trials.test));
+    found
+}
+
+/// Keeps what is `telling`, unless nothing is.
+fn keep(found: &mut Vec<StateDifference>, telling: impl Fn(&StateDifference) -> bool) {
+    if found.iter().any(&telling) {
         found.retain(telling);
     }
-    found
+}
+
+/// Whether every test of an attempt on several changed the same thing.
+fn changes_always(record: &AttemptRecord, change: &StateDifference) -> bool {
+    let does = |detail: &TestDetail| {
+        detail.changes.iter().any(|other| other.kind == change.kind && other.name == change.name)
+    };
+    record.details.len() > 1 && record.details.iter().all(does)
+}
+
+/// Whether it is a variable of the module of another test's file, which `test` does not see.
+fn is_private(change: &StateDifference, test: &TestId) -> bool {
+    let file = |id: &str| file_of(&TestId::from(id)).to_owned();
+    let own = file(&change.test);
+    let module = own.rsplit('/').next().and_then(|name| name.strip_suffix(".py")).unwrap_or_default();
+    change.kind == "module global"
+        && own != file(test.as_str())
+        && !module.is_empty()
+        && change.name.split('.').rev().skip(1).any(|part| part == module)
+}
+
+/// Whether all that is left of the tests before is where the random numbers are.
+fn is_random(changes: &[StateDifference]) -> bool {
+    !changes.is_empty() && changes.iter().all(|change| change.kind == RANDOM_STATE)
 }
 
 fn activity(trials: &Trials<'_>, arm: &Arm) -> Vec<String> {
@@ -360,10 +403,18 @@ fn order_evidence(trials: &Trials<'_>, finding: &OrderFinding) -> Vec<String> {
         Effect::Fails => ("polluter", "fails after"),
         Effect::Passes => ("state-setter", "passes only after"),
     };
-    for group in &finding.groups {
-        let names: Vec<&str> = group.iter().map(TestId::as_str).collect();
-        let role = if names.len() > 1 { format!("{role}s together") } else { role.to_owned() };
-        evidence.push(format!("{verb} {} ({role})", names.join(" and ")));
+    let named = |group: &Vec<TestId>| group.iter().map(TestId::as_str).collect::<Vec<_>>().join(" and ");
+    match finding.groups.as_slice() {
+        [] => {}
+        [one] => {
+            let role = if one.len() > 1 { format!("{role}s together") } else { role.to_owned() };
+            evidence.push(format!("{verb} {} ({role})", named(one)));
+        }
+        // Each is enough by itself: none is necessary.
+        several => {
+            let names: Vec<String> = several.iter().map(named).collect();
+            evidence.push(format!("{verb} any one of: {} ({role}s, each enough)", names.join("; ")));
+        }
     }
     let alone = trials.tally(&Arm::PLAIN);
     evidence.push(format!("with it: {}; alone: {}", failed(trials.tally(&finding.with)), failed(alone)));
@@ -381,3 +432,6 @@ fn order_evidence(trials: &Trials<'_>, finding: &OrderFinding) -> Vec<String> {
     }
     evidence
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ use std::time::Duration;
 /// Jobs under way per worker beyond which nothing is planned that can wait.
 const JOBS_PER_WORKER: usize = 3;
 /// Runs alone of a test that fails and has passed, and of one that has only failed.
-const ALONE_VARYING: u32 = 5;
+const ALONE_VARYING: u32 = 8;
 /// One that fails less often than this among others gets one run alone: more would not tell order from
 /// chance.
 const OFTEN: f64 = 0.2;

@@ -24,7 +24,7 @@ use std::str::FromStr;
 const LOOKS: u32 = 2;
 const PLAIN_LOOKS: u32 = 3;
 /// A test that took less in plain runs waits for nothing.
-const QUICK_SECONDS: f64 = 0.005;
+const QUICK_SECONDS: f64 = 0.02;
 /// Tests of one world that are looked at.
 const LOOKED_AT: usize = 30;
 

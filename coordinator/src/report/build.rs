@@ -321,7 +321,31 @@ fn notes(mut notes: Vec<String>, question: &Question, ledger: &Ledger, worlds: &
     );
     let lost: BTreeSet<&str> = ledger.lost_jobs().map(|(_, reason)| reason).collect();
     notes.extend(lost.into_iter().map(|reason| format!("a job was lost, its runs are missing: {reason}")));
-    notes
+    folded(notes)
+}
+
+/// Notes that differ in numbers only (a duration, an address) once, with how many there are.
+fn folded(notes: Vec<String>) -> Vec<String> {
+    let mut kinds: Vec<(String, String, usize)> = Vec::new();
+    for note in notes {
+        let mut kind = String::with_capacity(note.len());
+        for character in note.chars() {
+            match character {
+                '0'..='9' if kind.ends_with('#') => {}
+                '0'..='9' => kind.push('#'),
+                other => kind.push(other),
+            }
+        }
+        match kinds.iter_mut().find(|(known, ..)| *known == kind) {
+            Some((.., count)) => *count += 1,
+            None => kinds.push((kind, note, 1)),
+        }
+    }
+    let told = |(_, note, count): (String, String, usize)| match count {
+        1 => note,
+        many => format!("{note} (and {} more like it)", many - 1),
+    };
+    kinds.into_iter().map(told).collect()
 }
 
 fn test_report(

@@ -77,25 +77,6 @@ fn summary(out: &mut String, report: &Report, style: Style, width: usize) {
     if let Some(ending) = words::ending(report) {
         field(out, style, width, "stopped", ending);
     }
-    let mut project = words::visible(&sweep.project);
-    if let Some(revision) = &sweep.revision {
-        let _ = write!(project, " at {}", words::visible(revision));
-    }
-    if let Some(framework) = &sweep.framework {
-        let _ = write!(project, ", {}", words::visible(framework));
-    }
-    field(out, style, width, "project", &project);
-    field(out, style, width, "cost", &words::cost(report));
-    field(out, style, width, "seed", &sweep.seed.to_string());
-    if let Some(guarantee) = words::guarantee(report) {
-        field(out, style, width, "proved", &guarantee);
-    }
-    if let Some(missed) = words::missed(report) {
-        field(out, style, width, "missed", &missed);
-    }
-    if let Some(unproved) = words::unproved(report) {
-        field(out, style, width, "open", &unproved);
-    }
     for error in sweep.collection_errors.iter().take(10) {
         // The last line of an error names it.
         let reason =
@@ -115,6 +96,25 @@ fn summary(out: &mut String, report: &Report, style: Style, width: usize) {
             "missing",
             &format!("{} more could not be collected", words::count(more as u64, "file")),
         );
+    }
+    let mut project = words::visible(&sweep.project);
+    if let Some(revision) = &sweep.revision {
+        let _ = write!(project, " at {}", words::visible(revision));
+    }
+    if let Some(framework) = &sweep.framework {
+        let _ = write!(project, ", {}", words::visible(framework));
+    }
+    field(out, style, width, "project", &project);
+    field(out, style, width, "cost", &words::cost(report));
+    field(out, style, width, "seed", &sweep.seed.to_string());
+    if let Some(guarantee) = words::guarantee(report) {
+        field(out, style, width, "proved", &guarantee);
+    }
+    if let Some(missed) = words::missed(report) {
+        field(out, style, width, "missed", &missed);
+    }
+    if let Some(unproved) = words::unproved(report) {
+        field(out, style, width, "open", &unproved);
     }
     for note in &sweep.notes {
         field(out, style, width, "note", &words::visible(note));

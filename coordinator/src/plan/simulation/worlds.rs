@@ -232,7 +232,8 @@ fn a_default_sweep_costs_about_the_fixed_number_and_its_clean_runs_elsewhere_cou
     let (ledger, by_default) = found_of(&model, &default);
     assert!(by_default.is_superset(&by_fixed), "{by_fixed:?} {by_default:?}");
     let share = ledger.container_seconds() / fixed.container_seconds();
-    assert!(share <= 1.05, "{share}");
+    // Added to the repeats instead of counted among them, the panel made it 1.29.
+    assert!(share <= 1.12, "{share}");
     let steady = judge(&default, &ledger, "tests/test_0.py::test_steady_0");
     assert_eq!(steady.verdict, Verdict::Healthy);
     assert!((45..59).contains(&steady.attempts), "{}", steady.stopped_because);

@@ -176,3 +176,10 @@ fn what_was_asked_is_in_the_answer() {
         assert!(command.ends_with(" -- -k 'not slow'"), "{command}");
     }
 }
+
+#[test]
+fn notes_that_differ_in_numbers_only_are_told_once() {
+    let notes = ["it took 1.25 s", "it took 17.5 s", "it took 3 s", "something else"];
+    let folded = folded(notes.iter().map(|note| (*note).to_owned()).collect());
+    assert_eq!(folded, ["it took 1.25 s (and 1 more like it)", "it took 3 s", "something else"]);
+}
