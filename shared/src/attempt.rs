@@ -49,9 +49,45 @@ pub struct AttemptRecord {
     pub output: Option<Digest>,
     /// Files that could not be collected in this attempt, with the error's last lines.
     pub collection_errors: Vec<CollectionError>,
+    /// Files that were skipped as a whole in this attempt, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped_files: Vec<CollectionError>,
     /// What the tests printed and changed, if that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<TestDetail>,
+    /// What a reader should know of the attempt and no sample says; at most one of each kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<Remark>,
+}
+
+/// Something about an attempt that concerns no single test.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Remark {
+    /// Something in it tried to write results, or its results contradict each other. Results that were not the
+    /// framework's own were dropped; if that could not be told apart, the attempt has no samples.
+    Tampering {
+        /// What was noticed first.
+        what: String,
+    },
+    /// The framework did not end as it does after tests that passed or failed.
+    AbnormalEnd {
+        /// Its exit code.
+        exit_code: i64,
+        /// What it said last.
+        text: String,
+    },
+    /// The project put the tests into another order than was asked for.
+    Reordered,
+    /// Several tests have one id. Which of them is called the second may change, so their outcomes are told
+    /// sorted: the first never fares worse than the next.
+    SharedIds {
+        /// An id for each such group, at most twenty.
+        tests: Vec<TestId>,
+    },
+    /// Something that a newer worker knows.
+    #[serde(other)]
+    Unknown,
 }
 
 impl AttemptRecord {
@@ -73,7 +109,9 @@ impl AttemptRecord {
             samples: Vec::new(),
             output: None,
             collection_errors: Vec::new(),
+            skipped_files: Vec::new(),
             details: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 }
@@ -97,9 +135,31 @@ pub enum AttemptEnd {
     NothingRan {
         /// Last lines of what the framework said.
         reason: String,
+        /// What kept tests from running.
+        #[serde(default)]
+        why: NothingRan,
     },
     /// We could not observe an outcome.
     Infrastructure(InfraError),
+}
+
+/// What kept every test of an attempt from running.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NothingRan {
+    /// What was asked for cannot be given here: the world, say. That will not change.
+    Unavailable,
+    /// The framework is not installed.
+    NoFramework,
+    /// The framework refused its arguments or its configuration.
+    Refused,
+    /// Nothing was collected that was asked for.
+    NothingCollected,
+    /// It died, or ended itself, before the first test. Another start may fare better.
+    #[default]
+    Died,
+    /// Its results contradict each other and do not count.
+    Tampered,
 }
 
 /// A file that could not be collected.

@@ -192,6 +192,12 @@ pub struct Listing {
     /// What the sources say of each test, in the order of `tests`; empty if nothing.
     #[serde(default)]
     pub sources: Vec<TestSource>,
+    /// Of `tests`, those that stand for all tests of a function, since their ids change from run to run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changing: Vec<TestId>,
+    /// Starts that failed before the tests could be listed.
+    #[serde(default)]
+    pub failed_starts: u32,
 }
 
 impl Listing {

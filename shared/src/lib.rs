@@ -22,12 +22,14 @@ pub mod source;
 pub mod treatment;
 pub mod world;
 
-pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage};
+pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage, NothingRan, Remark};
 pub use detail::{Detail, StateChange, TestDetail};
 pub use ids::{AttemptId, Digest, JobId, SweepId, TestId, TestParts, WorkerId};
 pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection, SweepContext, Typed, Work};
 pub use message::{Class, Control, JobEnd, JobMessage, Permit, Refusal, WorkerMessage};
-pub use outcome::{Failure, FailureKind, Outcome, Phase, PhaseTimes, Sample};
+pub use outcome::{
+    Circumstance, ExpectedFailure, Failure, FailureKind, Outcome, Phase, PhaseTimes, Sample, WideFixture,
+};
 pub use payload::Payload;
 pub use project::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
 pub use run::{RunOrigin, SourceClass, TreatmentClass, WorldClass};

@@ -25,6 +25,45 @@ pub struct Sample {
     pub output: Option<Digest>,
     /// Distinct warnings the test raised, as `Category: text`, at most eight.
     pub warnings: Vec<String>,
+    /// Of a test that is marked as an expected failure, and ran: what it did. Whether that counts as a pass is
+    /// the framework's to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_failure: Option<ExpectedFailure>,
+}
+
+impl Sample {
+    /// Takes up what was said of another test that counts as the same: it fails if one of them does, and is
+    /// skipped if all are. Durations add up.
+    pub fn absorb(&mut self, other: Sample) {
+        let rank = |outcome: &Outcome| match outcome {
+            Outcome::Skip { .. } => 0,
+            Outcome::Pass => 1,
+            Outcome::Fail(_) => 2,
+        };
+        self.wall_us = self.wall_us.saturating_add(other.wall_us);
+        self.cpu_us = self.cpu_us.saturating_add(other.cpu_us);
+        self.phases = self.phases.zip(other.phases).map(|(one, more)| PhaseTimes {
+            setup_us: one.setup_us.saturating_add(more.setup_us),
+            call_us: one.call_us.saturating_add(more.call_us),
+            teardown_us: one.teardown_us.saturating_add(more.teardown_us),
+        });
+        self.position = self.position.min(other.position);
+        if rank(&other.outcome) > rank(&self.outcome) {
+            self.outcome = other.outcome;
+            self.output = other.output;
+            self.expected_failure = other.expected_failure;
+        }
+    }
+}
+
+/// What a test did of which a failure is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpectedFailure {
+    /// It failed, as expected.
+    Failed,
+    /// It passed all the same.
+    Passed,
 }
 
 /// Wall-clock time of the phases of one test, in microseconds; 0 for a phase that did not run.
@@ -79,6 +118,52 @@ pub struct Failure {
     /// Equal for failures that look alike: sixteen hexadecimal digits over kind, phase, exception
     /// types, frames and the message with its numbers, addresses, times and paths masked.
     pub signature: String,
+    /// Where it arose, as far as that is not the test's own body.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub circumstances: Vec<Circumstance>,
+}
+
+/// Where a failure arose, as far as that is not the test's own body.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Circumstance {
+    /// A hook of the project or of a plugin raised, which is an internal error of the framework.
+    Hook {
+        /// The hook.
+        name: String,
+        /// The file it is in, below the project's root or among the installed packages.
+        path: String,
+    },
+    /// The set-up or tear-down (see [`Failure::phase`]) of a fixture.
+    Fixture {
+        /// The fixture, or `teardown_class` and its like.
+        name: String,
+        /// `function`, or a wider one: then whichever test comes first or last has the failure.
+        scope: String,
+    },
+    /// A part of the test with a name of its own.
+    SubTest {
+        /// Its message and parameters.
+        name: String,
+    },
+    /// The test failed when it was repeated within one session, and passed again once fixtures of all scopes
+    /// were torn down: one of these was spoilt, or what `setup_class` and its like had made.
+    SecondPass {
+        /// Its fixtures of a wider scope.
+        fixtures: Vec<WideFixture>,
+    },
+    /// Something that a newer worker knows.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A fixture that outlives a test.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WideFixture {
+    /// Its name.
+    pub name: String,
+    /// `class`, `module`, `package`, `session`.
+    pub scope: String,
 }
 
 /// How a test failed.

@@ -4,16 +4,18 @@
 mod sources;
 #[path = "pytest_plugin/state.rs"]
 mod state;
+#[path = "pytest_plugin/truth.rs"]
+mod truth;
 #[path = "pytest_plugin/worlds.rs"]
 mod worlds;
 
 use flakefarm_project::config::LoadedProject;
 use flakefarm_shared::{
-    AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, TestId, TestParts, World,
+    AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, Remark, TestId, TestParts, World,
 };
-use flakefarm_worker::frameworks::pytest::{
-    self, AttemptReader, AttemptReading, ExitSeen, ReadSample, RunRequest,
-};
+use flakefarm_worker::frameworks::pytest::{self, RunRequest};
+use flakefarm_worker::frameworks::reader::{Asked, AttemptReader, AttemptReading, ExitSeen, ReadSample};
+use flakefarm_worker::frameworks::seal::Nonce;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -81,7 +83,8 @@ fn attempt_at(home: &Path, python: &Path, request: RunRequest<'_>, limit: Durati
         .spawn()
         .expect("python starts");
     let mut stdin = child.stdin.take().expect("a pipe");
-    stdin.write_all(&pytest::request(&project, &request)).expect("a request is read");
+    let nonce = Nonce::new();
+    stdin.write_all(&pytest::request(&project, &request, &nonce)).expect("a request is read");
     drop(stdin);
     let mut stderr = child.stderr.take().expect("a pipe");
     let stray = std::thread::spawn(move || {
@@ -99,11 +102,11 @@ fn attempt_at(home: &Path, python: &Path, request: RunRequest<'_>, limit: Durati
         }
     });
 
-    let expected = match request {
-        RunRequest::List => None,
-        RunRequest::Run { tests, .. } => tests,
+    let asked = match request {
+        RunRequest::List => Asked::List,
+        RunRequest::Run { tests, .. } => Asked::Run(tests),
     };
-    let mut reader = AttemptReader::new(expected);
+    let mut reader = AttemptReader::new("pytest", nonce, asked, Instant::now());
     let mut timed_out = None;
     loop {
         let since = reader.test_started_at().or(reader.last_event_at()).unwrap_or_else(Instant::now);
@@ -212,7 +215,7 @@ fn every_outcome_of_a_nasty_project_is_read() {
         r"tests/test_outcomes.py::test_parameters[na\xefve \u2603]: pass",
         "tests/test_outcomes.py::TestClass::TestInner::test_method: pass",
         "tests/test_outcomes.py::TestCase::test_assertion: assertion in call [builtins.AssertionError] 1 != 2",
-        "tests/test_outcomes.py::TestCase::test_with_subtests: assertion in call [builtins.AssertionError] 1 == 1",
+        "tests/test_outcomes.py::TestCase::test_with_subtests: assertion in call [builtins.AssertionError] sub-test (number=1): 1 == 1",
         "tests/test_outcomes.py::TestCase::test_skipped: skip: a reason",
         "tests/test_outcomes.py::test_missing_fixture: framework in setup [_pytest.fixtures.FixtureLookupError] fixture 'no_such_fixture' was not found",
         "tests/test_sabotage.py::test_forks_a_child_that_goes_on: pass",
@@ -312,16 +315,19 @@ fn selected_tests_run_alone_in_the_order_asked_for() {
     let inner = "tests/test_outcomes.py::TestClass::TestInner::test_method";
     let long = format!("tests/test_outcomes.py::test_parameters[{}]", "l".repeat(2_000));
     let asked = ids(&[inner, "tests/sub/twins.txt::twin#2", "tests/test_outcomes.py::test_gone", &long]);
+    // Of two tests with one id both are meant: which of them is the second may change.
+    let (twin, other) = ("tests/sub/twins.txt::twin", "tests/sub/twins.txt::twin#2");
     for (order, expected) in [
-        (Order::Given, ["tests/sub/twins.txt::twin#2", long.as_str(), inner]),
-        (Order::Reversed, [inner, long.as_str(), "tests/sub/twins.txt::twin#2"]),
+        (Order::Given, [twin, other, long.as_str(), inner]),
+        (Order::Reversed, [inner, long.as_str(), other, twin]),
     ] {
         let reading = attempt("nasty", python(), run_of(&asked, order), PATIENCE);
         assert_eq!(reading.end, AttemptEnd::Completed);
         assert_eq!(reading.tests, ids(&expected));
         assert_eq!(reading.missing, ids(&["tests/test_outcomes.py::test_gone"]));
         let positions: Vec<u32> = reading.samples.iter().map(|read| read.sample.position).collect();
-        assert_eq!(positions, [0, 1, 2]);
+        assert_eq!(positions, [0, 1, 2, 3]);
+        assert_eq!(reading.remarks, [Remark::SharedIds { tests: ids(&[twin]) }]);
     }
 }
 
@@ -330,7 +336,7 @@ fn a_selection_of_nothing_known_is_nothing_ran() {
     let asked = ids(&["tests/test_outcomes.py::test_gone"]);
     let request = run_of(&asked, Order::Given);
     let reading = attempt("nasty", python(), request, PATIENCE);
-    let AttemptEnd::NothingRan { reason } = &reading.end else { panic!("{reading:#?}") };
+    let AttemptEnd::NothingRan { reason, .. } = &reading.end else { panic!("{reading:#?}") };
     assert!(reason.contains("none of the selected tests"), "{reason}");
 }
 
@@ -347,17 +353,17 @@ fn shuffling_sorts_by_digest_and_regroups_nothing() {
 
 #[test]
 fn the_test_that_ends_its_interpreter_is_charged_and_no_other() {
-    for (name, exit_code) in [
-        ("test_exits_at_once", 0),
-        ("test_segfaults", 139),
-        ("test_kills_itself", 137),
-        ("test_closes_everything", 98),
+    let crash = |exit_code| FailureKind::Crash { exit_code };
+    for (name, by) in [
+        ("test_exits_at_once", crash(0)),
+        ("test_segfaults", crash(139)),
+        ("test_kills_itself", crash(137)),
+        ("test_closes_everything", FailureKind::Framework),
     ] {
         let deadly = format!("test_deadly.py::{name}");
         let asked = ids(&["test_deadly.py::test_first", &deadly, "test_deadly.py::test_last"]);
         let request = run_of(&asked, Order::Given);
         let reading = attempt("deadly", python(), request, PATIENCE);
-        let by = FailureKind::Crash { exit_code };
         assert_eq!(reading.end, AttemptEnd::Interrupted { by, running: TestId(deadly) }, "{name}");
         let outcomes: Vec<bool> =
             reading.samples.iter().map(|read| read.sample.outcome.is_failure()).collect();
@@ -439,6 +445,6 @@ fn an_image_without_pytest_is_nothing_ran_with_a_reason() {
     );
     let python = home.path().join("bin/python3");
     let reading = attempt("deadly", &python, RunRequest::List, PATIENCE);
-    let AttemptEnd::NothingRan { reason } = &reading.end else { panic!("{reading:#?}") };
+    let AttemptEnd::NothingRan { reason, .. } = &reading.end else { panic!("{reading:#?}") };
     assert!(reason.contains("pytest cannot be imported"), "{reason}");
 }

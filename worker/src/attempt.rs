@@ -1,11 +1,13 @@
 //! One attempt: a fresh sandbox, the framework's events as they happen, deadlines, and the record.
 
 use crate::conditions::{self, Surroundings};
-use crate::frameworks::pytest::{self, AttemptReader, AttemptReading, ExitSeen, RunRequest};
+use crate::frameworks::pytest::{self, RunRequest};
+use crate::frameworks::reader::{Asked, AttemptReader, AttemptReading, ExitSeen};
+use crate::frameworks::seal::Nonce;
 use crate::sandbox::{JobSandbox, Preparation, SandboxRequest, Started};
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptSpec, Detail, InfraError, JobId, Limits, Order, ProjectSpec, SandboxLevel,
-    Selection, SweepId, TestId, WorkerId, World,
+    Selection, SweepId, WorkerId, World,
 };
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -69,7 +71,8 @@ pub(crate) struct Planned<'a> {
     level: SandboxLevel,
     /// How to prepare an interpreter that it can be forked from.
     preparation: Option<Preparation>,
-    expected: Option<&'a [TestId]>,
+    asked: Asked<'a>,
+    nonce: Nonce,
     world: World,
 }
 
@@ -91,10 +94,11 @@ fn plan<'a>(
     request: RunRequest<'a>,
     level: SandboxLevel,
 ) -> Planned<'a> {
-    let (expected, world) = match request {
-        RunRequest::List => (None, World::Plain),
-        RunRequest::Run { tests, world, .. } => (tests, world),
+    let (asked, world) = match request {
+        RunRequest::List => (Asked::List, World::Plain),
+        RunRequest::Run { tests, world, .. } => (Asked::Run(tests), world),
     };
+    let nonce = Nonce::new();
     let Surroundings { limits, variables, user } = conditions::surroundings(setting.project, world);
     let preparation = (level == SandboxLevel::Forked && forks(&request)).then(|| Preparation {
         argv: pytest::fork_server(setting.project),
@@ -103,7 +107,7 @@ fn plan<'a>(
     let request = SandboxRequest {
         image: setting.image.to_owned(),
         argv: pytest::argv(setting.project),
-        stdin: pytest::request(setting.project, &request),
+        stdin: pytest::request(setting.project, &request, &nonce),
         variables,
         user,
         limits,
@@ -111,7 +115,7 @@ fn plan<'a>(
         sweep: setting.sweep,
         worker: setting.worker.clone(),
     };
-    Planned { request, level, preparation, expected, world }
+    Planned { request, level, preparation, asked, nonce, world }
 }
 
 /// Whether an interpreter that was prepared beforehand can give what is asked for.
@@ -131,8 +135,8 @@ pub(crate) async fn run(
     next: Option<&Planned<'_>>,
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
-    let Planned { request, level, preparation, expected, world } = planned;
-    let mut reader = AttemptReader::new(expected);
+    let Planned { request, level, preparation, asked, nonce, world } = planned;
+    let mut reader = AttemptReader::new("pytest", nonce, asked, Instant::now());
     if let Some(why) = conditions::not_given(level, world) {
         let reading = reader.conclude_not_given(why);
         return Ok(Watched { reading, stray_output: String::new(), level, instead: None });
@@ -151,7 +155,13 @@ pub(crate) async fn run(
         let (deadline, limit) = deadline(&limits, begun, &reader);
         tokio::select! {
             line = running.next_line() => match line {
-                Some(line) => reader.feed(&line, Instant::now()),
+                Some(line) => {
+                    reader.feed(&line, Instant::now());
+                    if reader.is_over() {
+                        running.kill().await;
+                        break;
+                    }
+                }
                 None => break,
             },
             () = tokio::time::sleep_until(deadline.into()) => {

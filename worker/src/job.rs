@@ -3,7 +3,8 @@
 
 use crate::attempt::{self, AttemptSetting, Planned, Unwatched, Watched};
 use crate::environment::{Environments, PrepareError};
-use crate::frameworks::pytest::{self, AttemptReading};
+use crate::frameworks::pytest;
+use crate::listing;
 use crate::machine;
 use crate::samples::Filing;
 use crate::sandbox::Sandbox;
@@ -12,8 +13,8 @@ use flakefarm_shared::fault;
 use flakefarm_shared::samples::Samples;
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobId, JobMessage,
-    JobReport, JobSpec, Listing, Refusal, SandboxLevel, Source, SweepContext, TestDetail, WIRE_VERSION, Work,
-    WorkerId, World, chain, now_micros,
+    JobReport, JobSpec, Listing, NothingRan, Refusal, SandboxLevel, Source, SweepContext, TestDetail,
+    WIRE_VERSION, Work, WorkerId, World, chain, now_micros,
 };
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
@@ -337,55 +338,10 @@ async fn list(
 ) -> Result<Listing, Stop> {
     let attempt = AttemptId { job: spec.id, index: 0 };
     let _counted = Running::enter(&bench.running);
-    let Watched { reading, stray_output, .. } = attempt::list(setting, attempt, stop).await?;
-    if let AttemptEnd::Infrastructure(error) = reading.end {
-        return Err(Stop::Infrastructure(error));
-    }
-    if reading.tests.is_empty() {
-        return Err(Stop::Refused(nothing_listed(&reading, stray_output)));
-    }
-    Ok(Listing {
-        tests: reading.tests,
-        parts: reading.parts,
-        collection_errors: reading.collection_errors,
-        framework_version: reading.framework_version,
-        image: setting.image.to_owned(),
-        command: pytest::command(setting.project),
-        sources: reading.sources,
+    listing::list(setting, attempt, stop).await.map_err(|error| match error {
+        listing::NotListed::Unwatched(error) => error.into(),
+        listing::NotListed::Refused(refusal) => Stop::Refused(refusal),
     })
-}
-
-/// Why a listing found no test, with what the framework said and what may help.
-fn nothing_listed(reading: &AttemptReading, stray_output: String) -> Refusal {
-    let reason = match &reading.end {
-        AttemptEnd::NothingRan { reason } => reason.as_str(),
-        AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => "",
-    };
-    let mut log = String::new();
-    for error in &reading.collection_errors {
-        log.push_str(&format!("{}:\n{}\n", error.path, error.message));
-    }
-    if log.is_empty() {
-        log = if reason.is_empty() { stray_output } else { reason.to_owned() };
-    }
-    let (message, hint) = if reason.starts_with(pytest::ARGUMENTS_REFUSED) {
-        (
-            "pytest cannot start",
-            "install the plugins that the project's configuration asks for, in a step of `setup` under \
-             [environment] in flakefarm.toml; or do without its options: `flakefarm sweep PATH -- -o addopts=`",
-        )
-    } else if reading.collection_errors.is_empty() {
-        (
-            "no tests found",
-            "set `paths` under [tests] in flakefarm.toml, or see whether `pytest --collect-only` finds them",
-        )
-    } else {
-        (
-            "no tests found: collection failed",
-            "if something is not installed, add it to `setup` under [environment] in flakefarm.toml",
-        )
-    };
-    Refusal { message: message.to_owned(), log, hint: Some(hint.to_owned()) }
 }
 
 async fn run(
@@ -416,7 +372,7 @@ async fn run(
         Err(Unwatched::Infrastructure(error))
             if attempt.treatment.world == World::NetworkOn && error.stage == InfraStage::Sandbox =>
         {
-            record.end = AttemptEnd::NothingRan { reason: error.to_string() };
+            record.end = AttemptEnd::NothingRan { reason: error.to_string(), why: NothingRan::Unavailable };
             return Ok(record);
         }
         Err(Unwatched::Infrastructure(error)) => {
@@ -429,6 +385,8 @@ async fn run(
     record.instead = instead;
     record.end = reading.end;
     record.collection_errors = reading.collection_errors;
+    record.skipped_files = reading.skipped_files;
+    record.remarks = reading.remarks;
     for read in reading.samples {
         let mut sample = read.sample;
         if let Some(output) = read.output {

@@ -8,6 +8,7 @@ pub mod environment;
 mod finished;
 pub mod frameworks;
 mod job;
+mod listing;
 mod machine;
 mod permission;
 mod runner;

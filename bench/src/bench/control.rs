@@ -320,6 +320,8 @@ impl Farm {
                 framework_version: String::new(),
                 image: String::new(),
                 command: String::new(),
+                changing: Vec::new(),
+                failed_starts: 0,
             };
             db.set_listing(sweep, &blobs.put_json(&listing).await?).await?;
             coordinator.resume(sweep).await?;

@@ -300,6 +300,7 @@ impl<'a> Stage<'a> {
                         detail: Detail::Outcomes,
                         world: World::Plain,
                     },
+                    &flakefarm_worker::frameworks::seal::Nonce::new(),
                 ),
             ),
         };

@@ -62,7 +62,9 @@ impl Reproduction {
         let plain = format!("{pytest} {arguments}");
         let command = match self.world.about().by_hand {
             _ if self.world.is_plain() => plain,
-            by_hand @ ByHand::Command { .. } => by_hand.command(&plain).unwrap_or(plain),
+            by_hand @ (ByHand::Command { .. } | ByHand::Script(_)) => {
+                by_hand.command(&plain).unwrap_or(plain)
+            }
             ByHand::Advice(advice) => format!("{plain}   # {advice}"),
         };
         (command, file)

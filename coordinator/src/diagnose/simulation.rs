@@ -49,6 +49,7 @@ fn run(spec: &AttemptSpec, all: &[TestId], nature: &Nature, dice: &mut ChaCha8Rn
         exceptions: Vec::new(),
         message: "no".into(),
         frames: Vec::new(),
+        circumstances: Vec::new(),
         signature: "s".into(),
     });
     let samples = order.iter().enumerate().map(|(place, test)| Sample {
@@ -64,6 +65,7 @@ fn run(spec: &AttemptSpec, all: &[TestId], nature: &Nature, dice: &mut ChaCha8Rn
         position: u32::try_from(place).unwrap(),
         output: None,
         warnings: Vec::new(),
+        expected_failure: None,
     });
     AttemptRecord {
         wall_us: 1_000_000,

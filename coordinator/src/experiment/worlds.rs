@@ -73,7 +73,7 @@ fn not_given(ledger: &Ledger) -> BTreeMap<World, String> {
         let Standing::Ended(record) = attempt.standing else { continue };
         let Some(world) = record.treatment.other_world() else { continue };
         match &record.end {
-            AttemptEnd::NothingRan { reason } => {
+            AttemptEnd::NothingRan { reason, .. } => {
                 reasons.entry(world).or_insert_with(|| reason.clone());
             }
             AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => given.push(world),

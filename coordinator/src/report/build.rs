@@ -429,7 +429,7 @@ fn evidence(mut evidence: Vec<String>, world: Option<World>, test: &TestId) -> V
         let command = format!("python3 -m pytest {}", words::shell_quote(test.as_str()));
         match world.about().by_hand {
             ByHand::Advice(advice) => format!("by hand: {advice}, then {command}"),
-            by_hand @ ByHand::Command { .. } => {
+            by_hand @ (ByHand::Command { .. } | ByHand::Script(_)) => {
                 format!("by hand: {}", by_hand.command(&command).expect("a command wraps commands"))
             }
         }

@@ -142,6 +142,7 @@ mod tests {
                             exceptions: Vec::new(),
                             message: String::new(),
                             frames: Vec::new(),
+                            circumstances: Vec::new(),
                             signature: "s".into(),
                         }),
                         _ => return None,
@@ -155,6 +156,7 @@ mod tests {
                         position: 0,
                         output: None,
                         warnings: Vec::new(),
+                        expected_failure: None,
                     })
                 })
                 .collect(),

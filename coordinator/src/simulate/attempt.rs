@@ -3,8 +3,8 @@
 use super::population::{Nature, Population, unit};
 use super::splitmix;
 use flakefarm_shared::{
-    AttemptEnd, AttemptRecord, AttemptSpec, Failure, FailureKind, InfraError, InfraStage, Order, Outcome,
-    Phase, Sample, Scope, Selection, TestId, WorkerId,
+    AttemptEnd, AttemptRecord, AttemptSpec, Failure, FailureKind, InfraError, InfraStage, NothingRan, Order,
+    Outcome, Phase, Sample, Scope, Selection, TestId, WorkerId,
 };
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest as _, Sha256};
@@ -64,13 +64,14 @@ impl<'a> Runs<'a> {
         }
         if self.population.missing_worlds.contains(&spec.treatment.world) {
             record.wall_us = micros(seconds);
-            record.end = AttemptEnd::NothingRan { reason: "not to be had".into() };
+            record.end =
+                AttemptEnd::NothingRan { reason: "not to be had".into(), why: NothingRan::Unavailable };
             return record;
         }
         let silent = |place: &usize| self.population.tests[*place].nature == Nature::Silent;
         if mishap == Some(Mishap::NothingRan) || places.iter().all(silent) {
             record.wall_us = micros(seconds);
-            record.end = AttemptEnd::NothingRan { reason: "no tests ran".into() };
+            record.end = AttemptEnd::NothingRan { reason: "no tests ran".into(), why: NothingRan::Died };
             return record;
         }
         let mut traces: Vec<usize> = Vec::new();
@@ -100,6 +101,7 @@ impl<'a> Runs<'a> {
                 position,
                 output: None,
                 warnings: Vec::new(),
+                expected_failure: None,
             });
             if self.population.leaves_traces(place) {
                 traces.push(place);
@@ -197,6 +199,7 @@ fn failed_with(kind: FailureKind, exception: &str) -> Outcome {
         exceptions: vec![exception.into()],
         message: "assert 1 == 2".into(),
         frames: Vec::new(),
+        circumstances: Vec::new(),
     })
 }
 

@@ -85,6 +85,7 @@ fn run(spec: &AttemptSpec, nature: &Nature, dice: &mut ChaCha8Rng) -> AttemptRec
             exceptions: Vec::new(),
             message: "no".into(),
             frames: Vec::new(),
+            circumstances: Vec::new(),
             signature: "s".into(),
         };
         samples.push(Sample {
@@ -95,11 +96,15 @@ fn run(spec: &AttemptSpec, nature: &Nature, dice: &mut ChaCha8Rng) -> AttemptRec
             position: 0,
             output: None,
             warnings: Vec::new(),
+            expected_failure: None,
             phases: None,
         });
     }
     let end = match samples.is_empty() {
-        true => AttemptEnd::NothingRan { reason: "none of the selected tests".into() },
+        true => AttemptEnd::NothingRan {
+            reason: "none of the selected tests".into(),
+            why: flakefarm_shared::NothingRan::NothingCollected,
+        },
         false => AttemptEnd::Completed,
     };
     AttemptRecord { wall_us: 1, end, samples, ..AttemptRecord::completed(spec, WorkerId("w".into())) }

@@ -72,9 +72,17 @@ pub enum ByHand {
         /// `-n 2`.
         after: String,
     },
+    /// A program for `python3 -c` in the place of `-m pytest`; without a single quote.
+    Script(&'static str),
     /// Something else, in a sentence.
     Advice(String),
 }
+
+/// pytest, running each test twice before the run of its own: again within the session, then with nothing left.
+const REPEATS: &str = "import sys, pytest; from _pytest.runner import runtestprotocol as run; \
+                       sys.exit(pytest.main(sys.argv[1:], plugins=[type(\"Repeats\", (), \
+                       {\"pytest_runtest_protocol\": lambda self, item: \
+                       [run(item, nextitem=node) for node in (item.parent, None)] and None})()]))";
 
 impl ByHand {
     fn before(words: impl Into<String>) -> Self {
@@ -95,6 +103,13 @@ impl ByHand {
                     format!(" {after}")
                 };
                 Some(format!("{before} {command}{after}").trim().to_owned())
+            }
+            ByHand::Script(script) => {
+                let words = format!("-c '{script}'");
+                Some(match command.contains("-m pytest") {
+                    true => command.replacen("-m pytest", &words, 1),
+                    false => format!("python3 {words}"),
+                })
             }
             ByHand::Advice(_) => None,
         }
@@ -166,11 +181,12 @@ impl World {
             World::Twice => About {
                 name: "running twice in one process".to_owned(),
                 finds: "Tests that are not idempotent: they leave something behind that they themselves cannot bear.",
-                changes: "Each test runs, its fixtures of all scopes are torn down, and it runs again; the second \
-                          run is the one that counts, unless the first failed."
+                changes: "Each test runs, runs again within the same session, where only what it had set up itself \
+                          was torn down, and once more after its fixtures of all scopes were. It fails if one of \
+                          these runs does."
                     .to_owned(),
                 limits: "Modules are not imported again, which is the point.",
-                by_hand: ByHand::after("--flake-finder --flake-runs=2"),
+                by_hand: ByHand::Script(REPEATS),
                 role: Role::Order,
             },
             World::HashSeed(seed) => hash_seed(seed),
@@ -320,7 +336,7 @@ impl World {
         for world in World::catalogue() {
             let about = world.about();
             let by_hand = match &about.by_hand {
-                ByHand::Command { .. } => {
+                ByHand::Command { .. } | ByHand::Script(_) => {
                     format!("`{}`", about.by_hand.command("pytest").expect("a command").replace('|', "\\|"))
                 }
                 ByHand::Advice(advice) => advice.clone(),

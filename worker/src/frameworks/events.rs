@@ -2,7 +2,9 @@
 //! line is never trusted to be whole or ours: whatever is not an event is counted and dropped.
 
 use flakefarm_shared::outcome::Frame;
-use flakefarm_shared::{FailureKind, Phase, StateChange, TestId, TestParts, TestSource};
+use flakefarm_shared::{
+    Circumstance, ExpectedFailure, FailureKind, Phase, StateChange, TestId, TestParts, TestSource,
+};
 use serde::Deserialize;
 
 /// One event. Unknown fields are ignored, so that a newer plugin may say more.
@@ -35,6 +37,25 @@ pub enum Event {
         /// The error's last lines.
         message: String,
     },
+    /// A file was skipped as a whole.
+    CollectSkip {
+        /// The file.
+        path: String,
+        /// Why.
+        message: String,
+    },
+    /// Groups of collected tests that have one id, told apart by a number.
+    Twins {
+        /// The ids of each, in the order of collection.
+        groups: Vec<Vec<TestId>>,
+    },
+    /// A selected id that stands for several tests: those of a function whose parameters change.
+    Meant {
+        /// What was selected.
+        by: TestId,
+        /// What it stands for, or a part of it.
+        tests: Vec<TestId>,
+    },
     /// Selected tests that were not found, or a part of them.
     Missing {
         /// Which.
@@ -47,6 +68,9 @@ pub enum Event {
         /// Whether another part follows.
         #[serde(default)]
         more: bool,
+        /// Whether that is another order than was asked for.
+        #[serde(default)]
+        reordered: bool,
     },
     /// What the ids of the collected tests are made of, in their order, or a part of it; only when listing.
     Parts {
@@ -65,6 +89,13 @@ pub enum Event {
         test: TestId,
         /// Its place in the order, from 0.
         i: u32,
+    },
+    /// Something of the project's own ends the test that runs now, or the process, after this time.
+    Limit {
+        /// What.
+        by: String,
+        /// The limit in milliseconds.
+        ms: u64,
     },
     /// A test is through set-up, call and tear-down.
     End(EndEvent),
@@ -126,6 +157,17 @@ pub struct EndEvent {
     /// What it changed, if state is watched.
     #[serde(default)]
     pub changes: Vec<StateChange>,
+    /// Of a failure: where it arose.
+    #[serde(default)]
+    pub circumstances: Vec<Circumstance>,
+    /// Of a failure of kind `timeout`: the limit in milliseconds.
+    #[serde(default)]
+    pub limit_ms: u64,
+    /// Of a test that is marked as an expected failure, and ran: what it did.
+    pub expected: Option<ExpectedFailure>,
+    /// Whether the framework's session ends with it, whatever was to follow.
+    #[serde(default)]
+    pub last: bool,
 }
 
 /// The outcome as the framework sees it.
@@ -150,14 +192,18 @@ pub enum EndKind {
     Exception,
     /// The framework itself said so.
     Framework,
+    /// Something of the project's own ended it after a time.
+    Timeout,
 }
 
-impl From<EndKind> for FailureKind {
-    fn from(kind: EndKind) -> Self {
-        match kind {
-            EndKind::Assertion => FailureKind::Assertion,
-            EndKind::Exception => FailureKind::Exception,
-            EndKind::Framework => FailureKind::Framework,
+impl EndEvent {
+    /// How it failed, if it did.
+    pub fn failure_kind(&self) -> FailureKind {
+        match self.kind {
+            Some(EndKind::Assertion) => FailureKind::Assertion,
+            Some(EndKind::Exception) | None => FailureKind::Exception,
+            Some(EndKind::Framework) => FailureKind::Framework,
+            Some(EndKind::Timeout) => FailureKind::Timeout { limit_ms: self.limit_ms },
         }
     }
 }

@@ -1,12 +1,7 @@
 //! pytest: what to inject into the image and what to ask of it. Reading its answer is the business
-//! of [`reader`].
+//! of [`super::reader`].
 
-mod ending;
-pub mod reader;
-
-pub(crate) use ending::ARGUMENTS_REFUSED;
-pub use reader::{AttemptReader, AttemptReading, ExitSeen, ReadSample};
-
+use super::seal::Nonce;
 use crate::conditions::Within;
 use flakefarm_shared::{Detail, Order, ProjectSpec, TestId, World};
 use serde::Serialize;
@@ -25,10 +20,12 @@ pub fn files() -> Vec<(String, &'static str)> {
         ("flakefarm_forks.py", include_str!("plugin/flakefarm_forks.py")),
         ("flakefarm_ids.py", include_str!("plugin/flakefarm_ids.py")),
         ("flakefarm_parallel.py", include_str!("plugin/flakefarm_parallel.py")),
+        ("flakefarm_repeats.py", include_str!("plugin/flakefarm_repeats.py")),
         ("flakefarm_quick_fork.py", include_str!("plugin/flakefarm_quick_fork.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
         ("flakefarm_risks.py", include_str!("plugin/flakefarm_risks.py")),
+        ("flakefarm_running.py", include_str!("plugin/flakefarm_running.py")),
         ("flakefarm_sources.py", include_str!("plugin/flakefarm_sources.py")),
         ("flakefarm_state.py", include_str!("plugin/flakefarm_state.py")),
         ("flakefarm_world.py", include_str!("plugin/flakefarm_world.py")),
@@ -56,6 +53,7 @@ pub fn fork_server_request(project: &ProjectSpec) -> String {
     let everything = request(
         project,
         &RunRequest::Run { tests: None, order: Order::Given, detail: Detail::Outcomes, world: World::Plain },
+        &Nonce::new(),
     );
     String::from_utf8(everything).expect("JSON is UTF-8")
 }
@@ -120,8 +118,9 @@ enum RequestOrder {
     Listed,
 }
 
-/// The request in the form that the plugin reads from its stdin, to the end.
-pub fn request(project: &ProjectSpec, request: &RunRequest<'_>) -> Vec<u8> {
+/// The request in the form that the plugin reads from its stdin, to the end: the attempt's nonce on a line of
+/// its own, then what is asked for.
+pub fn request(project: &ProjectSpec, request: &RunRequest<'_>, nonce: &Nonce) -> Vec<u8> {
     let (mode, tests, order, detail, world) = match *request {
         RunRequest::List => ("list", None, RequestOrder::Given, Detail::Outcomes, World::Plain),
         RunRequest::Run { tests, order, detail, world } => {
@@ -136,6 +135,8 @@ pub fn request(project: &ProjectSpec, request: &RunRequest<'_>) -> Vec<u8> {
     };
     let (paths, arguments) = (&project.test_paths, &project.arguments);
     let world = Within::of(world);
-    let request = Request { v: 1, mode, paths, arguments, tests, order, detail, world };
-    serde_json::to_vec(&request).expect("a request serialises")
+    let request = Request { v: 2, mode, paths, arguments, tests, order, detail, world };
+    let mut text = format!("{}\n", nonce.as_str()).into_bytes();
+    serde_json::to_writer(&mut text, &request).expect("a request serialises");
+    text
 }

@@ -36,13 +36,18 @@ impl ScriptedSandbox {
     }
 
     pub(super) fn start(&self, request: &SandboxRequest) -> Result<RunningScript, InfraError> {
-        let asked: Asked = serde_json::from_slice(&request.stdin).map_err(|error| InfraError {
-            stage: InfraStage::Sandbox,
-            message: format!("a script was asked for something else than an attempt: {error}"),
-        })?;
+        let mut parts = request.stdin.splitn(2, |byte| *byte == b'\n');
+        let nonce = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+        let asked: Asked =
+            serde_json::from_slice(parts.next().unwrap_or_default()).map_err(|error| InfraError {
+                stage: InfraStage::Sandbox,
+                message: format!("a script was asked for something else than an attempt: {error}"),
+            })?;
         let selected = asked.tests.as_deref().unwrap_or(&self.tests);
         let mut lines = VecDeque::with_capacity(selected.len() * 2 + 3);
-        let mut say = |event: serde_json::Value| lines.push_back(event.to_string().into_bytes());
+        let mut say = |event: serde_json::Value| {
+            lines.push_back(format!("{nonce} {} {event}", lines.len()).into_bytes());
+        };
         say(json!({ "e": "session", "framework": "script 1", "python": "none", "mode": asked.mode }));
         say(json!({ "e": "collected", "tests": selected, "missing": [] }));
         if asked.mode == "run" {

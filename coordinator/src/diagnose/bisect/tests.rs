@@ -77,6 +77,7 @@ fn run(spec: &AttemptSpec, at: At, dice: &mut ChaCha8Rng) -> AttemptRecord {
         exceptions: Vec::new(),
         message: "no".into(),
         frames: Vec::new(),
+        circumstances: Vec::new(),
         signature: "s".into(),
     };
     let outcome = match at {
@@ -93,12 +94,16 @@ fn run(spec: &AttemptSpec, at: At, dice: &mut ChaCha8Rng) -> AttemptRecord {
         position: 0,
         output: None,
         warnings: Vec::new(),
+        expected_failure: None,
     };
     AttemptRecord {
         wall_us: 1,
         end: match outcome {
             Some(_) => AttemptEnd::Completed,
-            None => AttemptEnd::NothingRan { reason: "none of the selected tests".into() },
+            None => AttemptEnd::NothingRan {
+                reason: "none of the selected tests".into(),
+                why: flakefarm_shared::NothingRan::NothingCollected,
+            },
         },
         samples: outcome.map(sample).into_iter().collect(),
         ..AttemptRecord::completed(spec, WorkerId("w".into()))

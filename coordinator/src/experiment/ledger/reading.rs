@@ -287,7 +287,7 @@ impl Ledger {
         self.records()
             .filter(|record| record.treatment.is_plain())
             .filter_map(|record| match &record.end {
-                AttemptEnd::NothingRan { reason } => Some(reason.as_str()),
+                AttemptEnd::NothingRan { reason, .. } => Some(reason.as_str()),
                 AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {
                     None
                 }

@@ -47,6 +47,7 @@ fn sample(test: &str, position: u32, fails: bool) -> Sample {
         exceptions: vec!["builtins.AssertionError".into()],
         message: "no".into(),
         frames: Vec::new(),
+        circumstances: Vec::new(),
         signature: "0123456789abcdef".into(),
     };
     Sample {
@@ -58,6 +59,7 @@ fn sample(test: &str, position: u32, fails: bool) -> Sample {
         position,
         output: None,
         warnings: Vec::new(),
+        expected_failure: None,
     }
 }
 

@@ -50,6 +50,7 @@ fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
                     exceptions: Vec::new(),
                     message: format!("message {other}"),
                     frames: Vec::new(),
+                    circumstances: Vec::new(),
                     signature: other.to_string(),
                 }),
             };
@@ -62,6 +63,7 @@ fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
                 phases: None,
                 position: 0,
                 warnings: Vec::new(),
+                expected_failure: None,
             };
             attempts.push(AttemptRecord {
                 wall_us: 1_000_000,

@@ -1,4 +1,8 @@
-"""The results channel: JSON lines that a test cannot write to, corrupt or slow down.
+"""The results channel: lines that a test cannot corrupt or slow down, and cannot write in passing.
+
+Each line carries the attempt's nonce, which came with the request, and a number; the reader takes no
+other. Code in the same interpreter that goes looking for the nonce finds it: docs/sandboxes.md tells what
+is left to it.
 
 Everything used after the first test is bound to the object when it is made: tests freeze clocks,
 patch `os.write` and `json`, close descriptors and fork. (freezegun replaces module globals, so
@@ -13,13 +17,42 @@ import select
 import sys
 
 
-# Values in one line: readers cut lines beyond a mebibyte, and ids may be long.
+# Readers cut lines beyond a mebibyte: what a list may hold in one line, and what any line may.
 PART = 500
+PART_BYTES = 256 * 1024
+LINE_BYTES = 1000 * 1000
+# What of a text is kept in a line that would be longer.
+SHORT = 8 * 1024
+LONG_FIELDS = ("output", "captured", "changes")
+
+encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
-def line(event, encode=json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode):
-    """One event as it is written."""
-    return (encode(event) + "\n").encode("ascii")
+def encoded(event, encode=encode):
+    """One event as it is written, short of nonce and number."""
+    text = encode(event)
+    if len(text) <= LINE_BYTES:
+        return text
+    event = dict(event)
+    for name in LONG_FIELDS:
+        if isinstance(event.get(name), str):
+            event[name] = event[name][:SHORT]
+        elif name in event:
+            event[name] = []
+    return encode(event)
+
+
+def sealing(nonce):
+    """What makes lines of encoded events."""
+    number = -1
+
+    def seal(text):
+        nonlocal number
+        number += 1
+        # The newline ahead ends whatever somebody else left unfinished.
+        return ("\n%s %d %s\n" % (nonce, number, text)).encode("ascii")
+
+    return seal
 
 
 class Channel:
@@ -33,11 +66,13 @@ class Channel:
         self._fstat = os.fstat
         self._select = select.select
         self._exit = os._exit
-        self._line = line
+        self._encoded = encoded
+        self._seal = None
         self._again = (errno.EAGAIN, errno.EWOULDBLOCK)
 
-    def open(self, fd):
-        """Writes to `fd` from now on."""
+    def open(self, fd, nonce):
+        """Writes to `fd` from now on, as the attempt of this nonce."""
+        self._seal = sealing(nonce)
         self._fds = [fd]
         spare = _duplicate_above(fd, 200)
         if spare is not None:
@@ -48,24 +83,25 @@ class Channel:
         self._pid = self._getpid()
 
     @classmethod
-    def take_over_stdout(cls):
+    def take_over_stdout(cls, nonce):
         """Keeps what stdout was for results, and points stdout at stderr and stdin at nothing."""
         sys.stdout.flush()
         fd = os.dup(1)
         os.dup2(2, 1)
         read_nothing()
         channel = cls()
-        channel.open(fd)
+        channel.open(fd, nonce)
         return channel
 
     def send(self, event):
         """Writes one event. In a forked child it does nothing."""
-        self.write(self._line(event))
+        self.write([self._encoded(event)])
 
-    def write(self, data):
-        """Writes whole lines."""
+    def write(self, texts):
+        """Writes encoded events."""
         if self._getpid() != self._pid:
             return
+        data = b"".join([self._seal(text) for text in texts])
         for fd in self._fds:
             if self._is_ours(fd):
                 self._write_all(fd, data)
@@ -73,15 +109,21 @@ class Channel:
         # Without the channel whatever follows cannot be observed: end here, while the test that
         # closed it is known to be the one running.
         try:
-            self._write(2, b"flakefarm: the test closed the results channel\n")
+            self._write(2, b"flakefarm: the test closed descriptors that it had not opened, the one for results among them\n")
         finally:
             self._exit(98)
 
     def send_list(self, event, name, values):
         """The same for an event with a list of any length: in parts, all but the last marked."""
-        for start in range(0, max(len(values), 1), PART):
-            end = start + PART
-            self.send(dict(event, **{name: values[start:end], "more": end < len(values)}))
+        part, size = [], 0
+        for value in values:
+            length = len(encode(value))
+            if part and (len(part) == PART or size + length > PART_BYTES):
+                self.send(dict(event, **{name: part, "more": True}))
+                part, size = [], 0
+            part.append(value)
+            size += length
+        self.send(dict(event, **{name: part, "more": False}))
 
     def _is_ours(self, fd):
         """Whether the descriptor still is the channel: a test may have closed and reused it."""

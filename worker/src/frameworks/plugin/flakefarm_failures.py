@@ -2,6 +2,8 @@
 
 import builtins
 import os
+import re
+import traceback
 from collections import OrderedDict
 
 from flakefarm_channel import clean
@@ -12,6 +14,10 @@ FRAME_LIMIT = 64
 CHAIN_LIMIT = 16
 PARSED_LIMIT = 8
 LARGE_SOURCE = 10 * 1000
+NAME_LIMIT = 200
+TEAR_DOWN_GROUPS = ("errors during test teardown", "errors while tearing down")
+NOT_RUN = re.compile(r"(reason: )?\[NOTRUN\]")
+TIMED_OUT = re.compile(r"Timeout \(?>([0-9.]+)s\)? from pytest-timeout")
 
 
 def parse_sources_once():
@@ -46,18 +52,131 @@ def describe(call, report, root):
     excinfo = getattr(call, "excinfo", None)
     if excinfo is None:
         return describe_report(report)
-    error = excinfo.value
+    parts = _parts(excinfo.value)
+    error = parts[0]
     special = _doctest(error, report) or {}
     chain = _chain(special.pop("error", error))
     found = {
         "kind": _kind(error),
         "exceptions": [_type_name(type(link)) for link in chain],
-        "message": _text_of(error),
-        "frames": _frames(excinfo.tb, root),
+        "message": "; ".join(map(_text_of, parts)),
+        "frames": _frames(error.__traceback__ if len(parts) > 1 else excinfo.tb, root),
     }
     found.update(special)
     found["message"] = clean(found["message"])[:MESSAGE_LIMIT]
+    limit = TIMED_OUT.match(found["message"])
+    if limit is not None and found["kind"] == "assertion":
+        found.update(kind="timeout", limit_ms=int(float(limit.group(1)) * 1000))
     return found
+
+
+def describe_internal(error, unreported, root):
+    """The same of what a hook raised, which ends pytest's session. `unreported` is what the test had failed
+    with before."""
+    kind, value, tb = error
+    hook, path = _hook_of(tb, root)
+    text = "%s: %s" % (kind.__name__, _text_of(value))
+    where = "the hook `%s` of %s" % (hook, path) if hook else "pytest itself"
+    message = "internal error: %s raised %s" % (where, text)
+    if unreported is not None:
+        message += ", after the test had failed: %s" % unreported["message"]
+    return {
+        "kind": "framework",
+        "exceptions": [_type_name(type(link)) for link in _chain(value)],
+        "message": clean(message)[:MESSAGE_LIMIT],
+        "frames": _frames(tb, root),
+        "circumstances": [{"kind": "hook", "name": hook, "path": path}] if hook else [],
+    }
+
+
+def _hook_of(tb, root):
+    """Name and file of the innermost hook that is running, one of the project before one of pytest."""
+    found, found_of_pytest = ("", ""), ("", "")
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        path = code.co_filename
+        if code.co_name.startswith("pytest_"):
+            if "/_pytest/" in path:
+                found_of_pytest = (code.co_name, "pytest")
+            elif not os.path.basename(path).startswith("flakefarm_"):
+                prefix = root.rstrip(os.sep) + os.sep
+                shown = path[len(prefix):] if path.startswith(prefix) else path.rsplit("/site-packages/", 1)[-1]
+                found = (code.co_name, clean(shown))
+        tb = tb.tb_next
+    return found if found[0] else found_of_pytest
+
+
+def traceback_of(error):
+    try:
+        text = "".join(traceback.format_exception(*error))
+    except Exception as second:  # an exception that cannot be printed
+        text = "the traceback could not be printed: %s\n" % type(second).__name__
+    return "----- internal error of pytest -----\n%s\n" % text
+
+
+def circumstances_of(error, fixtures):
+    """The fixtures in whose set-up or tear-down something was raised, if in one. `fixtures` are name and scope
+    by code."""
+    found = []
+    for part in _parts(error):
+        fixture = _fixture_of(part.__traceback__, fixtures)
+        if fixture is not None and fixture not in found:
+            found.append(fixture)
+    return found
+
+
+def _fixture_of(tb, fixtures):
+    found = None
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        if found is None:
+            found = fixtures.get(code)
+        elif found[0].startswith("_") and "/_pytest/" not in code.co_filename:
+            # pytest makes fixtures of `setup_class` and its like.
+            found = (code.co_name, found[1])
+        tb = tb.tb_next
+    return None if found is None else {"kind": "fixture", "name": clean(found[0]), "scope": found[1]}
+
+
+def _parts(error):
+    """What pytest has put together because several fixtures failed in their tear-down."""
+    parts = getattr(error, "exceptions", None)
+    if parts and type(error).__name__.endswith("ExceptionGroup") and str(error).startswith(TEAR_DOWN_GROUPS):
+        return [inner for part in parts for inner in _parts(part)]
+    return [error]
+
+
+def name_sub_test(event, report):
+    """Says of which sub-test a report is, if of one."""
+    context = getattr(report, "context", None)
+    if context is None:
+        return
+    pairs = sorted(dict(getattr(context, "kwargs", None) or {}).items())
+    # pytest itself keeps texts of them, pytest-subtests what they were.
+    values = ", ".join("%s=%s" % (key, value if isinstance(value, str) else repr(value)) for key, value in pairs)
+    message = getattr(context, "msg", None)
+    name = clean(" ".join(part for part in (str(message) if message else "", "(%s)" % values if values else "") if part))
+    name = name[:NAME_LIMIT] or "without a name"
+    event["circumstances"] = event.get("circumstances", []) + [{"kind": "sub_test", "name": name}]
+    event["message"] = ("sub-test %s: %s" % (name, event.get("message", "")))[:MESSAGE_LIMIT]
+
+
+def is_excused(report):
+    """Whether a failure says nothing of the test."""
+    return getattr(report, "flakefarm_excused", False)
+
+
+def is_not_run(report):
+    """Whether a test is expected to fail and therefore was not run."""
+    return report.when == "setup" and NOT_RUN.match(str(getattr(report, "wasxfail", ""))) is not None
+
+
+def not_run_reason(report):
+    return NOT_RUN.sub("", str(report.wasxfail)).strip() or "no reason given"
+
+
+def is_strict_xpass(report):
+    return isinstance(report.longrepr, str) and report.longrepr.startswith("[XPASS(strict)]")
 
 
 def describe_report(report):

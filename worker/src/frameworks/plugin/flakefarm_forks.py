@@ -25,7 +25,7 @@ import socket
 import sys
 import threading
 
-from flakefarm_channel import Channel, line, read_nothing
+from flakefarm_channel import Channel, encoded, read_nothing
 from flakefarm_descriptors import Descriptors, Unfit, open_now
 from flakefarm_quick_fork import ways_to_fork
 
@@ -37,6 +37,8 @@ WORDS = 6
 FORK, FORK_AGAIN = b"F", b"A"
 # How one ends that has gone on and was not asked again.
 SERVED = 77
+# What is told anew of each selection.
+OF_A_SELECTION = ("missing", "twins", "meant", "collected")
 # madvise(2): since Linux 6.1.
 MADV_COLLAPSE = 25
 
@@ -124,9 +126,10 @@ class ForkServer:
         self._tells_deselected = self._ends_early = False
         self._rites = None
         self._can_advance = self._is_advanced = False
-        # The request of the last attempt, and the lines that all with it begin with.
+        # The request of the last attempt, and the events that all with it begin with.
         self._request = None
-        self._opening = b""
+        self._nonce = None
+        self._opening = []
         self._channel = Channel()
         # Its own namespace, for the one that goes on.
         self._own = os.open("/proc/self/ns/pid", os.O_RDONLY)
@@ -240,13 +243,14 @@ class ForkServer:
             sys.stderr.flush()
         except Exception:  # attempts would share something, or a project replaced its streams
             self._os["_exit"](1)
-        self._opening += b"".join(line(event) for event in self.held.events)
+        self._opening += [encoded(event) for event in self.held.events]
         gc.freeze()
         while self._next() == FORK_AGAIN:
             _, fds = self._asked()
             streams, namespaces = fds[:STREAMS], fds[STREAMS:]
             if self._fork(streams, namespaces):
                 self._is_advanced = False
+                self._nonce = self._first_line(streams[0])
                 self._become_attempt(streams)
                 return
         self._os["_exit"](SERVED)
@@ -254,7 +258,7 @@ class ForkServer:
     def _settle(self, session):
         """What no attempt changes."""
         self.recorder.settle(session)
-        self._heard = [event for event in self.held.events if event["e"] not in ("missing", "collected")]
+        self._heard = [event for event in self.held.events if event["e"] not in OF_A_SELECTION]
         hook = session.config.hook
         self._tells_deselected = not only_of_pytest(hook.pytest_deselected)
         # The rest of pytest's session would only tidy up what is thrown away.
@@ -269,12 +273,13 @@ class ForkServer:
 
     def _adopt(self, session, streams):
         """Gives the session what the next attempt asks for."""
-        request = self._until_end(streams[0])
+        nonce, _, request = self._until_end(streams[0]).partition(b"\n")
+        self._nonce = nonce.decode("ascii")
         if request == self._request:
             return
         self.held.events = list(self._heard)
         self.recorder.adopt(json.loads(request.decode("utf-8")), session)
-        self._request, self._opening = request, b"".join(line(event) for event in self.held.events)
+        self._request, self._opening = request, [encoded(event) for event in self.held.events]
         gc.freeze()
 
     def end(self, code):
@@ -339,6 +344,16 @@ class ForkServer:
                 return b"".join(pieces)
             pieces.append(piece)
 
+    def _first_line(self, pipe):
+        """Of a request that is known: its nonce."""
+        line = b""
+        while b"\n" not in line:
+            piece = self._os["read"](pipe, 1 << 12)
+            if not piece:
+                self._os["_exit"](1)
+            line += piece
+        return line.partition(b"\n")[0].decode("ascii")
+
     def _close(self, fds):
         for fd in fds:
             self._os["close"](fd)
@@ -358,7 +373,7 @@ class ForkServer:
         # Here, not where it was forked: by now the attempt has a world of its own and no privilege.
         self._rites()
         reseed()
-        self._channel.open(stdout)
+        self._channel.open(stdout, self._nonce)
         self.recorder.channel = self._channel
         self._channel.write(self._opening)
 

@@ -1,12 +1,47 @@
-"""What the id of a test is made of: file, classes, name, parameters. The id itself is pytest's node id."""
+"""Ids of tests: pytest's node ids, with a number where several tests have the same one; and what an id is
+made of: file, classes, name, parameters."""
 
 import os
 
 from flakefarm_channel import clean
 
 
-def parts_of(item, root, ordinal):
-    """As a listing tells it; `ordinal` counts tests of one node id, from 1."""
+def named(items):
+    """Ids by item, place and item by id, and of ids that share a node id all that do."""
+    ids, places, used, twins = {}, {}, {}, {}
+    for place, item in enumerate(items):
+        if id(item) in ids:  # a project that lists an item twice
+            continue
+        node = name = clean(item.nodeid)
+        count = used.get(name, 0) + 1
+        while count > 1 and "%s#%d" % (name, count) in used:
+            count += 1
+        used[name] = count
+        if count > 1:
+            name = "%s#%d" % (name, count)
+            used[name] = 1
+            twins.setdefault(node, [node]).append(name)
+        ids[id(item)] = name
+        places[name] = (place, item)
+    groups = {name: group for group in twins.values() for name in group}
+    return ids, places, groups
+
+
+def by_function(places):
+    """Ids of tests by the id of their function: without what stands in brackets."""
+    functions = {}
+    for name, (_, item) in places.items():
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None:
+            node = clean(item.nodeid)
+            brackets = clean("[%s]" % callspec.id)
+            if node.endswith(brackets):
+                functions.setdefault(node[: -len(brackets)], []).append(name)
+    return functions
+
+
+def parts_of(item, root, test):
+    """As a listing tells it; `test` is the item's id."""
     chain = item.listchain()
     # The innermost collector that is a file, which has no `cls` and whose path its children share.
     files = [place for place, node in enumerate(chain[:-1]) if is_file(node)]
@@ -16,11 +51,16 @@ def parts_of(item, root, ordinal):
         "file": clean(file_of(item, root)),
         "classes": [clean(node.name) for node in within if node.name != "()"],
         "name": clean(name),
-        "ordinal": ordinal,
+        "ordinal": ordinal_of(item, test),
     }
     if parameters is not None:
         parts["parameters"] = clean(parameters)
     return parts
+
+
+def ordinal_of(item, test):
+    rest = test[len(clean(item.nodeid)) :]
+    return int(rest[1:]) if rest.startswith("#") and rest[1:].isdigit() else 1
 
 
 def is_file(node):

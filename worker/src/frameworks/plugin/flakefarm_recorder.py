@@ -7,18 +7,17 @@ import time
 
 import flakefarm_quiet as quiet
 from flakefarm_channel import clean
-from flakefarm_failures import bounded, describe, describe_report
+from flakefarm_failures import circumstances_of, describe, is_excused
+from flakefarm_ids import by_function, named, parts_of
+from flakefarm_running import REASON_LIMIT, Running
 from flakefarm_world import Plain
 
 WARNING_LIMIT = 8
-REASON_LIMIT = 2000
-PHASES = ("setup", "call", "teardown")
+TWINS_LIMIT = 200
 
 
 def recorder_for(pytest, channel, request, root, world):
     """A plugin object for one session of the given pytest."""
-
-    from _pytest.runner import runtestprotocol
 
     hookimpl = pytest.hookimpl
     exit_error = pytest.exit.Exception
@@ -26,18 +25,6 @@ def recorder_for(pytest, channel, request, root, world):
     # what was raised, but pytest treats them as the failures they are.
     harmless_interrupt = type("KeyboardInterrupt", (Exception,), {"__module__": "builtins"})
     harmless_exit = type("Exit", (Exception,), {"__module__": "_pytest.outcomes"})
-
-    class FirstRun:
-        """The first of two runs of each test. A hook of its own, within those that wrap a run: they
-        catch warnings and output, and explain assertions."""
-
-        def __init__(self, recorder):
-            self.recorder = recorder
-
-        @hookimpl(tryfirst=True)
-        def pytest_runtest_protocol(self, item):
-            # Without a next test, fixtures of all scopes are torn down after it.
-            self.recorder.first_run_ended(runtestprotocol(item, log=False, nextitem=None))
 
     class Hooks(Recorder):
         @hookimpl(hookwrapper=True, tryfirst=True)
@@ -59,8 +46,8 @@ def recorder_for(pytest, channel, request, root, world):
         @hookimpl(trylast=True)
         def pytest_configure(self, config):
             quiet.unregister(config.pluginmanager)
-            if self.world.runs == 2:
-                config.pluginmanager.register(FirstRun(self), "flakefarm_first_run")
+            if self.world.repeats:
+                config.pluginmanager.register(self.repeater(pytest, self), "flakefarm_repeats")
 
         @hookimpl(tryfirst=True)
         def pytest_sessionstart(self, session):
@@ -70,6 +57,8 @@ def recorder_for(pytest, channel, request, root, world):
         def pytest_collectreport(self, report):
             if report.failed:
                 self.collection_failed(report)
+            elif report.skipped:
+                self.collection_skipped(report)
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_collection_modifyitems(self, config, items):
@@ -90,8 +79,8 @@ def recorder_for(pytest, channel, request, root, world):
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_protocol(self, item):
             self.test_starts(item)
-            yield
-            self.test_ended()
+            outcome = yield
+            self.test_ended(outcome.excinfo)
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_setup(self):
@@ -115,6 +104,16 @@ def recorder_for(pytest, channel, request, root, world):
             outcome = yield
             if outcome.excinfo is None:
                 self.describe_failure(call, outcome.get_result())
+            elif call.excinfo is not None:
+                self.failed_unreported(call)
+
+        @hookimpl(tryfirst=True)
+        def pytest_fixture_setup(self, fixturedef):
+            self.fixture_is_set_up(fixturedef)
+
+        @hookimpl(optionalhook=True, tryfirst=True)
+        def pytest_timeout_set_timer(self, settings):
+            self.limited(settings)
 
         @hookimpl(tryfirst=True)
         def pytest_runtest_logreport(self, report):
@@ -181,15 +180,23 @@ class Recorder:
             self.watcher = Watcher(root)
         if self.listing:
             import flakefarm_sources
-            from flakefarm_ids import parts_of
 
-            self.parts_of = parts_of
             self.sources = flakefarm_sources
+        self.repeater = None
+        if world.repeats:
+            from flakefarm_repeats import is_of_the_log, repeater
+
+            self.repeater, self.is_of_the_log = repeater, is_of_the_log
         self.files = None
         self.ids = {}
         self.named = {}
-        self.ordinals = {}
+        self.groups = {}
+        self.meant = {}
         self.everything = []
+        self.asked_for = []
+        self.ended = set()
+        # Name and scope by the code of what fixtures are made with, of those that were set up.
+        self.fixtures = {}
         self.missing = []
         self.position = -1
         self.running = None
@@ -233,56 +240,73 @@ class Recorder:
         text = str(getattr(report, "longreprtext", "") or report.longrepr)
         self.channel.send({"e": "collect_error", "path": clean(path), "message": clean(text)[-REASON_LIMIT:]})
 
+    def collection_skipped(self, report):
+        longrepr = report.longrepr
+        reason = longrepr[2] if isinstance(longrepr, tuple) and len(longrepr) == 3 else longrepr
+        self.channel.send(
+            {"e": "collect_skip", "path": clean(report.nodeid), "message": clean(str(reason or ""))[:REASON_LIMIT]}
+        )
+
     def select_and_order(self, items):
         """Names the items, keeps the selected ones in the requested order, returns the others."""
         self.name(items)
-        left_out = []
-        if self.selected is not None:
-            left_out = [item for item in items if self.ids[id(item)] not in self.selected]
-        items[:] = self.chosen()
+        chosen = self.chosen()
+        kept = set(map(id, chosen))
+        left_out = [item for item in items if id(item) not in kept]
+        items[:] = chosen
+        self.asked_for = chosen
         return left_out
 
     def name(self, items):
-        self.ids = {}
-        self.named = {}
-        self.ordinals = {}
-        used = {}
-        for place, item in enumerate(items):
-            name = clean(item.nodeid)
-            count = used.get(name, 0) + 1
-            while count > 1 and "%s#%d" % (name, count) in used:
-                count += 1
-            used[name] = count
-            if count > 1:
-                name = "%s#%d" % (name, count)
-                used[name] = 1
-            self.ids[id(item)] = name
-            self.named[name] = (place, item)
-            self.ordinals[id(item)] = count
+        self.ids, self.named, self.groups = named(items)
 
     def chosen(self):
         """The selected of the named items, in the requested order."""
-        selected = self.named if self.selected is None else self.selected
-        names = [name for name in selected if name in self.named]
-        if len(names) < len(selected):
-            self.missing = sorted(self.selected.difference(names))
+        if self.selected is None:
+            names = list(self.named)
+        else:
+            names, self.missing = self.resolved(self.selected)
         kind = self.order["kind"]
         if kind == "shuffled":
             seed = self.order["seed"]
             names.sort(key=lambda name: shuffle_key(seed, name))
         elif kind == "listed" and self.listed:
-            names.sort(key=self.listed.get)
+            names.sort(key=lambda name: self.listed.get(name, len(self.listed)))
         else:
             names.sort(key=lambda name: self.named[name][0], reverse=kind == "reversed")
         return [self.named[name][1] for name in names]
 
+    def resolved(self, selected):
+        """What is meant by the selected ids, and those that mean nothing. Of tests with one node id all are
+        meant: which of them is the second may change. The id of a function means all its parameters."""
+        names, missing, functions = set(), [], None
+        self.meant = {}
+        for test in selected:
+            if test in self.named:
+                names.update(self.groups.get(test, (test,)))
+                continue
+            if functions is None:
+                functions = by_function(self.named)
+            meant = functions.get(test)
+            if meant is None:
+                missing.append(test)
+            else:
+                self.meant[test] = meant
+                names.update(meant)
+        return list(names), sorted(missing)
+
     def collected(self, items):
         tests = [self.id_of(item) for item in items]
         self.channel.send_list({"e": "missing"}, "tests", self.missing)
-        self.channel.send_list({"e": "collected"}, "tests", tests)
+        groups = sorted(set(map(tuple, self.groups.values())))
+        if groups:
+            self.channel.send({"e": "twins", "groups": groups[:TWINS_LIMIT]})
+        for test in sorted(self.meant):
+            self.channel.send_list({"e": "meant", "by": test}, "tests", self.meant[test])
+        self.channel.send_list({"e": "collected", "reordered": items != self.asked_for}, "tests", tests)
 
     def take_apart(self, items):
-        parts = [self.parts_of(item, self.root, self.ordinals.get(id(item), 1)) for item in items]
+        parts = [parts_of(item, self.root, self.ids.get(id(item), "")) for item in items]
         self.channel.send_list({"e": "parts"}, "tests", parts)
 
     def read_sources(self, session):
@@ -312,13 +336,14 @@ class Recorder:
         self.selected = None if selected is None else set(selected)
         self.order = request["order"]
         self.missing = []
-        session.items = self.chosen()
+        session.items = self.asked_for = self.chosen()
         session.testscollected = len(session.items)
         self.collected(session.items)
 
     def tell_deselected(self, session):
         if len(session.items) < len(self.everything):
-            left_out = [item for item in self.everything if self.ids[id(item)] not in self.selected]
+            kept = set(map(id, session.items))
+            left_out = [item for item in self.everything if id(item) not in kept]
             session.config.hook.pytest_deselected(items=left_out)
 
     def finished(self, code):
@@ -340,26 +365,67 @@ class Recorder:
             self.running.cpu += cpu - start[1]
 
     def test_starts(self, item):
+        test = self.id_of(item)
+        if test in self.ended:  # a project that has an item run again
+            return
+        self.ended.add(test)
         self.position += 1
-        self.running = Running(self.id_of(item), self.position)
-        self.world.test_starts(self.running.test)
+        self.running = Running(test, self.position)
+        self.world.test_starts(test)
         if self.watcher is not None:
             self.watcher.before()
-        self.channel.send({"e": "start", "test": self.running.test, "i": self.position})
+        self.channel.send({"e": "start", "test": test, "i": self.position})
 
-    def first_run_ended(self, reports):
-        """Of two runs the second counts, unless the first failed: then it is no matter of running twice."""
-        if any(report.outcome == "failed" for report in reports):
-            self.running.reports.extend(reports)
+    def first_pass_ended(self, reports):
+        """What fails here fails in a plain run, too."""
+        self.running.reports.extend(report for report in reports if report.outcome == "failed")
+        self.running.is_repeated = True
         self.running.start_clocks()
+
+    def second_pass_ended(self, reports, fixtures):
+        failed = [report for report in reports if report.outcome == "failed" and not is_excused(report)]
+        if failed and not self.running.reports:
+            self.running.second_pass = (failed, fixtures)
+        self.running.start_clocks()
+
+    def fixture_is_set_up(self, definition):
+        function = getattr(definition.func, "__func__", definition.func)
+        code = getattr(function, "__code__", None)
+        if code is not None and code not in self.fixtures:
+            self.fixtures[code] = (definition.argname, str(definition.scope))
+
+    def limited(self, settings):
+        """pytest-timeout watches over the test, and may end the process."""
+        try:
+            milliseconds = int(float(settings.timeout) * 1000)
+        except Exception:  # another version of it
+            return
+        if self.running is not None and milliseconds > 0:
+            self.channel.send({"e": "limit", "by": "pytest-timeout", "ms": milliseconds})
+
+    def failed_unreported(self, call):
+        """A hook raised while the failure of a phase was made into a report."""
+        if self.running is not None:
+            try:
+                self.running.unreported = describe(call, None, self.root)
+            except Exception:
+                self.running.unreported = None
 
     def describe_failure(self, call, report):
         if report.outcome != "failed":
             return
         try:
             report.flakefarm = describe(call, report, self.root)
+            report.flakefarm["circumstances"] = self.circumstances(call, report)
+            if self.running is not None and self.running.is_repeated and self.is_of_the_log(call.excinfo):
+                report.flakefarm_excused = True
         except Exception as error:  # a test's exception may raise whenever it is looked at
             sys.stderr.write("flakefarm: a failure could not be described: %s\n" % type(error).__name__)
+
+    def circumstances(self, call, report):
+        if self.running is None or call.excinfo is None or report.when == "call":
+            return []
+        return circumstances_of(call.excinfo.value, self.fixtures)
 
     def phase_reported(self, report):
         if self.world.workers:
@@ -381,11 +447,12 @@ class Recorder:
         if report.when in running.walls:
             running.walls[report.when] += report.duration
         # A process that dies reports its test in a phase of no name.
-        if report.when == "teardown" or report.when not in PHASES:
-            self.position += 1
-            running.position = self.position
+        if report.when == "teardown" or report.when not in running.walls:
             result = self.ids.pop(test).result()
-            if result is not None:
+            if result is not None and test not in self.ended:
+                self.ended.add(test)
+                self.position += 1
+                result["i"] = self.position
                 self.channel.send({"e": "start", "test": test, "i": self.position})
                 self.channel.send(result)
 
@@ -400,86 +467,17 @@ class Recorder:
         if text not in self.running.warnings:
             self.running.warnings.append(text)
 
-    def test_ended(self):
+    def test_ended(self, error=None):
         running, self.running = self.running, None
-        result = running.result()
+        if running is None:
+            return
+        result = running.result() if error is None else running.broken_off(error, self.root)
         if result is not None and self.watcher is not None:
             result["captured"] = running.captured()
             result["changes"] = self.watcher.after()
         if result is not None:
             self.channel.send(result)
         self.world.test_ended()
-
-
-class Running:
-    """The test in hand."""
-
-    def __init__(self, test, position):
-        self.test = test
-        self.position = position
-        self.reports = []
-        self.warnings = []
-        self.start_clocks()
-
-    def start_clocks(self):
-        self.walls = dict.fromkeys(PHASES, 0.0)
-        self.cpu = 0.0
-
-    def result(self):
-        """The `end` event; nothing if pytest broke off before the test was through."""
-        failed = [report for report in self.reports if report.outcome in ("failed", "rerun")]
-        if not failed and not any(report.when == "teardown" for report in self.reports):
-            return None
-        phases = [max(0, int(self.walls[phase] * 1e6)) for phase in PHASES]
-        event = {
-            "e": "end",
-            "test": self.test,
-            "i": self.position,
-            "wall_us": sum(phases),
-            "cpu_us": max(0, int(self.cpu * 1e6)),
-            "phases_us": phases,
-            "warnings": self.warnings,
-        }
-        if failed:
-            first = failed[0]
-            event["outcome"] = "fail"
-            event["phase"] = first.when if first.when in PHASES else "call"
-            event.update(getattr(first, "flakefarm", None) or describe_report(first))
-            event["output"] = self.output(failed)
-            return event
-        reason = self.skip_reason()
-        event["outcome"] = "pass" if reason is None else "skip"
-        if reason is not None:
-            event["reason"] = reason
-        return event
-
-    def skip_reason(self):
-        for report in self.reports:
-            own = report.when != "teardown" and not hasattr(report, "context")  # not of a sub-test
-            if own and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
-                longrepr = report.longrepr
-                text = str(longrepr[2] if isinstance(longrepr, tuple) and len(longrepr) == 3 else longrepr or "")
-                text = text[len("Skipped: "):] if text.startswith("Skipped: ") else text
-                return clean(text)[:REASON_LIMIT]
-        return None
-
-    def output(self, failed):
-        parts = []
-        for report in failed:
-            try:
-                text = report.longreprtext
-            except Exception as error:
-                text = "the failure could not be printed: %s" % type(error).__name__
-            parts.append("----- %s failed -----\n%s\n" % (report.when, text))
-        return bounded("".join(parts) + self.sections())
-
-    def captured(self):
-        """What the test printed, without what pytest says of it."""
-        return bounded(self.sections())
-
-    def sections(self):
-        sections = self.reports[-1].sections if self.reports else []
-        return "".join("----- %s -----\n%s\n" % (title, text) for title, text in sections)
 
 
 def shuffle_key(seed, test):

@@ -17,7 +17,8 @@ import warnings
 
 from flakefarm_channel import clean
 
-CHANGE_LIMIT = 40
+CHANGE_LIMIT = 80
+KIND_LIMIT = 20
 TEXT_LIMIT = 160
 DEPTH = 4
 ITEMS = 200
@@ -82,10 +83,13 @@ class Watcher:
         for kind in KINDS:
             old, new = before.get(kind, {}), now.get(kind, {})
             in_module = kind in ("module global", "class attribute")
-            for name in sorted(set(old) | set(new)):
+            # Much of one kind must not hide the others.
+            end = len(changes) + KIND_LIMIT
+            # What lies outside the project comes last: others may write there, too.
+            for name in sorted(set(old) | set(new), key=lambda name: (name.startswith("/"), name)):
                 if in_module and name.startswith(told_whole):
                     continue
-                if old.get(name) != new.get(name):
+                if old.get(name) != new.get(name) and len(changes) < end:
                     was, now_is = _around_the_difference(clean(old.get(name, "")), clean(new.get(name, "")))
                     changes.append({"kind": kind, "name": clean(name)[:TEXT_LIMIT], "before": was, "after": now_is})
         done = [

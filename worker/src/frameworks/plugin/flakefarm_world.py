@@ -21,7 +21,7 @@ class Unavailable(Exception):
 class World:
     """The plain world: nothing is changed. Others change what they override."""
 
-    runs = 1
+    repeats = False
     workers = 0
 
     def arguments(self):
@@ -54,7 +54,7 @@ class Plain(World):
 
 
 class Twice(World):
-    runs = 2
+    repeats = True
 
     def __init__(self, wanted):
         pass

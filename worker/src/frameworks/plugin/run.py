@@ -16,7 +16,9 @@ def main():
     sys.path.insert(0, here)
     from flakefarm_channel import Channel
 
-    request_text = _read_everything(0)
+    # The nonce on a line of its own, then the request.
+    nonce, _, request_text = _read_everything(0).partition(b"\n")
+    nonce = nonce.decode("ascii")
     server = None
     if sys.argv[1:] == ["--fork-server"]:
         from flakefarm_forks import ForkServer, Held
@@ -24,13 +26,13 @@ def main():
         channel = Held()
         server = ForkServer(channel, leave)
     else:
-        channel = Channel.take_over_stdout()
+        channel = Channel.take_over_stdout(nonce)
     root = os.getcwd()
 
     import json
 
     request = json.loads(request_text.decode("utf-8"))
-    if request.get("v") != 1:
+    if request.get("v") != 2:
         sys.stderr.write("flakefarm: this plugin does not speak version %r\n" % (request.get("v"),))
         return 96
 
