@@ -27,6 +27,7 @@ mod role_keys;
 mod role_settings;
 mod roles;
 mod say;
+mod schedule;
 mod signals;
 mod stores;
 mod sweep;
@@ -88,6 +89,7 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Report(args) => output::report(&args).await,
         Command::Sweeps(args) => operators::sweeps(&args).await,
         Command::Cancel(args) => operators::cancel(&args).await,
+        Command::Schedule(args) => Box::pin(schedule::schedule(&args)).await,
         Command::Workers(args) => operators::workers(&args).await,
         Command::Dead(args) => operators::dead(&args).await,
         Command::Bench(args) => Box::pin(measuring::bench(&args)).await,

@@ -12,7 +12,7 @@ use crate::say::say;
 use crate::{embedded, stores};
 use flakefarm_coordinator::db::{Db, SweepFilter, SweepState};
 use flakefarm_coordinator::events::Event;
-use flakefarm_coordinator::http::views::{DeadPage, DeadView, SweepView, SweepsPage, WorkerView};
+use flakefarm_coordinator::http::views::{DeadPage, DeadView, ParkedView, SweepView, SweepsPage, WorkerView};
 use flakefarm_coordinator::report::Report;
 use flakefarm_coordinator::{Coordinator, engine};
 use flakefarm_project::config::without_project;
@@ -213,7 +213,11 @@ async fn list_dead(args: &DeadArgs, place: &Place) -> Result<Exit, Complaint> {
                 .last()
                 .filter(|_| rows.len() as u64 == u64::from(limit))
                 .map(|row| row.job.id.to_string());
-            DeadPage { dead: rows.into_iter().map(DeadView::of).collect(), next }
+            let parked = match args.before {
+                None => db.parked(limit).await?.into_iter().map(ParkedView::of).collect(),
+                Some(_) => Vec::new(),
+            };
+            DeadPage { dead: rows.into_iter().map(DeadView::of).collect(), parked, next }
         }
     };
     if args.format == ListFormat::Json {
@@ -223,6 +227,11 @@ async fn list_dead(args: &DeadArgs, place: &Place) -> Result<Exit, Complaint> {
     rows.extend(page.dead.iter().map(|dead| {
         let reason = dead.reason.lines().next().unwrap_or_default().to_owned();
         [dead.job.clone(), dead.sweep.clone(), dead.project.clone(), ago(dead.at), reason]
+    }));
+    rows.extend(page.parked.iter().map(|parked| {
+        let origin = parked.origin.as_deref().unwrap_or("unknown");
+        let reason = format!("{}: {}", parked.reason, parked.body.lines().next().unwrap_or_default());
+        [parked.id.clone(), format!("a message from {origin}"), String::new(), ago(parked.at), reason]
     }));
     print_table(&rows, "no dead job")?;
     if !page.dead.is_empty() {
@@ -234,7 +243,7 @@ async fn list_dead(args: &DeadArgs, place: &Place) -> Result<Exit, Complaint> {
     Ok(Exit::Clean)
 }
 
-fn json<T: Serialize>(value: &T) -> Result<Exit, Complaint> {
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<Exit, Complaint> {
     let mut text = serde_json::to_string_pretty(value).expect("lists serialise");
     text.push('\n');
     output::print(&text)?;
@@ -242,7 +251,7 @@ fn json<T: Serialize>(value: &T) -> Result<Exit, Complaint> {
 }
 
 /// A table with a head; without anything below it, a line that says so.
-fn print_table<const N: usize>(rows: &[[String; N]], nothing: &str) -> Result<(), Complaint> {
+pub(crate) fn print_table<const N: usize>(rows: &[[String; N]], nothing: &str) -> Result<(), Complaint> {
     if rows.len() < 2 {
         say(nothing);
         return Ok(());
@@ -268,7 +277,7 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-fn ago(at: i64) -> String {
+pub(crate) fn ago(at: i64) -> String {
     format!("{} ago", duration((now_micros() - at) / 1_000_000))
 }
 

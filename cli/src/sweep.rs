@@ -2,11 +2,12 @@
 
 use crate::args::values::{confidence, parsed, rate};
 use crate::args::{Gate, SweepArgs};
-use crate::ask::{self, Asked, Ended, Leaving, Session, describe};
+use crate::ask::{self, Asked, Ended, Leaving, Place, Session, describe};
 use crate::embedded::{self, Embedded, Task};
 use crate::exit::{Complaint, Exit};
 use crate::farm::Farm;
 use crate::{left, signals, stores};
+use flakefarm_coordinator::Submission;
 use flakefarm_coordinator::plan::{
     Budget, Confidence, Guarantee, Panel, Question, QuestionKind, Rate, Runs, ScopeChoice, TestFilter,
 };
@@ -33,6 +34,15 @@ async fn finish(ended: &Ended, args: &SweepArgs) -> Result<Exit, Complaint> {
 }
 
 async fn ask(args: &SweepArgs, session: &mut Session<'_>) -> Result<Asked, Complaint> {
+    let (place, submission) = prepare(args, session).await?;
+    session.carry_out(place, &submission).await
+}
+
+/// All but the submission itself: the question, where it is answered, and the snapshot there.
+pub(crate) async fn prepare(
+    args: &SweepArgs,
+    session: &mut Session<'_>,
+) -> Result<(Place, Submission), Complaint> {
     let wishes = Wishes {
         kind: QuestionKind::Detect,
         tests: TestFilter(args.tests.clone()),
@@ -46,7 +56,7 @@ async fn ask(args: &SweepArgs, session: &mut Session<'_>) -> Result<Asked, Compl
     session.progress.note(&announcement(session, &question));
     let under = args.under.unwrap_or(World::Plain);
     let submission = session.submission(question, snapshot, archive.revision, under);
-    session.carry_out(place, &submission).await
+    Ok((place, submission))
 }
 
 /// Goes on with an interrupted sweep, or follows again one that was left to a farm.

@@ -10,6 +10,7 @@ pub mod http;
 pub mod plan;
 pub mod questions;
 pub mod report;
+pub mod schedule;
 pub mod score;
 pub mod simulate;
 pub mod stores;

@@ -7,10 +7,11 @@ mod looking;
 mod operating;
 mod questions;
 mod remembering;
+mod scheduling;
 pub(crate) mod values;
 
 pub(crate) use ci::{GuardArgs, ValidateArgs};
-pub(crate) use groups::{AskArgs, Format, OutputArgs};
+pub(crate) use groups::{AskArgs, FarmAddressArgs, Format, OutputArgs};
 pub(crate) use looking::{CancelArgs, DeadAction, DeadArgs, ListFormat, PlaceArgs, SweepsArgs, WorkersArgs};
 pub(crate) use operating::{
     AttachArgs, CoordinatorArgs, DoctorArgs, InitArgs, ReportArgs, RoleArgs, TokenAction, TokenArgs,
@@ -19,6 +20,9 @@ pub(crate) use operating::{
 pub(crate) use questions::{BisectArgs, DiagnoseArgs, Gate, SweepArgs};
 pub(crate) use remembering::{
     AnswerFormat, GcArgs, HistoryArgs, MemoryArgs, TestsArgs, TrendsArgs, UploadArgs,
+};
+pub(crate) use scheduling::{
+    ScheduleAction, ScheduleAddArgs, ScheduleArgs, ScheduleListArgs, ScheduleNameArgs,
 };
 
 use crate::role_keys::ROLE_KEYS;
@@ -67,6 +71,8 @@ pub(crate) enum Command {
     Sweeps(SweepsArgs),
     /// End a sweep for good; what is known is kept
     Cancel(CancelArgs),
+    /// Let a farm sweep by the clock
+    Schedule(ScheduleArgs),
     /// List a farm's workers
     Workers(WorkersArgs),
     /// List dead jobs; give them back to the workers, or take them off the list

@@ -2,7 +2,8 @@
 
 use super::Farm;
 use crate::exit::Complaint;
-use flakefarm_coordinator::http::views::{DeadPage, SweepView, SweepsPage, Workers};
+use flakefarm_coordinator::http::views::{DeadPage, Submitted, SweepView, SweepsPage, Workers};
+use flakefarm_coordinator::http::{NewSchedule, ScheduleView, Schedules};
 use flakefarm_shared::{JobId, SweepId};
 use reqwest::{Method, StatusCode};
 
@@ -28,6 +29,36 @@ impl Farm {
         let limit = limit.min(1_000).to_string();
         let all = [("before", before), ("limit", Some(limit.as_str()))];
         self.get(&format!("v1/dead?{}", query(&all))).await
+    }
+
+    pub(crate) async fn schedules(&self) -> Result<Schedules, Complaint> {
+        self.get("v1/schedules").await
+    }
+
+    pub(crate) async fn add_schedule(&self, schedule: &NewSchedule) -> Result<ScheduleView, Complaint> {
+        let request = self.request(Method::POST, "v1/schedules")?.timeout(super::TIMEOUT).json(schedule);
+        Ok(self.send(request).await?.json().await?)
+    }
+
+    /// Fires a schedule now; gives the id of its sweep.
+    pub(crate) async fn run_schedule(&self, id: &str) -> Result<String, Complaint> {
+        let request = self.request(Method::POST, &format!("v1/schedules/{id}/run"))?.timeout(super::TIMEOUT);
+        let submitted: Submitted = self.send(request).await?.json().await?;
+        Ok(submitted.id)
+    }
+
+    /// `pause` or `resume`.
+    pub(crate) async fn change_schedule(&self, id: &str, action: &str) -> Result<(), Complaint> {
+        let request =
+            self.request(Method::POST, &format!("v1/schedules/{id}/{action}"))?.timeout(super::TIMEOUT);
+        self.send(request).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn remove_schedule(&self, id: &str) -> Result<(), Complaint> {
+        let request = self.request(Method::DELETE, &format!("v1/schedules/{id}"))?.timeout(super::TIMEOUT);
+        self.send(request).await?;
+        Ok(())
     }
 
     /// `requeue` or `discard`.

@@ -49,6 +49,12 @@ const STEPS: &[Step] = &[
         postgres: include_str!("../../migrations/postgres/0012_fairness.sql"),
     },
     Step {
+        version: 13,
+        name: "schedules",
+        sqlite: include_str!("../../migrations/sqlite/0013_schedules.sql"),
+        postgres: include_str!("../../migrations/postgres/0013_schedules.sql"),
+    },
+    Step {
         version: 20,
         name: "ci",
         sqlite: include_str!("../../migrations/sqlite/0020_ci.sql"),

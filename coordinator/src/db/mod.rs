@@ -19,6 +19,7 @@ mod publications;
 mod raw;
 mod rows;
 mod runs;
+mod schedules;
 mod sqlite;
 mod sweeps;
 mod tenants;
@@ -33,6 +34,7 @@ pub use rows::{
     HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, ParkedRow, ProjectRow, RunRow, SeenTest,
     Settled, Settlement, SweepRow, SweepState, TestRow, TokenRow, VerdictRow, WorkerRow,
 };
+pub use schedules::{Fired, ScheduleRow};
 pub(crate) use sqlite::is_between_transactions;
 pub use tenants::{DeadJob, SweepFilter};
 

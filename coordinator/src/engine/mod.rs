@@ -13,6 +13,7 @@ mod memory;
 mod outbox;
 mod past;
 mod relay;
+mod schedules;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -222,9 +223,17 @@ impl Coordinator {
             leader::while_leading(self.clone(), "work", stop.clone(), work),
             leader::while_leading(self.clone(), "housekeeping", stop.clone(), relay::housekeeping),
             leader::while_leading(self.clone(), "history", stop.clone(), collecting::run),
+            self.keep_schedules(stop.clone()),
             relay::run(self.clone(), stop),
         );
         info!("coordinator has ended");
+    }
+
+    async fn keep_schedules(&self, stop: CancellationToken) {
+        // They belong to a farm: nobody's own process fires them.
+        if matches!(self.realm, Realm::Farm) {
+            leader::while_leading(self.clone(), "schedules", stop, schedules::run).await;
+        }
     }
 
     /// Runs the loops that carry jobs to workers and their ends back, and plans nothing.

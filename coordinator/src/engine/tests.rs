@@ -327,3 +327,50 @@ async fn what_a_project_said_last_is_what_its_newest_other_sweep_found() {
     assert_eq!(before[&TestId::from("a::b")], "healthy");
     assert!(farm.db.last_verdicts("other", new).await.unwrap().is_empty());
 }
+
+/// The schedule of the test's project, with the moment it fires next.
+async fn schedule(farm: &Farm) -> (crate::db::ScheduleRow, flakefarm_shared::UnixMicros) {
+    let row = farm.db.schedules().await.unwrap().remove(0);
+    let due = row.next_at.unwrap();
+    (row, due)
+}
+
+#[tokio::test]
+async fn a_schedule_fires_once_for_what_was_missed_and_never_beside_its_own_sweep() {
+    let farm = Farm::open().await;
+    let stopped = CancellationToken::new();
+    stopped.cancel();
+    // Two coordinators whose loops do not run: the test says what time it is.
+    let (one, two) = (farm.coordinator_until(stopped.clone()), farm.coordinator_until(stopped));
+    let submission = farm.submission(one_run()).await;
+    let refused = one.put_schedule("nightly", "0 2 * * *", "Europe/Atlantis", &submission).await.unwrap();
+    assert!(refused.unwrap_err().hint().contains("Europe/Berlin"));
+    let never = one.put_schedule("nightly", "0 2 30 2 *", "UTC", &submission).await.unwrap();
+    assert!(never.unwrap_err().to_string().contains("never"));
+    one.put_schedule("nightly", "0 2 * * *", "UTC", &submission).await.unwrap().unwrap();
+    let (_, due) = schedule(&farm).await;
+    one.fire_due(due - 1).await.unwrap();
+    assert_eq!(farm.db.sweeps(10).await.unwrap().len(), 0, "not yet");
+    // A week late, by both at once: one sweep.
+    let day = 24 * 3_600 * 1_000_000;
+    let (first, second) = tokio::join!(one.fire_due(due + 7 * day), two.fire_due(due + 7 * day));
+    first.unwrap();
+    second.unwrap();
+    let sweeps = farm.db.sweeps(10).await.unwrap();
+    assert_eq!(sweeps.len(), 1, "{sweeps:?}");
+    // It still runs: the next firing passes, and the one after it does not.
+    let (row, due) = schedule(&farm).await;
+    assert_eq!(row.last_sweep, Some(sweeps[0].id.0));
+    one.fire_due(due).await.unwrap();
+    assert_eq!(farm.db.sweeps(10).await.unwrap().len(), 1);
+    assert!(matches!(one.run_schedule(&row).await, Ok(None)));
+    farm.db.finish_sweep(sweeps[0].id, &SweepState::Cancelled, now_micros(), None).await.unwrap();
+    let (row, due) = schedule(&farm).await;
+    assert_eq!(row.skipped_at, Some(due - day));
+    two.fire_due(due).await.unwrap();
+    assert_eq!(farm.db.sweeps(10).await.unwrap().len(), 2);
+    let (row, _) = schedule(&farm).await;
+    farm.db.pause_schedule(row.id, Some(due), None).await.unwrap();
+    one.fire_due(due + 30 * day).await.unwrap();
+    assert_eq!(farm.db.sweeps(10).await.unwrap().len(), 2, "paused");
+}

@@ -23,6 +23,8 @@ pub(super) enum Step {
     Storing,
     /// Reading what other coordinators have recorded.
     Relaying,
+    /// Firing schedules.
+    Scheduling,
     /// Forgetting what is old.
     Housekeeping,
     /// Summing up samples.
@@ -40,6 +42,7 @@ impl Step {
             Step::Burying => "dead jobs cannot be recorded",
             Step::Storing => "nothing can be stored",
             Step::Relaying => "events cannot be read",
+            Step::Scheduling => "schedules cannot fire",
             Step::Housekeeping => "what is old cannot be forgotten",
             Step::Collecting => "samples cannot be summed up",
             Step::Leading => "no coordinator can lead",

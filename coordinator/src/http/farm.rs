@@ -1,10 +1,11 @@
 //! `/v1/workers`, `/v1/dead`, and whether the coordinator lives and can work.
 
-use super::access::Caller;
+use super::access::{Caller, Projects};
 use super::extract::{Path, Query};
 use super::refused::{ErrorBody, Refused};
-use super::views::{DeadPage, DeadQuery, DeadView, Health, Readiness, WorkerView, Workers, page};
+use super::views::{DeadPage, DeadQuery, DeadView, Health, ParkedView, Readiness, WorkerView, Workers, page};
 use super::{API_VERSION, App};
+use crate::db::DbError;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -66,7 +67,7 @@ pub(super) async fn workers(State(app): State<App>) -> Result<Json<Workers>, Ref
     Ok(Json(Workers { workers: workers.into_iter().map(|worker| WorkerView::of(worker, now)).collect() }))
 }
 
-/// List dead jobs, the latest first.
+/// List dead jobs, the latest first, and messages that nobody can read.
 #[utoipa::path(
     get, path = "/v1/dead", tag = "farm", params(DeadQuery),
     responses((status = 200, body = DeadPage), (status = "default", body = ErrorBody)),
@@ -83,10 +84,16 @@ pub(super) async fn dead(
     let dead: Vec<DeadView> = rows.into_iter().map(DeadView::of).collect();
     let full = dead.len() as u64 == u64::from(limit);
     let next = dead.last().filter(|_| full).map(|last| last.job.clone());
-    Ok(Json(DeadPage { dead, next }))
+    let parked = match (&caller.projects, before) {
+        (Projects::All, None) => app.coordinator.db().parked(limit).await?,
+        // Nobody can say whose they are.
+        (Projects::All | Projects::Only(_), _) => Vec::new(),
+    };
+    let parked = parked.into_iter().map(ParkedView::of).collect();
+    Ok(Json(DeadPage { dead, parked, next }))
 }
 
-/// Give a dead job back to the workers.
+/// Give a dead job, or a parked message, back to the workers.
 #[utoipa::path(
     post, path = "/v1/dead/{id}/requeue", tag = "farm",
     params(("id" = String, Path, description = "the job")),
@@ -98,12 +105,14 @@ pub(super) async fn requeue_dead(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refused> {
-    let job = find(&app, &caller, &id).await?;
-    app.coordinator.db().revive_job(job, now_micros()).await?;
+    match find(&app, &caller, &id).await? {
+        Found::Job(job) => app.coordinator.db().revive_job(job, now_micros()).await?,
+        Found::Parked(id) => app.coordinator.requeue_parked(id).await?,
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Take a dead job off the list; it stays dead.
+/// Take a dead job off the list, which stays dead, or drop a parked message.
 #[utoipa::path(
     post, path = "/v1/dead/{id}/discard", tag = "farm",
     params(("id" = String, Path, description = "the job")),
@@ -115,17 +124,33 @@ pub(super) async fn discard_dead(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refused> {
-    let job = find(&app, &caller, &id).await?;
-    app.coordinator.db().discard_job(job, now_micros()).await?;
+    match find(&app, &caller, &id).await? {
+        Found::Job(job) => app.coordinator.db().discard_job(job, now_micros()).await?,
+        Found::Parked(id) => app.coordinator.db().discard_parked(id).await?,
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A job of a project that the caller may see.
-async fn find(app: &App, caller: &Caller, id: &str) -> Result<JobId, Refused> {
+/// What goes by an id among the dead.
+enum Found {
+    Job(JobId),
+    Parked(uuid::Uuid),
+}
+
+/// A job of a project that the caller may see, or a parked message.
+async fn find(app: &App, caller: &Caller, id: &str) -> Result<Found, Refused> {
     let unknown = || Refused::not_found(format!("job {id}"));
-    let job = app.coordinator.db().job(job_id(id)?).await?.ok_or_else(unknown)?;
-    let project = app.coordinator.db().project_of(job.sweep).await?.ok_or_else(unknown)?;
-    if caller.projects.include(&project) { Ok(job.id) } else { Err(unknown()) }
+    let db = app.coordinator.db();
+    let asked = job_id(id)?;
+    let Some(job) = db.job(asked).await? else {
+        return match (&caller.projects, db.parked_message(asked.0).await) {
+            (Projects::All, Ok(parked)) => Ok(Found::Parked(parked.id)),
+            (_, Err(DbError::NotFound(_)) | Ok(_)) => Err(unknown()),
+            (_, Err(error)) => Err(error.into()),
+        };
+    };
+    let project = db.project_of(job.sweep).await?.ok_or_else(unknown)?;
+    if caller.projects.include(&project) { Ok(Found::Job(job.id)) } else { Err(unknown()) }
 }
 
 fn job_id(text: &str) -> Result<JobId, Refused> {

@@ -11,6 +11,7 @@ mod history;
 mod rates;
 mod refused;
 mod results;
+mod schedules;
 mod snapshots;
 mod sweeps;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub mod views;
 pub use access::{Caller, Projects, Scope};
 pub use refused::ErrorBody;
 pub use results::ResultsQuery;
+pub use schedules::{NewSchedule, ScheduleView, Schedules};
 pub use tokens::{NewToken, TokenKind, check_token, issue_token};
 
 use crate::engine::Coordinator;
@@ -98,6 +100,11 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(history::tests))
         .routes(routes!(history::history))
         .routes(routes!(history::trends))
+        .routes(routes!(schedules::add, schedules::list))
+        .routes(routes!(schedules::remove))
+        .routes(routes!(schedules::run))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
         .routes(routes!(farm::workers))
         .routes(routes!(farm::dead))
         .routes(routes!(farm::requeue_dead))

@@ -1,7 +1,7 @@
 //! What calls take and give, as types; the document is made from them.
 
 use super::refused::Refused;
-use crate::db::{DeadJob, EventRow, JobState, Settlement, SweepRow, WorkerRow};
+use crate::db::{DeadJob, EventRow, JobState, ParkedRow, Settlement, SweepRow, WorkerRow};
 use crate::events::Event;
 use flakefarm_shared::{Class, Refusal, UnixMicros};
 use serde::{Deserialize, Serialize};
@@ -181,6 +181,9 @@ pub struct WorkerView {
     /// Whether it has been silent for so long that it is not counted on.
     #[serde(default)]
     pub gone: bool,
+    /// What keeps it from working, if something does.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 impl WorkerView {
@@ -194,6 +197,7 @@ impl WorkerView {
             draining: worker.draining,
             seconds_since_seen: silent / 1_000_000,
             gone: silent >= crate::engine::WORKER_SILENCE_MICROS,
+            trouble: worker.trouble,
         }
     }
 }
@@ -254,11 +258,41 @@ impl DeadView {
     }
 }
 
+/// A message that nobody can read: of another version, or damaged.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ParkedView {
+    /// Its name here.
+    pub id: String,
+    /// When it came, in microseconds since the Unix epoch.
+    pub at: UnixMicros,
+    /// The queue that it came from, if that is known.
+    pub origin: Option<String>,
+    /// Why it is here.
+    pub reason: String,
+    /// How it begins.
+    pub body: String,
+}
+
+/// Characters of a parked message that are shown.
+const PARKED_SHOWN: usize = 500;
+
+impl ParkedView {
+    /// Of a row.
+    pub fn of(parked: ParkedRow) -> Self {
+        let body = String::from_utf8_lossy(&parked.body).chars().take(PARKED_SHOWN).collect();
+        let (at, origin, reason) = (parked.came_at, parked.origin, parked.reason);
+        Self { id: parked.id.to_string(), at, origin, reason, body }
+    }
+}
+
 /// A page of dead jobs, the latest first.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DeadPage {
     /// The jobs.
     pub dead: Vec<DeadView>,
+    /// With the first page, for who may see all projects: messages that nobody can read.
+    #[serde(default)]
+    pub parked: Vec<ParkedView>,
     /// What to pass as `before` for the next page; none if this is the last.
     #[serde(default)]
     pub next: Option<String>,

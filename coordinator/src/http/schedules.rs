@@ -1,0 +1,238 @@
+//! `/v1/schedules`: sweeps that begin by the clock.
+
+use super::App;
+use super::access::{Caller, Projects};
+use super::extract::{Body, Path};
+use super::refused::{ErrorBody, Refused};
+use super::views::{NewSweep, Submitted};
+use crate::db::ScheduleRow;
+use crate::engine::Submission;
+use crate::schedule::Rhythm;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use flakefarm_shared::{UnixMicros, now_micros};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Longest name of a schedule.
+const LONGEST_NAME: usize = 100;
+/// Next times that a listing shows.
+const SHOWN: usize = 3;
+
+/// A schedule to be added, or to replace the one of its project and name.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct NewSchedule {
+    /// Its name, unique within the project.
+    pub name: String,
+    /// Minute, hour, day of month, month, day of week.
+    pub cron: String,
+    /// The time zone that this is meant in, as in the IANA database.
+    pub zone: String,
+    /// The sweep of each firing. It is of the project's last uploaded snapshot.
+    #[schema(value_type = NewSweep)]
+    pub sweep: Submission,
+}
+
+/// A schedule.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleView {
+    /// Its id.
+    pub id: String,
+    /// Its project.
+    pub project: String,
+    /// Its name.
+    pub name: String,
+    /// The cron expression.
+    pub cron: String,
+    /// The time zone that it is meant in.
+    pub zone: String,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// When it fires next, in microseconds since the Unix epoch; none if it is paused or never again.
+    pub next: Vec<UnixMicros>,
+    /// The same, as the zone's people write it.
+    pub next_words: Vec<String>,
+    /// When it last fired.
+    pub last_at: Option<UnixMicros>,
+    /// The sweep of that firing.
+    pub last_sweep: Option<String>,
+    /// When it last did not fire because the sweep before was still running.
+    pub skipped_at: Option<UnixMicros>,
+}
+
+impl ScheduleView {
+    /// Of a row.
+    pub fn of(row: &ScheduleRow, now: UnixMicros) -> Self {
+        let rhythm = Rhythm::parse(&row.cron, &row.zone).ok().filter(|_| row.paused_at.is_none());
+        let next = rhythm.as_ref().map_or_else(Vec::new, |rhythm| rhythm.next_times(now, SHOWN));
+        let words = |rhythm: &Rhythm| next.iter().map(|at| rhythm.words(*at)).collect();
+        Self {
+            id: row.id.to_string(),
+            project: row.project.clone(),
+            name: row.name.clone(),
+            cron: row.cron.clone(),
+            zone: row.zone.clone(),
+            paused: row.paused_at.is_some(),
+            next_words: rhythm.as_ref().map_or_else(Vec::new, words),
+            next,
+            last_at: row.last_at,
+            last_sweep: row.last_sweep.map(|sweep| sweep.to_string()),
+            skipped_at: row.skipped_at,
+        }
+    }
+}
+
+/// Schedules.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Schedules {
+    /// By project and name.
+    pub schedules: Vec<ScheduleView>,
+}
+
+/// Add a schedule, or replace the one of its project and name.
+#[utoipa::path(
+    post, path = "/v1/schedules", tag = "schedules",
+    request_body(content = NewSchedule),
+    responses((status = 201, body = ScheduleView), (status = "default", body = ErrorBody)),
+    security(("token" = ["submit"]))
+)]
+pub(super) async fn add(
+    State(app): State<App>,
+    caller: Caller,
+    Body(new): Body<NewSchedule>,
+) -> Result<Response, Refused> {
+    let project = &new.sweep.context.project.name;
+    if !caller.projects.include(project) {
+        return Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            format!("this token is not for the project `{project}`"),
+        ));
+    }
+    if new.name.is_empty()
+        || new.name.chars().count() > LONGEST_NAME
+        || new.name.chars().any(char::is_control)
+    {
+        return Err(Refused::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!("a schedule's name has 1 to {LONGEST_NAME} characters"),
+        ));
+    }
+    let snapshot = &new.sweep.context.snapshot;
+    let missing = || {
+        let error = format!("snapshot {snapshot} is not in the blob store: upload it first");
+        Refused::new(StatusCode::CONFLICT, error).hint("POST it to /v1/snapshots")
+    };
+    let known = match &caller.projects {
+        Projects::All => app.coordinator.blobs().contains(snapshot).await?,
+        Projects::Only(names) => {
+            let names: Vec<String> = names.iter().cloned().collect();
+            app.coordinator.db().may_read_blob(&names, snapshot).await?
+        }
+    };
+    if !known {
+        return Err(missing());
+    }
+    if let Err(error) = app.coordinator.put_schedule(&new.name, &new.cron, &new.zone, &new.sweep).await? {
+        return Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).hint(error.hint()));
+    }
+    let schedules = app.coordinator.db().schedules().await?;
+    let added = schedules.iter().find(|row| row.project == *project && row.name == new.name);
+    let added = added.ok_or_else(|| Refused::not_found(format!("schedule {}", new.name)))?;
+    Ok((StatusCode::CREATED, Json(ScheduleView::of(added, now_micros()))).into_response())
+}
+
+/// List schedules, with the times they fire next.
+#[utoipa::path(
+    get, path = "/v1/schedules", tag = "schedules",
+    responses((status = 200, body = Schedules), (status = "default", body = ErrorBody)),
+    security(("token" = ["read"]))
+)]
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Schedules>, Refused> {
+    let (rows, now) = (app.coordinator.db().schedules().await?, now_micros());
+    let ours = rows.iter().filter(|row| caller.projects.include(&row.project));
+    Ok(Json(Schedules { schedules: ours.map(|row| ScheduleView::of(row, now)).collect() }))
+}
+
+/// Fire a schedule now, whatever its rhythm.
+#[utoipa::path(
+    post, path = "/v1/schedules/{id}/run", tag = "schedules",
+    params(("id" = String, Path, description = "the schedule")),
+    responses((status = 201, body = Submitted), (status = "default", body = ErrorBody)),
+    security(("token" = ["submit"]))
+)]
+pub(super) async fn run(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    let row = find(&app, &caller, &id).await?;
+    match app.coordinator.run_schedule(&row).await? {
+        Some(sweep) => Ok((StatusCode::CREATED, Json(Submitted { id: sweep.to_string() })).into_response()),
+        None => Err(Refused::new(StatusCode::CONFLICT, "the schedule's last sweep still runs")
+            .hint("cancel it, or wait for it")),
+    }
+}
+
+/// Pause a schedule.
+#[utoipa::path(
+    post, path = "/v1/schedules/{id}/pause", tag = "schedules",
+    params(("id" = String, Path, description = "the schedule")),
+    responses((status = 204), (status = "default", body = ErrorBody)),
+    security(("token" = ["submit"]))
+)]
+pub(super) async fn pause(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refused> {
+    let row = find(&app, &caller, &id).await?;
+    app.coordinator.db().pause_schedule(row.id, Some(now_micros()), None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Let a paused schedule go on; what it missed is not made up for.
+#[utoipa::path(
+    post, path = "/v1/schedules/{id}/resume", tag = "schedules",
+    params(("id" = String, Path, description = "the schedule")),
+    responses((status = 204), (status = "default", body = ErrorBody)),
+    security(("token" = ["submit"]))
+)]
+pub(super) async fn resume(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refused> {
+    let row = find(&app, &caller, &id).await?;
+    let rhythm = Rhythm::parse(&row.cron, &row.zone)
+        .map_err(|error| Refused::new(StatusCode::CONFLICT, error.to_string()).hint(error.hint()))?;
+    app.coordinator.db().pause_schedule(row.id, None, rhythm.next_after(now_micros())).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Remove a schedule; its sweeps stay.
+#[utoipa::path(
+    delete, path = "/v1/schedules/{id}", tag = "schedules",
+    params(("id" = String, Path, description = "the schedule")),
+    responses((status = 204), (status = "default", body = ErrorBody)),
+    security(("token" = ["submit"]))
+)]
+pub(super) async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refused> {
+    let row = find(&app, &caller, &id).await?;
+    app.coordinator.db().remove_schedule(row.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A schedule of a project that the caller may see.
+async fn find(app: &App, caller: &Caller, id: &str) -> Result<ScheduleRow, Refused> {
+    let unknown = || Refused::not_found(format!("schedule {id}"));
+    let parsed: Uuid = id.parse().map_err(|_| unknown())?;
+    let row = app.coordinator.db().schedule(parsed).await?.ok_or_else(unknown)?;
+    if caller.projects.include(&row.project) { Ok(row) } else { Err(unknown()) }
+}
