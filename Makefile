@@ -21,7 +21,7 @@ PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme test test-stress lint services-up services-down services-status base-image cases causes peers manifests dist images build toolchain
+.PHONY: help demo bench bench-readme test test-stress faults lint services-up services-down services-status base-image cases causes peers manifests dist images build toolchain
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,15 @@ test: toolchain ## Run every test on real services, started and stopped around i
 test-stress: toolchain ## The whole suite five times, in shuffled orders, beside processes that burn the CPUs
 	@ROUNDS='$(STRESS_ROUNDS)' BURNERS='$(STRESS_BURNERS)' SEED='$(STRESS_SEED)' \
 	  deploy/dev/with-services $(SERVICES) -- deploy/dev/stress $(STRESS_ARGS)
+
+# Schedules of `make faults`, and seconds that a server is away in it.
+SCHEDULES ?= 200
+AWAY ?= 30
+
+faults: toolchain ## Seeded schedules of faults on real servers: make faults SCHEDULES=200 AWAY=30
+	@FLAKEFARM_FAULT_SCHEDULES=$(SCHEDULES) FLAKEFARM_FAULT_AWAY=$(AWAY) FLAKEFARM_FAULT_DRAINS=50 \
+	  deploy/dev/with-services rabbitmq redis postgres -- bash -c \
+	  'cargo build --locked --workspace && cargo test --locked -p flakefarm-tests --test fault_schedules -- --test-threads=1 --nocapture'
 
 lint: toolchain ## Format check, clippy without warnings, licences and advisories
 	cargo fmt --all --check

@@ -18,6 +18,8 @@ pub struct Farm {
     pub url: String,
     /// The administrator's.
     pub token: String,
+    lease: String,
+    database: String,
     stores: Vec<(&'static str, String)>,
     /// None while it is down.
     pub coordinator: Option<Process>,
@@ -39,7 +41,15 @@ impl Farm {
     ///
     /// # Panics
     /// When a service does not answer.
-    pub fn start_through(mut detour: impl FnMut(&str, Url) -> Url) -> Self {
+    pub fn start_through(detour: impl FnMut(&str, Url) -> Url) -> Self {
+        Self::start_with("30s", detour)
+    }
+
+    /// The same with a coordinator of this lease.
+    ///
+    /// # Panics
+    /// When a service does not answer.
+    pub fn start_with(lease: &str, mut detour: impl FnMut(&str, Url) -> Url) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let name = format!("t{}", uuid::Uuid::now_v7().simple());
         let postgres = service("FLAKEFARM_TEST_PG_URL");
@@ -51,6 +61,7 @@ impl Farm {
         });
         let mut database = url(&postgres);
         database.set_path(&name);
+        let own_database = database.to_string();
         let mut queue = url(&service("FLAKEFARM_TEST_AMQP_URL"));
         queue.query_pairs_mut().append_pair("prefix", &name);
         let samples = url(&service("FLAKEFARM_TEST_REDIS_URL"));
@@ -65,6 +76,8 @@ impl Farm {
         let mut farm = Self {
             url: format!("http://127.0.0.1:{port}"),
             token: String::new(),
+            lease: lease.to_owned(),
+            database: own_database,
             name,
             dir,
             stores,
@@ -77,13 +90,17 @@ impl Farm {
     }
 
     fn role(&self, arguments: &[&str]) -> Process {
+        self.role_with(arguments, &[])
+    }
+
+    fn role_with(&self, arguments: &[&str], variables: &[(&str, String)]) -> Process {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(self.dir.path().join(format!("{}.log", arguments[0])))
             .unwrap();
         let mut role = command(self.dir.path());
-        role.args(arguments).envs(self.stores.iter().cloned());
+        role.args(arguments).envs(self.stores.iter().cloned()).envs(variables.iter().cloned());
         Process(role.stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
@@ -92,13 +109,56 @@ impl Farm {
     /// # Panics
     /// When it does not.
     pub fn start_coordinator(&mut self) {
-        let token = self.dir.path().join("admin-token").display().to_string();
+        self.start_coordinator_with(&[]);
+    }
+
+    /// The same with further variables in its environment.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub fn start_coordinator_with(&mut self, variables: &[(&str, String)]) {
         let listen = self.url.trim_start_matches("http://").to_owned();
-        let arguments = ["coordinator", "--listen", &listen, "--admin-token-file", &token, "--lease", "30s"];
-        self.coordinator = Some(self.role(&arguments));
+        self.coordinator = Some(self.coordinator_at(&listen, variables));
+    }
+
+    /// Another coordinator over the same stores, at a port of its own.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub fn another_coordinator(&self, port: u16) -> Process {
+        self.coordinator_at(&format!("127.0.0.1:{port}"), &[])
+    }
+
+    fn coordinator_at(&self, listen: &str, variables: &[(&str, String)]) -> Process {
+        let token = self.dir.path().join("admin-token").display().to_string();
+        let arguments =
+            ["coordinator", "--listen", listen, "--admin-token-file", &token, "--lease", &self.lease];
+        let coordinator = self.role_with(&arguments, variables);
         wait_for("the coordinator listens", Duration::from_secs(60), || {
-            std::net::TcpStream::connect(&listen).map_err(|error| format!("{error}: {}", self.logs()))
+            std::net::TcpStream::connect(listen).map_err(|error| format!("{error}: {}", self.logs()))
         });
+        coordinator
+    }
+
+    /// Where the stores are, as variables of the environment.
+    pub fn stores(&self) -> Vec<(&'static str, String)> {
+        self.stores.clone()
+    }
+
+    /// What the farm's queues and database are called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The one number that a statement on the farm's database gives; none while it is away.
+    pub fn query(&self, statement: &'static str) -> Option<i64> {
+        tokio::runtime::Runtime::new().ok()?.block_on(async {
+            use sqlx::Connection as _;
+            let mut connection = sqlx::PgConnection::connect(&self.database).await.ok()?;
+            let number = sqlx::query_scalar(statement).fetch_one(&mut connection).await.ok();
+            connection.close().await.ok();
+            number
+        })
     }
 
     /// Starts a worker with one slot.

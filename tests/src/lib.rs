@@ -3,5 +3,6 @@
 pub mod contract;
 pub mod eventually;
 pub mod farm;
+pub mod faultfarm;
 pub mod harness;
 pub mod relay;

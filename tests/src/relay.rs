@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// One end of a connection.
 trait End: io::Read + io::Write + Send + Sized + 'static {
@@ -39,6 +39,39 @@ struct Switch {
     cut: AtomicBool,
     refused: AtomicUsize,
     cutters: Mutex<Vec<Box<dyn Fn() + Send>>>,
+    /// Ends of connections that are open.
+    open: AtomicUsize,
+    /// What was cut, refused or held since the last fault.
+    felt: AtomicUsize,
+    frozen: Mutex<bool>,
+    thawed: Condvar,
+}
+
+impl Switch {
+    /// Passes bytes on until either side ends, none while it is frozen.
+    fn pass(&self, from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
+        let mut bytes = [0; 16 << 10];
+        loop {
+            let read = from.read(&mut bytes)?;
+            let mut frozen = self.frozen.lock().expect("nobody panics with it");
+            if *frozen {
+                self.felt.fetch_add(1, Ordering::SeqCst);
+            }
+            while *frozen {
+                frozen = self.thawed.wait(frozen).expect("nobody panics with it");
+            }
+            drop(frozen);
+            if read == 0 {
+                return Ok(());
+            }
+            to.write_all(&bytes[..read])?;
+        }
+    }
+
+    fn thaw(&self) {
+        *self.frozen.lock().expect("nobody panics with it") = false;
+        self.thawed.notify_all();
+    }
 }
 
 impl Relay {
@@ -79,15 +112,19 @@ impl Relay {
     fn join<E: End>(&self, client: E, connect: impl FnOnce() -> io::Result<E>) {
         if self.0.cut.load(Ordering::SeqCst) {
             self.0.refused.fetch_add(1, Ordering::SeqCst);
+            self.0.felt.fetch_add(1, Ordering::SeqCst);
             return client.shut(Shutdown::Both);
         }
         let Ok(server) = connect() else { return client.shut(Shutdown::Both) };
         for (from, to) in [(&client, &server), (&server, &client)] {
             let (Ok(mut from), Ok(mut to)) = (from.twin(), to.twin()) else { return };
+            let switch = self.0.clone();
+            switch.open.fetch_add(1, Ordering::SeqCst);
             std::thread::spawn(move || {
                 // An error ends the connection, which is all there is to it.
-                let _ended = io::copy(&mut from, &mut to);
+                let _ended = switch.pass(&mut from, &mut to);
                 to.shut(Shutdown::Write);
+                switch.open.fetch_sub(1, Ordering::SeqCst);
             });
         }
         let cutter = move || {
@@ -102,10 +139,12 @@ impl Relay {
     /// # Panics
     /// Never: nobody panics while holding the lock.
     pub fn cut(&self) {
+        self.0.felt.store(self.0.open.load(Ordering::SeqCst), Ordering::SeqCst);
         self.0.cut.store(true, Ordering::SeqCst);
         for cut in self.0.cutters.lock().expect("nobody panics with it").drain(..) {
             cut();
         }
+        self.0.thaw();
     }
 
     /// Connections that it has refused so far: somebody has felt that it is cut.
@@ -113,8 +152,23 @@ impl Relay {
         self.0.refused.load(Ordering::SeqCst)
     }
 
-    /// Takes connections again.
+    /// Passes nothing on, and ends nothing: a peer that is half open.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the lock.
+    pub fn freeze(&self) {
+        self.0.felt.store(0, Ordering::SeqCst);
+        *self.0.frozen.lock().expect("nobody panics with it") = true;
+    }
+
+    /// Whether anybody has felt the last fault: was cut off, refused or left without an answer.
+    pub fn was_felt(&self) -> bool {
+        self.0.felt.load(Ordering::SeqCst) > 0
+    }
+
+    /// Takes connections again, and passes on what it held.
     pub fn mend(&self) {
         self.0.cut.store(false, Ordering::SeqCst);
+        self.0.thaw();
     }
 }

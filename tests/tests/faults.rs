@@ -138,7 +138,8 @@ fn an_engine_that_goes_away_for_a_while_is_no_failure_of_a_test() {
     assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), rest.join().unwrap());
     let report = report(&output);
     is_whole(&report);
-    assert_ne!(report["sweep"]["infrastructure_errors"], 0, "the outage was felt");
+    // What it cost is made again: the report counts only what was given up.
+    assert!(relay.refused() > 0, "the outage was felt");
 }
 
 #[test]

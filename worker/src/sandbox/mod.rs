@@ -171,7 +171,7 @@ impl RunningSandbox {
             RunningSandbox::Docker(container) => container.next_line().await,
             RunningSandbox::Nested(nested) => nested.next_line().await,
             RunningSandbox::Process(process) => process.next_line().await,
-            RunningSandbox::Scripted(script) => script.next_line(),
+            RunningSandbox::Scripted(script) => script.next_line().await,
         }
     }
 

@@ -6,8 +6,11 @@ use flakefarm_shared::{InfraError, InfraStage};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const KILLED: i64 = 137;
 
@@ -15,6 +18,10 @@ const KILLED: i64 = 137;
 #[derive(Debug, Clone)]
 pub struct ScriptedSandbox {
     tests: Arc<[String]>,
+    /// How long an attempt takes.
+    pace: Duration,
+    /// Where each attempt that starts is noted.
+    starts: Option<Arc<Path>>,
 }
 
 /// What an attempt is asked for, as far as a script cares.
@@ -27,7 +34,12 @@ struct Asked {
 impl ScriptedSandbox {
     /// A project of `tests` tests in files of a hundred.
     pub fn new(tests: NonZeroU32) -> Self {
-        Self { tests: (0..tests.get()).map(Self::test_name).collect() }
+        Self { tests: (0..tests.get()).map(Self::test_name).collect(), pace: Duration::ZERO, starts: None }
+    }
+
+    /// Attempts take `pace`, and each that starts is a line in the file `starts`: worker, attempt.
+    pub fn paced(self, pace: Duration, starts: &Path) -> Self {
+        Self { pace, starts: Some(starts.into()), ..self }
     }
 
     /// The id of its test of this number, from 0.
@@ -59,8 +71,20 @@ impl ScriptedSandbox {
             }
         }
         say(json!({ "e": "finish", "exit": 0 }));
-        Ok(RunningScript { lines, exit_code: 0 })
+        if let (Some(starts), "run") = (&self.starts, asked.mode.as_str()) {
+            note(starts, request).map_err(|error| InfraError {
+                stage: InfraStage::Sandbox,
+                message: format!("failed to note a start in {}: {error}", starts.display()),
+            })?;
+        }
+        Ok(RunningScript { lines, exit_code: 0, ready_at: Instant::now() + self.pace })
     }
+}
+
+/// One write, so that several processes may append at the same time.
+fn note(starts: &Path, request: &SandboxRequest) -> std::io::Result<()> {
+    let line = format!("{} {} {}\n", request.worker, request.attempt.job, request.attempt.index);
+    std::fs::File::options().create(true).append(true).open(starts)?.write_all(line.as_bytes())
 }
 
 /// An answer that is being read.
@@ -68,15 +92,22 @@ impl ScriptedSandbox {
 pub struct RunningScript {
     lines: VecDeque<Vec<u8>>,
     exit_code: i64,
+    /// Nothing is said before.
+    ready_at: Instant,
 }
 
 impl RunningScript {
-    pub(super) fn next_line(&mut self) -> Option<Vec<u8>> {
+    pub(super) async fn next_line(&mut self) -> Option<Vec<u8>> {
+        if Instant::now() < self.ready_at {
+            tokio::time::sleep_until(self.ready_at.into()).await;
+        }
         self.lines.pop_front()
     }
 
     pub(super) fn kill(&mut self) {
         self.exit_code = KILLED;
+        self.lines.clear();
+        self.ready_at = Instant::now();
     }
 
     pub(super) fn finish(self) -> SandboxExit {

@@ -1,0 +1,428 @@
+//! A farm on which faults are tried: scripted workers, servers behind relays, a Redis of its own, and an
+//! oracle that knows what must have come of it.
+
+#![expect(clippy::unwrap_used, reason = "only tests use it: they may fail by panicking")]
+
+use crate::farm::Farm;
+use crate::harness::{Process, project, report, said};
+use crate::relay::Relay;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Tests of the scripted project.
+const TESTS: u32 = 4;
+/// Of an attempt, in milliseconds.
+const PACE: u64 = 100;
+/// For anything that is waited for: a loaded machine is no failure.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// What can go away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Server {
+    /// RabbitMQ.
+    Queue,
+    /// Redis.
+    Samples,
+    /// PostgreSQL.
+    Database,
+}
+
+impl Server {
+    fn variable(self) -> &'static str {
+        match self {
+            Server::Queue => "FLAKEFARM_QUEUE",
+            Server::Samples => "FLAKEFARM_SAMPLES",
+            Server::Database => "FLAKEFARM_DATABASE",
+        }
+    }
+}
+
+/// Waits until `met`.
+///
+/// # Panics
+/// When that takes too long.
+pub fn wait_for(what: &str, mut met: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !met() {
+        assert!(began.elapsed() < PATIENCE, "still waiting for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A running sweep's client.
+pub struct Sweep {
+    child: Option<Child>,
+    runs: u32,
+    _project: tempfile::TempDir,
+}
+
+/// See the module.
+pub struct FaultFarm {
+    farm: Farm,
+    relays: HashMap<String, Relay>,
+    redis: Process,
+    redis_port: u16,
+    workers: BTreeMap<String, Process>,
+    second: Option<Process>,
+    dir: PathBuf,
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl FaultFarm {
+    /// With a coordinator of this lease and no worker.
+    ///
+    /// # Panics
+    /// When a server cannot be started or does not answer.
+    pub fn start(lease: &str) -> Self {
+        let redis_port = free_port();
+        let redis = Command::new("redis-server")
+            .args([
+                "--port",
+                &redis_port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed by deploy/dev/services");
+        let redis = Process(redis);
+        let address = SocketAddr::from(([127, 0, 0, 1], redis_port));
+        wait_for("Redis to listen", || std::net::TcpStream::connect(address).is_ok());
+        let mut relays = HashMap::new();
+        let farm = Farm::start_with(lease, |variable, mut address| {
+            if variable == Server::Samples.variable() {
+                address.set_port(Some(redis_port)).unwrap();
+                address.set_host(Some("127.0.0.1")).unwrap();
+            }
+            let server = (address.host_str().unwrap(), address.port().unwrap());
+            let (relay, here) = Relay::tcp(server.to_socket_addrs().unwrap().next().unwrap());
+            relays.insert(variable.to_owned(), relay);
+            address.set_host(Some(&here.ip().to_string())).unwrap();
+            address.set_port(Some(here.port())).unwrap();
+            address
+        });
+        let dir = farm.dir.path().to_owned();
+        Self { farm, relays, redis, redis_port, workers: BTreeMap::new(), second: None, dir }
+    }
+
+    /// A sweep with `runs` runs of each test, one test an attempt.
+    ///
+    /// # Panics
+    /// When the client cannot be started.
+    pub fn sweep(&self, runs: u32) -> Sweep {
+        let project = project(&[("flakefarm.toml", ""), ("test_a.py", "def test_a(): pass\n")]);
+        let arguments = ["--scope", "test", "--panel", "none", "--seed", "3", "--runs"];
+        let mut sweep = self.farm.sweep(project.path(), &arguments);
+        // The value of the last option; the project stands before it.
+        let mut arguments: Vec<_> = sweep.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let path = arguments.pop().unwrap();
+        arguments.extend([runs.to_string().into(), path]);
+        let mut sweep_again = Command::new(sweep.get_program());
+        sweep_again.args(arguments).envs(sweep.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        sweep = sweep_again;
+        let child = sweep.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Sweep { child: Some(child), runs, _project: project }
+    }
+
+    /// Starts a scripted worker of two slots, perhaps with a point at which it ends.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_worker(&mut self, name: &str, fault: Option<(&str, u32)>) {
+        if self.workers.contains_key(name) {
+            return;
+        }
+        let mut program = std::env::current_exe().unwrap();
+        program.pop();
+        if program.ends_with("deps") {
+            program.pop();
+        }
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.dir.join("worker.log")).unwrap();
+        let mut worker = Command::new(program.join("scripted_worker"));
+        worker
+            .args([name, "2", &TESTS.to_string(), &PACE.to_string()])
+            .arg(&self.dir)
+            .envs(self.farm.stores())
+            .stdout(Stdio::null())
+            .stderr(log);
+        if let Some((point, time)) = fault {
+            worker.env("FLAKEFARM_FAULT", format!("{point}:{time}"));
+            worker.env("FLAKEFARM_FAULT_FELT", self.dir.join(format!("felt.{point}")));
+        }
+        self.workers.insert(name.to_owned(), Process(worker.spawn().expect("cargo build --workspace")));
+    }
+
+    /// Kills the coordinator and starts another, perhaps with a point at which it ends.
+    pub fn restart_coordinator(&mut self, fault: Option<(&str, u32)>) {
+        self.farm.coordinator = None;
+        let mut variables = Vec::new();
+        if let Some((point, time)) = fault {
+            variables.push(("FLAKEFARM_FAULT", format!("{point}:{time}")));
+            let felt = self.dir.join(format!("felt.{point}"));
+            variables.push(("FLAKEFARM_FAULT_FELT", felt.display().to_string()));
+        }
+        self.farm.start_coordinator_with(&variables);
+    }
+
+    /// Waits until the coordinator has ended at its point.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn felt_end_of_coordinator(&mut self, point: &str) {
+        let felt = self.dir.join(format!("felt.{point}"));
+        let coordinator = &mut self.farm.coordinator;
+        wait_for(&format!("the coordinator to end at {point}"), || {
+            felt.exists()
+                && coordinator.as_mut().is_none_or(|process| process.0.try_wait().unwrap().is_some())
+        });
+    }
+
+    /// Waits until a worker has ended at its point.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn felt_end_of_worker(&mut self, point: &str) {
+        let felt = self.dir.join(format!("felt.{point}"));
+        wait_for(&format!("a worker to end at {point}"), || felt.exists());
+    }
+
+    /// A second coordinator over the same database.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub fn start_second_coordinator(&mut self) {
+        self.second = Some(self.farm.another_coordinator(free_port()));
+    }
+
+    /// Cuts a server off, or has it fall silent, for so long, and until somebody has felt it.
+    pub fn cut(&self, server: Server, silent: bool, time: Duration) {
+        let relay = &self.relays[server.variable()];
+        if silent {
+            relay.freeze()
+        } else {
+            relay.cut()
+        };
+        let began = Instant::now();
+        wait_for(&format!("{server:?} to be missed"), || began.elapsed() >= time && relay.was_felt());
+        relay.mend();
+    }
+
+    /// Attempts that have started, one line each: worker, job and index.
+    pub fn starts(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.dir.join("starts")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits for so many more attempts to start, or for all to have started.
+    pub fn wait_for_attempts(&mut self, more: usize) {
+        let before = self.starts().len();
+        wait_for("attempts to start", || self.starts().len() >= before + more || self.all_settled());
+    }
+
+    /// Waits for another attempt to start.
+    ///
+    /// # Panics
+    /// When none starts in time though some are left.
+    pub fn flows_again(&mut self, within: Duration) {
+        let (before, began) = (self.starts().len(), Instant::now());
+        wait_for("work to flow", || self.starts().len() > before || self.all_settled());
+        assert!(
+            began.elapsed() <= within,
+            "work flows only after {:?}: {}",
+            began.elapsed(),
+            self.farm.logs()
+        );
+    }
+
+    fn all_settled(&self) -> bool {
+        let open = self.farm.query("SELECT COUNT(*) FROM jobs WHERE state <> 'settled'");
+        let ended = self.farm.query("SELECT COUNT(*) FROM sweeps WHERE state <> 'running'");
+        open == Some(0) && ended.is_some_and(|ended| ended > 0)
+    }
+
+    /// SIGTERM; waits for its end, which is to come within an attempt or so.
+    ///
+    /// # Panics
+    /// When it stays.
+    pub fn drain(&mut self, name: &str) {
+        let mut worker = self.workers.remove(name).unwrap();
+        worker.signal("TERM");
+        wait_for("the worker to leave", || worker.0.try_wait().unwrap().is_some());
+        assert!(worker.0.wait().unwrap().success(), "it left in order: {}", self.farm.logs());
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Panics
+    /// When it was gone already.
+    pub fn kill(&mut self, name: &str) {
+        let worker = self.workers.remove(name).unwrap();
+        worker.signal("KILL");
+    }
+
+    /// SIGSTOP.
+    pub fn stop_process(&self, name: &str) {
+        self.workers[name].signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn continue_process(&self, name: &str) {
+        self.workers[name].signal("CONT");
+    }
+
+    /// Deletes the broker's queue of bulk and interactive jobs.
+    ///
+    /// # Panics
+    /// When the broker does not.
+    pub fn delete_queue(&self) {
+        let prefix = self.farm.name().to_owned();
+        runtime().block_on(async {
+            let broker = crate::harness::service("FLAKEFARM_TEST_AMQP_URL");
+            let connection = lapin::Connection::connect(&broker, Default::default()).await.unwrap();
+            let channel = connection.create_channel().await.unwrap();
+            for class in ["interactive", "bulk"] {
+                let queue = format!("{prefix}.ff.jobs.{class}");
+                channel.queue_delete(queue.into(), Default::default()).await.unwrap();
+            }
+            connection.close(200, "done".into()).await.ok();
+        });
+    }
+
+    /// Has Redis forget everything.
+    ///
+    /// # Panics
+    /// When there was nothing to forget.
+    pub fn flush_samples(&self) {
+        let port = self.redis_port.to_string();
+        let cli = |arguments: &[&str]| {
+            let said = Command::new("redis-cli").args(["-p", &port]).args(arguments).output().unwrap();
+            String::from_utf8(said.stdout).unwrap()
+        };
+        wait_for("samples", || cli(&["dbsize"]).trim() != "0" || self.all_settled());
+        assert_eq!(cli(&["flushall"]).trim(), "OK");
+    }
+
+    /// Waits for the report: every test healthy, every planned attempt counted once; gives their number.
+    ///
+    /// # Panics
+    /// When it is not so.
+    pub fn whole(&mut self, sweep: &mut Sweep, seed: u64) -> u64 {
+        let output = sweep.child.take().unwrap().wait_with_output().unwrap();
+        let context = || format!("schedule {seed}: {}\n{}", said(&output), self.farm.logs());
+        assert_eq!(output.status.code(), Some(0), "{}", context());
+        let report = report(&output);
+        let tests = report["tests"].as_array().unwrap();
+        assert_eq!(tests.len(), TESTS as usize, "{}", context());
+        for test in tests {
+            assert_eq!(
+                test["attempts"],
+                sweep.runs,
+                "counted neither twice nor too seldom: {test:#}\n{}",
+                context()
+            );
+            assert_eq!(test["failures"], 0);
+        }
+        report["sweep"]["attempts"].as_u64().unwrap_or_default()
+    }
+
+    /// No message, lease, parked message or spooled file is left.
+    ///
+    /// # Panics
+    /// When something is.
+    pub fn nothing_is_left(&mut self, seed: u64) {
+        for name in self.workers.keys().cloned().collect::<Vec<_>>() {
+            let mut worker = self.workers.remove(&name).unwrap();
+            if worker.0.try_wait().unwrap().is_none() {
+                worker.signal("TERM");
+            }
+            worker.0.wait().unwrap();
+        }
+        for (what, query) in [
+            ("open jobs", "SELECT COUNT(*) FROM jobs WHERE state <> 'settled'"),
+            ("dead jobs", "SELECT COUNT(*) FROM jobs WHERE ending = 'dead'"),
+            ("parked messages", "SELECT COUNT(*) FROM parked"),
+        ] {
+            assert_eq!(self.farm.query(query), Some(0), "schedule {seed}: {what}: {}", self.farm.logs());
+        }
+        let spooled: Vec<_> =
+            files(&self.dir.join("spool")).into_iter().filter(|name| name.ends_with(".zst")).collect();
+        assert_eq!(spooled, Vec::<String>::new(), "schedule {seed}: spooled");
+        let prefix = self.farm.name().to_owned();
+        let waiting = || {
+            runtime().block_on(async {
+                let broker = crate::harness::service("FLAKEFARM_TEST_AMQP_URL");
+                let connection = lapin::Connection::connect(&broker, Default::default()).await.unwrap();
+                let channel = connection.create_channel().await.unwrap();
+                let mut waiting = 0;
+                for queue in ["results", "dead"] {
+                    let options = lapin::options::QueueDeclareOptions::durable().passive();
+                    let queue = format!("{prefix}.ff.{queue}");
+                    waiting += channel
+                        .queue_declare(queue.into(), options, Default::default())
+                        .await
+                        .unwrap()
+                        .message_count();
+                }
+                connection.close(200, "done".into()).await.ok();
+                waiting
+            })
+        };
+        wait_for("results to be read", || waiting() == 0);
+    }
+
+    /// Attempts that were made more than once.
+    pub fn repeated(&self) -> Vec<String> {
+        let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+        for line in self.starts() {
+            let attempt = line.split_once(' ').unwrap().1.to_owned();
+            *seen.entry(attempt).or_default() += 1;
+        }
+        seen.into_iter()
+            .filter(|(_, times)| *times > 1)
+            .map(|(attempt, times)| format!("{attempt} {times}x"))
+            .collect()
+    }
+
+    /// Publications beyond the first of jobs that nobody had in hand.
+    pub fn copies(&self) -> i64 {
+        self.farm.query("SELECT COALESCE(SUM(publications - 1), 0)::BIGINT FROM jobs WHERE publications > 0 AND lost_leases = 0").unwrap()
+    }
+}
+
+impl Drop for FaultFarm {
+    fn drop(&mut self) {
+        // Before the servers: whoever waits for them need not wait longer.
+        self.workers.clear();
+        self.second = None;
+        let _already_gone = self.redis.0.kill();
+    }
+}
+
+fn files(dir: &std::path::Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .flat_map(|entry| {
+            if entry.path().is_dir() {
+                files(&entry.path())
+            } else {
+                vec![entry.path().display().to_string()]
+            }
+        })
+        .collect()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Runtime::new().unwrap()
+}

@@ -1,0 +1,241 @@
+//! Seeded schedules of faults on real servers: processes end at named points between row and
+//! acknowledgement, servers go away, freeze or lose what they hold, workers are told to leave, two
+//! coordinators work at once, jobs wait long. Whatever happens, the sweep ends by itself with every
+//! attempt counted once, nothing is left behind, and the schedule proves that its fault was felt.
+//!
+//! `make faults` runs 200; the suite runs a few. `FLAKEFARM_FAULT_SEED=17` replays one.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use flakefarm_shared::fault::POINTS;
+use flakefarm_tests::faultfarm::{FaultFarm, Server, wait_for};
+use std::time::{Duration, Instant};
+
+/// In the test suite.
+const FEW: u64 = 4;
+/// Work flows again so soon after a server is back.
+const RECOVERY: Duration = Duration::from_secs(15);
+
+/// splitmix64: the same numbers everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// A process ends when it passes a point for the given time.
+    Ends { point: &'static str, time: u32 },
+    /// A server is cut off, or falls silent, for so long.
+    Away { server: Server, silent: bool, millis: u64 },
+    /// SIGTERM to a worker in mid-attempt; another one starts.
+    Drained,
+    /// SIGKILL to a worker in mid-attempt; another one starts.
+    Killed,
+    /// The broker's queue of jobs is deleted with what it holds.
+    QueueDeleted,
+    /// Redis forgets everything.
+    SamplesFlushed,
+    /// A second coordinator over the same database.
+    TwoCoordinators,
+}
+
+impl Fault {
+    fn of(dice: &mut Dice) -> Self {
+        match dice.next(10) {
+            0..=3 => {
+                let point = POINTS[dice.next(POINTS.len() as u64) as usize];
+                // Few jobs are published: their points are passed once for sure.
+                let time = if point.starts_with("worker") { 1 + dice.next(2) as u32 } else { 1 };
+                Fault::Ends { point, time }
+            }
+            4 | 5 => {
+                let server = [Server::Queue, Server::Samples, Server::Database][dice.next(3) as usize];
+                Fault::Away { server, silent: dice.next(3) == 0, millis: 1_000 + dice.next(6_000) }
+            }
+            6 => Fault::Drained,
+            7 => Fault::Killed,
+            8 => [Fault::QueueDeleted, Fault::SamplesFlushed][dice.next(2) as usize],
+            _ => Fault::TwoCoordinators,
+        }
+    }
+
+    /// Two that can both be felt: a point that lies behind the sweep is never passed.
+    fn two(dice: &mut Dice) -> [Self; 2] {
+        let (first, second) = (Fault::of(dice), Fault::of(dice));
+        let second = match (first, second) {
+            (Fault::Ends { point: one, .. }, Fault::Ends { point: other, .. }) => {
+                match (one.starts_with("worker"), other.starts_with("worker")) {
+                    (true, true) => Fault::Killed,
+                    (false, false) => Fault::Drained,
+                    (true, false) | (false, true) => second,
+                }
+            }
+            _ => second,
+        };
+        // While the coordinator is gone nothing else happens: its end comes first.
+        if second.point_of("coordinator").is_some() { [second, first] } else { [first, second] }
+    }
+
+    /// The point at which a process of this role ends.
+    fn point_of(self, role: &str) -> Option<(&'static str, u32)> {
+        match self {
+            Fault::Ends { point, time } if point.starts_with(role) => Some((point, time)),
+            _ => None,
+        }
+    }
+
+    /// Attempts in hand when it strikes may be made again.
+    fn may_repeat(self) -> bool {
+        match self {
+            Fault::Ends { .. } | Fault::Killed | Fault::QueueDeleted => true,
+            Fault::Away { silent, .. } => silent,
+            Fault::Drained | Fault::SamplesFlushed | Fault::TwoCoordinators => false,
+        }
+    }
+}
+
+fn run(seed: u64) {
+    let mut dice = Dice(seed);
+    let faults = Fault::two(&mut dice);
+    let began = Instant::now();
+    eprintln!("schedule {seed}: {faults:?}");
+    let mut farm = FaultFarm::start("10s");
+    // A process with a fault in it is there from the start; what it leaves is taken over by another.
+    if let Some(point) = faults.iter().find_map(|fault| fault.point_of("coordinator")) {
+        farm.restart_coordinator(Some(point));
+    }
+    let mut sweep = farm.sweep(90);
+    farm.start_worker("first", faults.iter().find_map(|fault| fault.point_of("worker")));
+    for fault in faults {
+        strike(&mut farm, fault);
+    }
+    farm.start_worker("last", None);
+    let report = farm.whole(&mut sweep, seed);
+    farm.nothing_is_left(seed);
+    if !faults.iter().any(|fault| fault.may_repeat()) {
+        assert_eq!(farm.repeated(), Vec::<String>::new(), "schedule {seed}: attempts made twice");
+    }
+    eprintln!("schedule {seed}: whole after {:?}, {report} attempts", began.elapsed());
+}
+
+fn strike(farm: &mut FaultFarm, fault: Fault) {
+    match fault {
+        Fault::Ends { point, .. } if point.starts_with("coordinator") => {
+            farm.felt_end_of_coordinator(point);
+            farm.restart_coordinator(None);
+        }
+        Fault::Ends { point, .. } => {
+            farm.felt_end_of_worker(point);
+            farm.start_worker("heir", None);
+        }
+        Fault::Away { server, silent, millis } => {
+            farm.wait_for_attempts(1);
+            farm.cut(server, silent, Duration::from_millis(millis));
+            farm.start_worker("helper", None);
+            farm.flows_again(RECOVERY);
+        }
+        Fault::Drained => {
+            farm.start_worker("leaving", None);
+            farm.wait_for_attempts(1);
+            farm.drain("leaving");
+        }
+        Fault::Killed => {
+            farm.start_worker("doomed", None);
+            farm.wait_for_attempts(1);
+            farm.kill("doomed");
+        }
+        Fault::QueueDeleted => {
+            farm.delete_queue();
+        }
+        Fault::SamplesFlushed => {
+            farm.wait_for_attempts(1);
+            farm.flush_samples();
+        }
+        Fault::TwoCoordinators => farm.start_second_coordinator(),
+    }
+}
+
+#[test]
+fn seeded_schedules_of_faults_lose_nothing_and_count_nothing_twice() {
+    if let Ok(seed) = std::env::var("FLAKEFARM_FAULT_SEED") {
+        return run(seed.parse().unwrap());
+    }
+    let number = std::env::var("FLAKEFARM_FAULT_SCHEDULES").map_or(FEW, |text| text.parse().unwrap());
+    for seed in 0..number {
+        let outcome = std::panic::catch_unwind(|| run(seed));
+        if let Err(panic) = outcome {
+            eprintln!("replay it with FLAKEFARM_FAULT_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Longer than two leases: published once, run once.
+#[test]
+fn jobs_that_wait_longer_than_a_lease_are_not_copied() {
+    let mut farm = FaultFarm::start("3s");
+    farm.start_worker("only", None);
+    let mut sweep = farm.sweep(40);
+    farm.wait_for_attempts(1);
+    farm.stop_process("only");
+    let waited = Instant::now();
+    // The fault itself: nobody takes what waits, for more than two leases.
+    wait_for("two leases to pass", || waited.elapsed() > Duration::from_secs(8));
+    farm.continue_process("only");
+    farm.whole(&mut sweep, 0);
+    assert_eq!(farm.copies(), 0, "of jobs that waited");
+    assert_eq!(farm.repeated(), Vec::<String>::new());
+    farm.nothing_is_left(0);
+}
+
+/// The broker away for `FLAKEFARM_FAULT_AWAY` seconds (30 by `make faults`), with jobs in hand of two
+/// workers: nothing runs again.
+#[test]
+fn a_broker_that_is_away_has_nothing_run_again() {
+    away(Server::Queue, 12);
+}
+
+/// Redis away (150 s by `make faults`): work waits, it does not die, and readiness tells.
+#[test]
+fn a_sample_store_that_is_away_has_nothing_run_again() {
+    away(Server::Samples, 12);
+}
+
+fn away(server: Server, seconds: u64) {
+    let seconds = std::env::var("FLAKEFARM_FAULT_AWAY").map_or(seconds, |text| text.parse().unwrap());
+    let mut farm = FaultFarm::start("10s");
+    farm.start_worker("one", None);
+    farm.start_worker("other", None);
+    let mut sweep = farm.sweep(90);
+    farm.wait_for_attempts(8);
+    farm.cut(server, false, Duration::from_secs(seconds));
+    farm.flows_again(RECOVERY);
+    farm.whole(&mut sweep, 0);
+    assert_eq!(farm.repeated(), Vec::<String>::new(), "attempts made twice");
+    farm.nothing_is_left(0);
+}
+
+/// Told to leave, a worker ends within an attempt, hands back what is left, and no attempt is made twice.
+#[test]
+fn a_drained_worker_leaves_within_an_attempt_and_nothing_is_made_twice() {
+    let mut farm = FaultFarm::start("30s");
+    farm.start_worker("0", None);
+    let mut sweep = farm.sweep(120);
+    let times = std::env::var("FLAKEFARM_FAULT_DRAINS").map_or(6, |text| text.parse().unwrap());
+    for n in 0..times {
+        farm.wait_for_attempts(1);
+        farm.start_worker(&(n + 1).to_string(), None);
+        farm.drain(&n.to_string());
+    }
+    farm.whole(&mut sweep, 0);
+    assert_eq!(farm.repeated(), Vec::<String>::new(), "attempts made twice");
+    farm.nothing_is_left(0);
+}
