@@ -31,6 +31,7 @@ fn told(polluter: Vec<StateChange>, victim: Vec<StateChange>) -> Vec<String> {
         position: 1,
         output: None,
         warnings: Vec::new(),
+        expected_failure: None,
     };
     let record = AttemptRecord {
         samples: vec![sample],
