@@ -134,7 +134,7 @@ async fn keys_of_another_type_are_damage() {
 /// bytes per sample by its own count; at 1,000 per test and day, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sample_costs_at_most_forty_bytes() {
-    let Some(server) = OwnRedis::start().await else { return };
+    let server = OwnRedis::start().await;
     server.command(&["CONFIG", "SET", "appendonly", "no"]).await;
     let store = RedisSamples::open(&server.url(), Retention::default(), None).unwrap();
     for (tests, samples) in [(2_000u32, 20u32), (40, 1_000)] {
@@ -177,7 +177,7 @@ async fn a_sample_costs_at_most_forty_bytes() {
 /// What version 0.1 wrote to Redis is read until it expires.
 #[tokio::test(flavor = "multi_thread")]
 async fn points_of_layout_1_are_still_read() {
-    let Some(server) = OwnRedis::start().await else { return };
+    let server = OwnRedis::start().await;
     let store = RedisSamples::open(&server.url(), Retention::default(), None).unwrap();
     let series = hex::encode(codec::series("p", &TestId::from("t")));
     let mut connection = server.connection().await.unwrap();
