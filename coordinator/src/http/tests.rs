@@ -106,6 +106,14 @@ fn operations() -> Vec<(String, String)> {
     paths.iter().flat_map(methods).collect()
 }
 
+/// Whether a project is named behind the question mark.
+fn takes_project(path: &str, method: &str) -> bool {
+    let document = serde_json::to_value(document()).unwrap();
+    let parameters = &document["paths"][path][method.to_lowercase()]["parameters"];
+    let project = |parameter: &Value| parameter["name"] == "project" && parameter["in"] == "query";
+    parameters.as_array().is_some_and(|parameters| parameters.iter().any(project))
+}
+
 #[test]
 fn every_route_declares_a_rule_and_is_described() {
     let document = document();
@@ -283,16 +291,24 @@ async fn one_project_never_sees_anothers() {
     for (path, method) in operations() {
         if path.contains("{") {
             // Named outright, it is not there, in the very words that a sweep that never was is not.
-            let named = |id: &str| path.replace("{id}", id).replace("{digest}", their_blob.as_str());
+            let asked = if takes_project(&path, &method) { "?project=theirs" } else { "" };
+            let named = |id: &str| path.replace("{id}", id).replace("{digest}", their_blob.as_str()) + asked;
             let id = if path.contains("/dead/") { &their_job } else { &theirs };
             let (status, body) = answer(server.send(&method, &named(id), &token, "").await).await;
-            assert_eq!(status, 404, "{method} {path}: {body}");
+            // A project that is named is refused by its name, which the caller knows.
+            assert_eq!(status, if asked.is_empty() { 404 } else { 403 }, "{method} {path}: {body}");
             let never = SweepId::new().to_string();
             let (_, unknown) = answer(server.send(&method, &named(&never), &token, "").await).await;
             if !path.contains("{digest}") {
                 assert_eq!(body.to_string().replace(id.as_str(), &never), unknown.to_string());
             }
-        } else if method == "GET" {
+        } else if takes_project(&path, &method) {
+            let (status, body) =
+                answer(server.send(&method, &format!("{path}?project=theirs"), &token, "").await).await;
+            let nothing = body["sweeps"] == json!([]);
+            assert!(status == 403 || nothing, "{method} {path}: {body}");
+        }
+        if !path.contains("{") && method == "GET" {
             let (_, body) = server.get(&path, &token).await;
             let body = body.to_string();
             for secret in [theirs.as_str(), &their_job, their_blob.as_str(), "theirs"] {
