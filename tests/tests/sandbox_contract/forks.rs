@@ -4,7 +4,9 @@
 use super::environments::Bench;
 use flakefarm_shared::{Detail, Order, Outcome, SandboxLevel, TestId, World};
 use flakefarm_tests::contract::sandbox::watch;
-use flakefarm_worker::frameworks::pytest::{self, AttemptReader, ExitSeen, RunRequest};
+use flakefarm_worker::frameworks::pytest::{self, RunRequest};
+use flakefarm_worker::frameworks::reader::{Asked, AttemptReader, ExitSeen};
+use flakefarm_worker::frameworks::seal::Nonce;
 use flakefarm_worker::sandbox::{INTERPRETERS, Preparation, Started};
 use std::collections::HashSet;
 use std::time::Instant;
@@ -24,17 +26,19 @@ async fn attempts(files: &[(&str, &str)]) -> Vec<Vec<(TestId, Outcome)>> {
     let asked =
         RunRequest::Run { tests: None, order: Order::Given, detail: Detail::Outcomes, world: World::Plain };
     let job = bench.level.sandbox.open_job();
+    // One for all, or no two requests were the same.
+    let nonce = Nonce::new();
     let mut outcomes = Vec::new();
     for _ in 0..ATTEMPTS {
         let mut request = bench.level.request(&[]);
         request.image.clone_from(&image);
         request.argv = pytest::argv(&project);
-        request.stdin = pytest::request(&project, &asked);
+        request.stdin = pytest::request(&project, &asked, &nonce);
         let Started { running, level, instead } =
             job.start(request, SandboxLevel::Forked, Some(&preparation)).await.unwrap();
         assert_eq!((level, instead), (SandboxLevel::Forked, None));
         let (lines, exit) = watch(running).await;
-        let mut reader = AttemptReader::new(None);
+        let mut reader = AttemptReader::new("pytest", nonce.clone(), Asked::Run(None), Instant::now());
         for line in &lines {
             reader.feed(line.as_bytes(), Instant::now());
         }
