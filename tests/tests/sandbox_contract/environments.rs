@@ -105,6 +105,7 @@ impl Bench {
             snapshot: self.blobs.put(archive.bytes).await.unwrap(),
             revision: None,
             under: World::Plain,
+            typed: flakefarm_shared::Typed::default(),
         };
         let said = Mutex::new(Vec::new());
         let plugin: Vec<(String, &str)> =
