@@ -18,6 +18,7 @@ use flakefarm_shared::{Class, Digest, Refusal, SweepContext, SweepId, Typed, WIR
 use flakefarm_worker::sandbox::RuntimeChoice;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// A project that something is to be asked about.
@@ -74,6 +75,19 @@ impl<'a> Session<'a> {
         }
         loaded.spec.arguments.extend(args.project.framework_arguments.iter().cloned());
         Ok(Self { args, path: path.to_owned(), root, loaded, progress, stop })
+    }
+
+    /// Ends what is asked from now on after `limit`, as an interruption would.
+    pub(crate) fn end_after(&mut self, limit: Duration) {
+        let stop = self.stop.child_token();
+        let timed = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(limit) => timed.cancel(),
+                () = timed.cancelled() => {}
+            }
+        });
+        self.stop = stop;
     }
 
     /// Prints the settings, if that is all that is wanted.

@@ -18,6 +18,7 @@ pub(crate) struct Finding {
 /// How bad it is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Severity {
+    Info,
     Minor,
     Major,
 }
@@ -33,6 +34,7 @@ pub(crate) fn render(findings: impl IntoIterator<Item = Finding>) -> String {
                 "check_name": finding.check,
                 "fingerprint": fingerprint.as_str(),
                 "severity": match finding.severity {
+                    Severity::Info => "info",
                     Severity::Minor => "minor",
                     Severity::Major => "major",
                 },

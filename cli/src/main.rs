@@ -8,6 +8,7 @@ mod args;
 mod ask;
 mod attach;
 mod bisect;
+mod check;
 mod codequality;
 mod diagnose;
 mod doctor;
@@ -77,6 +78,7 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Diagnose(args) => Box::pin(diagnose::diagnose(&args)).await,
         Command::Bisect(args) => Box::pin(bisect::bisect(&args)).await,
         Command::Validate(args) => Box::pin(validate::validate(&args)).await,
+        Command::Check(args) => Box::pin(check::check(&args)).await,
         Command::Guard(args) => Box::pin(guard::guard(&args)).await,
         Command::Attach(args) => Box::pin(attach::attach(&args)).await,
         Command::Upload(args) => Box::pin(upload::upload(&args)).await,

@@ -1,6 +1,7 @@
 //! What people type. Layers: flags over environment (`FLAKEFARM_*`) over a configuration file over
 //! defaults; see `flakefarm_project::settings`.
 
+mod check;
 mod ci;
 mod groups;
 mod looking;
@@ -10,6 +11,7 @@ mod remembering;
 mod scheduling;
 pub(crate) mod values;
 
+pub(crate) use check::{CheckArgs, CheckGate, Unavailable};
 pub(crate) use ci::{GuardArgs, ValidateArgs};
 pub(crate) use groups::{AskArgs, FarmAddressArgs, Format, OutputArgs};
 pub(crate) use looking::{CancelArgs, DeadAction, DeadArgs, ListFormat, PlaceArgs, SweepsArgs, WorkersArgs};
@@ -49,6 +51,8 @@ pub(crate) enum Command {
     Bisect(Box<BisectArgs>),
     /// Say whether a change fixes a test, with proof
     Validate(Box<ValidateArgs>),
+    /// Say what the failed tests of a CI job are: flaky, broken, or failing before
+    Check(Box<CheckArgs>),
     /// Sweep the tests that a change adds or touches, before it is merged
     Guard(Box<GuardArgs>),
     /// Follow a sweep on a farm, and write its report

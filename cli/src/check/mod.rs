@@ -1,0 +1,359 @@
+//! `flakefarm check`: what the failed tests of a CI job are: flaky, broken on this commit, failing
+//! before it, or not to be reproduced. Each is run again alone; what passes there, once more among the
+//! others in their order; what always fails, on the revision before the change.
+
+mod answers;
+mod mapping;
+mod render;
+mod reports;
+
+use crate::args::{CheckArgs, Format, Unavailable};
+use crate::ask::{Asked, Session};
+use crate::exit::{Complaint, Exit};
+use crate::progress::Progress;
+use crate::say::say;
+use crate::sweep::{Wishes, question};
+use crate::{output, signals};
+use answers::{Shown, answer, could_not_run};
+use flakefarm_coordinator::plan::{
+    Question, QuestionKind, Rate, Runs, SandboxChoice, ScopeChoice, TestFilter,
+};
+use flakefarm_coordinator::report::{Report, TestReport, Verdict};
+use flakefarm_project::revisions;
+use flakefarm_project::settings::Layer;
+use flakefarm_shared::{Class, Digest, Order, World};
+use mapping::Mapped;
+use render::{Checked, SCHEMA};
+use reports::JobReports;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// The flake rate that 20 clean runs exclude with 95 % confidence.
+const USUAL_RATE: f64 = 0.14;
+/// Runs of the suite in the job's order, for tests that pass alone.
+const RUNS_IN_ORDER: u32 = 3;
+
+pub(crate) async fn check(args: &CheckArgs) -> Result<Exit, Complaint> {
+    let patterns = args.junit.clone();
+    let reports = tokio::task::spawn_blocking(move || reports::read(&patterns)).await??;
+    let stop = signals::stop_on_signal()?;
+    let mut session = Session::open(&args.ask, &args.path, &args.options(), stop.clone())?;
+    if session.printed_settings()? {
+        return Ok(Exit::Clean);
+    }
+    for warning in &reports.warnings {
+        session.progress.note(&format!("warning: {warning}"));
+    }
+    let failed = Failed::of(&reports, &session);
+    let nothing_known = failed.tests.is_empty() && failed.files.is_empty();
+    if nothing_known && reports.failures > 0 {
+        return Err(Complaint::usage("none of the failed tests of the reports is a test of this project")
+            .log(failed.strangers.keys().take(5).cloned().collect::<Vec<_>>().join("\n"))
+            .hint("name the project's root: flakefarm check PATH --junit GLOB"));
+    }
+    let mut checking = Checking { args, stop, began: Instant::now(), interrupted: false, notes: Vec::new() };
+    let answers = if nothing_known {
+        Vec::new()
+    } else {
+        match checking.answers(&mut session, &failed, &reports).await {
+            Ok(answers) => answers,
+            Err(complaint) if complaint.exit == Exit::FarmFailed => {
+                let own = "the job's own result stands: the failed tests could not be run again";
+                say(complaint.to_string());
+                say(own);
+                return Ok(match args.on_unavailable {
+                    Unavailable::Fail => Exit::FarmFailed,
+                    Unavailable::Pass => Exit::Clean,
+                });
+            }
+            Err(complaint) => return Err(complaint),
+        }
+    };
+    if checking.interrupted {
+        return Ok(Exit::Interrupted);
+    }
+    let exit = answers::exit(&answers, &args.fail_on);
+    let confidence = session.loaded.settings.number("sweep.confidence").unwrap_or(0.95);
+    let checked = Checked {
+        schema: SCHEMA,
+        reports: reports.files,
+        cases: reports.cases,
+        passed: reports.passed,
+        failed: reports.failures,
+        not_looked_into: reports.failures - reports.failed.len() as u64,
+        confidence,
+        answers,
+        exit_code: exit as i32,
+        notes: checking.notes,
+    };
+    write(args, &checked)?;
+    Ok(exit)
+}
+
+/// The failed cases of a job, as tests of the project.
+struct Failed {
+    /// By id, with what the job said.
+    tests: BTreeMap<String, String>,
+    /// Files that could not be collected.
+    files: BTreeMap<String, String>,
+    /// Cases of no test here.
+    strangers: BTreeMap<String, String>,
+}
+
+impl Failed {
+    fn of(reports: &JobReports, session: &Session<'_>) -> Self {
+        let mut failed = Self { tests: BTreeMap::new(), files: BTreeMap::new(), strangers: BTreeMap::new() };
+        for case in &reports.failed {
+            let message = match case.attempts.last().map(|attempt| &attempt.outcome) {
+                Some(flakefarm_coordinator::history::ingest::case::CaseOutcome::Fail { kind, message }) => {
+                    if message.is_empty() {
+                        kind.clone()
+                    } else {
+                        message.clone()
+                    }
+                }
+                Some(_) | None => String::new(),
+            };
+            match mapping::map(&session.root, case) {
+                Mapped::Test(id) => failed.tests.insert(id, message),
+                Mapped::File(file) => failed.files.insert(file, message),
+                Mapped::Unknown => {
+                    let name = if case.class.is_empty() {
+                        case.name.clone()
+                    } else {
+                        format!("{}.{}", case.class, case.name)
+                    };
+                    failed.strangers.insert(name, message)
+                }
+            };
+        }
+        failed
+    }
+
+    fn patterns(&self) -> TestFilter {
+        TestFilter(self.tests.keys().chain(self.files.keys()).cloned().collect())
+    }
+}
+
+struct Checking<'a> {
+    args: &'a CheckArgs,
+    /// Cancelled by a signal.
+    stop: CancellationToken,
+    began: Instant,
+    interrupted: bool,
+    notes: Vec<String>,
+}
+
+impl Checking<'_> {
+    async fn answers(
+        &mut self,
+        session: &mut Session<'_>,
+        failed: &Failed,
+        reports: &JobReports,
+    ) -> Result<Vec<answers::Answered>, Complaint> {
+        let archive = session.archive().await?;
+        let tree = (archive.bytes, archive.revision);
+        let alone = self.question(session, ScopeChoice::Test, failed.patterns(), None)?;
+        let Some(alone) = self.ask(session, alone, &tree).await? else { return Ok(Vec::new()) };
+        let found = by_id(&alone);
+        let passed_alone =
+            |id: &String| found.get(id.as_str()).is_some_and(|test| test.failures == 0 && test.attempts > 0);
+        let always_fails = |id: &String| {
+            found.get(id.as_str()).is_some_and(|test| {
+                test.verdict == Verdict::Broken || (test.failures > 0 && test.failures == test.attempts)
+            })
+        };
+        let in_order = if failed.tests.keys().any(passed_alone) {
+            self.in_order(session, reports, &tree).await?
+        } else {
+            None
+        };
+        let suspects: Vec<String> = failed.tests.keys().filter(|id| always_fails(id)).cloned().collect();
+        let base = match (&self.args.base, suspects.is_empty()) {
+            (Some(base), false) => self.at_base(session, base, suspects).await?,
+            _ => None,
+        };
+        let (in_order, base_found) = (in_order.as_ref().map(by_id), base.as_ref().map(by_id));
+        let mut answers: Vec<answers::Answered> = Vec::new();
+        for (id, message) in &failed.tests {
+            answers.push(match found.get(id.as_str()) {
+                Some(here) => {
+                    let in_order = in_order.as_ref().and_then(|found| found.get(id.as_str()).copied());
+                    let base = base_found.as_ref().map(|found| found.get(id.as_str()).copied());
+                    answer(id, message, &Shown { here, in_order, base })
+                }
+                None => could_not_run(id, message, "there is no such test in the project as it is now"),
+            });
+        }
+        for (file, message) in &failed.files {
+            let of_file = format!("{file}::");
+            let collected = found.keys().any(|id| id.starts_with(&of_file));
+            let reason = if collected {
+                "the file can be collected here"
+            } else {
+                "the file cannot be collected here either"
+            };
+            answers.push(could_not_run(file, message, reason));
+        }
+        for (name, message) in &failed.strangers {
+            answers.push(could_not_run(name, message, "it is not a test of this project"));
+        }
+        answers.sort_by(|a, b| (a.answer, &a.id).cmp(&(b.answer, &b.id)));
+        Ok(answers)
+    }
+
+    /// Time that is left.
+    fn left(&self) -> Duration {
+        self.args.budget.saturating_sub(self.began.elapsed())
+    }
+
+    fn question(
+        &self,
+        session: &Session<'_>,
+        scope: ScopeChoice,
+        tests: TestFilter,
+        order: Option<Order>,
+    ) -> Result<Question, Complaint> {
+        let wishes = Wishes { kind: QuestionKind::Detect, tests, order, repeats: true };
+        let mut question = question(wishes, session)?;
+        question.scope = scope;
+        question.budget = None;
+        let settings = &session.loaded.settings;
+        if settings.layer("sweep.max_flake_rate") == Some(Layer::Default) {
+            question.max_flake_rate = Rate::new(USUAL_RATE).expect("a rate");
+        }
+        // Somebody waits: the cheapest isolation that confirms what it finds.
+        if settings.layer("sweep.sandbox") == Some(Layer::Default) {
+            question.sandbox = SandboxChoice::Auto;
+        }
+        // A fixed number: what earlier sweeps have answered is to be run again all the same.
+        let runs = question.runs_for_guarantee().max(1);
+        question.runs = Runs::Fixed(NonZeroU32::new(runs).expect("one at least"));
+        Ok(question)
+    }
+
+    /// Asks at once, and waits; `None` if it was interrupted.
+    async fn ask(
+        &mut self,
+        session: &mut Session<'_>,
+        question: Question,
+        (tree, revision): &(Vec<u8>, Option<String>),
+    ) -> Result<Option<Report>, Complaint> {
+        let place = session.place(question.sandbox).await?;
+        let snapshot: Digest = place.put(tree.clone()).await?;
+        let mut submission = session.submission(question, snapshot, revision.clone(), World::Plain);
+        submission.class = Class::Interactive;
+        session.progress = Progress::new();
+        session.end_after(self.left());
+        match session.carry_out(place, &submission).await? {
+            Asked::Detached => Err(Complaint::usage("check waits for its answer: leave out --detach")),
+            Asked::Ended(ended) => {
+                if let Some(refusal) = ended.failure {
+                    let mut complaint = Complaint::new(Exit::NothingRan, refusal.message).log(refusal.log);
+                    complaint.hint = refusal.hint;
+                    return Err(complaint);
+                }
+                self.interrupted = self.stop.is_cancelled();
+                let cut_short = ended.state == "interrupted" || ended.state == "cancelled";
+                if cut_short && !self.interrupted {
+                    self.notes.push("--budget ended before all reruns were made".to_owned());
+                }
+                Ok((!self.interrupted).then_some(ended.report))
+            }
+        }
+    }
+
+    /// The whole suite in the order that the framework gives it, which is the job's unless that shuffled.
+    async fn in_order(
+        &mut self,
+        session: &mut Session<'_>,
+        reports: &JobReports,
+        tree: &(Vec<u8>, Option<String>),
+    ) -> Result<Option<Report>, Complaint> {
+        let expected = Duration::from_micros(reports.wall_us).saturating_mul(RUNS_IN_ORDER);
+        if reports.cases < 2 {
+            return Ok(None);
+        }
+        if expected > self.left() {
+            self.notes.push(
+                "the suite was not run again in its order: that takes longer than --budget leaves".to_owned(),
+            );
+            return Ok(None);
+        }
+        let mut question =
+            self.question(session, ScopeChoice::Suite, TestFilter::default(), Some(Order::Given))?;
+        question.runs = Runs::Fixed(NonZeroU32::new(RUNS_IN_ORDER).expect("not zero"));
+        self.ask(session, question, tree).await
+    }
+
+    /// The suspects on the revision before the change.
+    async fn at_base(
+        &mut self,
+        session: &mut Session<'_>,
+        base: &str,
+        suspects: Vec<String>,
+    ) -> Result<Option<Report>, Complaint> {
+        let (root, name) = (session.root.clone(), base.to_owned());
+        let packed = tokio::task::spawn_blocking(move || {
+            let revision = revisions::at(&root, &name)?;
+            revisions::archive(&root, &revision)
+        });
+        let archive = packed.await?.map_err(|error| Complaint::wrong(&error, error.hint()))?;
+        let question = self.question(session, ScopeChoice::Test, TestFilter(suspects), None)?;
+        match self.ask(session, question, &(archive.bytes, archive.revision)).await {
+            Ok(report) => Ok(report),
+            // A revision at which nothing runs says nothing: the tests may be new.
+            Err(complaint) if complaint.exit == Exit::NothingRan => {
+                self.notes.push(format!("nothing ran on {base}: {}", complaint.message));
+                Ok(None)
+            }
+            Err(complaint) => Err(complaint),
+        }
+    }
+}
+
+fn by_id(report: &Report) -> BTreeMap<&str, &TestReport> {
+    report.tests.iter().map(|test| (test.id.as_str(), test)).collect()
+}
+
+fn write(args: &CheckArgs, checked: &Checked) -> Result<(), Complaint> {
+    let text = match args.ask.output.format {
+        Format::Human => checked.human(),
+        Format::Json => {
+            let mut text = serde_json::to_string_pretty(checked).expect("plain data serialises");
+            text.push('\n');
+            text
+        }
+        Format::Markdown => checked.markdown(),
+        Format::Github => {
+            step_summary(&checked.markdown())?;
+            checked.github()
+        }
+        Format::Gitlab => checked.gitlab(),
+        Format::Junit => {
+            return Err(Complaint::usage("check reads JUnit and does not write it")
+                .hint("--format human, json, markdown, github or gitlab"));
+        }
+    };
+    match &args.ask.output.output {
+        Some(file) => output::write_file(file, &text),
+        None => output::print(&text),
+    }
+}
+
+/// GitHub shows what is appended to this file on the job's page.
+fn step_summary(markdown: &str) -> Result<(), Complaint> {
+    let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty()) else {
+        return Ok(());
+    };
+    if markdown.is_empty() {
+        return Ok(());
+    }
+    let appended = std::fs::File::options().create(true).append(true).open(&path);
+    appended.and_then(|mut file| file.write_all(markdown.as_bytes())).map_err(|error| {
+        Complaint::farm(format!("failed to write {}: {error}", std::path::Path::new(&path).display()))
+    })
+}

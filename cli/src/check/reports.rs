@@ -1,0 +1,139 @@
+//! The JUnit reports of a CI job: which tests failed in it.
+
+use crate::exit::Complaint;
+use flakefarm_coordinator::history::ingest::case::Case;
+use flakefarm_coordinator::history::ingest::junit;
+use globset::{GlobBuilder, GlobSetBuilder};
+use std::fs::File;
+use std::io::BufReader;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// Failed cases that are looked into; more than that is not a flaky test.
+pub(super) const MOST_FAILED: usize = 200;
+/// Reports that are read.
+const MOST_REPORTS: usize = 10_000;
+
+/// What a job's reports say.
+#[derive(Debug, Default)]
+pub(super) struct JobReports {
+    pub(super) files: usize,
+    pub(super) cases: u64,
+    pub(super) passed: u64,
+    /// Time of all attempts together, as far as it is told.
+    pub(super) wall_us: u64,
+    /// Cases whose last attempt failed, at most [`MOST_FAILED`].
+    pub(super) failed: Vec<Case>,
+    /// All of them.
+    pub(super) failures: u64,
+    /// What could not be read, for people.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Reads every report that one of `patterns` names. Blocking.
+pub(super) fn read(patterns: &[String]) -> Result<JobReports, Complaint> {
+    let files = files(patterns)?;
+    if files.is_empty() {
+        return Err(Complaint::usage(format!("no file matches {}", patterns.join(", ")))
+            .hint("--junit names the reports that the job wrote; quote patterns, so that the shell leaves them alone"));
+    }
+    let mut reports = JobReports { files: files.len(), ..JobReports::default() };
+    for file in files {
+        let opened = File::open(&file)
+            .map_err(|error| Complaint::usage(format!("failed to read {}: {error}", file.display())))?;
+        let reading = junit::read(BufReader::new(opened), &mut |case| {
+            reports.take(case);
+            ControlFlow::Continue(())
+        });
+        for problem in &reading.problems {
+            reports.warnings.push(format!("{}:{}: {}", file.display(), problem.line, problem.what));
+        }
+    }
+    if reports.cases == 0 {
+        return Err(Complaint::usage("there is no test case in the reports")
+            .log(reports.warnings.join("\n"))
+            .hint("--junit names JUnit XML files"));
+    }
+    Ok(reports)
+}
+
+impl JobReports {
+    fn take(&mut self, case: Case) {
+        self.cases += 1;
+        self.wall_us = case
+            .attempts
+            .iter()
+            .filter_map(|attempt| attempt.wall_us)
+            .fold(self.wall_us, u64::saturating_add);
+        let last = case.attempts.last().map(|attempt| &attempt.outcome);
+        if last.is_some_and(|outcome| outcome.is_failure()) {
+            self.failures += 1;
+            if self.failed.len() < MOST_FAILED {
+                self.failed.push(case);
+            }
+        } else {
+            self.passed += 1;
+        }
+    }
+}
+
+/// Files that are named, or match a pattern below the part of it that has no pattern. Sorted.
+fn files(patterns: &[String]) -> Result<Vec<PathBuf>, Complaint> {
+    let mut found = Vec::new();
+    for pattern in patterns {
+        if !pattern.contains(['*', '?', '[', '{']) {
+            let path = PathBuf::from(pattern);
+            if !path.is_file() {
+                return Err(Complaint::usage(format!("there is no report {pattern}"))
+                    .hint("--junit names the reports that the job wrote"));
+            }
+            found.push(path);
+            continue;
+        }
+        let plain = pattern.trim_start_matches("./");
+        let wrong = |error: globset::Error| Complaint::usage(format!("--junit {pattern}: {error}"));
+        let glob = GlobBuilder::new(plain).literal_separator(true).build().map_err(wrong)?;
+        let set = GlobSetBuilder::new().add(glob).build().map_err(wrong)?;
+        let fixed: PathBuf = Path::new(plain)
+            .iter()
+            .take_while(|part| !part.to_string_lossy().contains(['*', '?', '[', '{']))
+            .collect();
+        let start = if fixed.as_os_str().is_empty() { PathBuf::from(".") } else { fixed };
+        for entry in ignore::WalkBuilder::new(&start).standard_filters(false).build().flatten() {
+            let path = entry.path().strip_prefix("./").unwrap_or(entry.path());
+            if set.is_match(path) && path.is_file() {
+                found.push(path.to_owned());
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    if found.len() > MOST_REPORTS {
+        return Err(Complaint::usage(format!("{} reports are too many", found.len()))
+            .hint(format!("choose at most {MOST_REPORTS}")));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_reach_into_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["a.xml", "x/b.xml", "x/y/c.xml", "x/y/d.txt"] {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let count =
+            |pattern: &str| files(&[format!("{}/{pattern}", dir.path().display())]).map(|found| found.len());
+        assert_eq!(count("**/*.xml").ok(), Some(3));
+        assert_eq!(count("*.xml").ok(), Some(1));
+        assert_eq!(count("x/*/c.xml").ok(), Some(1));
+        assert_eq!(count("x/b.xml").ok(), Some(1));
+        assert!(count("none.xml").is_err());
+        assert_eq!(count("none*.xml").ok(), Some(0));
+    }
+}
