@@ -22,7 +22,7 @@ pub(super) struct Answered {
     pub(super) base: Option<[u64; 2]>,
     /// What the job said, its first line.
     pub(super) message: String,
-    /// Why it could not be run.
+    /// Why it could not be run, or what it depends on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
     /// A command that shows it again.
@@ -90,6 +90,12 @@ pub(super) fn answer(id: &str, message: &str, shown: &Shown<'_>) -> Answered {
             Some(Some(_) | None) | None => Answer::Broken,
         },
     };
+    let company = failed_in_order.map(|_| {
+        format!(
+            "it passes alone ({} reruns) and fails among the others, in the suite's order",
+            shown.here.attempts
+        )
+    });
     let reason = (answer == Answer::CouldNotRun).then(|| match report.verdict {
         Verdict::Skipped => "the reruns skipped it".to_owned(),
         _ => "no rerun said anything about it".to_owned(),
@@ -102,7 +108,7 @@ pub(super) fn answer(id: &str, message: &str, shown: &Shown<'_>) -> Answered {
         rate: report.rate.as_ref().map(|rate| [rate.lower, rate.upper]),
         base: shown.base.flatten().map(counted),
         message: first_line(message),
-        reason,
+        reason: reason.or(company),
         reproduce: (report.failures > 0).then(|| report.reproduce.clone()),
     }
 }

@@ -148,6 +148,9 @@ impl Checked {
                     before()
                 )
             }
+            (Answer::Flaky, _) if answered.reason.is_some() => {
+                format!("{}: {}", failed(), answered.reason.as_deref().unwrap_or_default())
+            }
             (Answer::Flaky | Answer::Broken | Answer::Before, _) => failed() + &before(),
             (Answer::NotReproduced, Some([_, upper])) => format!(
                 "{} passed: if it flakes, less than {} of the time ({} sure)",
