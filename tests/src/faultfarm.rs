@@ -224,6 +224,13 @@ impl FaultFarm {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// Waits until the coordinator knows of the sweep.
+    pub fn wait_for_submission(&self) {
+        wait_for("the sweep to be submitted", || {
+            self.farm.query("SELECT COUNT(*) FROM sweeps").is_some_and(|sweeps| sweeps > 0)
+        });
+    }
+
     /// Waits for so many more attempts to start, or for all to have started.
     pub fn wait_for_attempts(&mut self, more: usize) {
         let before = self.starts().len();

@@ -52,8 +52,9 @@ impl Fault {
         match dice.next(10) {
             0..=3 => {
                 let point = POINTS[dice.next(POINTS.len() as u64) as usize];
-                // Few jobs are published: their points are passed once for sure.
-                let time = if point.starts_with("worker") { 1 + dice.next(2) as u32 } else { 1 };
+                // The first job lists the tests; when the coordinator carries the second, the client has
+                // its answer. Few jobs are published: their points are not passed much oftener.
+                let time = if point.starts_with("worker") { 1 + dice.next(2) as u32 } else { 2 };
                 Fault::Ends { point, time }
             }
             4 | 5 => {
@@ -113,6 +114,7 @@ fn run(seed: u64) {
         farm.restart_coordinator(Some(point));
     }
     let mut sweep = farm.sweep(90);
+    farm.wait_for_submission();
     farm.start_worker("first", faults.iter().find_map(|fault| fault.point_of("worker")));
     for fault in faults {
         strike(&mut farm, fault);
