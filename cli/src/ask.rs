@@ -307,13 +307,17 @@ pub(crate) fn describe(loaded: &LoadedProject) -> String {
     }
 }
 
+/// What a sweep that could not run says of why.
+pub(crate) fn refused(refusal: &Refusal) -> Complaint {
+    let mut complaint = Complaint::new(Exit::NothingRan, refusal.message.clone()).log(refusal.log.clone());
+    complaint.hint = refusal.hint.clone();
+    complaint
+}
+
 /// Writes the report of what was asked, and says how that went.
 pub(crate) async fn finish(ended: &Ended, output: &crate::args::OutputArgs) -> Result<Exit, Complaint> {
     if let Some(refusal) = &ended.failure {
-        let mut complaint =
-            Complaint::new(Exit::NothingRan, refusal.message.clone()).log(refusal.log.clone());
-        complaint.hint = refusal.hint.clone();
-        return Err(complaint);
+        return Err(refused(refusal));
     }
     output::write(&ended.report, output, &ended.outputs).await?;
     if ended.state == "interrupted" || ended.state == "cancelled" {

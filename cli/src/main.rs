@@ -24,6 +24,7 @@ mod operators;
 mod output;
 mod progress;
 mod remember;
+mod repair;
 mod role_keys;
 mod role_settings;
 mod roles;
@@ -77,6 +78,7 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Sweep(args) => Box::pin(sweep::sweep(&args)).await,
         Command::Diagnose(args) => Box::pin(diagnose::diagnose(&args)).await,
         Command::Bisect(args) => Box::pin(bisect::bisect(&args)).await,
+        Command::Repair(args) => Box::pin(repair::repair(&args)).await,
         Command::Validate(args) => Box::pin(validate::validate(&args)).await,
         Command::Check(args) => Box::pin(check::check(&args)).await,
         Command::Guard(args) => Box::pin(guard::guard(&args)).await,

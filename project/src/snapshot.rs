@@ -7,7 +7,7 @@
 use ignore::WalkBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -179,6 +179,20 @@ impl Entry {
             Entry::Directory | Entry::Link { .. } => 0,
         }
     }
+}
+
+/// The regular files of an archive that this program packed, by path. Blocking.
+pub fn files(archive: &Archive) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in tar::Archive::new(zstd::Decoder::new(archive.bytes.as_slice())?).entries()? {
+        let mut entry = entry?;
+        if entry.header().entry_type().is_file() {
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content)?;
+            found.insert(entry.path()?.into_owned(), content);
+        }
+    }
+    Ok(found)
 }
 
 /// A header that says nothing about who packed it, where or when.

@@ -12,7 +12,7 @@ mod scheduling;
 pub(crate) mod values;
 
 pub(crate) use check::{CheckArgs, CheckGate, Unavailable};
-pub(crate) use ci::{GuardArgs, ValidateArgs};
+pub(crate) use ci::{GuardArgs, RepairArgs, ValidateArgs};
 pub(crate) use groups::{AskArgs, FarmAddressArgs, Format, OutputArgs};
 pub(crate) use looking::{CancelArgs, DeadAction, DeadArgs, ListFormat, PlaceArgs, SweepsArgs, WorkersArgs};
 pub(crate) use operating::{
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Validate(Box<ValidateArgs>),
     /// Say what the failed tests of a CI job are: flaky, broken, or failing before
     Check(Box<CheckArgs>),
+    /// Propose changes of tests, and prove them by experiment
+    Repair(Box<RepairArgs>),
     /// Sweep the tests that a change adds or touches, before it is merged
     Guard(Box<GuardArgs>),
     /// Follow a sweep on a farm, and write its report

@@ -8,7 +8,7 @@ use super::experiment::{
 use super::investigate::{Explanation, investigate};
 use super::order::{Effect, OrderFinding};
 use crate::experiment::{
-    Arm, CauseCategory, Company, Counts, Ledger, Question, Seen, Tally, Trial, Trials, file_of,
+    Arm, CauseCategory, Company, Counts, FailingIn, Ledger, Question, Seen, Tally, Trial, Trials, file_of,
 };
 use crate::score::interval::upper_bound_after_clean_runs;
 use flakefarm_shared::world::catalogue::ByHand;
@@ -85,6 +85,10 @@ pub fn judge(question: &Question, ledger: &Ledger, test: &TestId) -> Diagnosis {
         activity: Vec::new(),
         failing: sides.as_ref().and_then(|(failing, _)| side(&trials, failing, Showing::Failure)),
         passing: sides.as_ref().and_then(|(_, passing)| side(&trials, passing, Showing::Pass)),
+        failing_in: sides.as_ref().map(|(failing, _)| FailingIn {
+            company: failing.company.clone(),
+            world: failing.treatment.world,
+        }),
         by_hand: None,
         order_file: Vec::new(),
     };

@@ -1,5 +1,6 @@
 //! The experiment behind a cause, as reports carry it.
 
+use crate::experiment::FailingIn;
 use serde::{Deserialize, Serialize};
 
 /// What was tried on one test, and what it showed.
@@ -23,6 +24,9 @@ pub struct Experiment {
     /// An attempt in which it passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passing: Option<Side>,
+    /// Where it fails, as questions take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_in: Option<FailingIn>,
     /// A command without flakefarm that shows it fail, in the image of the sweep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<String>,

@@ -1,0 +1,118 @@
+//! Source trees for repairs: out of archives, and back into the work tree.
+
+use crate::exit::{Complaint, Exit};
+use flakefarm_project::revisions::{self, RevisionError};
+use flakefarm_project::snapshot::{self, Archive};
+use flakefarm_repair::{FileAdaptation, SourceTree};
+use similar::TextDiff;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Stack of the thread that analyses sources: deeply nested ones are walked, and taken apart, by recursion.
+const STACK_BYTES: usize = 512 << 20;
+
+/// The tree that the tests were right for.
+pub(super) struct Base {
+    pub(super) name: String,
+    pub(super) archive: Archive,
+}
+
+/// The tree at `base`; without one the last commit, if the work tree differs from it, else the commit before
+/// it. Nothing outside of a repository, or where there is no commit before.
+pub(super) async fn base(root: &Path, base: Option<&str>, here: &Archive) -> Result<Option<Base>, Complaint> {
+    if let Some(name) = base {
+        let archive = at(root, name).await?.map_err(|error| Complaint::wrong(&error, error.hint()))?;
+        return Ok(Some(Base { name: name.to_owned(), archive }));
+    }
+    let Ok(head) = at(root, "HEAD").await? else { return Ok(None) };
+    if head.bytes != here.bytes {
+        return Ok(Some(Base { name: "HEAD".to_owned(), archive: head }));
+    }
+    Ok(at(root, "HEAD~1").await?.ok().map(|archive| Base { name: "HEAD~1".to_owned(), archive }))
+}
+
+async fn at(root: &Path, name: &str) -> Result<Result<Archive, RevisionError>, Complaint> {
+    let (root, name) = (root.to_owned(), name.to_owned());
+    Ok(tokio::task::spawn_blocking(move || {
+        let revision = revisions::at(&root, &name)?;
+        revisions::archive(&root, &revision)
+    })
+    .await?)
+}
+
+/// Analyses sources on a thread with a stack for it.
+pub(super) async fn analyse<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Complaint> + Send + 'static,
+) -> Result<T, Complaint> {
+    let on_thread = move || {
+        let thread =
+            std::thread::Builder::new().name("repair".to_owned()).stack_size(STACK_BYTES).spawn(work);
+        let joined = thread.map_err(|error| Complaint::of(&error))?.join();
+        joined.unwrap_or_else(|_| Err(Complaint::new(Exit::FarmFailed, "the analysis of the sources failed")))
+    };
+    tokio::task::spawn_blocking(on_thread).await?
+}
+
+/// The files of an archive.
+pub(super) fn files(archive: &Archive) -> Result<BTreeMap<PathBuf, Vec<u8>>, Complaint> {
+    snapshot::files(archive).map_err(|error| Complaint::of(&error))
+}
+
+/// The Python sources among `files`.
+pub(super) fn sources(files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<SourceTree, Complaint> {
+    let python = files
+        .iter()
+        .filter(|(path, _)| path.extension().is_some_and(|end| end == "py"))
+        .filter_map(|(path, bytes)| Some((path.to_str()?.to_owned(), bytes.clone())));
+    SourceTree::new(python).map_err(|error| Complaint::usage(error.to_string()))
+}
+
+/// The change as `git diff` writes it.
+pub(super) fn diff(before: &BTreeMap<PathBuf, Vec<u8>>, after: &[FileAdaptation]) -> String {
+    let mut text = String::new();
+    for file in after {
+        let old =
+            before.get(Path::new(&file.path)).map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
+        let (from, to) = (format!("a/{}", file.path), format!("b/{}", file.path));
+        let lines = TextDiff::from_lines(old.as_ref(), &file.text);
+        text.push_str(&lines.unified_diff().context_radius(3).header(&from, &to).to_string());
+    }
+    text
+}
+
+/// Writes changed files into the work tree: all or none, and only over what was looked at.
+pub(super) fn write(root: &Path, looked_at: &Archive, changed: &[FileAdaptation]) -> Result<(), Complaint> {
+    let known = files(looked_at)?;
+    let mut ready = Vec::new();
+    for file in changed {
+        let path = root.join(&file.path);
+        let now = std::fs::read(&path).map_err(|error| failed(&path, &error))?;
+        if known.get(Path::new(&file.path)) != Some(&now) {
+            return Err(Complaint::usage(format!("{} has changed meanwhile", file.path))
+                .hint("nothing was written; run it again"));
+        }
+        let directory = path.parent().unwrap_or(root);
+        let mut copy = tempfile::NamedTempFile::new_in(directory).map_err(|error| failed(&path, &error))?;
+        copy.write_all(file.text.as_bytes()).map_err(|error| failed(&path, &error))?;
+        let permissions = std::fs::metadata(&path).map_err(|error| failed(&path, &error))?.permissions();
+        copy.as_file().set_permissions(permissions).map_err(|error| failed(&path, &error))?;
+        ready.push((copy, path, now));
+    }
+    let mut written: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    for (copy, path, before) in ready {
+        if let Err(error) = copy.persist(&path) {
+            for (path, before) in written {
+                // What cannot be put back is in the repository; the first error is the one to tell.
+                let _ignored = std::fs::write(path, before);
+            }
+            return Err(failed(&path, &error.error));
+        }
+        written.push((path, before));
+    }
+    Ok(())
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Complaint {
+    Complaint::usage(format!("failed to write {}: {error}", path.display())).hint("nothing was changed")
+}
