@@ -216,7 +216,8 @@ fn aim(question: &Question) -> String {
 pub(crate) fn gate(report: &Report, gates: &[Gate]) -> Exit {
     let found = |wanted: &[Verdict]| report.tests.iter().any(|test| wanted.contains(&test.verdict));
     if gates.contains(&Gate::Flaky) && found(&[Verdict::Flaky, Verdict::Fragile])
-        || gates.contains(&Gate::Broken) && found(&[Verdict::Broken])
+        || gates.contains(&Gate::Broken)
+            && (found(&[Verdict::Broken]) || !report.sweep.collection_errors.is_empty())
     {
         Exit::GateFailed
     } else if gates.contains(&Gate::Inconclusive) && found(&[Verdict::Inconclusive]) {

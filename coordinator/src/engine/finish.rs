@@ -117,13 +117,13 @@ impl Coordinator {
             sandbox: Some(question.sandbox.word().to_owned()),
             typed: context.typed,
             under: context.under,
+            notes: listing.as_ref().map(report::of_listing).unwrap_or_default(),
             collection_errors: listing
                 .map(|listing| listing.collection_errors)
                 .unwrap_or_default()
                 .into_iter()
                 .map(|error| report::model::CollectionError { path: error.path, message: error.message })
                 .collect(),
-            notes: Vec::new(),
         };
         let held = self.fold(row, question).await?;
         let question = question.clone();

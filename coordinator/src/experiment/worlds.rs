@@ -2,13 +2,15 @@
 //! project rather than of its tests.
 
 use super::ledger::{Condition, Ledger, Observation, Seen, Standing};
-use flakefarm_shared::{AttemptEnd, Scope, TestId, Treatment, World};
-use std::collections::BTreeMap;
+use flakefarm_shared::{AttemptEnd, NothingRan, Scope, TestId, Treatment, World};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A world in which more than half of the tests fail that pass in the plain one, and at least so
 /// many, is one that the project cannot bear: it accuses none of them.
 const UNBEARABLE_SHARE: f64 = 0.5;
 const UNBEARABLE_TESTS: usize = 10;
+/// Starts that fail so often in a world are its doing.
+const REPEATEDLY: u32 = 2;
 
 impl Ledger {
     /// What was seen of `test` in the plain world.
@@ -69,18 +71,44 @@ impl WorldsSeen {
 fn not_given(ledger: &Ledger) -> BTreeMap<World, String> {
     let mut reasons: BTreeMap<World, String> = BTreeMap::new();
     let mut given = Vec::new();
+    // A start that failed says something of a world only if starts without it succeed, and if it did again.
+    let mut deaths: BTreeMap<World, u32> = BTreeMap::new();
+    let mut refused = BTreeSet::new();
+    let (mut starts, mut failed_starts) = (0_u32, 0_u32);
     for attempt in ledger.each_attempt() {
         let Standing::Ended(record) = attempt.standing else { continue };
-        let Some(world) = record.treatment.other_world() else { continue };
+        let Some(world) = record.treatment.other_world() else {
+            if record.treatment.is_plain() {
+                match record.end {
+                    AttemptEnd::NothingRan { .. } => failed_starts += 1,
+                    AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => starts += 1,
+                    AttemptEnd::Infrastructure(_) => {}
+                }
+            }
+            continue;
+        };
         match &record.end {
-            AttemptEnd::NothingRan { reason, .. } => {
+            AttemptEnd::NothingRan { reason, why } => {
+                match why {
+                    NothingRan::Died | NothingRan::Tampered => *deaths.entry(world).or_default() += 1,
+                    NothingRan::Unavailable
+                    | NothingRan::NoFramework
+                    | NothingRan::Refused
+                    | NothingRan::NothingCollected => {
+                        refused.insert(world);
+                    }
+                }
                 reasons.entry(world).or_insert_with(|| reason.clone());
             }
             AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => given.push(world),
             AttemptEnd::Infrastructure(_) => {}
         }
     }
-    reasons.retain(|world, _| !given.contains(world));
+    let plain_runs_start = starts > 0 && failed_starts == 0;
+    let died = |world: &World| deaths.get(world).is_some_and(|deaths| *deaths >= REPEATEDLY);
+    reasons.retain(|world, _| {
+        !given.contains(world) && (refused.contains(world) || (plain_runs_start && died(world)))
+    });
     reasons
 }
 

@@ -8,7 +8,9 @@
 
 use super::batch;
 use crate::experiment::{Attempt, JobKey, JobPhase, Ledger, PlannedJob, Series, Standing};
-use flakefarm_shared::{AttemptEnd, AttemptSpec, Order, Scope, Selection, TestId, Treatment, World};
+use flakefarm_shared::{
+    AttemptEnd, AttemptSpec, NothingRan, Order, Scope, Selection, TestId, Treatment, World,
+};
 use std::collections::HashMap;
 
 /// Follow-ups of one slot after interruptions, and, apart, after attempts that gave nothing.
@@ -195,7 +197,9 @@ fn walk<'a>(
                     }
                 }
                 // This world is not to be had here, or the project cannot bear it: that will not change.
-                AttemptEnd::NothingRan { .. } if !slot.world.is_plain() => return Next::Settled,
+                AttemptEnd::NothingRan { why, .. } if !slot.world.is_plain() && *why != NothingRan::Died => {
+                    return Next::Settled;
+                }
                 AttemptEnd::NothingRan { .. } | AttemptEnd::Infrastructure(_) => in_vain += 1,
             },
         }

@@ -117,6 +117,7 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         attempts: ledger.attempts(),
         samples: ledger.samples_total(),
         infrastructure_errors: ledger.infrastructure_errors(),
+        failed_starts: super::remarks::failed_starts(ledger),
         container_seconds: round(ledger.container_seconds(), 3),
         saved_vs_fixed: saved(meta.stopped, question, ledger, &answers),
         runs: match question.runs {
@@ -316,6 +317,7 @@ fn notes(mut notes: Vec<String>, question: &Question, ledger: &Ledger, worlds: &
     notes.extend(
         (question.kind == QuestionKind::Detect).then(|| super::dates::note(ledger, worlds)).flatten(),
     );
+    notes.extend(super::remarks::notes(ledger));
     notes.extend(
         ledger.nothing_ran().into_iter().map(|reason| format!("nothing ran in an attempt: {reason}")),
     );

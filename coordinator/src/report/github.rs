@@ -27,6 +27,17 @@ pub fn render(report: &Report) -> String {
             left_out += 1;
         }
     }
+    for error in report.sweep.collection_errors.iter().take(PER_LEVEL - shown[0]) {
+        let file = in_root(report.sweep.path.as_deref(), &error.path);
+        let title = format!("could not be collected: {}", words::visible(&error.path));
+        let _ = writeln!(
+            out,
+            "::error file={},title={}::{}",
+            property(&file),
+            property(&title),
+            data(&words::visible(error.message.trim()))
+        );
+    }
     let mut message =
         format!("{} {}. Seed {}.", words::headline(report), words::cost(report), report.sweep.seed);
     if let Some(ending) = words::ending(report) {

@@ -16,6 +16,7 @@ pub mod junit;
 pub mod markdown;
 pub mod model;
 mod rate;
+mod remarks;
 mod reproduce;
 mod svg;
 pub mod table;
@@ -28,4 +29,5 @@ mod sample;
 
 pub use build::{SweepMeta, build};
 pub use model::{Report, Stopped, TestReport, Verdict};
+pub use remarks::of_listing;
 pub use table::Style;

@@ -64,6 +64,9 @@ pub struct Sweep {
     pub samples: u64,
     /// Attempts lost to our own infrastructure.
     pub infrastructure_errors: u64,
+    /// Attempts that died before their first test, with nothing changed around the tests.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed_starts: u64,
     /// Time containers existed, added up.
     pub container_seconds: f64,
     /// What stopping early saved, compared with the same number of runs for every test; `null` when
@@ -491,6 +494,11 @@ impl TestReport {
             None => self.id.split_once("::").map_or("", |(file, _)| file),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]

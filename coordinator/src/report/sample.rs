@@ -26,6 +26,7 @@ fn sweep() -> Sweep {
         attempts: 0,
         samples: 0,
         infrastructure_errors: 0,
+        failed_starts: 0,
         container_seconds: 0.0,
         saved_vs_fixed: None,
         runs: None,

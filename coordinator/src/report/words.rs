@@ -80,6 +80,24 @@ pub(crate) fn duration(ms: f64) -> String {
 
 /// What was found, in one sentence, and where it was looked for if that was asked.
 pub(crate) fn headline(report: &Report) -> String {
+    let mut text = verdicts(report);
+    let sweep = &report.sweep;
+    if sweep.failed_starts > 0 {
+        let _ = write!(
+            text,
+            " {} of {} could not start.",
+            thousands(sweep.failed_starts),
+            count(sweep.attempts, "attempt")
+        );
+    }
+    if !report.tests.is_empty() && !sweep.collection_errors.is_empty() {
+        let _ =
+            write!(text, " {} could not be collected.", count(sweep.collection_errors.len() as u64, "file"));
+    }
+    text
+}
+
+fn verdicts(report: &Report) -> String {
     let found = found(report);
     match (asked(report), found.strip_suffix('.')) {
         (Some(asked), Some(sentence)) => format!("{sentence}, {asked}."),
