@@ -2,7 +2,7 @@
 
 use super::candidates::{Candidate, Proposed};
 use crate::exit::Complaint;
-use flakefarm_coordinator::report::comparison::{ComparedArm, Comparison};
+use flakefarm_coordinator::report::compared::{ComparedArm, Comparison};
 use flakefarm_coordinator::report::{Report, TestReport};
 use serde::Serialize;
 use std::fmt::Write as _;
