@@ -12,6 +12,7 @@ use flakefarm_coordinator::{Coordinator, Submission, engine};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::queue::{Queue, Role};
 use flakefarm_shared::{SandboxLevel, SweepId, WorkerId};
+use flakefarm_worker::ceilings::Ceilings;
 use flakefarm_worker::environment::{Environments, LocalPlaces};
 use flakefarm_worker::sandbox::{DockerSandbox, Engine, LocalSandbox, RuntimeChoice, Sandbox};
 use flakefarm_worker::{Ending, WorkerParts};
@@ -56,7 +57,9 @@ impl Embedded {
         let queue = stores::open_queue("embedded:", Role::Coordinator)?;
         let coordinator = Coordinator::embedded(db, queue.clone(), blobs.clone(), engine::DEFAULT_LEASE);
         let worker = match ground {
-            Ground::Engine(docker) => worker_parts(id, slots, queue, samples, blobs.clone(), docker),
+            Ground::Engine(docker) => {
+                worker_parts(id, slots, queue, samples, blobs.clone(), docker, Ceilings::default())
+            }
             Ground::Machine(sandbox) => {
                 let places = LocalPlaces::new(state.join("places"), blobs.clone());
                 let (environments, sandbox) = (Environments::Local(places), Sandbox::Local(sandbox));
@@ -69,6 +72,7 @@ impl Embedded {
                     environments,
                     sandbox,
                     spool: None,
+                    ceilings: Ceilings::default(),
                 }
             }
         };
@@ -202,7 +206,9 @@ impl Ground {
             | SandboxChoice::Forked
             | SandboxChoice::ForkedOnly
             | SandboxChoice::Auto => {
-                return Ok(Ground::Engine(connect_docker(worker.clone(), runtime).await?));
+                return Ok(Ground::Engine(
+                    connect_docker(worker.clone(), runtime, Ceilings::default().network_name()).await?,
+                ));
             }
             SandboxChoice::Host => SandboxLevel::Host,
             SandboxChoice::Process => SandboxLevel::Process,
@@ -247,10 +253,11 @@ fn unavailable(error: &flakefarm_worker::sandbox::EngineUnavailable) -> Complain
 pub(crate) async fn connect_docker(
     worker: WorkerId,
     runtime: &RuntimeChoice,
+    network: &str,
 ) -> Result<DockerSandbox, Complaint> {
     let engine = connect_engine(worker).await?;
     engine.check_runtime(runtime).await.map_err(|error| unavailable(&error))?;
-    Ok(DockerSandbox::with_runtime(engine, runtime.clone()))
+    Ok(DockerSandbox::in_network(engine, runtime.clone(), network.to_owned()))
 }
 
 /// Puts a worker together.
@@ -261,10 +268,12 @@ pub(crate) fn worker_parts(
     samples: flakefarm_shared::samples::Samples,
     blobs: Blobs,
     docker: DockerSandbox,
+    ceilings: Ceilings,
 ) -> WorkerParts {
     let environments = Environments::new(docker.engine().clone(), blobs.clone());
+    let environments = environments.with_setup(ceilings.setup.clone());
     let sandbox = Sandbox::Docker(docker);
-    WorkerParts { id, slots, queue, samples, blobs, environments, sandbox, spool: None }
+    WorkerParts { id, slots, queue, samples, blobs, environments, sandbox, spool: None, ceilings }
 }
 
 /// Attempts this machine makes at once unless told otherwise: more than it has cores makes all of

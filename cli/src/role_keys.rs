@@ -11,6 +11,7 @@ pub(crate) static ROLE_KEYS: &[Setting] = &[
     Setting::new("coordinator.listen", Kind::Text).variable("FLAKEFARM_LISTEN").default("127.0.0.1:7878"),
     Setting::new("coordinator.lease", Kind::Duration).variable("FLAKEFARM_LEASE").default("10m"),
     Setting::new("coordinator.admin_token_file", Kind::Text).variable("FLAKEFARM_ADMIN_TOKEN_FILE"),
+    Setting::new("worker.ceilings", Kind::Text).variable("FLAKEFARM_CEILINGS"),
     Setting::new("worker.id", Kind::Text).variable("FLAKEFARM_WORKER_ID"),
     Setting::new("worker.runtime", Kind::Text).variable("FLAKEFARM_RUNTIME").default("auto"),
     Setting::new("worker.slots", Kind::Whole { least: 1, most: 1_024 }).variable("FLAKEFARM_SLOTS"),

@@ -10,6 +10,7 @@ use flakefarm_coordinator::http::{self, NewToken, Projects, TokenKind, issue_tok
 use flakefarm_coordinator::{Coordinator, engine};
 use flakefarm_shared::queue::Role;
 use flakefarm_shared::{WorkerId, now_micros};
+use flakefarm_worker::ceilings::Ceilings;
 use flakefarm_worker::{Ending, Spool, WorkerParts};
 use std::io::Write;
 use std::num::NonZeroU16;
@@ -81,13 +82,15 @@ async fn admin_token(db: &Db, file: &Path) -> Result<(), Complaint> {
 
 pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     let Some(settings) = of_role(&args.role, &args.options())? else { return Ok(Exit::Clean) };
+    let ceilings = ceilings(settings.text("worker.ceilings").as_deref())?;
     let told = signals::watch()?;
     let id = WorkerId(settings.text("worker.id").unwrap_or_else(default_id));
     let queue = stores::open_queue(&role_settings::queue(&settings)?, Role::Worker)?;
     let samples = stores::open_samples(&needed(&settings, "stores.samples")?).await?;
     let blobs = stores::open_blobs(&needed(&settings, "stores.blobs")?)?;
     let runtime = settings.parsed("worker.runtime", parsed).map_err(|error| Complaint::of_setting(&error))?;
-    let docker = embedded::connect_docker(id.clone(), &runtime.unwrap_or_default()).await?;
+    let docker =
+        embedded::connect_docker(id.clone(), &runtime.unwrap_or_default(), ceilings.network_name()).await?;
     if let Err(error) = samples.check().await {
         warn!(error = %error, "the sample store is not there yet");
     }
@@ -103,7 +106,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     })?;
     let parts = WorkerParts {
         spool: Some(spool),
-        ..embedded::worker_parts(id, slots, queue.clone(), samples, blobs, docker)
+        ..embedded::worker_parts(id, slots, queue.clone(), samples, blobs, docker, ceilings)
     };
     let ending = Ending { drain: told.stop.clone(), stop: told.hurry.child_token() };
     let graced = tokio::spawn({
@@ -119,6 +122,15 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     graced.abort();
     queue.close().await;
     Ok(if told.hurry.is_cancelled() { Exit::Interrupted } else { Exit::Clean })
+}
+
+/// What submissions may have on this worker, out of the operator's file.
+fn ceilings(file: Option<&str>) -> Result<Ceilings, Complaint> {
+    const HINT: &str = "`ceilings` under [worker] in --config FILE (FLAKEFARM_CEILINGS) names a TOML file: see docs/sandboxes.md";
+    let Some(file) = file else { return Ok(Ceilings::default()) };
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Complaint::usage(format!("failed to read {file}: {error}")).hint(HINT))?;
+    Ceilings::parse(&text).map_err(|error| Complaint::usage(format!("{file}: {error}")).hint(HINT))
 }
 
 fn default_id() -> String {

@@ -1,5 +1,6 @@
 //! One attempt: a fresh sandbox, the framework's events as they happen, deadlines, and the record.
 
+use crate::ceilings::Ceiling;
 use crate::conditions::{self, Surroundings};
 use crate::frameworks::pytest::{self, RunRequest};
 use crate::frameworks::reader::{Asked, AttemptReader, AttemptReading, ExitSeen};
@@ -25,6 +26,14 @@ pub(crate) struct AttemptSetting<'a> {
     pub(crate) worker: &'a WorkerId,
     /// The world of attempts that ask for no other.
     pub(crate) under: World,
+    pub(crate) ceiling: &'a Ceiling,
+}
+
+impl AttemptSetting<'_> {
+    /// Why an attempt does not get its world here; `None` if it does.
+    fn not_given(&self, level: SandboxLevel, world: World) -> Option<String> {
+        conditions::not_given(level, world).or_else(|| self.ceiling.not_given(world))
+    }
 }
 
 /// What came of watching one sandbox to its end.
@@ -137,7 +146,7 @@ pub(crate) async fn run(
 ) -> Result<Watched, Unwatched> {
     let Planned { request, level, preparation, asked, nonce, world } = planned;
     let mut reader = AttemptReader::new("pytest", nonce, asked, Instant::now());
-    if let Some(why) = conditions::not_given(level, world) {
+    if let Some(why) = setting.not_given(level, world) {
         let reading = reader.conclude_not_given(why);
         return Ok(Watched { reading, stray_output: String::new(), level, instead: None });
     }
@@ -145,7 +154,7 @@ pub(crate) async fn run(
     let Started { mut running, level, instead } =
         setting.sandbox.start(request, level, preparation.as_ref()).await?;
     if let Some(next) = next
-        && conditions::not_given(next.level, next.world).is_none()
+        && setting.not_given(next.level, next.world).is_none()
     {
         setting.sandbox.announce(&mut running, &next.request, next.level, next.preparation.as_ref()).await;
     }

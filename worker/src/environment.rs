@@ -17,6 +17,7 @@ pub use images::Images;
 pub use local::LocalPlaces;
 pub(crate) use set_up::{BUNDLE_VARIABLES, CERTIFICATES};
 
+use crate::ceilings::SetupCeiling;
 use crate::sandbox::Engine;
 use flakefarm_project::snapshot::SIZE_LIMIT;
 use flakefarm_shared::blobs::{BlobError, Blobs};
@@ -64,6 +65,14 @@ impl Environments {
     /// Images built on `engine`, with snapshots out of `blobs`.
     pub fn new(engine: Engine, blobs: Blobs) -> Self {
         Self::Images(Images::new(engine, blobs))
+    }
+
+    /// The same with set-up steps that have no more than this.
+    pub fn with_setup(self, setup: SetupCeiling) -> Self {
+        match self {
+            Self::Images(images) => Self::Images(images.with_setup(setup)),
+            Self::Local(_) | Self::Given(_) => self,
+        }
     }
 
     /// What attempts on `snapshot` run in, as `context` describes the project, with `plugin_files`

@@ -2,6 +2,7 @@
 //! is not made again, and what has been made survives a stop; [`crate::delivery`] brings it home.
 
 use crate::attempt::{self, AttemptSetting, Planned, Unwatched, Watched};
+use crate::ceilings::Ceilings;
 use crate::environment::{Environments, PrepareError};
 use crate::frameworks::pytest;
 use crate::listing;
@@ -36,6 +37,7 @@ pub(crate) struct Bench {
     pub(crate) samples: Samples,
     pub(crate) environments: Environments,
     pub(crate) sandbox: Sandbox,
+    pub(crate) ceilings: Ceilings,
     /// Attempts that may run at once.
     pub(crate) slots: NonZeroU16,
     /// By its digest.
@@ -177,6 +179,8 @@ async fn attempt_all(
         }));
     }
     let context = context(bench, &spec.context).await?;
+    let ceiling = bench.ceilings.of(&context.project.name, spec.class);
+    ceiling.check(&context.project).map_err(Stop::Refused)?;
     let earlier = earlier(bench, message, spec.id).await?;
     let known: BTreeSet<u32> = earlier.attempts.iter().map(|attempt| attempt.index).collect();
     *made.lock().expect("no panic while holding the lock") =
@@ -194,6 +198,7 @@ async fn attempt_all(
         sweep: spec.sweep,
         worker: &bench.worker,
         under: context.under,
+        ceiling: &ceiling,
     };
     let settings: BTreeMap<&Source, AttemptSetting<'_>> =
         images.keys().map(|source| (source, of_source(source))).collect();

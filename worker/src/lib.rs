@@ -2,6 +2,7 @@
 //! Knows no HTTP and no SQL.
 
 mod attempt;
+pub mod ceilings;
 pub mod conditions;
 mod delivery;
 pub mod environment;

@@ -1,6 +1,7 @@
 //! The worker's life: a loop for each slot, signs of life, control messages, draining. Order for every
 //! job: permission, run, samples durable, end published, then the answer to the queue.
 
+use crate::ceilings::Ceilings;
 use crate::delivery::{Delivered, Home, deliver};
 use crate::environment::Environments;
 use crate::finished::Finished;
@@ -53,6 +54,8 @@ pub struct WorkerParts {
     pub environments: Environments,
     /// Runs attempts.
     pub sandbox: Sandbox,
+    /// What submissions may have here.
+    pub ceilings: Ceilings,
     /// Keeps what has been made while a server is away. Without one it is tried for a while, and made
     /// again.
     pub spool: Option<Spool>,
@@ -105,6 +108,7 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
             samples: parts.samples,
             environments: parts.environments,
             sandbox: parts.sandbox,
+            ceilings: parts.ceilings,
             slots: parts.slots,
             last_context: Mutex::default(),
             running: AtomicU16::new(0),

@@ -17,6 +17,7 @@ use flakefarm_shared::{
     AttemptSpec, Class, EnvironmentSpec, ImageSource, JobId, JobSpec, Limits, Listing, Order, ProjectSpec,
     Scope, Selection, SweepContext, SweepId, TestId, WIRE_VERSION, Work, WorkerId, World, now_micros,
 };
+use flakefarm_worker::ceilings::Ceilings;
 use flakefarm_worker::environment::{Environments, PreparedImage};
 use flakefarm_worker::sandbox::{Sandbox, ScriptedSandbox};
 use flakefarm_worker::{Ending, WorkerParts};
@@ -223,6 +224,7 @@ impl Farm {
             environments: Environments::Given(image),
             sandbox: Sandbox::Scripted(ScriptedSandbox::new(self.tests)),
             spool: None,
+            ceilings: Ceilings::default(),
         };
         Ok(self.working.spawn(flakefarm_worker::run(parts, ending.clone())))
     }

@@ -77,10 +77,16 @@ impl Images {
         progress(format!("building image from {dockerfile}"));
         let reference = format!("{REPOSITORY_BASE}:{tag}");
         let labels = HashMap::from([(label(super::images::KIND), "base".to_owned())]);
-        let options = BuildImageOptionsBuilder::default()
+        let mut options = BuildImageOptionsBuilder::default();
+        // The client library cannot say more than 2 GiB of a build; what is more is the engine's to hold.
+        if let Ok(bytes) = i32::try_from(self.setup.memory) {
+            options = options.memory(bytes).memswap(bytes);
+        }
+        let options = options
             .dockerfile(dockerfile)
             .t(&reference)
             .labels(&labels)
+            .networkmode(self.setup.network().unwrap_or("none"))
             .rm(true)
             .forcerm(true)
             .build();

@@ -5,6 +5,7 @@ use super::set_up::{self, Sources};
 use super::tree::{self, Tree};
 use super::workshop::{Reach, Room, Workshop};
 use super::{PrepareError, PreparedImage, UNPACKED_LIMIT, key, refused, worker_failed};
+use crate::ceilings::SetupCeiling;
 use crate::sandbox::{Engine, infra, is_missing, label};
 use bollard::query_parameters::{
     ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
@@ -24,8 +25,6 @@ const REPOSITORY_ENV: &str = "flakefarm/env";
 const REPOSITORY_WORK: &str = "flakefarm/work";
 pub(super) const KIND: &str = "image";
 const IMAGES_KEPT: usize = 20;
-/// What set-up may take: installing and compiling want more than a test.
-const ROOM: Room = Room { memory_bytes: 4 << 30, pids: 2_048 };
 /// A sweep's jobs follow one another; a tag that was moved in between sweeps is to be seen soon.
 const REMEMBERED: Duration = Duration::from_secs(120);
 /// Files by which projects say what they depend on, beside those that they name themselves.
@@ -46,6 +45,7 @@ const DESCRIBING: [&str; 9] = [
 pub struct Images {
     pub(super) engine: Engine,
     blobs: Blobs,
+    pub(super) setup: SetupCeiling,
     /// One lock per key in preparation, so that equal requests share one build.
     building: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
     /// By the digest of what was asked for.
@@ -65,7 +65,26 @@ struct Work<'a> {
 impl Images {
     /// Images built on `engine`, with snapshots out of `blobs`.
     pub(super) fn new(engine: Engine, blobs: Blobs) -> Self {
-        Self { engine, blobs, building: Arc::default(), prepared: Arc::default() }
+        Self {
+            engine,
+            blobs,
+            setup: SetupCeiling::default(),
+            building: Arc::default(),
+            prepared: Arc::default(),
+        }
+    }
+
+    pub(super) fn with_setup(self, setup: SetupCeiling) -> Self {
+        Self { setup, ..self }
+    }
+
+    fn room(&self) -> Room {
+        Room { memory_bytes: self.setup.memory, pids: self.setup.pids }
+    }
+
+    /// What set-up steps may reach.
+    fn reach(&self) -> Reach<'_> {
+        self.setup.network().map_or(Reach::Nothing, Reach::Network)
     }
 
     /// As [`super::Environments::prepare`]; what was prepared a moment ago is looked for by its id alone, so
@@ -161,7 +180,7 @@ impl Images {
         let key = key(&[RECIPE, base, project, sees, &steps, python, inputs.as_str(), read.as_str()]);
         let build = async {
             let workshop =
-                Workshop::open(&self.engine, base, Reach::Network("bridge"), ROOM, set_up::LIFETIME).await?;
+                Workshop::open(&self.engine, base, self.reach(), self.room(), set_up::LIFETIME).await?;
             let done = set_up::dependencies(&workshop, work.environment, division, work.tree, progress).await;
             self.keep(workshop, done, REPOSITORY_ENV, &key, "env").await
         };
@@ -184,14 +203,9 @@ impl Images {
             Own::Layout(layout) if !own.is_empty() => {
                 let key = key(&[RECIPE, shared, project, "layout", &steps, layout.as_str()]);
                 let build = async {
-                    let workshop = Workshop::open(
-                        &self.engine,
-                        shared,
-                        Reach::Network("bridge"),
-                        ROOM,
-                        set_up::LIFETIME,
-                    )
-                    .await?;
+                    let workshop =
+                        Workshop::open(&self.engine, shared, self.reach(), self.room(), set_up::LIFETIME)
+                            .await?;
                     let done = set_up::in_place(&workshop, environment, &own, tree, progress).await;
                     self.keep(workshop, done, REPOSITORY_ENV, &key, "env").await
                 };
@@ -210,9 +224,9 @@ impl Images {
         let build = async {
             let reach = match sources {
                 Sources::Fresh => Reach::Nothing,
-                Sources::SetUp => Reach::Network("bridge"),
+                Sources::SetUp => self.reach(),
             };
-            let workshop = Workshop::open(&self.engine, &from, reach, ROOM, set_up::LIFETIME).await?;
+            let workshop = Workshop::open(&self.engine, &from, reach, self.room(), set_up::LIFETIME).await?;
             let done = async {
                 match sources {
                     Sources::Fresh => progress("making the image of this snapshot".to_owned()),

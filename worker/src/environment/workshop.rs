@@ -11,8 +11,7 @@ use bollard::errors::Error;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::{ContainerConfig, ContainerCreateBody, ExecConfig};
 use bollard::query_parameters::{
-    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
-    UploadToContainerOptionsBuilder,
+    CommitContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
 };
 use flakefarm_shared::{InfraError, InfraStage};
 use futures::StreamExt;
@@ -78,14 +77,9 @@ impl Workshop {
             labels: Some(engine.labels(&Role::Setup, lifetime)),
             ..hardened(&measures, Wall::Setup)
         };
-        let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
         let docker = engine.docker();
         let failed = |what: &'static str| move |error: Error| infra(InfraStage::Environment, what, &error);
-        docker
-            .create_container(Some(options), body)
-            .await
-            .map_err(failed("failed to create a set-up container"))?;
-        guard.created();
+        engine.create(&mut guard, body).await.map_err(failed("failed to create a set-up container"))?;
         docker
             .start_container(guard.name(), None::<StartContainerOptions>)
             .await

@@ -21,7 +21,7 @@ use crate::user::{USER, user_name};
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, Mount};
-use bollard::query_parameters::{CreateContainerOptionsBuilder, WaitContainerOptionsBuilder};
+use bollard::query_parameters::WaitContainerOptionsBuilder;
 use flakefarm_nest::HOME;
 use flakefarm_shared::project::Network;
 use flakefarm_shared::{InfraError, InfraStage, Limits};
@@ -72,10 +72,16 @@ impl DockerSandbox {
 
     /// Containers on `engine`, of this runtime.
     pub fn with_runtime(engine: Engine, runtime: RuntimeChoice) -> Self {
+        Self::in_network(engine, runtime, "bridge".to_owned())
+    }
+
+    /// The same; attempts that may reach a network are in the engine's network of this name.
+    pub fn in_network(engine: Engine, runtime: RuntimeChoice, network: String) -> Self {
         let launcher = Arc::new(Launcher {
             engine,
             hosts: Hosts::default(),
             runtime,
+            network,
             lean_runtime_fails: AtomicBool::new(false),
         });
         Self { pool: Arc::new(Pool::new(launcher.clone())), launcher }
@@ -118,9 +124,10 @@ impl DockerSandbox {
     ) -> Result<Nest, NotStarted> {
         let engine = &self.launcher.engine;
         let runtime = self.launcher.chosen().await?;
-        match Nest::in_container(engine, request, used_for, runtime.clone()).await {
+        let place = Place { cpus: self.launcher.facts().await?.cpus, network: &self.launcher.network };
+        match Nest::in_container(engine, place, request, used_for, runtime.clone()).await {
             Err(NotStarted::Infrastructure(error)) if self.launcher.gives_up(runtime.as_deref(), &error) => {
-                Nest::in_container(engine, request, used_for, None).await
+                Nest::in_container(engine, place, request, used_for, None).await
             }
             result => result,
         }
@@ -150,6 +157,15 @@ impl DockerSandbox {
     }
 }
 
+/// What an engine has for a container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// CPUs; 0 if it does not say.
+    pub(crate) cpus: u64,
+    /// Its network for what may reach one.
+    pub(crate) network: &'a str,
+}
+
 /// What a container is to run.
 #[derive(Debug, Clone, Copy)]
 enum Program<'a> {
@@ -174,6 +190,8 @@ struct Launcher {
     engine: Engine,
     hosts: Hosts,
     runtime: RuntimeChoice,
+    /// The engine's network for attempts that may reach one.
+    network: String,
     /// Being registered does not mean that it can start anything on this machine.
     lean_runtime_fails: AtomicBool,
 }
@@ -237,23 +255,24 @@ impl Launcher {
         runtime: Option<String>,
     ) -> Result<Launched, InfraError> {
         let docker = self.engine.docker();
+        let facts = self.facts().await?;
         let hosts = match shape.limits.network {
+            // Podman's network `none` brings a hosts file.
+            Network::None if facts.is_podman => None,
             Network::None => Some(self.hosts.mount(&self.engine, &shape.image).await?),
             Network::Bridge => None,
         };
         let labels = self.engine.labels(role, lifetime + EXPIRY_MARGIN);
-        let cpus = self.facts().await?.cpus;
-        let body = container_body(shape, program, cpus, labels, runtime, hosts);
+        let place = Place { cpus: facts.cpus, network: &self.network };
+        let body = container_body(shape, program, place, labels, runtime, hosts);
         let mut guard = self.engine.guard();
-        let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
         let failed = |what: &'static str| move |error: Error| infra(InfraStage::Sandbox, what, &error);
-        if let Err(error) = docker.create_container(Some(options), body).await {
+        if let Err(error) = self.engine.create(&mut guard, body).await {
             if error.to_string().contains("bind source path does not exist") {
                 self.hosts.forget().await;
             }
             return Err(failed("failed to create a container")(error));
         }
-        guard.created();
         let AttachContainerResults { output, input } = start_attached(docker, guard.name()).await?;
         // Held open while it runs: an engine that goes away breaks this stream, so that the end it
         // gave its containers is not taken for theirs.
@@ -286,7 +305,7 @@ fn words(request: &SandboxRequest) -> Option<Vec<u8>> {
 fn container_body(
     shape: &Shape,
     program: Program<'_>,
-    cpus: u64,
+    place: Place<'_>,
     labels: HashMap<String, String>,
     runtime: Option<String>,
     hosts: Option<Mount>,
@@ -306,7 +325,7 @@ fn container_body(
     let mut env: Vec<String> = environment.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     env.sort();
     let wall = Wall::Attempt { user: shape.user, scratch_bytes: shape.limits.scratch_bytes, hosts };
-    let mut body = hardened(&Measures::of_attempt(&shape.limits, cpus, 0, 0), wall);
+    let mut body = hardened(&Measures::of_attempt(&shape.limits, place.cpus, place.network), wall);
     if let Some(host) = &mut body.host_config {
         host.runtime = runtime;
     }

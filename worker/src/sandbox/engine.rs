@@ -3,20 +3,23 @@
 //! Owns every container from before its creation to its removal. A container is removed by its
 //! guard, by the clean-up queue if the guard was dropped, and by label if the process died.
 
-use super::owner;
+use super::{owner, podman};
 use bollard::Docker;
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions,
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use flakefarm_shared::{InfraError, InfraStage, WorkerId, now_micros};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -49,6 +52,8 @@ struct Inner {
     cleaner: Mutex<Option<JoinHandle<()>>>,
     removals: Arc<Semaphore>,
     facts: OnceCell<EngineFacts>,
+    /// Where an engine that takes them by path finds profiles of system calls.
+    profiles: Mutex<Option<TempDir>>,
 }
 
 /// What an engine says of itself.
@@ -62,6 +67,8 @@ pub struct EngineFacts {
     pub runtimes: Vec<String>,
     /// The one that is taken unless another is asked for.
     pub default_runtime: String,
+    /// Whether it is Podman, which takes some words of Docker's API otherwise.
+    pub is_podman: bool,
     /// CPUs of its machine; 0 if it does not say.
     pub cpus: u64,
     /// Where it keeps its images and containers, a path on its machine.
@@ -198,6 +205,7 @@ impl Engine {
                 cleaner: Mutex::default(),
                 removals: Arc::new(Semaphore::new(REMOVALS_WAITING)),
                 facts: OnceCell::new(),
+                profiles: Mutex::default(),
             }),
         };
         let cleaner = tokio::spawn(clean_up(docker, queue));
@@ -215,6 +223,8 @@ impl Engine {
         let silent = |source| EngineUnavailable::Silent { address: address.clone(), source };
         let version = self.inner.docker.version().await.map_err(silent)?;
         let api_version = version.api_version.unwrap_or_default();
+        let components = version.components.unwrap_or_default();
+        let is_podman = components.iter().any(|component| component.name.starts_with("Podman"));
         if parse_api_version(&api_version).is_none_or(|found| found < OLDEST_API) {
             return Err(EngineUnavailable::TooOld { address, found: api_version });
         }
@@ -225,6 +235,7 @@ impl Engine {
             version: version.version.unwrap_or_default(),
             api_version,
             runtimes,
+            is_podman,
             cpus: info.ncpu.and_then(|cpus| u64::try_from(cpus).ok()).unwrap_or_default(),
             default_runtime: info.default_runtime.unwrap_or_default(),
             data_root: info.docker_root_dir.unwrap_or_default(),
@@ -248,6 +259,34 @@ impl Engine {
 
     pub(crate) fn docker(&self) -> &Docker {
         &self.inner.docker
+    }
+
+    /// Creates a container under its guard's name, in the words that this engine understands.
+    pub(crate) async fn create(
+        &self,
+        guard: &mut ContainerGuard,
+        mut body: ContainerCreateBody,
+    ) -> Result<(), Error> {
+        if self.inner.facts.get().is_none() {
+            // What cannot be asked fails below, as an engine that does not answer.
+            let _ = self.check().await;
+        }
+        if self.inner.facts.get().is_some_and(|facts| facts.is_podman) {
+            podman::translate(&mut body, &self.profiles()?)?;
+        }
+        let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
+        self.inner.docker.create_container(Some(options), body).await?;
+        guard.created();
+        Ok(())
+    }
+
+    fn profiles(&self) -> Result<PathBuf, Error> {
+        let mut profiles = self.inner.profiles.lock().expect("no holder panics");
+        let made = match profiles.take() {
+            Some(made) => made,
+            None => tempfile::Builder::new().prefix("flakefarm-profiles-").tempdir()?,
+        };
+        Ok(profiles.insert(made).path().to_owned())
     }
 
     /// Labels of a container that may live for `lifetime`.
@@ -359,7 +398,7 @@ impl ContainerGuard {
     }
 
     /// The engine has answered that it exists.
-    pub(crate) fn created(&mut self) {
+    fn created(&mut self) {
         self.created = true;
     }
 

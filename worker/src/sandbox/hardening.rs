@@ -68,18 +68,27 @@ pub(crate) struct Measures<'a> {
     pub(crate) network: Option<&'a str>,
 }
 
-impl Measures<'static> {
-    /// Those of an attempt, with so much beside for what is ours in its container. An engine refuses more
-    /// CPUs than the machine has.
-    pub(crate) fn of_attempt(limits: &Limits, cpus: u64, more_bytes: u64, more_pids: u32) -> Self {
+impl<'a> Measures<'a> {
+    /// Those of an attempt, which is in this network of the engine if it may reach one. An engine refuses more
+    /// CPUs than its machine has.
+    pub(crate) fn of_attempt(limits: &Limits, cpus: u64, network: &'a str) -> Self {
         Self {
-            memory_bytes: limits.memory_bytes.saturating_add(more_bytes),
+            memory_bytes: limits.memory_bytes,
             cpu_millis: Some(if cpus == 0 { limits.cpu_millis } else { limits.cpu_millis.min(cpus * 1_000) }),
-            pids: limits.pids.saturating_add(more_pids),
+            pids: limits.pids,
             network: match limits.network {
                 Network::None => None,
-                Network::Bridge => Some("bridge"),
+                Network::Bridge => Some(network),
             },
+        }
+    }
+
+    /// With so much beside for what is ours in the container.
+    pub(crate) fn and(self, bytes: u64, pids: u32) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes.saturating_add(bytes),
+            pids: self.pids.saturating_add(pids),
+            ..self
         }
     }
 }
@@ -213,9 +222,9 @@ mod tests {
     #[test]
     fn more_cpus_than_there_are_is_all_of_them() {
         let limits = Limits { cpu_millis: 64_000, ..Limits::default() };
-        assert_eq!(Measures::of_attempt(&limits, 2, 0, 0).cpu_millis, Some(2_000));
+        assert_eq!(Measures::of_attempt(&limits, 2, "bridge").cpu_millis, Some(2_000));
         assert_eq!(
-            Measures::of_attempt(&limits, 0, 0, 0).cpu_millis,
+            Measures::of_attempt(&limits, 0, "bridge").cpu_millis,
             Some(64_000),
             "an engine that does not say"
         );

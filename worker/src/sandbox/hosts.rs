@@ -8,7 +8,7 @@ use super::engine::{ContainerGuard, Engine, Role, infra};
 use super::hardening::{Measures, Wall, hardened};
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, Mount, MountType};
-use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
+use bollard::query_parameters::StartContainerOptions;
 use flakefarm_shared::{InfraError, InfraStage};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -85,9 +85,7 @@ async fn make(engine: &Engine, image: &str) -> Result<Lender, InfraError> {
         labels: Some(engine.labels(&Role::Hosts, LIFETIME)),
         ..closed
     };
-    let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
-    docker.create_container(Some(options), body).await.map_err(failed)?;
-    guard.created();
+    engine.create(&mut guard, body).await.map_err(failed)?;
     docker.start_container(guard.name(), None::<StartContainerOptions>).await.map_err(failed)?;
     let made = docker.inspect_container(guard.name(), None).await.map_err(failed)?;
     match made.hosts_path.filter(|path| !path.is_empty()) {

@@ -10,6 +10,7 @@ mod hosts;
 mod nest;
 mod output;
 mod owner;
+mod podman;
 mod process;
 mod scripted;
 mod seccomp;

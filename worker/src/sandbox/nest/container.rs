@@ -4,6 +4,7 @@
 //! them again for every attempt.
 
 use super::{Carrier, Nest, NotStarted, PROGRAM};
+use crate::sandbox::docker::Place;
 use crate::sandbox::engine::{ContainerGuard, Engine, Role, infra, start_attached};
 use crate::sandbox::hardening::{Measures, Wall, hardened};
 use crate::sandbox::{SandboxRequest, seccomp};
@@ -11,7 +12,7 @@ use bollard::body_full;
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, Mount, MountType};
-use bollard::query_parameters::{CreateContainerOptionsBuilder, UploadToContainerOptionsBuilder};
+use bollard::query_parameters::UploadToContainerOptionsBuilder;
 use flakefarm_nest::{Ground, SetUp};
 use flakefarm_shared::project::Network;
 use flakefarm_shared::{InfraError, InfraStage};
@@ -63,6 +64,7 @@ impl Nest {
     /// Opens a nest in a container of `request`'s image and limits, of this runtime. Cancel safe.
     pub(crate) async fn in_container(
         engine: &Engine,
+        place: Place<'_>,
         request: &SandboxRequest,
         used_for: Use,
         runtime: Option<String>,
@@ -72,16 +74,11 @@ impl Nest {
         }
         let docker = engine.docker();
         let failed = |what: &'static str| move |error: Error| infra(InfraStage::Sandbox, what, &error);
-        let facts = engine.check().await;
-        let cpus =
-            facts.map_err(|error| InfraError { stage: InfraStage::Engine, message: error.to_string() })?.cpus;
         let mut guard = engine.guard();
-        let options = CreateContainerOptionsBuilder::default().name(guard.name()).build();
-        docker
-            .create_container(Some(options), body(engine, cpus, request, used_for, runtime))
+        engine
+            .create(&mut guard, body(engine, place, request, used_for, runtime))
             .await
             .map_err(failed("failed to create a container"))?;
-        guard.created();
         upload(engine, guard.name()).await?;
         let AttachContainerResults { output, input } = start_attached(docker, guard.name()).await?;
         let mut nest = Nest::over(Carrier::Container { output, input, outer: Outer { guard } });
@@ -109,7 +106,7 @@ async fn upload(engine: &Engine, container: &str) -> Result<(), InfraError> {
 
 fn body(
     engine: &Engine,
-    cpus: u64,
+    place: Place<'_>,
     request: &SandboxRequest,
     used_for: Use,
     runtime: Option<String>,
@@ -126,7 +123,7 @@ fn body(
     };
     let program =
         Mount { target: Some(DIRECTORY.to_owned()), typ: Some(MountType::VOLUME), ..Mount::default() };
-    let measures = Measures::of_attempt(&request.limits, cpus, memory, pids);
+    let measures = Measures::of_attempt(&request.limits, place.cpus, place.network).and(memory, pids);
     let mut body = hardened(&measures, Wall::Nest { profile, program });
     if let Some(host) = &mut body.host_config {
         host.runtime = runtime;
