@@ -163,9 +163,14 @@ impl Farm {
 
     /// Starts a worker with one slot.
     pub fn start_worker(&mut self, name: &str) {
+        self.start_worker_with(name, &[]);
+    }
+
+    /// The same with further variables in its environment.
+    pub fn start_worker_with(&mut self, name: &str, variables: &[(&str, String)]) {
         // Sandboxes are known by their worker's name, and tests share the container engine.
         let name = format!("{name}-{}", self.name);
-        let worker = self.role(&["worker", "--slots", "1", "--id", &name]);
+        let worker = self.role_with(&["worker", "--slots", "1", "--id", &name], variables);
         self.workers.push(worker);
     }
 

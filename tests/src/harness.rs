@@ -92,6 +92,44 @@ pub fn with_verdict(report: &Value, verdict: &str) -> Vec<String> {
     ids
 }
 
+/// Holds a report of 20 or more runs of the example to what is known of it: what is broken, skipped, or flaky by
+/// its order is found, nobody else is accused, and a test that fails by chance is flaky if it did fail.
+///
+/// That none of the three by chance (rates 0.3, 0.5 and 0.35) fails in 20 runs comes once in 7e12.
+///
+/// # Panics
+/// When the report says otherwise.
+#[track_caller]
+pub fn holds_what_is_known_of_flaky_shop(report: &Value) {
+    let text =
+        std::fs::read_to_string(flaky_shop().join("known.json")).expect("the example tells what it hides");
+    let known: Value = serde_json::from_str(&text).expect("JSON");
+    let known = known["tests"].as_array().expect("a list of tests");
+    let ids = |verdict: &str, by_chance: bool| {
+        let of_chance =
+            |test: &Value| matches!(test["category"].as_str(), Some("random" | "hash-order" | "timing"));
+        let wanted = known.iter().filter(|test| test["verdict"] == verdict && of_chance(test) == by_chance);
+        let mut ids: Vec<String> =
+            wanted.map(|test| test["id"].as_str().expect("an id is text").to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    for verdict in ["broken", "skipped", "inconclusive"] {
+        assert_eq!(with_verdict(report, verdict), ids(verdict, false), "{verdict}");
+    }
+    let chance = ids("flaky", true);
+    let (by_chance, by_order): (Vec<_>, Vec<_>) =
+        with_verdict(report, "flaky").into_iter().partition(|id| chance.contains(id));
+    assert_eq!(by_order, ids("flaky", false), "flaky, but not by chance");
+    assert_ne!(by_chance, [""; 0], "none of {chance:?} has failed");
+    for test in report["tests"].as_array().expect("a report has tests") {
+        let failed = test["failures"].as_u64().expect("a count") > 0;
+        if chance.iter().any(|id| test["id"] == id.as_str()) {
+            assert_eq!(test["verdict"] == "flaky", failed, "{test:#}");
+        }
+    }
+}
+
 /// A small project in a directory of its own: file name and content.
 ///
 /// # Panics

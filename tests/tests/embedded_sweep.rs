@@ -3,27 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use flakefarm_tests::eventually::wait_for;
-use flakefarm_tests::harness::{Process, command, flaky_shop, project, report, said, with_verdict};
+use flakefarm_tests::harness::{
+    Process, command, flaky_shop, holds_what_is_known_of_flaky_shop, project, report, said, with_verdict,
+};
 use serde_json::Value;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
 const TOML: &str = "[environment]\nsetup = [\"python3 -c 'import pytest'\"]\n";
-
-fn known(verdict: &str) -> Vec<String> {
-    let known: Value =
-        serde_json::from_str(&std::fs::read_to_string(flaky_shop().join("known.json")).unwrap()).unwrap();
-    let mut ids: Vec<_> = known["tests"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|test| test["verdict"] == verdict)
-        .map(|test| test["id"].as_str().unwrap().to_owned())
-        .collect();
-    ids.sort();
-    ids
-}
 
 /// Sweeps at a level of isolation, the plain world only.
 fn sweep_at(level: &str, runs: &str, project: &TempDir) -> Output {
@@ -49,10 +37,7 @@ fn the_example_sweep_finds_what_is_known_and_accuses_nobody_else() {
     let report = report(&output);
     assert_eq!(report["schema"], "flakefarm.report/v1");
     assert_eq!(report["sweep"]["stopped"], "answered");
-    assert_eq!(with_verdict(&report, "flaky"), known("flaky"), "{}", said(&output));
-    assert_eq!(with_verdict(&report, "broken"), known("broken"));
-    assert_eq!(with_verdict(&report, "skipped"), known("skipped"));
-    assert_eq!(with_verdict(&report, "inconclusive"), Vec::<String>::new());
+    holds_what_is_known_of_flaky_shop(&report);
     assert_eq!(report["sweep"]["infrastructure_errors"], 0);
     let page = std::fs::read_to_string(html).unwrap();
     assert!(page.contains("<svg") && page.contains("test_courier_quotes"));

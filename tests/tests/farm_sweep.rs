@@ -2,32 +2,24 @@
 
 use flakefarm_tests::eventually::wait_for;
 use flakefarm_tests::farm::Farm;
-use flakefarm_tests::harness::{MIXED, MIXED_RUNS, command, flaky_shop, project, report, said, with_verdict};
+use flakefarm_tests::harness::{
+    MIXED, MIXED_RUNS, command, flaky_shop, holds_what_is_known_of_flaky_shop, project, report, said,
+    with_verdict,
+};
 use std::process::Stdio;
 use std::time::Duration;
 
 #[test]
-fn a_farm_of_two_workers_gives_the_verdicts_of_an_embedded_sweep() {
+fn a_farm_of_two_workers_finds_what_an_embedded_sweep_does() {
     let mut farm = Farm::start();
     farm.start_worker("first");
     farm.start_worker("second");
     let arguments = ["--runs", "20", "--seed", "7", "--panel", "none"];
     let output = farm.sweep(&flaky_shop(), &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), farm.logs());
-    let theirs = report(&output);
-    let state = tempfile::tempdir().unwrap();
-    let output = command(state.path())
-        .arg("sweep")
-        .args(arguments)
-        .args(["--format", "json"])
-        .arg(flaky_shop())
-        .output()
-        .unwrap();
-    let ours = report(&output);
-    for verdict in ["healthy", "flaky", "broken", "skipped"] {
-        assert_eq!(with_verdict(&theirs, verdict), with_verdict(&ours, verdict), "{verdict}");
-    }
-    assert_eq!(theirs["sweep"]["workers"].as_array().unwrap().len(), 2, "both took part");
+    let report = report(&output);
+    holds_what_is_known_of_flaky_shop(&report);
+    assert_eq!(report["sweep"]["workers"].as_array().unwrap().len(), 2, "both took part");
 }
 
 #[test]
@@ -77,4 +69,24 @@ fn a_wrong_token_and_another_version_are_refused() {
         request.bearer_auth(&farm.token).send().await.unwrap().status()
     });
     assert_eq!(status.as_u16(), 426);
+}
+
+#[test]
+fn what_asks_for_more_than_the_operator_allows_is_refused_with_both_figures() {
+    let mut farm = Farm::start();
+    let ceilings = farm.dir.path().join("ceilings.toml");
+    std::fs::write(&ceilings, "[all]\nmemory = \"1GiB\"\n[project.trusted]\nmemory = \"4GiB\"\n").unwrap();
+    farm.start_worker_with("strict", &[("FLAKEFARM_CEILINGS", ceilings.display().to_string())]);
+    let greedy = |name: &str| {
+        let toml = format!(
+            "[project]\nname = \"{name}\"\n[environment]\nsetup = [\"python3 -c 'import pytest'\"]\n[limits]\nmemory = \"2GiB\"\n"
+        );
+        project(&[("flakefarm.toml", &toml), ("test_a.py", "def test_a(): pass\n")])
+    };
+    let refused = farm.sweep(greedy("any").path(), &["--runs", "2", "--panel", "none"]).output().unwrap();
+    assert_ne!(refused.status.code(), Some(0), "{}", said(&refused));
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert!(errors.contains("memory 2048 MiB (at most 1024 MiB)"), "{}", said(&refused));
+    let given = farm.sweep(greedy("trusted").path(), &["--runs", "2", "--panel", "none"]).output().unwrap();
+    assert_eq!(given.status.code(), Some(0), "{}\n{}", said(&given), farm.logs());
 }

@@ -76,6 +76,7 @@ macro_rules! isolation_at {
             scratch_is_limited
             attempts_share_nothing
             privileges_are_dropped
+            what_found_no_route_is_counted
         ; hostile:
             what_outlives_its_test_ends_with_it
             signals_reach_nobody_else
@@ -87,6 +88,8 @@ macro_rules! isolation_at {
             a_memory_hog_is_charged_alone
             a_full_disk_is_its_own
             memory_left_in_files_is_charged_alone
+            a_flood_is_held_back
+            the_metadata_address_is_out_of_reach
         ; }
     };
 }
@@ -100,6 +103,11 @@ isolation_at!(container_isolates, SandboxLevel::Container);
 isolation_at!(nested_isolates, SandboxLevel::Nested);
 isolation_at!(forked_isolates, SandboxLevel::Forked);
 isolation_at!(host_isolates, SandboxLevel::Host);
+
+// A container's user is named in the image that environments make, not in the bare one here.
+laws_at! { nested_user, SandboxLevel::Nested, laws: the_user_has_a_name ; }
+laws_at! { forked_user, SandboxLevel::Forked, laws: the_user_has_a_name ; }
+laws_at! { host_user, SandboxLevel::Host, laws: the_user_has_a_name ; }
 
 /// Holds a level to a law, and asserts that nothing is left of it.
 async fn at(level: SandboxLevel, law: impl AsyncFnOnce(&Level)) {

@@ -259,3 +259,44 @@ pub async fn memory_left_in_files_is_charged_alone(level: &Level) {
     }
     assert_eq!(watch(running).await.1.exit_code, 0);
 }
+
+/// A flood of output, which nobody reads for the time being, waits where it is made: it neither fills the
+/// worker's memory nor ends the attempt, and what is read of it is in order.
+pub async fn a_flood_is_held_back(level: &Level) {
+    const READ: u64 = 50_000;
+    const MOST: u64 = 64 << 20;
+    let flood = "import os\nn = 0\nwhile True:\n  os.write(1, b''.join(b'%d %s\\n' % (n + i, b'x' * 90) for i in range(500)))\n  n += 500";
+    let mut running = level.start_python(flood).await;
+    let before = own_memory();
+    for expect in 0..READ {
+        let line = running.next_line().await.expect("it does not end");
+        assert_eq!(line.split(|byte| *byte == b' ').next(), Some(expect.to_string().as_bytes()));
+    }
+    let grown = own_memory().saturating_sub(before);
+    assert!(grown < MOST, "{} MiB after {READ} lines", grown >> 20);
+    running.kill().await;
+    assert_eq!(running.finish().await.expect("ends").exit_code, 137);
+}
+
+/// Bytes of this process that are in memory.
+fn own_memory() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("a kernel that tells of processes");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages") * 4_096
+}
+
+/// Where clouds keep the credentials of a machine: not reached, by number or by name, in any way.
+pub async fn the_metadata_address_is_out_of_reach(level: &Level) {
+    let program = "import socket
+for family, address in ((socket.AF_INET, ('169.254.169.254', 80)), (socket.AF_INET6, ('fd00:ec2::254', 80)),
+                        (socket.AF_INET, ('100.100.100.200', 80))):
+    try: socket.socket(family).connect(address); print('reached', address)
+    except OSError: pass
+for kind in (socket.SOCK_RAW, socket.SOCK_PACKET if hasattr(socket, 'SOCK_PACKET') else 10):
+    try: socket.socket(socket.AF_INET, kind, 1); print('a raw socket')
+    except OSError: pass
+try: socket.getaddrinfo('metadata.google.internal', 80); print('a name')
+except OSError: pass
+print('none', flush=True)";
+    let (lines, exit) = level.python(program).await;
+    assert_eq!(lines, ["none"], "{}", exit.output.to_text());
+}

@@ -320,6 +320,39 @@ pub async fn the_network_is_loopback_only(level: &Level) {
     assert_eq!(lines, ["lo", "127.0.0.1", "OSError 101", "OSError 101"], "{}", exit.output.to_text());
 }
 
+/// What a test, or a program that it starts, asks of a network that is not there is counted where the test can
+/// be told to have asked, and nobody else's is.
+pub async fn what_found_no_route_is_counted(level: &Level) {
+    let program = "import socket, subprocess, sys
+def count():
+    names, values = [line.split() for line in open('/proc/self/net/snmp') if line.startswith('Ip:')][:2]
+    return int(values[names.index('OutNoRoutes')])
+print(count())
+child = \"import socket; socket.create_connection(('192.0.2.1', 443), 5)\"
+subprocess.run([sys.executable, '-c', child], stderr=subprocess.DEVNULL)
+print(count())
+try: socket.getaddrinfo('example.com', 443)
+except OSError: pass
+print(count() > 1)
+socket.create_connection(socket.create_server(('localhost', 0)).getsockname(), 5)
+print(count() > 1)";
+    for _ in 0..2 {
+        let (lines, exit) = level.python(program).await;
+        assert_eq!(lines, ["0", "1", "True", "True"], "{}", exit.output.to_text());
+    }
+}
+
+/// The user has a name, a group and a home, by every way to ask for them.
+pub async fn the_user_has_a_name(level: &Level) {
+    let program = "import getpass, grp, os, pwd
+entry = pwd.getpwuid(os.getuid())
+print(bool(getpass.getuser()), bool(entry.pw_name), bool(grp.getgrgid(os.getgid()).gr_name))
+print(bool(os.environ['USER']), os.environ['USER'] == os.environ['LOGNAME'])
+print(os.path.isdir(os.path.expanduser('~')), os.access(os.environ['HOME'], os.W_OK))";
+    let (lines, exit) = level.python(program).await;
+    assert_eq!(lines, ["True True True", "True True", "True True"], "{}", exit.output.to_text());
+}
+
 /// The image is read-only; work, scratch and home can be written to, and run from.
 pub async fn only_scratch_is_writable(level: &Level) {
     let script =

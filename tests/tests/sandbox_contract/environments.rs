@@ -10,6 +10,7 @@ use flakefarm_shared::{
     WIRE_VERSION, WorkerId, World,
 };
 use flakefarm_tests::contract::sandbox::Level;
+use flakefarm_worker::ceilings::SetupCeiling;
 use flakefarm_worker::environment::{Environments, LocalPlaces, PrepareError};
 use flakefarm_worker::sandbox::{DockerSandbox, Sandbox};
 use std::collections::{BTreeMap, HashSet};
@@ -397,6 +398,48 @@ async fn a_missing_snapshot_is_an_infrastructure_error() {
     match bench.environments.prepare(&context, &context.snapshot, &[], |_| {}).await.unwrap_err() {
         PrepareError::Infra(error) => assert_eq!(error.stage, InfraStage::Blobs),
         PrepareError::Refused(refusal) => panic!("refused: {}", refusal.message),
+    }
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn set_up_is_held_to_what_the_operator_allows() {
+    let mut bench = Bench::new(&[("a.py", "1")]).await;
+    let setup = SetupCeiling { memory: 128 << 20, pids: 40, network: "none".to_owned() };
+    bench.environments = bench.environments.clone().with_setup(setup);
+    let hog = "python3 -c 'b = []\nwhile True: b.append(bytearray(16 << 20))'";
+    let refusal = bench.refusal(bench.environment(&[hog])).await;
+    assert!(
+        refusal.message.starts_with("set-up step 1 of 1 failed with exit code 137"),
+        "{}",
+        refusal.message
+    );
+    let bomb = "python3 -c 'import os, time\ntry:\n  while True:\n    if os.fork() == 0: time.sleep(5); os._exit(0)\nexcept OSError: print(\"bounded\"); os._exit(9)'";
+    let refusal = bench.refusal(bench.environment(&[bomb])).await;
+    assert!(refusal.log.contains("bounded"), "{refusal:?}");
+    let tries = "ls /sys/class/net > /opt/seen; id -u >> /opt/seen; mknod /opt/disk b 254 0 2>> /dev/null || echo none >> /opt/seen; \
+                 chown 1:1 /opt/seen; chown 0:0 /opt/seen; \
+                 python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)' 2> /dev/null || echo raw >> /opt/seen";
+    let image = bench.image(&[tries]).await;
+    assert_eq!(bench.shell(&image, "cat /opt/seen").await, ["lo", "0", "none", "raw"]);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_users_of_attempts_are_named_in_the_image() {
+    let bench = Bench::new(&[("a.py", "1")]).await;
+    let image = bench.image(&[]).await;
+    for (user, name) in [(1_000, "flakefarm"), (12_345, "flakefarm-12345")] {
+        let mut request = bench.level.request(&[
+            "python3",
+            "-c",
+            "import getpass, grp, os, pwd; entry = pwd.getpwuid(os.getuid()); print(getpass.getuser(), entry.pw_name, \
+             entry.pw_dir == os.environ['HOME'], grp.getgrgid(os.getgid()).gr_name, os.environ['USER'])",
+        ]);
+        request.image.clone_from(&image);
+        request.user = user;
+        let (lines, exit) = bench.level.run(request).await;
+        assert_eq!(lines, [format!("{name} {name} True {name} {name}")], "{}", exit.output.to_text());
     }
     bench.end().await;
 }

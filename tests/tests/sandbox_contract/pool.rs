@@ -1,7 +1,7 @@
 //! Containers kept ready: they obey the same laws, each serves one attempt, and none outlives its
 //! owner, however that ends.
 
-use super::{at, containers_with, engine};
+use super::{at, containers_with, engine, new_worker};
 use flakefarm_shared::{SandboxLevel, WorkerId};
 use flakefarm_tests::contract::sandbox::{self as laws, Level};
 use flakefarm_tests::eventually::eventually;
@@ -113,7 +113,8 @@ async fn what_a_killed_process_kept_ready_ends_and_is_removed_by_label() {
     .await;
     process.signal("KILL");
     drop(process);
-    let engine = engine(&worker).await;
+    // Any worker's next start removes it, whatever that worker is called.
+    let engine = engine(&new_worker()).await;
     engine.reap().await.unwrap();
     let left = containers_with(vec![format!("dev.flakefarm.worker={worker}")]).await;
     assert_eq!(left, [""; 0]);
