@@ -89,10 +89,6 @@ impl Farm {
         farm
     }
 
-    fn role(&self, arguments: &[&str]) -> Process {
-        self.role_with(arguments, &[])
-    }
-
     fn role_with(&self, arguments: &[&str], variables: &[(&str, String)]) -> Process {
         let log = std::fs::File::options()
             .create(true)

@@ -7,6 +7,7 @@ use flakefarm_shared::WorkerId;
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::queue::{Queue, Role};
 use flakefarm_shared::samples::{RedisSamples, Retention};
+use flakefarm_worker::ceilings::Ceilings;
 use flakefarm_worker::environment::{Environments, PreparedImage};
 use flakefarm_worker::sandbox::{Sandbox, ScriptedSandbox};
 use flakefarm_worker::{Ending, Spool, WorkerParts};
@@ -39,6 +40,7 @@ async fn main() -> anyhow::Result<()> {
         blobs: Blobs::open(&store("FLAKEFARM_BLOBS")?)?,
         environments: Environments::Given(PreparedImage { image_id: "scripted".to_owned() }),
         sandbox: Sandbox::Scripted(sandbox),
+        ceilings: Ceilings::default(),
     };
     let ending = Ending::default();
     let mut told = signal(SignalKind::terminate())?;
