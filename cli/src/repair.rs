@@ -13,15 +13,22 @@ use crate::exit::{Complaint, Exit};
 use crate::sweep::{Wishes, question};
 use crate::{output, signals};
 use candidates::{Candidate, Proposed};
-use flakefarm_coordinator::experiment::{FailingIn, ValidateRequest};
-use flakefarm_coordinator::plan::{QuestionKind, TestFilter};
+use flakefarm_coordinator::experiment::ValidateRequest;
+use flakefarm_coordinator::plan::{Question, QuestionKind, Runs, TestFilter};
 use flakefarm_coordinator::report::Report;
 use flakefarm_project::patch;
 use flakefarm_project::revisions;
 use flakefarm_project::snapshot::Archive;
 use flakefarm_shared::World;
+use std::num::NonZeroU32;
 use std::path::Path;
-use told::{Outcome, Told, ToldProposal};
+use told::{Outcome, Proof, Told, ToldProposal};
+
+/// Runs of each test as it is, where it fails every time.
+const RUNS_BEFORE: NonZeroU32 = NonZeroU32::new(1).expect("not 0");
+/// Clean runs of each test with a change of the kind that fails every time or never, some of them in other
+/// orders.
+const RUNS_AFTER: NonZeroU32 = NonZeroU32::new(5).expect("not 0");
 
 pub(crate) async fn repair(args: &RepairArgs) -> Result<Exit, Complaint> {
     let (tests, path) = tests_and_path(&args.tests);
@@ -68,13 +75,19 @@ pub(crate) async fn repair(args: &RepairArgs) -> Result<Exit, Complaint> {
         }
         tried += 1;
         session.progress.note(&format!("proposal {tried}: {}", candidate.explanation));
-        let ended = match prove(&mut session, &here, &candidate, &tests).await? {
-            Ok(ended) => ended,
+        // A tree whose tests cannot even be imported lists nothing that two arms could be compared on.
+        let proof = if candidate.failing_in.is_some() {
+            Box::pin(compared(&mut session, &here, &candidate, &tests)).await?
+        } else {
+            Box::pin(swept(&mut session, &here, &candidate, &tests)).await?
+        };
+        let proof = match proof {
+            Ok(proof) => proof,
             Err(exit) => return Ok(exit),
         };
-        let outcome = Outcome::of(&ended.report);
+        let outcome = proof.outcome;
         undecided |= outcome == Outcome::Undecided;
-        told.proposals.push(ToldProposal::tried(&candidate, outcome, &ended.report));
+        told.proposals.push(ToldProposal::tried(&candidate, proof));
         if outcome == Outcome::Proved {
             proved = Some(candidate);
             break;
@@ -132,37 +145,77 @@ async fn diagnose(
     Ok(ended(session.carry_out(place, &submission).await?)?.map(|ended| ended.report))
 }
 
-/// Whether the candidate mends the tests.
-async fn prove(
-    session: &mut Session<'_>,
-    here: &Archive,
-    candidate: &Candidate,
-    tests: &[String],
-) -> Result<Result<Box<Ended>, Exit>, Complaint> {
+/// The tree with the candidate's change.
+async fn patched(session: &Session<'_>, here: &Archive, candidate: &Candidate) -> Result<Archive, Complaint> {
     let (base, diff, name) = (here.clone(), candidate.diff.clone(), candidate.strategy.clone());
     let prefix = revisions::prefix(&session.root).unwrap_or_default();
     let patched = tokio::task::spawn_blocking(move || {
         patch::apply(&base, Path::new(prefix.trim_end_matches('/')), diff.as_bytes(), &name)
     });
-    let patched = patched.await?.map_err(|error| Complaint::wrong(&error, error.hint()))?;
+    Ok(patched.await?.map_err(|error| Complaint::wrong(&error, error.hint()))?.archive)
+}
+
+/// Whether the candidate mends a test of which it is known where it fails: both arms in turns, as often as
+/// the old failure rate asks.
+async fn compared(
+    session: &mut Session<'_>,
+    here: &Archive,
+    candidate: &Candidate,
+    tests: &[String],
+) -> Result<Result<Proof, Exit>, Complaint> {
+    let patched = patched(session, here, candidate).await?;
     let tests = if candidate.tests.is_empty() { tests } else { &candidate.tests };
-    let request = |patched, failing_in: Option<FailingIn>| {
-        QuestionKind::Validate(Box::new(ValidateRequest {
-            tests: TestFilter(tests.to_vec()),
-            patched,
-            patch: candidate.strategy.clone(),
-            failing_in,
-        }))
-    };
-    let digest = flakefarm_shared::Digest::of(&patched.archive.bytes);
-    let kind = request(digest, candidate.failing_in.clone());
+    let kind = QuestionKind::Validate(Box::new(ValidateRequest {
+        tests: TestFilter(tests.to_vec()),
+        patched: flakefarm_shared::Digest::of(&patched.bytes),
+        patch: candidate.strategy.clone(),
+        failing_in: candidate.failing_in.clone(),
+    }));
     let question =
         question(Wishes { kind, tests: TestFilter::default(), order: None, repeats: true }, session)?;
     let place = session.place(question.sandbox).await?;
     let snapshot = place.put(here.bytes.clone()).await?;
-    place.put(patched.archive.bytes).await?;
+    place.put(patched.bytes).await?;
     let submission = session.submission(question, snapshot, here.revision.clone(), World::Plain);
-    ended(session.carry_out(place, &submission).await?)
+    Ok(ended(session.carry_out(place, &submission).await?)?.map(|ended| Proof::of_comparison(&ended.report)))
+}
+
+/// Whether the candidate mends tests that fail every time or cannot be imported: one run of the suite as it
+/// is, and enough runs with the change, in several orders.
+async fn swept(
+    session: &mut Session<'_>,
+    here: &Archive,
+    candidate: &Candidate,
+    tests: &[String],
+) -> Result<Result<Proof, Exit>, Complaint> {
+    let before = match Box::pin(sweep(session, here, tests, RUNS_BEFORE)).await {
+        Ok(Ok(report)) => Some(report),
+        Ok(Err(exit)) => return Ok(Err(exit)),
+        // Nothing could be imported: nothing passed.
+        Err(complaint) if complaint.exit == Exit::NothingRan => None,
+        Err(complaint) => return Err(complaint),
+    };
+    let patched = patched(session, here, candidate).await?;
+    Ok(match Box::pin(sweep(session, &patched, tests, RUNS_AFTER)).await {
+        Ok(after) => after.map(|after| Proof::of_sweeps(before.as_ref(), &after)),
+        Err(complaint) if complaint.exit == Exit::NothingRan => Ok(Proof::nothing_ran()),
+        Err(complaint) => return Err(complaint),
+    })
+}
+
+async fn sweep(
+    session: &mut Session<'_>,
+    tree: &Archive,
+    tests: &[String],
+    runs: NonZeroU32,
+) -> Result<Result<Report, Exit>, Complaint> {
+    let wishes =
+        Wishes { kind: QuestionKind::Detect, tests: TestFilter(tests.to_vec()), order: None, repeats: true };
+    let question = Question { runs: Runs::Fixed(runs), budget: None, ..question(wishes, session)? };
+    let place = session.place(question.sandbox).await?;
+    let snapshot = place.put(tree.bytes.clone()).await?;
+    let submission = session.submission(question, snapshot, tree.revision.clone(), World::Plain);
+    Ok(ended(session.carry_out(place, &submission).await?)?.map(|ended| ended.report))
 }
 
 /// What ended to its end; the exit code otherwise.

@@ -46,9 +46,88 @@ pub(super) struct ToldProposal {
 
 /// How one test fared.
 #[derive(Debug, Serialize)]
-struct ToldTest {
+pub(super) struct ToldTest {
     id: String,
-    comparison: Comparison,
+    /// `fixed`, `improved`, `not_shown`, `made_worse`, `undecided`.
+    answer: String,
+    /// Failures and runs without the change; absent where it could not be run at all.
+    before: Option<(u64, u64)>,
+    /// The same with it.
+    after: Option<(u64, u64)>,
+    /// The new failure rate is below this, at the confidence that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_upper: Option<f64>,
+}
+
+/// What an experiment showed of a proposal.
+pub(super) struct Proof {
+    pub(super) outcome: Outcome,
+    tests: Vec<ToldTest>,
+}
+
+impl Proof {
+    /// Of two arms that ran in turns.
+    pub(super) fn of_comparison(report: &Report) -> Self {
+        let counts = |arm: &Option<ComparedArm>| arm.as_ref().map(|arm| (arm.failures, arm.attempts));
+        let told = |test: &TestReport| {
+            let comparison = test.comparison.as_deref()?;
+            Some(ToldTest {
+                id: test.id.clone(),
+                answer: comparison.answer.clone(),
+                before: counts(&comparison.before),
+                after: counts(&comparison.after),
+                new_upper: comparison.new_upper,
+            })
+        };
+        Self { outcome: Outcome::of(report), tests: report.tests.iter().filter_map(told).collect() }
+    }
+
+    /// Of a sweep without the change and one with it. What fails with it although it passed without, or
+    /// although it could not be run without, speaks against it.
+    pub(super) fn of_sweeps(before: Option<&Report>, after: &Report) -> Self {
+        let known = |id: &str| before.and_then(|report| report.tests.iter().find(|test| test.id == id));
+        let counts = |test: &TestReport| (test.failures, test.attempts);
+        let mut tests = Vec::new();
+        let (mut mended, mut failing) = (false, !after.sweep.collection_errors.is_empty());
+        for test in after.tests.iter().filter(|test| test.attempts > 0) {
+            let was = known(&test.id);
+            let failed_before = was.is_none_or(|was| was.failures > 0);
+            let answer = match (failed_before, test.failures > 0) {
+                (true, false) => "fixed",
+                (true, true) => "not_shown",
+                (false, true) => "made_worse",
+                (false, false) => continue,
+            };
+            mended |= answer == "fixed";
+            failing |= answer != "fixed";
+            let (id, answer) = (test.id.clone(), answer.to_owned());
+            tests.push(ToldTest {
+                id,
+                answer,
+                before: was.map(counts),
+                after: Some(counts(test)),
+                new_upper: None,
+            });
+        }
+        // A test that is there without the change and not with it is no mended one.
+        let gone = |test: &&TestReport| test.attempts > 0 && !after.tests.iter().any(|now| now.id == test.id);
+        for test in before.iter().flat_map(|report| &report.tests).filter(gone) {
+            failing = true;
+            let (id, answer) = (test.id.clone(), "made_worse".to_owned());
+            tests.push(ToldTest { id, answer, before: Some(counts(test)), after: None, new_upper: None });
+        }
+        let outcome = match (mended, failing) {
+            (true, false) => Outcome::Proved,
+            (false, false) => Outcome::NothingFails,
+            (_, true) => Outcome::NotProved,
+        };
+        Self { outcome, tests }
+    }
+
+    /// With the change nothing ran.
+    pub(super) fn nothing_ran() -> Self {
+        Self { outcome: Outcome::NotProved, tests: Vec::new() }
+    }
 }
 
 /// What became of a proposal.
@@ -100,11 +179,8 @@ impl ToldProposal {
         Self::new(candidate, Outcome::Refused, Vec::new())
     }
 
-    pub(super) fn tried(candidate: &Candidate, outcome: Outcome, report: &Report) -> Self {
-        let told = |test: &TestReport| {
-            Some(ToldTest { id: test.id.clone(), comparison: test.comparison.as_deref()?.clone() })
-        };
-        Self::new(candidate, outcome, report.tests.iter().filter_map(told).collect())
+    pub(super) fn tried(candidate: &Candidate, proof: Proof) -> Self {
+        Self::new(candidate, proof.outcome, proof.tests)
     }
 
     fn new(candidate: &Candidate, outcome: Outcome, tests: Vec<ToldTest>) -> Self {
@@ -135,28 +211,23 @@ impl ToldProposal {
             }
             None => {}
         }
+        let counts = |counts: Option<(u64, u64)>| {
+            counts.map_or_else(
+                || "could not run".to_owned(),
+                |(failures, runs)| format!("failed {failures} of {runs}"),
+            )
+        };
         for test in self.tests.iter().take(LISTED) {
-            let comparison = &test.comparison;
-            let counts = |arm: &Option<ComparedArm>| {
-                arm.as_ref().map_or_else(
-                    || "never ran".to_owned(),
-                    |arm| format!("{} of {}", arm.failures, arm.attempts),
-                )
-            };
-            let upper = comparison
-                .new_upper
-                .map_or_else(String::new, |upper| format!(", now below {:.1} %", upper * 100.0));
+            let upper =
+                test.new_upper.map_or_else(String::new, |upper| format!(" (below {:.1} %)", upper * 100.0));
             let _infallible = writeln!(
                 text,
-                "  {}: {}; failed {} before, {} after{upper}",
+                "  {}: {}; {} before, {} after{upper}",
                 test.id,
-                comparison.answer.replace('_', " "),
-                counts(&comparison.before),
-                counts(&comparison.after),
+                test.answer.replace('_', " "),
+                counts(test.before),
+                counts(test.after),
             );
-            for neighbour in &comparison.neighbours {
-                let _infallible = writeln!(text, "    {}: {}", neighbour.id, neighbour.state);
-            }
         }
         if self.tests.len() > LISTED {
             let _infallible = writeln!(text, "  and {} more tests", self.tests.len() - LISTED);
