@@ -172,7 +172,7 @@ impl<'a> Session<'a> {
     ) -> Result<Asked, Complaint> {
         let farm = match place {
             Place::Here(embedded) => {
-                let ended = self.run_here(*embedded, Task::Submit(submission)).await?;
+                let ended = Box::pin(self.run_here(*embedded, Task::Submit(submission))).await?;
                 return Ok(Asked::Ended(Box::new(ended)));
             }
             Place::Farm(farm) => farm,

@@ -95,7 +95,7 @@ async fn resume(session: &mut Session<'_>) -> Result<Asked, Complaint> {
     let runtime = ask::runtime(&session.loaded)?;
     let embedded = Embedded::open(&state, session.slots(), question.sandbox, &runtime).await?;
     session.progress.note(&format!("resuming sweep {} (seed {})", row.id, row.seed));
-    let ended = session.run_here(embedded, Task::Resume(&row)).await?;
+    let ended = Box::pin(session.run_here(embedded, Task::Resume(&row))).await?;
     Ok(Asked::Ended(Box::new(ended)))
 }
 

@@ -44,7 +44,6 @@ impl RunOrigin {
     }
 
     /// Whether nothing needs to be said of it.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
     pub fn is_sweep(&self) -> bool {
         *self == RunOrigin::Sweep
     }

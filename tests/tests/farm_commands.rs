@@ -1,8 +1,6 @@
 //! A farm from the command line: leaving a sweep and coming back to it, every question, and a farm on
 //! which nobody works.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
-
 use flakefarm_tests::farm::Farm;
 use flakefarm_tests::harness::{command, project, report, said, with_verdict};
 use std::io::{BufRead, BufReader};

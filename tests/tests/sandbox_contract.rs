@@ -268,7 +268,7 @@ async fn a_silent_engine_is_named_with_a_hint() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn rate_of_empty_attempts_at_two_at_once() {
-    on_docker(SandboxLevel::Container, async |level: &Level| {
+    Box::pin(on_docker(SandboxLevel::Container, async |level: &Level| {
         const EACH: u32 = 30;
         let begun = Instant::now();
         let lane = async || {
@@ -284,6 +284,6 @@ async fn rate_of_empty_attempts_at_two_at_once() {
         let slowest = tokio::join!(lane(), lane());
         let rate = f64::from(2 * EACH) / begun.elapsed().as_secs_f64();
         println!("{rate:.1} attempts/s at 2 at once, slowest {:?}", slowest.0.max(slowest.1));
-    })
+    }))
     .await;
 }

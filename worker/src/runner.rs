@@ -163,7 +163,7 @@ async fn serve_slot(worker: Arc<Worker>) {
         };
         let Some(delivery) = delivery else { return };
         let job = delivery.message.job;
-        let taken = AssertUnwindSafe(take(&worker, delivery, Some(&slot))).catch_unwind().await;
+        let taken = AssertUnwindSafe(Box::pin(take(&worker, delivery, Some(&slot)))).catch_unwind().await;
         if taken.is_err() {
             // The delivery was dropped: its job goes back, counted.
             worker.hands().remove(&job);
@@ -288,7 +288,7 @@ async fn take(worker: &Worker, delivery: JobDelivery, slot: Option<&tokio::sync:
     let until = Until { drain: worker.ending.drain.clone(), stop };
     let aside = || urgent(worker, slot, suspect);
     let working = async {
-        let worked = job::work(&worker.bench, &message, &progress, &until, &aside).await;
+        let worked = Box::pin(job::work(&worker.bench, &message, &progress, &until, &aside)).await;
         let cancelled = cancelled.load(Ordering::Relaxed);
         worker.bring_home(Finished::of(job, sweep, publication, worked, cancelled)).await
     };
@@ -341,7 +341,7 @@ fn urgent<'a>(
             delivery = urgent => delivery,
         };
         if let Some(delivery) = delivery {
-            take(worker, delivery, None).await;
+            Box::pin(take(worker, delivery, None)).await;
         }
     })
 }

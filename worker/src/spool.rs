@@ -158,13 +158,13 @@ mod tests {
         let (one, other) = (finished(1), finished(2));
         assert!(first.keep(&one) && first.keep(&other) && first.keep(&one));
         first.remove(other.job, 2);
-        assert_eq!(first.leftovers(), [one.clone()]);
+        assert_eq!(first.leftovers(), std::slice::from_ref(&one));
         assert!(Spool::open(dir.path(), &name("../a")).is_err(), "its holder lives");
         let neighbour = Spool::open(dir.path(), &name("b")).unwrap();
         assert_eq!(neighbour.leftovers(), [], "the living keep theirs");
         drop((first, neighbour));
         let next = Spool::open(dir.path(), &name("c")).unwrap();
-        assert_eq!(next.leftovers(), [one.clone()]);
+        assert_eq!(next.leftovers(), std::slice::from_ref(&one));
         fs::write(next.place(other.job, 1), b"garbage").unwrap();
         assert_eq!(next.leftovers(), [one]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");

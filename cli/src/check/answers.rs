@@ -75,7 +75,7 @@ pub(super) fn answer(id: &str, message: &str, shown: &Shown<'_>) -> Answered {
         .in_order
         .filter(|report| shown.here.failures == 0 && shown.here.attempts > 0 && report.failures > 0);
     let report = failed_in_order.unwrap_or(shown.here);
-    let counted = |report: &TestReport| [u64::from(report.attempts), u64::from(report.failures)];
+    let counted = |report: &TestReport| [report.attempts, report.failures];
     let answer = match (report.verdict, failed_in_order) {
         (Verdict::Flaky | Verdict::Fragile, _) => Answer::Flaky,
         // It passes alone and fails among others, in the order of the job: its result depends on them.

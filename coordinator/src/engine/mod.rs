@@ -218,14 +218,18 @@ impl Coordinator {
         let work = |coordinator: Coordinator, stop: CancellationToken| async move {
             tokio::join!(advance::run(coordinator.clone(), stop.clone()), coordinator.carry_on(stop));
         };
-        tokio::join!(
-            // One lease for all that moves jobs: these loops wake each other.
-            leader::while_leading(self.clone(), "work", stop.clone(), work),
-            leader::while_leading(self.clone(), "housekeeping", stop.clone(), relay::housekeeping),
-            leader::while_leading(self.clone(), "history", stop.clone(), collecting::run),
-            self.keep_schedules(stop.clone()),
-            relay::run(self.clone(), stop),
-        );
+        // On the heap: whoever runs the loops has small futures of its own.
+        Box::pin(async {
+            tokio::join!(
+                // One lease for all that moves jobs: these loops wake each other.
+                leader::while_leading(self.clone(), "work", stop.clone(), work),
+                leader::while_leading(self.clone(), "housekeeping", stop.clone(), relay::housekeeping),
+                leader::while_leading(self.clone(), "history", stop.clone(), collecting::run),
+                self.keep_schedules(stop.clone()),
+                relay::run(self.clone(), stop),
+            );
+        })
+        .await;
         info!("coordinator has ended");
     }
 

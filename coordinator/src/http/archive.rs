@@ -260,8 +260,11 @@ fn long<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Vec<u8>, ArchiveError>
     Ok(text)
 }
 
+/// What an extended header may say: a path, and a target.
+type Extensions = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Path and target in the records of an extended header: `LENGTH KEY=VALUE\n`.
-fn extensions(records: &[u8]) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), ArchiveError> {
+fn extensions(records: &[u8]) -> Result<Extensions, ArchiveError> {
     let (mut name, mut target) = (None, None);
     for record in records.split(|byte| *byte == b'\n') {
         let Some(space) = record.iter().position(|byte| *byte == b' ') else { continue };

@@ -446,7 +446,7 @@ fn noted_twice(model: &Model, question: &Question, chaos: u64, cut: f64) -> (Led
                     record.started_at = dice.random_range(0..1_000_000);
                     records.push(record);
                 }
-                notes.push(Note::Report(key, report(key, records)));
+                notes.push(Note::Report(key, Box::new(report(key, records))));
             }
         }
         if dice.random_bool(0.1) {
@@ -466,7 +466,7 @@ fn noted_twice(model: &Model, question: &Question, chaos: u64, cut: f64) -> (Led
 #[derive(Debug, Clone)]
 enum Note {
     Planned(JobKey, Vec<AttemptSpec>),
-    Report(JobKey, JobReport),
+    Report(JobKey, Box<JobReport>),
     Lost(JobKey, String),
 }
 

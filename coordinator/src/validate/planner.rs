@@ -183,16 +183,9 @@ fn afford(question: &Question, ledger: &Ledger, elapsed: Duration, jobs: &mut Ve
                 take > 0 && take == job.attempts.len() as u64
             });
         }
-        Some(Budget::Container(most)) => {
-            if ledger.container_seconds() >= most.as_secs_f64() {
-                jobs.clear();
-            }
-        }
-        Some(Budget::Clock(most)) => {
-            if elapsed >= most {
-                jobs.clear();
-            }
-        }
+        Some(Budget::Container(most)) if ledger.container_seconds() >= most.as_secs_f64() => jobs.clear(),
+        Some(Budget::Clock(most)) if elapsed >= most => jobs.clear(),
+        Some(Budget::Container(_) | Budget::Clock(_)) => {}
     }
     jobs.len() < before
 }

@@ -136,7 +136,6 @@ pub fn sort_stored(points: &mut [StoredPoint]) {
     points.sort_by_key(|stored| (order_of(&stored.point), stored.run, stored.class));
 }
 
-#[expect(clippy::type_complexity, reason = "a key to sort by, of nobody's interest")]
 fn order_of(p: &Point) -> (UnixMicros, u16, u16, u32, u64, u8, Option<Phases>, Option<u64>) {
     (p.at, p.worker, p.attempt, p.wall_us, outcome_code(p), p.concurrency, p.phases, p.signature)
 }

@@ -152,8 +152,8 @@ impl Images {
             })?;
         let base = self.base_image(&environment.image, snapshot, &tree, &progress).await?;
         let work = Work { project: &context.project.name, environment, snapshot, tree: &tree, plugin_files };
-        let shared = self.shared_layer(&work, &division, &base, &inputs, &progress).await?;
-        let image_id = self.work_image(&work, &division, &shared, &progress).await?;
+        let shared = Box::pin(self.shared_layer(&work, &division, &base, &inputs, &progress)).await?;
+        let image_id = Box::pin(self.work_image(&work, &division, &shared, &progress)).await?;
         Ok(PreparedImage { image_id })
     }
 
@@ -184,7 +184,7 @@ impl Images {
             let done = set_up::dependencies(&workshop, work.environment, division, work.tree, progress).await;
             self.keep(workshop, done, REPOSITORY_ENV, &key, "env").await
         };
-        self.cached(REPOSITORY_ENV, &key, build).await
+        self.cached(REPOSITORY_ENV, &key, Box::pin(build)).await
     }
 
     /// The image of one snapshot on the shared layer.
@@ -209,7 +209,7 @@ impl Images {
                     let done = set_up::in_place(&workshop, environment, &own, tree, progress).await;
                     self.keep(workshop, done, REPOSITORY_ENV, &key, "env").await
                 };
-                (self.cached(REPOSITORY_ENV, &key, build).await?, String::new(), Sources::Fresh)
+                (self.cached(REPOSITORY_ENV, &key, Box::pin(build)).await?, String::new(), Sources::Fresh)
             }
             Own::Layout(_) | Own::Sources if own.is_empty() => {
                 (shared.to_owned(), String::new(), Sources::Fresh)
@@ -241,7 +241,7 @@ impl Images {
             self.forget_old_images().await;
             Ok(made)
         };
-        self.cached(REPOSITORY_WORK, &key, build).await
+        self.cached(REPOSITORY_WORK, &key, Box::pin(build)).await
     }
 
     /// What was made in `workshop` as an image, or the failure to make it.

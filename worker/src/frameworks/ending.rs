@@ -15,6 +15,9 @@ const CHANNEL_CLOSED: i64 = 98;
 /// A test that something of the project's own ended is late by no less than this share of the limit.
 const LATE: f64 = 0.9;
 
+/// What of the project's own would end a test, and after how long.
+type OwnLimit<'a> = Option<&'a (String, Duration)>;
+
 /// What is known at the end of an attempt, without the samples themselves.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Evidence<'a> {
@@ -24,7 +27,7 @@ pub(super) struct Evidence<'a> {
     /// The test under which the framework's session broke off, and how that test failed.
     pub(super) ended_session: Option<&'a (TestId, FailureKind)>,
     /// What ran, for how long, and what of the project's own would end it after how long.
-    pub(super) running: Option<(&'a TestId, Duration, Option<&'a (String, Duration)>)>,
+    pub(super) running: Option<(&'a TestId, Duration, OwnLimit<'a>)>,
     pub(super) samples: usize,
     pub(super) collected: Option<usize>,
     pub(super) missing: usize,

@@ -98,7 +98,7 @@ pub enum Event {
         ms: u64,
     },
     /// A test is through set-up, call and tear-down.
-    End(EndEvent),
+    End(Box<EndEvent>),
     /// The framework ran to its end.
     Finish {
         /// Its exit code.

@@ -206,7 +206,7 @@ impl AttemptReader {
                 }
                 Ok(())
             }
-            (Event::End(end), Stage::Running) => self.test_ended(end, now),
+            (Event::End(end), Stage::Running) => self.test_ended(*end, now),
             (Event::Finish { exit }, Stage::Opening | Stage::Collecting | Stage::Running) => {
                 self.stage = Stage::Finished(exit);
                 Ok(())

@@ -195,9 +195,7 @@ impl<R: BufRead> Scanner<R> {
                 Some(b']') if brackets == 2 => kept.push(b']'),
                 Some(b']') => brackets += 1,
                 Some(byte) => {
-                    for _ in 0..std::mem::take(&mut brackets) {
-                        kept.push(b']');
-                    }
+                    kept.extend(std::iter::repeat_n(b']', usize::from(std::mem::take(&mut brackets))));
                     kept.push(byte);
                     kept.truncate(LONGEST_TEXT);
                 }

@@ -150,11 +150,11 @@ pub(super) struct LateAnswer {
 #[derive(Debug)]
 pub(crate) struct RabbitReceipt {
     /// `None` once answered.
-    acker: Option<Acker>,
+    acker: Option<Box<Acker>>,
     broken: CancellationToken,
     /// Unbounded, because a drop cannot wait; the prefetch bounds it.
     late: mpsc::UnboundedSender<LateAnswer>,
-    again: Option<Again>,
+    again: Option<Box<Again>>,
 }
 
 impl RabbitReceipt {
@@ -164,7 +164,7 @@ impl RabbitReceipt {
         late: mpsc::UnboundedSender<LateAnswer>,
         again: Option<Again>,
     ) -> Self {
-        Self { acker: Some(acker), broken, late, again }
+        Self { acker: Some(Box::new(acker)), broken, late, again: again.map(Box::new) }
     }
 
     pub(crate) async fn ack(self) -> Result<(), QueueError> {
@@ -182,7 +182,7 @@ impl RabbitReceipt {
     /// If the call is dropped half-way the task sees to it that the delivery is answered at all.
     async fn answer(mut self, answer: Answer) -> Result<(), QueueError> {
         let Some(acker) = &self.acker else { return Ok(()) };
-        let sent = timeout(REQUEST_DEADLINE, answer.send(acker, self.again.as_ref())).await;
+        let sent = timeout(REQUEST_DEADLINE, answer.send(acker, self.again.as_deref())).await;
         self.acker = None;
         let why = match sent {
             Ok(Ok(true)) => return Ok(()),
@@ -202,7 +202,11 @@ impl RabbitReceipt {
     fn pass_on(&mut self, answer: Answer) {
         if let Some(acker) = self.acker.take() {
             // An error means that the task has closed the link: the broker takes it back.
-            drop(self.late.send(LateAnswer { acker, answer, again: self.again.take() }));
+            drop(self.late.send(LateAnswer {
+                acker: *acker,
+                answer,
+                again: self.again.take().map(|again| *again),
+            }));
         }
     }
 }

@@ -242,7 +242,7 @@ type Lost = String;
 
 /// What came of waiting.
 enum Came {
-    Delivery(usize, Delivery),
+    Delivery(usize, Box<Delivery>),
     Nothing,
     /// The slot is no longer wanted.
     End,
@@ -325,7 +325,7 @@ impl Serving<'_> {
                 [Some(_), None] | [None, Some(_)] => Some(FLOW),
             };
             let (class, delivery) = match self.wait(asked, patience).await? {
-                Came::Delivery(class, delivery) => (class, delivery),
+                Came::Delivery(class, delivery) => (class, *delivery),
                 Came::End => return Ok(None),
                 Came::Nothing => {
                     for class in [0, 1] {
@@ -374,8 +374,8 @@ impl Serving<'_> {
                     send_late(answer).await?;
                     continue;
                 }
-                came = from(interactive) => Ok(Came::Delivery(0, came?)),
-                came = from(bulk) => Ok(Came::Delivery(1, came?)),
+                came = from(interactive) => Ok(Came::Delivery(0, Box::new(came?))),
+                came = from(bulk) => Ok(Came::Delivery(1, Box::new(came?))),
                 () = &mut patience => Ok(Came::Nothing),
             };
         }

@@ -162,7 +162,7 @@ fn commands(step: &str) -> Option<Vec<Vec<String>>> {
     Some(commands)
 }
 
-fn finish(word: &mut Option<String>, commands: &mut Vec<Vec<String>>) {
+fn finish(word: &mut Option<String>, commands: &mut [Vec<String>]) {
     if let (Some(word), Some(command)) = (word.take(), commands.last_mut()) {
         command.push(word);
     }
