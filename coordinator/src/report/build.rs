@@ -318,9 +318,6 @@ fn notes(mut notes: Vec<String>, question: &Question, ledger: &Ledger, worlds: &
         (question.kind == QuestionKind::Detect).then(|| super::dates::note(ledger, worlds)).flatten(),
     );
     notes.extend(super::remarks::notes(ledger));
-    notes.extend(
-        ledger.nothing_ran().into_iter().map(|reason| format!("nothing ran in an attempt: {reason}")),
-    );
     let lost: BTreeSet<&str> = ledger.lost_jobs().map(|(_, reason)| reason).collect();
     notes.extend(lost.into_iter().map(|reason| format!("a job was lost, its runs are missing: {reason}")));
     folded(notes)

@@ -27,6 +27,15 @@ pub(super) fn notes(ledger: &Ledger) -> Vec<String> {
             AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => "",
         }));
     notes.extend(starts.iter().map(|(reason, n)| format!("{} could not start: {}", of(*n), quoted(reason))));
+    let empty: BTreeSet<&str> = records
+        .iter()
+        .filter(|record| !died(record))
+        .filter_map(|record| match &record.end {
+            AttemptEnd::NothingRan { reason, .. } => Some(reason.as_str()),
+            AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => None,
+        })
+        .collect();
+    notes.extend(empty.into_iter().map(|reason| format!("nothing ran in an attempt: {reason}")));
     let remarks = || records.iter().flat_map(|record| &record.remarks);
     let tampered = counted(remarks().filter_map(|remark| match remark {
         Remark::Tampering { what } => Some(what.as_str()),

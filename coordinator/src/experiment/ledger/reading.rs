@@ -3,9 +3,7 @@
 use super::{Condition, ConditionCount, JobEntry, Ledger, Observation, Reported, Seen};
 use crate::experiment::job_key::{JobKey, JobPhase};
 use flakefarm_shared::attempt::CollectionError;
-use flakefarm_shared::{
-    AttemptEnd, AttemptRecord, AttemptSpec, NothingRan, Scope, Selection, TestId, WorkerId,
-};
+use flakefarm_shared::{AttemptEnd, AttemptRecord, AttemptSpec, Scope, Selection, TestId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// How many tests were seen to do what so far.
@@ -289,8 +287,6 @@ impl Ledger {
         self.records()
             .filter(|record| record.treatment.is_plain())
             .filter_map(|record| match &record.end {
-                // Starts that failed are counted apart.
-                AttemptEnd::NothingRan { why: NothingRan::Died | NothingRan::Refused, .. } => None,
                 AttemptEnd::NothingRan { reason, .. } => Some(reason.as_str()),
                 AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {
                     None
