@@ -27,15 +27,16 @@ pub fn render(report: &Report) -> String {
             left_out += 1;
         }
     }
-    for error in report.sweep.collection_errors.iter().take(PER_LEVEL - shown[0]) {
+    let uncollected = &report.sweep.collection_errors;
+    for error in uncollected.iter().take(PER_LEVEL - shown[0]) {
         let file = in_root(report.sweep.path.as_deref(), &error.path);
         let title = format!("could not be collected: {}", words::visible(&error.path));
         let _ = writeln!(
             out,
             "::error file={},title={}::{}",
-            property(&file),
+            property(&words::visible(&file)),
             property(&title),
-            data(&words::visible(error.message.trim()))
+            data(words::visible_lines(&error.message).trim())
         );
     }
     let mut message =
@@ -45,6 +46,10 @@ pub fn render(report: &Report) -> String {
     }
     if left_out > 0 {
         let _ = write!(message, " {} without an annotation.", words::count(left_out, "more test"));
+    }
+    if let Some(more @ 1..) = uncollected.len().checked_sub(PER_LEVEL - shown[0]) {
+        let _ =
+            write!(message, " {} without an annotation.", words::count(more as u64, "more uncollected file"));
     }
     let _ = writeln!(out, "::notice title=flakefarm::{}", data(&message));
     out
@@ -56,7 +61,7 @@ fn annotation(out: &mut String, report: &Report, level: &str, test: &TestReport)
     let mut properties = String::new();
     let file = in_root(report.sweep.path.as_deref(), test.file());
     if !file.is_empty() {
-        let _ = write!(properties, "file={},", property(&file));
+        let _ = write!(properties, "file={},", property(&words::visible(&file)));
         if let Some(location) = in_test_file {
             let _ = write!(properties, "line={},", location.line);
         }
@@ -112,9 +117,21 @@ mod tests {
     fn hostile_names_cannot_add_a_command() {
         let report = sample::hostile();
         let text = render(&report);
-        assert_eq!(text.lines().count(), report.notable().count() + 1, "{text}");
+        let annotated = report.notable().count() + report.sweep.collection_errors.len();
+        assert_eq!(text.lines().count(), annotated + 1, "{text}");
         assert!(text.lines().all(|line| line.starts_with("::")));
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text}");
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn files_beyond_what_github_shows_are_counted() {
+        let mut report = sample::brief();
+        let error = report.sweep.collection_errors[0].clone();
+        report.sweep.collection_errors = vec![error; 12];
+        let text = render(&report);
+        assert_eq!(text.lines().filter(|line| line.starts_with("::error ")).count(), PER_LEVEL, "{text}");
+        assert!(text.contains(" 3 more uncollected files without an annotation."), "{text}");
     }
 
     #[test]
