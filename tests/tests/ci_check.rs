@@ -145,7 +145,9 @@ fn a_change_of_tests_is_guarded() {
         "import random\ndef test_new(): assert random.random() < 0.5\n",
     )
     .unwrap();
-    let output = guard(&["--base", "main", "--panel", "none", "--scope", "test", "--format", "json"]);
+    let settings = format!("{}[sweep]\npanel = \"none\"\nscope = \"test\"\n", TOML.1);
+    std::fs::write(root.join(TOML.0), settings).unwrap();
+    let output = guard(&["--base", "main", "--format", "json"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let ids: Vec<&str> =
