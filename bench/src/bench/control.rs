@@ -335,7 +335,12 @@ impl Farm {
             });
             // Reporting takes every planned attempt into the ledger.
             let report = coordinator.report(sweep).await?;
-            while coordinator.queue().depth(Class::Bulk).await?.ready < u64::from(jobs.min(400)) {
+            // Without a worker only a few are sent ahead: the rest waits in its rows.
+            let begun = Instant::now();
+            while coordinator.queue().depth(Class::Bulk).await?.ready == 0 {
+                if begun.elapsed() > PATIENCE {
+                    return Err(Unmeasured::farm(format!("no job was published within {PATIENCE:?}")));
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let bytes = meter::resident_bytes().saturating_sub(before);
