@@ -36,6 +36,13 @@ pub struct SourceFile {
     pub parsed: Parsed<ModModule>,
 }
 
+impl SourceFile {
+    /// How its lines end; what is added ends alike.
+    pub fn line_end(&self) -> &'static str {
+        if self.text.contains("\r\n") { "\r\n" } else { "\n" }
+    }
+}
+
 impl SourceTree {
     /// Reads `files`: paths below the root with `/`, and bytes. What is not Python is left out; what cannot
     /// be read as Python is named by [`SourceTree::unreadable`].

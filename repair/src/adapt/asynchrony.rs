@@ -115,7 +115,7 @@ fn make_async(
     if is_test(function) && style == AsyncStyle::Marked && !marked {
         let text = &context.file.text;
         let line = text[..keyword.to_usize()].rfind('\n').map_or(0, |at| at + 1);
-        let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+        let end = context.file.line_end();
         edits.insert(keyword, format!("@pytest.mark.asyncio{end}{}async ", &text[line..keyword.to_usize()]));
         needed.pytest = true;
     } else {
@@ -159,7 +159,7 @@ impl Needed {
     /// Puts missing imports before the first import of the file, or at its beginning.
     fn import(&self, context: &Context<'_>, edits: &mut Edits) {
         let body = &context.file.parsed.syntax().body;
-        let end = if context.file.text.contains("\r\n") { "\r\n" } else { "\n" };
+        let end = context.file.line_end();
         let is_future = |stmt: &Stmt| matches!(stmt, Stmt::ImportFrom(import) if import.module.as_ref().is_some_and(|module| module.id.as_str() == "__future__"));
         let is_import =
             |stmt: &&Stmt| matches!(stmt, Stmt::Import(_) | Stmt::ImportFrom(_)) && !is_future(stmt);

@@ -201,7 +201,7 @@ impl<'a, 'c> Imports<'a, 'c> {
     }
 
     fn line_end(&self) -> &'static str {
-        if self.context.file.text.contains("\r\n") { "\r\n" } else { "\n" }
+        self.context.file.line_end()
     }
 
     fn after(&self, start: TextSize, end: TextSize) -> (TextSize, String) {

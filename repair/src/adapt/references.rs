@@ -162,7 +162,7 @@ impl<'a, 'c> References<'a, 'c> {
         }
         let module = self.module_of(path);
         if self.added.insert(module.clone()) {
-            let line = if self.context.file.text.contains("\r\n") { "\r\n" } else { "\n" };
+            let line = self.context.file.line_end();
             self.edits.insert(base.after.0, format!("{line}{}import {module}", base.after.1));
         }
         path.to_owned()

@@ -169,7 +169,7 @@ fn after_imports(file: &SourceFile) -> TextSize {
 }
 
 fn line_end(file: &SourceFile) -> &'static str {
-    if file.text.contains("\r\n") { "\r\n" } else { "\n" }
+    file.line_end()
 }
 
 /// The file with the edits made; nothing if there are none, or if they contradict each other.
