@@ -334,7 +334,8 @@ print(count())
 try: socket.getaddrinfo('example.com', 443)
 except OSError: pass
 print(count() > 1)
-socket.create_connection(socket.create_server(('localhost', 0)).getsockname(), 5)
+service = socket.create_server(('localhost', 0))
+socket.create_connection(service.getsockname(), 5)
 print(count() > 1)";
     for _ in 0..2 {
         let (lines, exit) = level.python(program).await;

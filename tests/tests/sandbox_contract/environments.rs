@@ -414,7 +414,7 @@ async fn set_up_is_held_to_what_the_operator_allows() {
         "{}",
         refusal.message
     );
-    let bomb = "python3 -c 'import os, time\ntry:\n  while True:\n    if os.fork() == 0: time.sleep(5); os._exit(0)\nexcept OSError: print(\"bounded\"); os._exit(9)'";
+    let bomb = "python3 -c 'import os, time\ntry:\n  while True:\n    if os.fork() == 0: time.sleep(5); os._exit(0)\nexcept OSError: print(\"bounded\", flush=True); os._exit(9)'";
     let refusal = bench.refusal(bench.environment(&[bomb])).await;
     assert!(refusal.log.contains("bounded"), "{refusal:?}");
     let tries = "ls /sys/class/net > /opt/seen; id -u >> /opt/seen; mknod /opt/disk b 254 0 2>> /dev/null || echo none >> /opt/seen; \
