@@ -220,7 +220,7 @@ mod tests {
     use std::process::Command;
     use time::OffsetDateTime;
 
-    const PLUGIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/frameworks/plugin");
+    const PLUGIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/frameworks/python/plugin");
 
     #[test]
     fn the_plugin_and_the_report_agree_on_where_a_clock_starts() {

@@ -12,23 +12,23 @@ pub const PLUGIN_DIRECTORY: &str = "/flakefarm/plugin";
 /// Files to put into the image, by name below [`PLUGIN_DIRECTORY`]. They need nothing but the interpreter.
 pub fn files() -> Vec<(String, &'static str)> {
     [
-        ("run.py", include_str!("plugin/run.py")),
-        ("flakefarm_channel.py", include_str!("plugin/flakefarm_channel.py")),
-        ("flakefarm_clock.py", include_str!("plugin/flakefarm_clock.py")),
-        ("flakefarm_descriptors.py", include_str!("plugin/flakefarm_descriptors.py")),
+        ("run.py", include_str!("../python/plugin/run.py")),
+        ("flakefarm_channel.py", include_str!("../python/plugin/flakefarm_channel.py")),
+        ("flakefarm_clock.py", include_str!("../python/plugin/flakefarm_clock.py")),
+        ("flakefarm_descriptors.py", include_str!("../python/plugin/flakefarm_descriptors.py")),
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
         ("flakefarm_forks.py", include_str!("plugin/flakefarm_forks.py")),
         ("flakefarm_ids.py", include_str!("plugin/flakefarm_ids.py")),
         ("flakefarm_parallel.py", include_str!("plugin/flakefarm_parallel.py")),
         ("flakefarm_repeats.py", include_str!("plugin/flakefarm_repeats.py")),
-        ("flakefarm_quick_fork.py", include_str!("plugin/flakefarm_quick_fork.py")),
+        ("flakefarm_quick_fork.py", include_str!("../python/plugin/flakefarm_quick_fork.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
-        ("flakefarm_risks.py", include_str!("plugin/flakefarm_risks.py")),
+        ("flakefarm_risks.py", include_str!("../python/plugin/flakefarm_risks.py")),
         ("flakefarm_running.py", include_str!("plugin/flakefarm_running.py")),
-        ("flakefarm_sources.py", include_str!("plugin/flakefarm_sources.py")),
-        ("flakefarm_state.py", include_str!("plugin/flakefarm_state.py")),
-        ("flakefarm_world.py", include_str!("plugin/flakefarm_world.py")),
+        ("flakefarm_sources.py", include_str!("../python/plugin/flakefarm_sources.py")),
+        ("flakefarm_state.py", include_str!("../python/plugin/flakefarm_state.py")),
+        ("flakefarm_world.py", include_str!("../python/plugin/flakefarm_world.py")),
     ]
     .map(|(name, content)| (name.to_owned(), content))
     .to_vec()
