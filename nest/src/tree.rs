@@ -15,6 +15,9 @@ use std::path::Path;
 /// Where the new root is put together. What lies there is not needed, except by descriptor.
 const NEW: &str = "/tmp";
 const HOSTS: &str = "127.0.0.1\tlocalhost flakefarm\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+/// A server of names that no attempt can reach (an address for documentation, RFC 5737): asking it is seen in the
+/// network namespace's count of packets without a route, where a server on loopback would be refused unseen.
+const RESOLVER: &str = "nameserver 192.0.2.53\n";
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -50,7 +53,7 @@ pub(crate) fn build(set_up: &SetUp) -> Result<&'static str, String> {
         bind_in(bind, source)?;
     }
     let found = Path::new(NEW).join(&TREE[1..]).is_dir();
-    hosts()?;
+    name_services()?;
     names()?;
     make_read_only(&set_up.ground)?;
     let new = c_string(NEW)?;
@@ -138,15 +141,20 @@ fn bind_in(bind: &Bind, source: &File) -> Result<(), String> {
     mount(&source, &target, "", libc::MS_BIND | libc::MS_REC, "").map_err(failed)
 }
 
-/// A container without a network has an empty hosts file, and a host names what attempts cannot reach.
-fn hosts() -> Result<(), String> {
-    let target = format!("{NEW}/etc/hosts");
-    if !Path::new(&target).exists() {
-        return Ok(());
+/// A container without a network has an empty hosts file and no server of names, and a host names what attempts
+/// cannot reach. A link is left alone: it leads to a directory that attempts find empty.
+fn name_services() -> Result<(), String> {
+    for (file, content) in [("hosts", HOSTS), ("resolv.conf", RESOLVER)] {
+        let target = format!("{NEW}/etc/{file}");
+        if !fs::symlink_metadata(&target).is_ok_and(|found| found.is_file()) {
+            continue;
+        }
+        let ours = format!("{NEW}{EMPTY}.{file}");
+        fs::write(&ours, content).map_err(|error| said(&format!("write /etc/{file}"), &error))?;
+        mount(&ours, &target, "", libc::MS_BIND, "")
+            .map_err(|error| said(&format!("bind /etc/{file}"), &error))?;
     }
-    let ours = format!("{NEW}{EMPTY}.hosts");
-    fs::write(&ours, HOSTS).map_err(|error| said("write a hosts file", &error))?;
-    mount(&ours, &target, "", libc::MS_BIND, "").map_err(|error| said("bind a hosts file", &error))
+    Ok(())
 }
 
 /// The user of attempts has a name, a home and a group, whatever the ground calls its number.

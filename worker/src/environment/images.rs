@@ -20,7 +20,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 /// Changes when the same inputs make another image.
-pub(super) const RECIPE: &str = "4";
+pub(super) const RECIPE: &str = "5";
 const REPOSITORY_ENV: &str = "flakefarm/env";
 const REPOSITORY_WORK: &str = "flakefarm/work";
 pub(super) const KIND: &str = "image";

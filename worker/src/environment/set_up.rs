@@ -105,8 +105,12 @@ rm -rf /flakefarm/setup
 
 /// Names the users of attempts (`id:name` each, as arguments), unless the image does.
 const NAME_USERS: &str = r#"
-is_named() { while IFS=: read -r _ _ id _; do [ "$id" != "$1" ] || return 0; done < "$2"; return 1; }
+is_named() { while IFS=: read -r _ _ known _; do [ "$known" != "$1" ] || return 0; done < "$2"; return 1; }
 touch /etc/passwd /etc/group
+for file in /etc/passwd /etc/group; do
+  # A last line without an end would swallow the one that is added.
+  if [ -s "$file" ] && [ "$(tail -c 1 "$file" | wc -l)" = 0 ]; then echo >> "$file"; fi
+done
 for user in "$@"; do
   id=${user%%:*} name=${user#*:}
   is_named "$id" /etc/passwd || echo "$name:x:$id:$id::/tmp/home:/bin/sh" >> /etc/passwd

@@ -256,15 +256,15 @@ impl Launcher {
     ) -> Result<Launched, InfraError> {
         let docker = self.engine.docker();
         let facts = self.facts().await?;
-        let hosts = match shape.limits.network {
+        let names = match shape.limits.network {
             // Podman's network `none` brings a hosts file.
-            Network::None if facts.is_podman => None,
-            Network::None => Some(self.hosts.mount(&self.engine, &shape.image).await?),
-            Network::Bridge => None,
+            Network::None if facts.is_podman => Vec::new(),
+            Network::None => self.hosts.mounts(&self.engine, &shape.image).await?,
+            Network::Bridge => Vec::new(),
         };
         let labels = self.engine.labels(role, lifetime + EXPIRY_MARGIN);
         let place = Place { cpus: facts.cpus, network: &self.network };
-        let body = container_body(shape, program, place, labels, runtime, hosts);
+        let body = container_body(shape, program, place, labels, runtime, names);
         let mut guard = self.engine.guard();
         let failed = |what: &'static str| move |error: Error| infra(InfraStage::Sandbox, what, &error);
         if let Err(error) = self.engine.create(&mut guard, body).await {
@@ -308,7 +308,7 @@ fn container_body(
     place: Place<'_>,
     labels: HashMap<String, String>,
     runtime: Option<String>,
-    hosts: Option<Mount>,
+    names: Vec<Mount>,
 ) -> ContainerCreateBody {
     let name = user_name(shape.user);
     let mut environment =
@@ -324,7 +324,7 @@ fn container_body(
     }
     let mut env: Vec<String> = environment.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     env.sort();
-    let wall = Wall::Attempt { user: shape.user, scratch_bytes: shape.limits.scratch_bytes, hosts };
+    let wall = Wall::Attempt { user: shape.user, scratch_bytes: shape.limits.scratch_bytes, names };
     let mut body = hardened(&Measures::of_attempt(&shape.limits, place.cpus, place.network), wall);
     if let Some(host) = &mut body.host_config {
         host.runtime = runtime;

@@ -36,8 +36,8 @@ pub(crate) enum Wall<'a> {
         user: u32,
         /// Of /work and of /tmp, each, in bytes.
         scratch_bytes: u64,
-        /// The hosts file, if the container has no network.
-        hosts: Option<Mount>,
+        /// The files of names that a container without a network lacks.
+        names: Vec<Mount>,
     },
     /// A nest, which makes namespaces and closes them again for each attempt. It differs from an attempt in
     /// two things: the system calls that this takes are open (and what would hide /proc or refuse mounts is
@@ -115,12 +115,12 @@ pub(crate) fn hardened(measures: &Measures<'_>, wall: Wall<'_>) -> ContainerCrea
     };
     let no_new_privileges = "no-new-privileges".to_owned();
     match wall {
-        Wall::Attempt { user, scratch_bytes, hosts } => {
+        Wall::Attempt { user, scratch_bytes, names } => {
             host.security_opt = Some(vec![no_new_privileges, format!("seccomp={}", seccomp::profile())]);
             host.readonly_rootfs = Some(true);
             host.oom_score_adj = Some(500);
             host.tmpfs = Some(scratch(user, scratch_bytes));
-            host.mounts = hosts.map(|hosts| vec![hosts]);
+            host.mounts = (!names.is_empty()).then_some(names);
             // An IPC namespace of its own without a /dev/shm that the engine mounts outside first.
             host.ipc_mode = Some("none".to_owned());
             body.user = Some(format!("{user}:{user}"));
@@ -183,7 +183,7 @@ mod tests {
 
     fn walls() -> [Wall<'static>; 4] {
         [
-            Wall::Attempt { user: 1_000, scratch_bytes: 1 << 20, hosts: None },
+            Wall::Attempt { user: 1_000, scratch_bytes: 1 << 20, names: Vec::new() },
             Wall::Nest { profile: "{}", program: Mount::default() },
             Wall::Setup,
             Wall::Nothing,

@@ -1,8 +1,8 @@
-//! Where attempts without a network find the name `localhost`.
+//! Where attempts without a network find the name `localhost`, and a server of names that they cannot reach.
 //!
-//! A container whose network is disabled gets an empty /etc/hosts, whatever its image brings; network
-//! `none` would fill it, at twice the price of a container. So one container per worker with network
-//! `none` is started once, ends at once, and lends its hosts file, read-only, to every attempt.
+//! A container whose network is disabled gets an empty /etc/hosts and an empty /etc/resolv.conf, whatever its image
+//! brings; network `none` would fill them, at twice the price of a container. So one container per worker with network
+//! `none` is started once, ends at once, and lends both files, read-only, to every attempt.
 
 use super::engine::{ContainerGuard, Engine, Role, infra};
 use super::hardening::{Measures, Wall, hardened};
@@ -15,10 +15,13 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 pub(super) const HOSTNAME: &str = "flakefarm";
+/// An address for documentation (RFC 5737). Asking it is seen in the network namespace's count of packets without a
+/// route; without a server, names are asked of loopback, which refuses unseen.
+const RESOLVER: &str = "192.0.2.53";
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const RENEWAL: Duration = Duration::from_secs(12 * 3600);
 
-/// The lender of the hosts file, made at its first use.
+/// The lender of the files, made at its first use.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     lender: Mutex<Option<Lender>>,
@@ -27,36 +30,36 @@ pub(super) struct Hosts {
 #[derive(Debug)]
 struct Lender {
     guard: ContainerGuard,
-    path: String,
+    hosts: String,
+    /// None where the engine does not say where it is.
+    resolver: Option<String>,
     made: Instant,
 }
 
 impl Hosts {
-    /// The mount of the hosts file. `image` may be any that has a shell.
-    pub(super) async fn mount(&self, engine: &Engine, image: &str) -> Result<Mount, InfraError> {
+    /// The mounts of both files. `image` may be any that has a shell.
+    pub(super) async fn mounts(&self, engine: &Engine, image: &str) -> Result<Vec<Mount>, InfraError> {
         // Held while the lender is made, so that there is one.
         let mut lender = self.lender.lock().await;
-        let path = match lender.take() {
-            Some(found) if found.made.elapsed() < RENEWAL => {
-                let path = found.path.clone();
-                *lender = Some(found);
-                path
-            }
+        let found = match lender.take() {
+            Some(found) if found.made.elapsed() < RENEWAL => lender.insert(found),
             outdated => {
                 if let Some(outdated) = outdated {
                     outdated.guard.remove().await;
                 }
-                let made = make(engine, image).await?;
-                lender.insert(made).path.clone()
+                lender.insert(make(engine, image).await?)
             }
         };
-        Ok(Mount {
-            target: Some("/etc/hosts".to_owned()),
-            source: Some(path),
+        let mount = |target: &str, source: String| Mount {
+            target: Some(target.to_owned()),
+            source: Some(source),
             typ: Some(MountType::BIND),
             read_only: Some(true),
             ..Mount::default()
-        })
+        };
+        let hosts = mount("/etc/hosts", found.hosts.clone());
+        let resolver = found.resolver.clone().map(|path| mount("/etc/resolv.conf", path));
+        Ok(std::iter::once(hosts).chain(resolver).collect())
     }
 
     /// Gives the lender up; the next attempt makes a new one.
@@ -77,6 +80,7 @@ async fn make(engine: &Engine, image: &str) -> Result<Lender, InfraError> {
     let mut closed = hardened(&measures, Wall::Nothing);
     if let Some(host) = &mut closed.host_config {
         host.extra_hosts = Some(vec![format!("{HOSTNAME}:127.0.0.1")]);
+        host.dns = Some(vec![RESOLVER.to_owned()]);
     }
     let body = ContainerCreateBody {
         image: Some(image.to_owned()),
@@ -89,7 +93,10 @@ async fn make(engine: &Engine, image: &str) -> Result<Lender, InfraError> {
     docker.start_container(guard.name(), None::<StartContainerOptions>).await.map_err(failed)?;
     let made = docker.inspect_container(guard.name(), None).await.map_err(failed)?;
     match made.hosts_path.filter(|path| !path.is_empty()) {
-        Some(path) => Ok(Lender { guard, path, made: Instant::now() }),
+        Some(hosts) => {
+            let resolver = made.resolv_conf_path.filter(|path| !path.is_empty());
+            Ok(Lender { guard, hosts, resolver, made: Instant::now() })
+        }
         None => {
             guard.remove().await;
             let message = "the engine does not say where it keeps a container's hosts file".to_owned();

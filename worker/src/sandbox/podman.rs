@@ -68,7 +68,7 @@ mod tests {
     fn what_has_no_network_in_docker_has_none_in_podman() {
         let profiles = tempfile::tempdir().unwrap();
         let measures = Measures { memory_bytes: 1 << 30, cpu_millis: None, pids: 9, network: None };
-        let wall = Wall::Attempt { user: 1_000, scratch_bytes: 5, hosts: None };
+        let wall = Wall::Attempt { user: 1_000, scratch_bytes: 5, names: Vec::new() };
         let mut body = hardened(&measures, wall);
         translate(&mut body, profiles.path()).unwrap();
         let host = body.host_config.unwrap();
