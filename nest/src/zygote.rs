@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 const TRY: u8 = b'T';
 /// Has it fork an attempt.
 const FORK: u8 = b'F';
-/// Has it fork one with the input of the one before.
+/// Has it fork one that is asked for the same as the one before: it reads no more than the first line.
 const FORK_AGAIN: u8 = b'A';
 /// Attempts that a zygote forks one after the other.
 const IN_TURN: usize = 10;
@@ -38,8 +38,8 @@ struct Zygote {
     first: i32,
     control: UnixStream,
     cells: Cells,
-    /// Of the last attempt.
-    input: Option<Vec<u8>>,
+    /// What the last attempt was asked for.
+    asked_for: Option<Vec<u8>>,
     /// The next attempt's, if it was used for a trial.
     tried: Option<Cell>,
     /// The last attempt's cell.
@@ -147,11 +147,11 @@ impl Zygote {
             None => self.cells.take().map_err(gone)?.map_err(NotRun::Failed)?,
         };
         let fds: Vec<_> = streams.iter().map(AsRawFd::as_raw_fd).chain(cell.namespaces()).collect();
-        let again = self.input.as_deref() == Some(input);
-        let question = if again { FORK_AGAIN } else { FORK };
+        let asked_for = without_nonce(input);
+        let question = question(self.asked_for.as_deref(), asked_for);
         sys::send_descriptors(self.control.as_fd(), question, &fds).map_err(gone)?;
-        if !again {
-            self.input = Some(input.to_vec());
+        if question == FORK {
+            self.asked_for = Some(asked_for.to_vec());
         }
         Ok(cell)
     }
@@ -197,6 +197,16 @@ impl Zygote {
     }
 }
 
+/// What an attempt's standard input asks for: all but its first line, which no two attempts have in common.
+fn without_nonce(input: &[u8]) -> &[u8] {
+    let end = input.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    &input[end..]
+}
+
+fn question(asked_for_before: Option<&[u8]>, asked_for: &[u8]) -> u8 {
+    if asked_for_before == Some(asked_for) { FORK_AGAIN } else { FORK }
+}
+
 /// Starts an interpreter and waits until it is ready to fork.
 fn prepare(
     wire: &mut Wire,
@@ -230,7 +240,7 @@ fn prepare(
         first,
         control,
         cells,
-        input: None,
+        asked_for: None,
         tried: None,
         leaving: LastLeaving::default(),
         said: Vec::new(),
@@ -309,5 +319,20 @@ fn listen(wire: &mut Wire, zygote: &mut Zygote, output: PipeReader) -> Result<Re
                 }
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_that_differ_in_their_nonce_alone_are_asked_for_again() {
+        let of = |input: &'static [u8]| without_nonce(input);
+        let first = of(b"0123\n{\"tests\":null}");
+        assert_eq!(question(None, first), FORK);
+        assert_eq!(question(Some(first), of(b"4567\n{\"tests\":null}")), FORK_AGAIN);
+        assert_eq!(question(Some(first), of(b"0123\n{\"tests\":[]}")), FORK);
+        assert_eq!(of(b"no line"), b"no line");
     }
 }

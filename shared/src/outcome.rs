@@ -152,6 +152,11 @@ pub enum Circumstance {
         /// Its fixtures of a wider scope.
         fixtures: Vec<WideFixture>,
     },
+    /// The test, or a program that it started, asked for a network that is not there.
+    NoRoute {
+        /// Packets and connections for which the kernel found no route while the test ran.
+        packets: u32,
+    },
     /// Something that a newer worker knows.
     #[serde(other)]
     Unknown,

@@ -11,6 +11,7 @@ pub mod filter;
 pub mod history;
 pub mod job_key;
 pub mod ledger;
+pub mod network;
 pub mod planned;
 pub mod question;
 pub mod request;
@@ -33,6 +34,7 @@ pub use ledger::{
     Attempt, AttemptFacts, Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Standing,
     TestTally,
 };
+pub use network::{WantsNetwork, asked_for_network};
 pub use planned::{Estimate, Plan, PlannedJob, Planning};
 pub use question::{Guarantee, Question, QuestionKind, Runs, ScopeChoice};
 pub use request::{BisectRequest, FailingIn, RevisionSnapshot, ValidateRequest};

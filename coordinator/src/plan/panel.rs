@@ -8,6 +8,7 @@ use super::funds::Funds;
 use super::{alone, batch, slots};
 use crate::experiment::{
     History, JobKey, JobPhase, Ledger, PlannedJob, Question, ScopeChoice, Seen, Series, WorldsSeen,
+    asked_for_network,
 };
 use flakefarm_shared::project::Network;
 use flakefarm_shared::world::Role;
@@ -290,7 +291,10 @@ fn differing<'a>(question: &Question, selected: &'a [TestId], ledger: &Ledger) -
                 *round += 1;
             }
         }
-        if plain.0 == 0 && question.panel.contains(&World::NetworkOn) && asked_for_network(test, ledger) {
+        if plain.0 == 0
+            && question.panel.contains(&World::NetworkOn)
+            && asked_for_network(test, ledger).is_some()
+        {
             let of_network = of_world.entry(World::NetworkOn).or_default();
             of_network.push((of_network.len(), test));
         }
@@ -302,31 +306,4 @@ fn differing<'a>(question: &Question, selected: &'a [TestId], ledger: &Ledger) -
             tests.into_iter().take(LOOKED_AT).map(move |(_, test)| (test, world))
         })
         .collect()
-}
-
-/// Whether a plain failure of `test` says that there is no network.
-fn asked_for_network(test: &TestId, ledger: &Ledger) -> bool {
-    const EXCEPTIONS: [&str; 7] = [
-        "gaierror",
-        "URLError",
-        "NewConnectionError",
-        "NameResolutionError",
-        "ConnectionError",
-        "ConnectError",
-        "ConnectorError",
-    ];
-    const MESSAGES: [&str; 4] = [
-        "Temporary failure in name resolution",
-        "Name or service not known",
-        "Network is unreachable",
-        "Failed to establish a new connection",
-    ];
-    ledger.plain(test).any(|observation| match &observation.seen {
-        Seen::Fail(seen) => {
-            let failure = &seen.failure;
-            failure.exceptions.iter().any(|name| EXCEPTIONS.iter().any(|known| name.ends_with(known)))
-                || MESSAGES.iter().any(|known| failure.message.contains(known))
-        }
-        Seen::Pass | Seen::Skip => false,
-    })
 }

@@ -2,10 +2,10 @@
 
 use crate::experiment::{
     Answer, Condition, ConditionCount, Guarantee, Ledger, Observation, Question, Record, Runs, Seen,
-    TestAnswer, Verdict, file_of,
+    TestAnswer, Verdict, WantsNetwork, asked_for_network, file_of,
 };
 use crate::score::interval::upper_bound_after_clean_runs;
-use flakefarm_shared::{TestId, WorkerId};
+use flakefarm_shared::{TestId, WorkerId, World};
 use std::collections::BTreeSet;
 
 /// What a test did, with nothing changed around it.
@@ -111,11 +111,29 @@ impl Case<'_> {
             Answer::Healthy | Answer::Flaky | Answer::Broken | Answer::Skipped => {
                 let text = format!(
                     "{failed}: were it to pass {bound} of the time or more, we would have seen it with {sure} \
-                     probability"
+                     probability{}",
+                    self.network_wanted()
                 );
                 (Verdict::Broken, text)
             }
         }
+    }
+
+    /// What a test says that never passes and had no network, where none was tried.
+    fn network_wanted(&self) -> String {
+        let network = Condition::World(World::NetworkOn);
+        if self.ledger.counts(self.test).iter().any(|count| count.condition == network) {
+            return String::new();
+        }
+        let why = match asked_for_network(self.test, self.ledger) {
+            None => return String::new(),
+            Some(WantsNetwork::Said) => "its failure speaks of a network that is not there".to_owned(),
+            Some(WantsNetwork::Counted(packets)) => format!(
+                "it or a program that it started asked for a network that is not there ({} without a route)",
+                times(packets, "packet", "packets")
+            ),
+        };
+        format!("; {why}: give it one with --under network-on, or with `network = true` under [limits]")
     }
 
     pub(super) fn always_skipped(&self) -> (Verdict, String) {

@@ -26,10 +26,9 @@ async fn attempts(files: &[(&str, &str)]) -> Vec<Vec<(TestId, Outcome)>> {
     let asked =
         RunRequest::Run { tests: None, order: Order::Given, detail: Detail::Outcomes, world: World::Plain };
     let job = bench.level.sandbox.open_job();
-    // One for all, or no two requests were the same.
-    let nonce = Nonce::new();
     let mut outcomes = Vec::new();
     for _ in 0..ATTEMPTS {
+        let nonce = Nonce::new();
         let mut request = bench.level.request(&[]);
         request.image.clone_from(&image);
         request.argv = pytest::argv(&project);

@@ -19,6 +19,7 @@ pub fn files() -> Vec<(String, &'static str)> {
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
         ("flakefarm_forks.py", include_str!("plugin/flakefarm_forks.py")),
         ("flakefarm_ids.py", include_str!("plugin/flakefarm_ids.py")),
+        ("flakefarm_network.py", include_str!("../python/plugin/flakefarm_network.py")),
         ("flakefarm_parallel.py", include_str!("plugin/flakefarm_parallel.py")),
         ("flakefarm_repeats.py", include_str!("plugin/flakefarm_repeats.py")),
         ("flakefarm_quick_fork.py", include_str!("../python/plugin/flakefarm_quick_fork.py")),

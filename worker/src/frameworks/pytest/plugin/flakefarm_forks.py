@@ -208,6 +208,8 @@ class ForkServer:
             streams, namespaces = fds[:STREAMS], fds[STREAMS:]
             if question == FORK:
                 self._adopt(session, streams)
+            else:
+                self._nonce = self._first_line(streams[0])
             if self._fork(streams, namespaces):
                 break
         self._become_attempt(streams)

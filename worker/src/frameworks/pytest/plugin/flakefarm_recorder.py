@@ -9,6 +9,7 @@ import flakefarm_quiet as quiet
 from flakefarm_channel import clean
 from flakefarm_failures import circumstances_of, describe, is_excused
 from flakefarm_ids import by_function, named, parts_of
+from flakefarm_network import NoRoutes
 from flakefarm_running import REASON_LIMIT, Running
 from flakefarm_world import Plain
 
@@ -182,6 +183,9 @@ class Recorder:
             import flakefarm_sources
 
             self.sources = flakefarm_sources
+        self.no_routes = NoRoutes()
+        # As counted when the last test ended.
+        self.without_route = None
         self.repeater = None
         if world.repeats:
             from flakefarm_repeats import is_of_the_log, repeater
@@ -371,6 +375,8 @@ class Recorder:
         self.ended.add(test)
         self.position += 1
         self.running = Running(test, self.position)
+        if self.without_route is None:
+            self.without_route = self.no_routes.count()
         self.world.test_starts(test)
         if self.watcher is not None:
             self.watcher.before()
@@ -471,6 +477,8 @@ class Recorder:
         running, self.running = self.running, None
         if running is None:
             return
+        before, self.without_route = self.without_route, self.no_routes.count()
+        running.no_route = self.without_route - before
         result = running.result() if error is None else running.broken_off(error, self.root)
         if result is not None and self.watcher is not None:
             result["captured"] = running.captured()

@@ -14,6 +14,7 @@ from flakefarm_failures import (
 )
 
 REASON_LIMIT = 2000
+NO_ROUTE_LIMIT = 2**32 - 1
 PHASES = ("setup", "call", "teardown")
 
 
@@ -27,6 +28,8 @@ class Running:
         self.warnings = []
         self.unreported = None
         self.circumstances = []
+        # Packets and connections of it and its children that found no route.
+        self.no_route = 0
         # Of a test that runs three times: what failed in the second pass, and its wider fixtures.
         self.second_pass = None
         self.is_repeated = False
@@ -51,7 +54,7 @@ class Running:
             event["phase"] = first.when if first.when in PHASES else "call"
             event.update(getattr(first, "flakefarm", None) or describe_report(first))
             name_sub_test(event, first)
-            event["circumstances"] = event.get("circumstances", []) + self.circumstances
+            event["circumstances"] = event.get("circumstances", []) + self.circumstances + self.asked_for_network()
             event["output"] = self.output(failed)
             return event
         reason = self.skip_reason()
@@ -66,8 +69,12 @@ class Running:
         reported = [report.flakefarm for report in self.reports if hasattr(report, "flakefarm")]
         told = describe_internal(error, self.unreported or (reported[0] if reported else None), root)
         event.update(told, outcome="fail", phase=self.phase(), last=True)
+        event["circumstances"] = event["circumstances"] + self.asked_for_network()
         event["output"] = bounded(traceback_of(error) + self.output(self.failed_reports()))
         return event
+
+    def asked_for_network(self):
+        return [{"kind": "no_route", "packets": min(self.no_route, NO_ROUTE_LIMIT)}] if self.no_route > 0 else []
 
     def failures(self):
         failed = [report for report in self.reports if report.outcome in ("failed", "rerun") and not is_excused(report)]
