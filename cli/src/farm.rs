@@ -10,6 +10,8 @@ use eventsource_stream::Eventsource;
 use flakefarm_coordinator::Submission;
 use flakefarm_coordinator::events::Event;
 use flakefarm_coordinator::history::ingest::{Ingested, SentReport};
+use flakefarm_coordinator::history::moves::Move;
+use flakefarm_coordinator::history::questions::{Ranking, TestHistory, Trends};
 use flakefarm_coordinator::http::{API_HEADER, API_VERSION};
 use flakefarm_coordinator::report::Report;
 use flakefarm_shared::backoff::Backoff;
@@ -189,7 +191,7 @@ impl Farm {
         project: &str,
         test: &str,
         days: u16,
-    ) -> Result<serde_json::Value, Complaint> {
+    ) -> Result<TestHistory, Complaint> {
         let mut url = self.base.join("v1/tests/")?;
         url.path_segments_mut()
             .map_err(|()| Complaint::usage(format!("{} is not the address of a farm", self.base)))?
@@ -206,16 +208,21 @@ impl Farm {
         &self,
         project: &str,
         days: u16,
+        moved: Option<Move>,
         limit: usize,
-    ) -> Result<serde_json::Value, Complaint> {
+    ) -> Result<Ranking, Complaint> {
         let (days, limit) = (days.to_string(), limit.to_string());
-        let query =
-            [("project", Some(project)), ("days", Some(days.as_str())), ("limit", Some(limit.as_str()))];
+        let query = [
+            ("project", Some(project)),
+            ("days", Some(days.as_str())),
+            ("limit", Some(limit.as_str())),
+            ("moved", moved.map(Move::word)),
+        ];
         self.get(&with_query("v1/tests", &query)).await
     }
 
     /// A project over time.
-    pub(crate) async fn trends(&self, project: &str, days: u16) -> Result<serde_json::Value, Complaint> {
+    pub(crate) async fn trends(&self, project: &str, days: u16) -> Result<Trends, Complaint> {
         let days = days.to_string();
         self.get(&with_query("v1/trends", &[("project", Some(project)), ("days", Some(&days))])).await
     }

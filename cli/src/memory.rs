@@ -7,7 +7,7 @@ use crate::exit::Complaint;
 use crate::farm::Farm;
 use crate::stores;
 use flakefarm_coordinator::db::Db;
-use flakefarm_coordinator::history::collect::{CollectError, collect_day};
+use flakefarm_coordinator::history::collect::{CollectError, collect_day, mend_columns};
 use flakefarm_project::config::{LoadedProject, without_project};
 use flakefarm_shared::now_micros;
 use flakefarm_shared::samples::{Samples, codec};
@@ -58,6 +58,7 @@ impl Memory {
     pub(crate) async fn sum_up(&self, db: &Db, samples: &Samples) -> Result<(), Complaint> {
         let now = now_micros();
         let today = codec::day_of(now);
+        mend_columns(db, &self.project, now).await?;
         let noted = db.noted_days(&self.project, today - FRESH_DAYS, today + 1).await?;
         for day in today - FRESH_DAYS..=today {
             let note = noted.iter().find(|note| note.day == day);

@@ -1,6 +1,9 @@
 //! Runs the real binary: where it is, its own state directory, and what it printed.
 
+use futures::FutureExt;
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -46,6 +49,28 @@ pub fn service(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!("{variable} is not set: run `make test`, or eval \"$(deploy/dev/services env)\"")
     })
+}
+
+/// In a schema of the PostgreSQL under test, by its address: dropped whether the law holds or not.
+///
+/// # Panics
+/// When the law does not hold, or there is no server.
+pub async fn in_schema(law: impl AsyncFnOnce(&str)) {
+    let server = service("FLAKEFARM_TEST_PG_URL");
+    let schema = format!("test_{}", uuid::Uuid::now_v7().simple());
+    let connect =
+        async || PgConnection::connect(&server).await.expect("FLAKEFARM_TEST_PG_URL can be reached");
+    let create = AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
+    connect().await.execute(create).await.expect("schemas may be made");
+    let separator = if server.contains('?') { '&' } else { '?' };
+    let url = format!("{server}{separator}options=-csearch_path%3D{schema}");
+    let outcome = AssertUnwindSafe(law(&url)).catch_unwind().await;
+    // A new connection: the server may have been restarted.
+    let drop = AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"));
+    connect().await.execute(drop).await.expect("what was made can be dropped");
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// A command of the binary with a state directory of its own, in the test image.

@@ -5,12 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
 
 use flakefarm_coordinator::db::{Db, DbError};
-use flakefarm_shared::JobId;
 use flakefarm_tests::contract::db as laws;
-use flakefarm_tests::harness::service;
-use futures::FutureExt;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
-use std::panic::AssertUnwindSafe;
+use flakefarm_tests::harness::{in_schema, service};
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 use tokio::sync::RwLock;
 
 /// Held for writing by the test that restarts the server under everybody's feet.
@@ -21,23 +18,6 @@ async fn on_sqlite(law: impl AsyncFnOnce(&str)) {
     let path = directory.path().join("not yet there/ünï ?#% code.db");
     law(&format!("sqlite:{}", path.display())).await;
     assert!(path.exists(), "the file is where the address says");
-}
-
-/// In a schema of its own, dropped whether the law holds or not.
-async fn on_postgres(law: impl AsyncFnOnce(&str)) {
-    let server = service("FLAKEFARM_TEST_PG_URL");
-    let schema = format!("test_{}", JobId::new().0.simple());
-    let mut admin = PgConnection::connect(&server).await.expect("FLAKEFARM_TEST_PG_URL can be reached");
-    admin.execute(AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).await.unwrap();
-    let separator = if server.contains('?') { '&' } else { '?' };
-    let url = format!("{server}{separator}options=-csearch_path%3D{schema}");
-    let outcome = AssertUnwindSafe(law(&url)).catch_unwind().await;
-    // A new connection: the server may have been restarted.
-    let mut admin = PgConnection::connect(&server).await.unwrap();
-    admin.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 async fn opened(url: &str, law: impl AsyncFnOnce(&Db)) {
@@ -62,12 +42,12 @@ macro_rules! check {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $law() {
                 let _up = super::SERVER.read().await;
-                super::on_postgres(async |url: &str| super::opened(url, super::laws::$law).await).await;
+                super::in_schema(async |url: &str| super::opened(url, super::laws::$law).await).await;
             })*
             $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $address_law() {
                 let _up = super::SERVER.read().await;
-                super::on_postgres(super::laws::$address_law).await;
+                super::in_schema(super::laws::$address_law).await;
             })*)?
         }
     };
@@ -136,7 +116,7 @@ async fn sqlite_of_a_newer_flakefarm_is_refused() {
 #[tokio::test]
 async fn postgres_of_a_newer_flakefarm_is_refused() {
     let _up = SERVER.read().await;
-    on_postgres(async |url: &str| {
+    in_schema(async |url: &str| {
         Db::open(url).await.unwrap().close().await;
         let mut connection = PgConnection::connect(url).await.unwrap();
         connection.execute(FROM_THE_FUTURE).await.unwrap();
@@ -167,7 +147,7 @@ async fn server_that_is_not_there_is_unreachable() {
 async fn call_after_a_restart_of_the_server_succeeds() {
     let restart = service("FLAKEFARM_TEST_PG_RESTART");
     let _alone = SERVER.write().await;
-    on_postgres(async |url: &str| {
+    in_schema(async |url: &str| {
         let db = Db::open(url).await.unwrap();
         // Several idle connections in the pool, all of them about to be lost.
         futures::future::join_all((0..5).map(|_| db.ping())).await.into_iter().for_each(Result::unwrap);

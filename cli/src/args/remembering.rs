@@ -3,6 +3,7 @@
 use super::groups::FarmAddressArgs;
 use clap::{Args, ValueEnum};
 use flakefarm_coordinator::history::ingest::ci;
+use flakefarm_coordinator::history::moves::Move;
 use std::path::PathBuf;
 
 /// Which project's history, and where it is.
@@ -76,6 +77,9 @@ pub(crate) struct TestsArgs {
     /// Show so many
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) limit: usize,
+    /// Only those that are new, worse, better or gone this week
+    #[arg(long, value_name = "MOVE", value_parser = moved)]
+    pub(crate) moved: Option<Move>,
 }
 
 /// `flakefarm trends`
@@ -105,6 +109,13 @@ pub(crate) enum AnswerFormat {
     Json,
     /// Comma-separated values
     Csv,
+}
+
+fn moved(text: &str) -> Result<Move, String> {
+    Move::ALL
+        .into_iter()
+        .find(|moved| moved.word() == text)
+        .ok_or_else(|| "a move is new, worse, better or gone".to_owned())
 }
 
 fn revision(text: &str) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! What remains of samples: packed sums, by test, treatment class and time, and what was noted of days.
 
 use super::raw::clean;
-use super::{Db, DbError, change, postgres, read};
+use super::{Db, DbError, change, postgres, read, read_among};
 use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
 use sqlx::QueryBuilder;
 use uuid::Uuid;
@@ -66,6 +66,8 @@ pub struct DayRow {
 /// A failure of one test, over time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureRow {
+    /// What the attempts are evidence of.
+    pub class: String,
     /// Which failure.
     pub signature: u64,
     /// How often.
@@ -94,45 +96,15 @@ pub struct FlipRow {
 impl Db {
     /// The packs of some tests that start on a day.
     pub async fn packs_of(&self, tests: &[i64], span: PackSpan, start: i64) -> Result<Vec<PackRow>, DbError> {
-        const SELECT: &str = "SELECT test, class, start, points, packed FROM aggregates WHERE span = ";
-        let mut found = Vec::new();
-        for tests in tests.chunks(ROWS) {
-            let rows: Vec<RawPack> = match self {
-                Db::Sqlite(store) => {
-                    let mut query = QueryBuilder::<sqlx::Sqlite>::new(SELECT);
-                    query
-                        .push_bind(span.word())
-                        .push(" AND start = ")
-                        .push_bind(start)
-                        .push(" AND test IN (");
-                    let mut list = query.separated(", ");
-                    for test in tests {
-                        list.push_bind(*test);
-                    }
-                    query.push(")");
-                    query.build_query_as().fetch_all(&store.readers).await
-                }
-                Db::Postgres(store) => {
-                    let mut query = QueryBuilder::<sqlx::Postgres>::new(SELECT);
-                    query
-                        .push_bind(span.word())
-                        .push(" AND start = ")
-                        .push_bind(start)
-                        .push(" AND test IN (");
-                    let mut list = query.separated(", ");
-                    for test in tests {
-                        list.push_bind(*test);
-                    }
-                    query.push(")");
-                    postgres::in_time(query.build_query_as().fetch_all(&store.pool)).await
-                }
-            }
-            .map_err(|source| DbError::from_driver("read aggregates", source))?;
-            for row in rows {
-                found.push(pack_row(row)?);
-            }
-        }
-        Ok(found)
+        let rows: Vec<RawPack> = read_among!(
+            self,
+            "read aggregates",
+            "SELECT test, class, start, points, packed FROM aggregates WHERE test IN (",
+            tests,
+            [") AND span = ", span.word(), " AND start = ", start],
+            ""
+        );
+        rows.into_iter().map(pack_row).collect()
     }
 
     /// Records packs; those that are there are replaced.
@@ -189,22 +161,6 @@ impl Db {
             "read a test's aggregates",
             fetch_all,
             sqlx::query_as(query).bind(test).bind(span.word()).bind(from).bind(to)
-        )?;
-        rows.into_iter().map(pack_row).collect()
-    }
-
-    /// The packs of days of a project's tests that start from a day on.
-    pub async fn packs_of_project(&self, project: &str, from: i64) -> Result<Vec<PackRow>, DbError> {
-        let query = "SELECT aggregates.test, aggregates.class, aggregates.start, aggregates.points,
-                            aggregates.packed
-                     FROM aggregates JOIN tests ON tests.number = aggregates.test
-                          JOIN projects ON projects.number = tests.project
-                     WHERE projects.name = $1 AND aggregates.span = 'day' AND aggregates.start >= $2";
-        let rows: Vec<RawPack> = read!(
-            self,
-            "read a project's aggregates",
-            fetch_all,
-            sqlx::query_as(query).bind(clean(project)).bind(from)
         )?;
         rows.into_iter().map(pack_row).collect()
     }
@@ -278,20 +234,24 @@ impl Db {
 
     /// How a test failed since `since`, by signature, the most often first. Incidents do not count.
     pub async fn signatures_of(&self, test: i64, since: UnixMicros) -> Result<Vec<SignatureRow>, DbError> {
-        let query = "SELECT failures.signature, CAST(SUM(failures.count) AS BIGINT), MIN(failures.at),
-                            MAX(failures.at), MAX(failures.message)
+        let query = "SELECT COALESCE(failures.class, runs.class), failures.signature,
+                            CAST(SUM(failures.count) AS BIGINT), MIN(failures.at), MAX(failures.at),
+                            MAX(failures.message)
                      FROM failures JOIN runs ON runs.id = failures.run
                      WHERE failures.test = $1 AND failures.at >= $2 AND runs.incident IS NULL
-                     GROUP BY failures.signature ORDER BY 2 DESC, 1 LIMIT 100";
-        let rows: Vec<(i64, i64, i64, i64, String)> =
+                     GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 100";
+        let rows: Vec<(String, i64, i64, i64, i64, String)> =
             read!(self, "read how a test failed", fetch_all, sqlx::query_as(query).bind(test).bind(since))?;
         let row =
-            |(signature, count, first_at, last_at, message): (i64, i64, i64, i64, String)| SignatureRow {
-                signature: signature.cast_unsigned(),
-                count: count.unsigned_abs(),
-                first_at,
-                last_at,
-                message,
+            |(class, signature, count, first_at, last_at, message): (String, i64, i64, i64, i64, String)| {
+                SignatureRow {
+                    class,
+                    signature: signature.cast_unsigned(),
+                    count: count.unsigned_abs(),
+                    first_at,
+                    last_at,
+                    message,
+                }
             };
         Ok(rows.into_iter().map(row).collect())
     }

@@ -1,8 +1,8 @@
 //! What CI sends: reports that were read, failures by signature, flips, incidents.
 
 use super::raw::{clean, subject};
-use super::{Db, DbError, change, postgres, read};
-use flakefarm_shared::{TestId, UnixMicros};
+use super::{Db, DbError, change, postgres, read, read_among};
+use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
 use sqlx::QueryBuilder;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -61,6 +61,10 @@ pub struct FailureRow {
     pub at: UnixMicros,
     /// The message of one of them.
     pub message: String,
+    /// What they are evidence of; none: what the run is.
+    pub class: Option<TreatmentClass>,
+    /// Whether the test's last attempt in the report failed; none: nobody looked.
+    pub broke: Option<bool>,
 }
 
 /// A run of a revision.
@@ -181,38 +185,17 @@ impl Db {
         let project = clean(project);
         let by_subject: HashMap<Vec<u8>, &TestId> =
             tests.iter().map(|test| (subject(&project, &clean(test.as_str())), test)).collect();
-        let subjects: Vec<&Vec<u8>> = by_subject.keys().collect();
-        let mut numbers = HashMap::with_capacity(tests.len());
-        const SELECT: &str = "SELECT subject, number FROM tests WHERE subject IN (";
-        for subjects in subjects.chunks(ROWS) {
-            let rows: Vec<(Vec<u8>, i64)> = match self {
-                Db::Sqlite(store) => {
-                    let mut query = QueryBuilder::<sqlx::Sqlite>::new(SELECT);
-                    let mut list = query.separated(", ");
-                    for subject in subjects {
-                        list.push_bind((*subject).clone());
-                    }
-                    query.push(")");
-                    query.build_query_as().fetch_all(&store.readers).await
-                }
-                Db::Postgres(store) => {
-                    let mut query = QueryBuilder::<sqlx::Postgres>::new(SELECT);
-                    let mut list = query.separated(", ");
-                    for subject in subjects {
-                        list.push_bind((*subject).clone());
-                    }
-                    query.push(")");
-                    postgres::in_time(query.build_query_as().fetch_all(&store.pool)).await
-                }
-            }
-            .map_err(|source| DbError::from_driver("read tests", source))?;
-            for (subject, number) in rows {
-                if let Some(test) = by_subject.get(&subject) {
-                    numbers.insert((*test).clone(), number);
-                }
-            }
-        }
-        Ok(numbers)
+        let subjects: Vec<Vec<u8>> = by_subject.keys().cloned().collect();
+        let rows: Vec<(Vec<u8>, i64)> = read_among!(
+            self,
+            "read tests",
+            "SELECT subject, number FROM tests WHERE subject IN (",
+            subjects,
+            [],
+            ")"
+        );
+        let known = |(subject, number): (Vec<u8>, i64)| Some(((*by_subject.get(&subject)?).clone(), number));
+        Ok(rows.into_iter().filter_map(known).collect())
     }
 
     /// Records failures of a run; those of a batch that is there stay as they are.
@@ -220,7 +203,7 @@ impl Db {
         insert_all!(
             self,
             "record failures",
-            "INSERT INTO failures (test, run, batch, signature, count, at, message) ",
+            "INSERT INTO failures (test, run, batch, signature, count, at, message, class, broke) ",
             failures,
             |row, failure| row
                 .push_bind(failure.test)
@@ -229,7 +212,9 @@ impl Db {
                 .push_bind(failure.signature.cast_signed())
                 .push_bind(i64::from(failure.count))
                 .push_bind(failure.at)
-                .push_bind(clean(&failure.message)),
+                .push_bind(clean(&failure.message))
+                .push_bind(failure.class.map(TreatmentClass::word))
+                .push_bind(failure.broke.map(i64::from)),
             " ON CONFLICT DO NOTHING"
         );
         Ok(())

@@ -66,6 +66,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0030_publications.sql"),
         postgres: include_str!("../../migrations/postgres/0030_publications.sql"),
     },
+    Step {
+        version: 40,
+        name: "history",
+        sqlite: include_str!("../../migrations/sqlite/0040_history.sql"),
+        postgres: include_str!("../../migrations/postgres/0040_history.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

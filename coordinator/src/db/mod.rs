@@ -7,6 +7,8 @@
 
 mod aggregates;
 mod ci;
+mod costs;
+mod days;
 mod error;
 mod events;
 mod fairness;
@@ -28,12 +30,15 @@ mod verdicts;
 
 pub use aggregates::{DayRow, FlipRow, PackRow, PackSpan, SignatureRow};
 pub use ci::{FailureRow, RunSpan, Suspect, UploadRow};
+pub use costs::{BranchFlips, CiCost, FailedOn, SignatureDay};
+pub use days::{ProjectDayRow, RunAround};
 pub use error::{DbError, FailedAction};
 pub use events::{EventRow, NewEvent};
 pub use rows::{
     HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, ParkedRow, ProjectRow, RunRow, SeenTest,
     Settled, Settlement, SweepRow, SweepState, TestRow, TokenRow, VerdictRow, WorkerRow,
 };
+pub use runs::RunsOfClass;
 pub use schedules::{Fired, ScheduleRow};
 pub(crate) use sqlite::is_between_transactions;
 pub use tenants::{DeadJob, SweepFilter};
@@ -67,7 +72,44 @@ macro_rules! change {
     };
 }
 
-use {change, read};
+/// Values of one list in a statement.
+const LIST: usize = 1_000;
+
+/// Reads rows whose value is in a list, some of the list at a time: `read_among!(db, "read tests",
+/// "SELECT … WHERE test IN (", list, [") AND at >= ", since], " GROUP BY test")`.
+macro_rules! read_among {
+    ($db:expr, $action:literal, $select:expr, $list:expr, [$($text:literal, $bind:expr),*], $end:literal) => {{
+        let mut found = Vec::new();
+        for list in $list.chunks($crate::db::LIST) {
+            let rows = match $db {
+                $crate::db::Db::Sqlite(store) => {
+                    let mut query = sqlx::QueryBuilder::<sqlx::Sqlite>::new($select);
+                    let mut values = query.separated(", ");
+                    for value in list {
+                        values.push_bind(value.clone());
+                    }
+                    $(query.push($text).push_bind($bind);)*
+                    query.push($end);
+                    query.build_query_as().fetch_all(&store.readers).await
+                }
+                $crate::db::Db::Postgres(store) => {
+                    let mut query = sqlx::QueryBuilder::<sqlx::Postgres>::new($select);
+                    let mut values = query.separated(", ");
+                    for value in list {
+                        values.push_bind(value.clone());
+                    }
+                    $(query.push($text).push_bind($bind);)*
+                    query.push($end);
+                    $crate::db::postgres::in_time(query.build_query_as().fetch_all(&store.pool)).await
+                }
+            };
+            found.append(&mut rows.map_err(|source| $crate::db::DbError::from_driver($action, source))?);
+        }
+        found
+    }};
+}
+
+use {change, read, read_among};
 
 /// The store. Cloning is cheap; clones share connections.
 #[derive(Debug, Clone)]

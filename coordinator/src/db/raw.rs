@@ -265,6 +265,7 @@ pub(super) struct RawOccasion {
     environment: Option<String>,
     variant: Option<String>,
     ci: Option<String>,
+    attempt: Option<i64>,
     started_at: i64,
     finished_at: Option<i64>,
 }
@@ -286,6 +287,7 @@ impl TryFrom<RawOccasion> for RunRow {
             environment: raw.environment,
             variant: raw.variant,
             ci: raw.ci,
+            attempt: raw.attempt.map(|attempt| count("attempt at a run", attempt)).transpose()?,
             started_at: raw.started_at,
             finished_at: raw.finished_at,
         })

@@ -294,6 +294,8 @@ pub struct RunRow {
     pub variant: Option<String>,
     /// What the CI system said of its job, as JSON.
     pub ci: Option<String>,
+    /// Which attempt at the CI job it was, from 1.
+    pub attempt: Option<u32>,
     /// When it started.
     pub started_at: UnixMicros,
     /// When it ended.

@@ -4,14 +4,30 @@ use super::raw::{RawOccasion, RawProject, clean};
 use super::rows::{ProjectRow, RunRow};
 use super::{Db, DbError, change, read};
 use flakefarm_shared::UnixMicros;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+/// Runs of a project of one class and origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunsOfClass {
+    /// What they are evidence of.
+    pub class: String,
+    /// Where they come from.
+    pub origin: String,
+    /// How many, incidents included.
+    pub runs: u64,
+    /// Runs that count for nothing.
+    pub incidents: u64,
+    /// Revisions that they ran.
+    pub revisions: u64,
+}
 
 /// The columns of a run, with its project's name.
 macro_rules! select_runs {
     ($rest:literal) => {
         concat!(
             "SELECT runs.id, projects.name, runs.origin, runs.class, runs.level, runs.revision, runs.branch, \
-             runs.environment, runs.variant, runs.ci, runs.started_at, runs.finished_at \
+             runs.environment, runs.variant, runs.ci, runs.attempt, runs.started_at, runs.finished_at \
              FROM runs JOIN projects ON projects.number = runs.project ",
             $rest
         )
@@ -77,11 +93,12 @@ impl Db {
             "record a run",
             sqlx::query(
                 "INSERT INTO runs (id, project, origin, class, level, revision, branch, environment, variant, ci,
-                                   started_at, finished_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                                   attempt, started_at, finished_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
                  ON CONFLICT (id) DO UPDATE SET origin = excluded.origin, class = excluded.class,
                      level = excluded.level, revision = excluded.revision, branch = excluded.branch,
                      environment = excluded.environment, variant = excluded.variant, ci = excluded.ci,
+                     attempt = excluded.attempt,
                      finished_at = COALESCE(excluded.finished_at, runs.finished_at)",
             )
             .bind(run.id)
@@ -94,10 +111,41 @@ impl Db {
             .bind(run.environment.as_deref().map(clean))
             .bind(run.variant.as_deref().map(clean))
             .bind(run.ci.as_deref().map(clean))
+            .bind(run.attempt.map(i64::from))
             .bind(run.started_at)
             .bind(run.finished_at)
         )?;
         Ok(())
+    }
+
+    /// How many runs a project had from `from` (inclusive) to `to` (exclusive), by class and origin, with the
+    /// incidents among them.
+    pub async fn runs_by_class(
+        &self,
+        project: &str,
+        from: UnixMicros,
+        to: UnixMicros,
+    ) -> Result<Vec<RunsOfClass>, DbError> {
+        let query =
+            "SELECT runs.class, runs.origin, COUNT(*), COUNT(runs.incident), COUNT(DISTINCT runs.revision)
+                     FROM runs JOIN projects ON projects.number = runs.project
+                     WHERE projects.name = $1 AND runs.started_at >= $2 AND runs.started_at < $3
+                     GROUP BY runs.class, runs.origin ORDER BY 1, 2";
+        let rows: Vec<(String, String, i64, i64, i64)> = read!(
+            self,
+            "count a project's runs",
+            fetch_all,
+            sqlx::query_as(query).bind(clean(project)).bind(from).bind(to)
+        )?;
+        let row =
+            |(class, origin, runs, incidents, revisions): (String, String, i64, i64, i64)| RunsOfClass {
+                class,
+                origin,
+                runs: runs.unsigned_abs(),
+                incidents: incidents.unsigned_abs(),
+                revisions: revisions.unsigned_abs(),
+            };
+        Ok(rows.into_iter().map(row).collect())
     }
 
     /// A run by its id.

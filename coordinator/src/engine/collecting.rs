@@ -4,7 +4,7 @@
 use super::trouble::Step;
 use super::{Coordinator, EngineError};
 use crate::db::PackSpan;
-use crate::history::collect::{CollectError, collect_day};
+use crate::history::collect::{CollectError, collect_day, mend_columns};
 use crate::history::retention::HistoryRetention;
 use flakefarm_shared::now_micros;
 use flakefarm_shared::samples::codec;
@@ -33,6 +33,7 @@ async fn round(coordinator: &Coordinator) -> Result<(), EngineError> {
     let now = now_micros();
     let today = codec::day_of(now);
     for project in coordinator.db.projects().await? {
+        mend_columns(&coordinator.db, &project.name, now).await?;
         for day in today - AGAIN..=today {
             match collect_day(&coordinator.db, samples.as_ref(), &project.name, day, now).await {
                 Ok(_) => {}
@@ -47,6 +48,7 @@ async fn round(coordinator: &Coordinator) -> Result<(), EngineError> {
     let keep = HistoryRetention::default();
     let hours = coordinator.db.delete_packs_before(PackSpan::Hours, keep.first_hourly_day(now)).await?;
     let days = coordinator.db.delete_packs_before(PackSpan::Days, keep.first_daily_day(now)).await?;
+    coordinator.db.delete_days_before(keep.first_daily_day(now)).await?;
     if hours + days > 0 {
         info!(hours, days, "deleted sums that were kept long enough");
     }

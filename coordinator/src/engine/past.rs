@@ -2,14 +2,15 @@
 //! only for runs of the same treatment class, and only while nothing changed that a test touches.
 
 use super::advance::question_of;
+use super::memory::compute;
 use super::{Coordinator, EngineError};
 use crate::db::{RunRow, SeenTest, SweepRow, VerdictRow};
-use crate::history::fingerprint;
+use crate::history::{failing, fingerprint};
 use crate::plan::{self, History, Question, QuestionError, QuestionKind, SandboxChoice};
 use crate::report::{Report, TestReport};
 use flakefarm_shared::{
     Listing, RunOrigin, SandboxLevel, SourceClass, SweepContext, TestId, TestSource, TreatmentClass,
-    UnixMicros, WorldClass,
+    UnixMicros, World, WorldClass,
 };
 use std::collections::{HashMap, HashSet};
 
@@ -78,6 +79,7 @@ impl Coordinator {
             environment: Some(listing.image.clone()),
             variant: None,
             ci: None,
+            attempt: None,
             started_at: row.created_at,
             finished_at: Some(finished_at),
         };
@@ -90,6 +92,7 @@ impl Coordinator {
         };
         let seen: Vec<SeenTest> = listing.tests.iter().enumerate().map(seen).collect();
         self.db.note_tests(&row.project, &seen, row.created_at).await?;
+        self.remember_failures(row, &question, context.under).await?;
         // Verdicts are on tests as they are; what an experiment found is in its report.
         if question.kind == QuestionKind::Detect {
             let fingerprints = fingerprint::of_listing(&context.project, listing);
@@ -97,6 +100,26 @@ impl Coordinator {
             self.db.record_verdicts(row.id, &verdicts).await?;
         }
         Ok(())
+    }
+
+    /// Records how tests failed in a sweep, attempt by attempt.
+    async fn remember_failures(
+        &self,
+        row: &SweepRow,
+        question: &Question,
+        under: World,
+    ) -> Result<(), EngineError> {
+        let held = self.fold(row, question).await?;
+        let Some(tests) = held.as_ref().map(|memory| memory.ledger.tests().to_vec()) else { return Ok(()) };
+        let numbers = self.db.test_numbers(&row.project, &tests).await?;
+        let (run, origin) = (row.id.0, origin_of(question));
+        let (_held, failing) = compute(held, "reading how tests failed", move |memory| {
+            memory.as_ref().map(|memory| failing::of_ledger(&memory.ledger, run, origin, &under, &numbers))
+        })
+        .await?;
+        let failing = failing.unwrap_or_default();
+        self.db.record_failures(run, &failing.rows).await?;
+        Ok(self.db.set_occasions(run, failing.occasions).await?)
     }
 }
 

@@ -284,7 +284,7 @@ pub fn sum<'a>(aggregates: impl IntoIterator<Item = &'a Aggregate>) -> Aggregate
 }
 
 /// Seven bits a byte, the lowest first.
-fn put(bytes: &mut Vec<u8>, mut number: u128) {
+pub(super) fn put(bytes: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         bytes.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
@@ -292,7 +292,7 @@ fn put(bytes: &mut Vec<u8>, mut number: u128) {
     bytes.push(number as u8);
 }
 
-fn take(rest: &mut &[u8]) -> Option<u128> {
+pub(super) fn take(rest: &mut &[u8]) -> Option<u128> {
     let mut number = 0u128;
     for shift in (0..126).step_by(7) {
         let (byte, after) = rest.split_first()?;

@@ -4,7 +4,8 @@
 //! and noted as a gap.
 
 use super::aggregate::{self, Aggregate};
-use crate::db::{DayRow, Db, DbError, PackRow, PackSpan, TestRow};
+use super::columns::{self, TestDay};
+use crate::db::{DayRow, Db, DbError, PackRow, PackSpan, ProjectDayRow, TestRow};
 use flakefarm_shared::samples::{RunTag, SampleError, SampleStore, StoredPoint, codec};
 use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -46,12 +47,14 @@ pub async fn collect_day(
     let before = db.noted_days(project, day, day + 1).await?.pop();
     let mut points = 0u64;
     let mut lost = 0u64;
+    let mut columns: Columns = BTreeMap::new();
     for tests in tests.chunks(BATCH) {
         let names: Vec<TestId> = tests.iter().map(|test| test.test.clone()).collect();
         let found = samples.points_of_day(project, &names, day).await?;
         points += found.iter().map(|points| points.len() as u64).sum::<u64>();
-        lost += write(db, tests, &found, day, &incidents).await?;
+        lost += write(db, tests, &found, day, &incidents, &mut columns).await?;
     }
+    put_columns(db, project, day, columns, now).await?;
     let before_points = before.as_ref().map_or(0, |note| note.points);
     let gap = if lost > 0 || points < before_points {
         Some(format!(
@@ -66,6 +69,50 @@ pub async fn collect_day(
     Ok(note)
 }
 
+/// A day's tests by class.
+type Columns = BTreeMap<TreatmentClass, Vec<TestDay>>;
+
+async fn put_columns(
+    db: &Db,
+    project: &str,
+    day: i64,
+    columns: Columns,
+    now: UnixMicros,
+) -> Result<(), DbError> {
+    for (class, tests) in columns {
+        let row = ProjectDayRow { class, day, packed: columns::pack(&tests) };
+        db.put_project_day(project, &row, now).await?;
+    }
+    Ok(())
+}
+
+/// Makes the columns of days that an earlier program summed up without them, from their sums.
+pub async fn mend_columns(db: &Db, project: &str, now: UnixMicros) -> Result<(), DbError> {
+    let mut months: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for day in db.days_without_columns(project).await? {
+        months.entry(month_of(day).0).or_default().push(day);
+    }
+    if months.is_empty() {
+        return Ok(());
+    }
+    let numbers: Vec<i64> = db.tests(project).await?.iter().map(|test| test.number).collect();
+    for (month, days) in months {
+        let mut found: BTreeMap<i64, Columns> = BTreeMap::new();
+        for numbers in numbers.chunks(BATCH) {
+            for pack in db.packs_of(numbers, PackSpan::Days, month).await? {
+                for (place, sum) in aggregate::unpack(&pack.packed).unwrap_or_default() {
+                    let columns = found.entry(month + i64::from(place) - 1).or_default();
+                    columns.entry(pack.class).or_default().push(TestDay::of(pack.test, &sum));
+                }
+            }
+        }
+        for day in days {
+            put_columns(db, project, day, found.remove(&day).unwrap_or_default(), now).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the sums of some tests' points of a day; gives how many points are gone that were summed up.
 async fn write(
     db: &Db,
@@ -73,13 +120,14 @@ async fn write(
     found: &[Vec<StoredPoint>],
     day: i64,
     incidents: &HashSet<RunTag>,
+    columns: &mut Columns,
 ) -> Result<u64, DbError> {
     let numbers: Vec<i64> = tests.iter().map(|test| test.number).collect();
-    let known: HashMap<(i64, TreatmentClass), u64> = db
+    let mut kept_hours: HashMap<(i64, TreatmentClass), PackRow> = db
         .packs_of(&numbers, PackSpan::Hours, day)
         .await?
         .into_iter()
-        .map(|pack| ((pack.test, pack.class), pack.points))
+        .map(|pack| ((pack.test, pack.class), pack))
         .collect();
     let (month, place) = month_of(day);
     let mut months: HashMap<(i64, TreatmentClass), PackRow> = db
@@ -88,13 +136,14 @@ async fn write(
         .into_iter()
         .map(|pack| ((pack.test, pack.class), pack))
         .collect();
-    let mut lost = known.clone();
+    let mut lost: HashMap<(i64, TreatmentClass), u64> =
+        kept_hours.iter().map(|(key, pack)| (*key, pack.points)).collect();
     let (mut hours, mut days) = (Vec::new(), Vec::new());
     for (test, points) in numbers.iter().zip(found) {
         for (class, points) in by_class(points) {
             let key = (*test, class);
             let count = points.len() as u64;
-            let kept = known.get(&key).copied().unwrap_or(0);
+            let kept = kept_hours.get(&key).map_or(0, |pack| pack.points);
             lost.insert(key, kept.saturating_sub(count));
             if count < kept {
                 continue;
@@ -103,6 +152,8 @@ async fn write(
             let counts = |stored: &&&StoredPoint| stored.run.is_none_or(|run| !incidents.contains(&run));
             let sums = aggregate::hours(points.iter().filter(counts).copied());
             let total = aggregate::sum(sums.values());
+            columns.entry(class).or_default().push(TestDay::of(*test, &total));
+            kept_hours.remove(&key);
             let packed = aggregate::pack(&sums);
             hours.push(PackRow { test: *test, class, start: day, points: count, packed });
             let month = months.entry(key).or_insert_with(|| PackRow {
@@ -118,6 +169,10 @@ async fn write(
             month.packed = aggregate::pack(&sums);
             days.push(month.clone());
         }
+    }
+    for ((test, class), pack) in kept_hours {
+        let total = aggregate::sum(aggregate::unpack(&pack.packed).unwrap_or_default().values());
+        columns.entry(class).or_default().push(TestDay::of(test, &total));
     }
     db.put_packs(PackSpan::Hours, &hours).await?;
     db.put_packs(PackSpan::Days, &days).await?;

@@ -2,8 +2,14 @@
 //! it when points have expired, and what it answers.
 
 pub mod aggregate;
+pub mod changes;
 pub mod collect;
+pub mod columns;
+pub mod failing;
 pub mod fingerprint;
 pub mod ingest;
+pub mod moves;
 pub mod questions;
+pub mod recovery;
 pub mod retention;
+pub mod together;

@@ -5,13 +5,14 @@ use super::access::Caller;
 use super::extract::{Path, Query};
 use super::refused::{ErrorBody, Refused};
 use super::results::may;
-use crate::history::questions::{self, ProjectDay, TestHistory, TestRanked, Window};
+use crate::history::moves::Move;
+use crate::history::questions::{self, Ranking, TestHistory, Trends, Window};
 use crate::plan::Confidence;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use flakefarm_shared::{TestId, now_micros};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::IntoParams;
 
 /// Tests of one answer unless asked for fewer.
@@ -29,31 +30,16 @@ pub(super) struct HistoryQuery {
     /// Tests of a ranking, at most 1,000.
     #[serde(default)]
     limit: Option<usize>,
+    /// Only tests of a ranking that moved so this week: `new`, `worse`, `better` or `gone`.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    moved: Option<Move>,
 }
 
 impl HistoryQuery {
     fn window(&self) -> Window {
         Window::last(self.days.unwrap_or(30).min(400), now_micros())
     }
-}
-
-/// The tests of a project, ranked.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Ranking {
-    schema: &'static str,
-    project: String,
-    window: Window,
-    total: usize,
-    tests: Vec<TestRanked>,
-}
-
-/// A project over time.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Trends {
-    schema: &'static str,
-    project: String,
-    window: Window,
-    days: Vec<ProjectDay>,
 }
 
 /// List a project's tests, the worst first.
@@ -68,11 +54,9 @@ pub(super) async fn tests(
     Query(query): Query<HistoryQuery>,
 ) -> Result<Json<Ranking>, Refused> {
     may(&caller, &query.project)?;
-    let window = query.window();
-    let mut tests = questions::ranking(app.coordinator.db(), &query.project, window).await?;
-    let total = tests.len();
-    tests.truncate(query.limit.unwrap_or(MOST_TESTS).min(MOST_TESTS));
-    Ok(Json(Ranking { schema: "flakefarm.tests/v1", project: query.project, window, total, tests }))
+    let limit = query.limit.unwrap_or(MOST_TESTS).min(MOST_TESTS);
+    let db = app.coordinator.db();
+    Ok(Json(questions::ranking(db, &query.project, query.window(), query.moved, limit).await?))
 }
 
 /// Say what is known of one test over time.
@@ -116,7 +100,5 @@ pub(super) async fn trends(
     Query(query): Query<HistoryQuery>,
 ) -> Result<Json<Trends>, Refused> {
     may(&caller, &query.project)?;
-    let window = query.window();
-    let days = questions::trends(app.coordinator.db(), &query.project, window).await?;
-    Ok(Json(Trends { schema: "flakefarm.trends/v1", project: query.project, window, days }))
+    Ok(Json(questions::trends(app.coordinator.db(), &query.project, query.window()).await?))
 }

@@ -24,3 +24,10 @@ pub use level::qualify;
 pub use prior::FailureRates;
 pub use ranking::SignatureCount;
 pub use verdict::{Assessment, assess};
+
+/// Fisher's exact test, one-sided towards the difference that was seen: the chance that two counts, each
+/// (failures, attempts), at least this far apart come from one rate.
+pub(crate) fn chance_of_difference(one: (u32, u32), other: (u32, u32)) -> f64 {
+    let count = |(failures, attempts)| category::Count { attempts, failures };
+    category::chance_of_difference(count(one), count(other))
+}

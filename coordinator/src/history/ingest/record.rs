@@ -157,6 +157,7 @@ fn run_row(report: &SentReport, run: Uuid, now: UnixMicros) -> RunRow {
         environment: None,
         variant: Some(report.variant.clone().unwrap_or_default()),
         ci: Some(serde_json::to_string(&report.ci).expect("texts serialise")),
+        attempt: report.ci.attempt,
         started_at: now,
         finished_at: None,
     }
@@ -240,10 +241,38 @@ impl RecordError {
     }
 }
 
+/// Failures of one test in a batch that look alike.
+struct SeenFailure {
+    count: u32,
+    at: UnixMicros,
+    message: String,
+    /// Whether one of them was a last attempt.
+    broke: bool,
+}
+
 /// When a report's cases ran.
+#[derive(Debug, Clone, Copy)]
 struct Touched {
     from: UnixMicros,
     to: UnixMicros,
+}
+
+/// How far the time of a report was read.
+#[derive(Debug, Default)]
+struct Clock {
+    touched: Option<Touched>,
+    /// When the suite began that is being read.
+    suite_began: UnixMicros,
+    /// When its last case ended.
+    end: UnixMicros,
+}
+
+impl Touched {
+    /// With one moment more.
+    fn and(touched: Option<Self>, at: UnixMicros) -> Option<Self> {
+        let known = touched.unwrap_or(Touched { from: at, to: at });
+        Some(Touched { from: known.from.min(at), to: known.to.max(at) })
+    }
 }
 
 struct Recorder<'a> {
@@ -262,10 +291,10 @@ impl Recorder<'_> {
         let path = report.path.clone();
         let reading = tokio::task::spawn_blocking(move || read(&path, &sender));
         let mut counts = Counts::default();
-        let mut touched = Touched { from: self.received_at, to: self.received_at };
+        let mut clock = Clock::default();
         let mut number = 0u64;
         while let Some(batch) = batches.recv().await {
-            self.batch(number, &batch, &mut counts, &mut touched).await?;
+            self.batch(number, &batch, &mut counts, &mut clock).await?;
             number += 1;
         }
         let read = reading.await.map_err(|error| RecordError::Io(std::io::Error::other(error)))?;
@@ -279,7 +308,8 @@ impl Recorder<'_> {
             suspected: Vec::new(),
             incident: None,
         };
-        Ok((ingested, touched))
+        // An empty report was made when it came.
+        Ok((ingested, clock.touched.unwrap_or(Touched { from: self.received_at, to: self.received_at })))
     }
 
     async fn batch(
@@ -287,29 +317,38 @@ impl Recorder<'_> {
         number: u64,
         cases: &[Case],
         counts: &mut Counts,
-        touched: &mut Touched,
+        Clock { touched, suite_began, end }: &mut Clock,
     ) -> Result<(), RecordError> {
+        let mut of_batch = None;
         let name = Uuid::new_v5(&self.run, format!("{} {number}", self.digest).as_bytes());
         let mut points: HashMap<TestId, Vec<(TreatmentClass, Point)>> = HashMap::new();
         let mut seen: HashMap<TestId, SeenTest> = HashMap::new();
-        let mut failures: HashMap<(TestId, u64), (u32, UnixMicros, String)> = HashMap::new();
+        let mut failures: HashMap<(TestId, u64), SeenFailure> = HashMap::new();
         for case in cases {
             counts.add(case);
             let at = counts::moment(case, self.received_at, counts);
-            touched.from = touched.from.min(at);
-            touched.to = touched.to.max(at);
+            of_batch = Touched::and(of_batch, at);
+            // Reports say when a suite began: its cases came one after the other.
+            let micros: u64 = case.attempts.iter().filter_map(|attempt| attempt.wall_us).sum();
+            let before = if *suite_began == at { *end } else { at };
+            (*suite_began, *end) = (at, before.saturating_add_unsigned(micros).min(self.received_at.max(at)));
+            *touched = Touched::and(*touched, *end);
             let (test, parts) = self.names.resolve(case);
-            for attempt in &case.attempts {
+            for (attempt, left) in case.attempts.iter().zip((0..case.attempts.len()).rev()) {
                 let of_test = points.entry(test.clone()).or_default();
                 let point = counts::point(at, of_test.len(), attempt);
                 if let (Some(signature), super::case::CaseOutcome::Fail { message, .. }) =
                     (point.signature, &attempt.outcome)
                 {
-                    let failure = failures
-                        .entry((test.clone(), signature))
-                        .or_insert_with(|| (0, at, super::case::cut(message, 500).to_owned()));
-                    failure.0 += 1;
-                    failure.1 = failure.1.max(at);
+                    let failure = failures.entry((test.clone(), signature)).or_insert_with(|| SeenFailure {
+                        count: 0,
+                        at,
+                        message: super::case::cut(message, 500).to_owned(),
+                        broke: false,
+                    });
+                    failure.count += 1;
+                    failure.at = failure.at.max(at);
+                    failure.broke |= left == 0;
                 }
                 of_test.push((TreatmentClass::Ci, point));
             }
@@ -322,7 +361,15 @@ impl Recorder<'_> {
             .collect();
         self.samples.append(&chunks).await.map_err(RecordError::Samples)?;
         let seen: Vec<SeenTest> = seen.into_values().collect();
-        self.db.note_tests(self.project, &seen, touched.to).await.map_err(RecordError::Db)?;
+        let Some(of_batch) = of_batch else { return Ok(()) };
+        for at in [of_batch.from, of_batch.to] {
+            *touched = Touched::and(*touched, at);
+        }
+        // When they ran, not when the report came: what is older is summed up with its own day.
+        self.db.note_tests(self.project, &seen, of_batch.from).await.map_err(RecordError::Db)?;
+        if codec::day_of(of_batch.to) > codec::day_of(of_batch.from) {
+            self.db.note_tests(self.project, &seen, of_batch.to).await.map_err(RecordError::Db)?;
+        }
         if failures.is_empty() {
             return Ok(());
         }
@@ -331,8 +378,17 @@ impl Recorder<'_> {
         let numbers = self.db.test_numbers(self.project, &failed).await.map_err(RecordError::Db)?;
         let mut rows: Vec<FailureRow> = failures
             .into_iter()
-            .filter_map(|((test, signature), (count, at, message))| {
-                Some(FailureRow { test: *numbers.get(&test)?, batch: name, signature, count, at, message })
+            .filter_map(|((test, signature), SeenFailure { count, at, message, broke })| {
+                Some(FailureRow {
+                    test: *numbers.get(&test)?,
+                    batch: name,
+                    signature,
+                    count,
+                    at,
+                    message,
+                    class: None,
+                    broke: Some(broke),
+                })
             })
             .collect();
         rows.sort_by_key(|row| (row.test, row.signature));

@@ -19,6 +19,7 @@ fn run_of(sweep: &NewSweep, class: TreatmentClass) -> RunRow {
         environment: None,
         variant: None,
         ci: None,
+        attempt: None,
         started_at: sweep.created_at,
         finished_at: None,
     }

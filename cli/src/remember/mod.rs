@@ -1,0 +1,83 @@
+//! `flakefarm history`, `tests`, `trends` and `gc`: what history answers, the same from this machine's files
+//! and from a farm, and what is no longer kept of it.
+
+mod collecting;
+mod of_project;
+mod of_test;
+mod shown;
+
+pub(crate) use collecting::gc;
+
+use crate::args::{AnswerFormat, HistoryArgs, TestsArgs, TrendsArgs};
+use crate::exit::{Complaint, Exit};
+use crate::memory::{Memory, Place};
+use crate::output;
+use flakefarm_coordinator::history::questions::{self, Window};
+use flakefarm_coordinator::plan::Confidence;
+use flakefarm_shared::{TestId, now_micros};
+use serde::Serialize;
+
+pub(crate) async fn history(args: &HistoryArgs) -> Result<Exit, Complaint> {
+    let question = &args.question;
+    let memory = Memory::of(&question.memory)?;
+    let window = Window::last(question.days, now_micros());
+    let found = match memory.open().await? {
+        Place::Farm(farm) => farm.test_history(&memory.project, &args.test, question.days).await?,
+        Place::Here { db, samples } => {
+            memory.sum_up(&db, &samples).await?;
+            let (test, project) = (TestId(args.test.clone()), &memory.project);
+            let samples = Some(samples.as_ref());
+            questions::test_history(&db, samples, project, &test, window, Confidence::DEFAULT)
+                .await?
+                .ok_or_else(|| {
+                    Complaint::usage(format!("nobody has seen a test `{test}` of {project}")).hint(
+                        "`flakefarm tests` lists those that somebody saw; --project names another project",
+                    )
+                })?
+        }
+    };
+    print(question.format, &found, of_test::text, of_test::csv)
+}
+
+pub(crate) async fn tests(args: &TestsArgs) -> Result<Exit, Complaint> {
+    let question = &args.question;
+    let memory = Memory::of(&question.memory)?;
+    let window = Window::last(question.days, now_micros());
+    let ranking = match memory.open().await? {
+        Place::Farm(farm) => farm.tests(&memory.project, question.days, args.moved, args.limit).await?,
+        Place::Here { db, samples } => {
+            memory.sum_up(&db, &samples).await?;
+            questions::ranking(&db, &memory.project, window, args.moved, args.limit).await?
+        }
+    };
+    print(question.format, &ranking, of_project::ranking, of_project::ranking_csv)
+}
+
+pub(crate) async fn trends(args: &TrendsArgs) -> Result<Exit, Complaint> {
+    let question = &args.question;
+    let memory = Memory::of(&question.memory)?;
+    let window = Window::last(question.days, now_micros());
+    let trends = match memory.open().await? {
+        Place::Farm(farm) => farm.trends(&memory.project, question.days).await?,
+        Place::Here { db, samples } => {
+            memory.sum_up(&db, &samples).await?;
+            questions::trends(&db, &memory.project, window).await?
+        }
+    };
+    print(question.format, &trends, of_project::trends, of_project::trends_csv)
+}
+
+/// Prints an answer in the format that was asked for.
+fn print<T: Serialize>(
+    format: AnswerFormat,
+    answer: &T,
+    human: fn(&T) -> String,
+    csv: fn(&T) -> String,
+) -> Result<Exit, Complaint> {
+    output::print(&match format {
+        AnswerFormat::Human => human(answer),
+        AnswerFormat::Csv => csv(answer),
+        AnswerFormat::Json => format!("{}\n", serde_json::to_string_pretty(answer)?),
+    })?;
+    Ok(Exit::Clean)
+}
