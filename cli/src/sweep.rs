@@ -13,7 +13,7 @@ use flakefarm_coordinator::plan::{
 };
 use flakefarm_coordinator::report::{Report, Verdict};
 use flakefarm_project::settings::{Layer, SettingError, Settings};
-use flakefarm_shared::World;
+use flakefarm_shared::{Capabilities, World};
 use std::num::NonZeroU32;
 
 pub(crate) async fn sweep(args: &SweepArgs) -> Result<Exit, Complaint> {
@@ -144,6 +144,8 @@ pub(crate) fn question(wishes: Wishes, session: &Session<'_>) -> Result<Question
         tests: wishes.tests,
         sandbox: sandbox.unwrap_or_default(),
         panel: panel.worlds(&session.loaded.spec),
+        // What the framework can do is known once it has listed the tests.
+        able: Capabilities::default(),
     })
 }
 

@@ -64,6 +64,11 @@ impl TestId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The file that an id names by itself. Only pytest's do; of others, listings tell the parts.
+    pub fn own_file(&self) -> Option<&str> {
+        self.0.split_once("::").map(|(file, _)| file)
+    }
 }
 
 impl fmt::Display for TestId {

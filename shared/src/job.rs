@@ -2,6 +2,7 @@
 //! as blobs; the queue carries only their digests (see [`crate::message`]).
 
 use crate::attempt::{AttemptRecord, CollectionError, InfraError};
+use crate::capabilities::Capabilities;
 use crate::detail::Detail;
 use crate::ids::{AttemptId, Digest, JobId, SweepId, TestId, TestParts};
 use crate::message::Class;
@@ -174,7 +175,7 @@ pub struct JobReport {
 }
 
 /// The tests of a project, as its framework lists them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     /// In the order the framework runs them.
     pub tests: Vec<TestId>,
@@ -198,6 +199,9 @@ pub struct Listing {
     /// Starts that failed before the tests could be listed.
     #[serde(default)]
     pub failed_starts: u32,
+    /// What the framework can do with the tests.
+    #[serde(default)]
+    pub capabilities: Capabilities,
 }
 
 impl Listing {

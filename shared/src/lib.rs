@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod backoff;
 pub mod blobs;
+pub mod capabilities;
 pub mod detail;
 pub mod fault;
 pub mod ids;
@@ -23,6 +24,7 @@ pub mod treatment;
 pub mod world;
 
 pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage, NothingRan, Remark};
+pub use capabilities::Capabilities;
 pub use detail::{Detail, StateChange, TestDetail};
 pub use ids::{AttemptId, Digest, JobId, SweepId, TestId, TestParts, WorkerId};
 pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection, SweepContext, Typed, Work};

@@ -29,6 +29,21 @@ pub struct ProjectSpec {
 pub enum Framework {
     /// pytest, which also runs unittest classes and doctests.
     Pytest,
+    /// The runner of Python's standard library, `python -m unittest`.
+    Unittest,
+}
+
+impl Framework {
+    /// All of them, in the order help texts list them.
+    pub const ALL: [Framework; 2] = [Framework::Pytest, Framework::Unittest];
+
+    /// The stable word used on the command line, in configuration and in requests.
+    pub fn word(self) -> &'static str {
+        match self {
+            Framework::Pytest => "pytest",
+            Framework::Unittest => "unittest",
+        }
+    }
 }
 
 /// The image tests run in.

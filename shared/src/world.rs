@@ -158,6 +158,12 @@ impl World {
         *self == World::Plain
     }
 
+    /// What worlds that differ in a number only have in common: `clock`, `parallel`.
+    pub fn family(self) -> String {
+        let word = self.to_string();
+        word.split_once(':').map_or(word.as_str(), |(family, _)| family).to_owned()
+    }
+
     /// What a failure in this world alone says of a test.
     pub fn role(self) -> Role {
         self.about().role

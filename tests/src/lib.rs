@@ -5,4 +5,5 @@ pub mod eventually;
 pub mod farm;
 pub mod faultfarm;
 pub mod harness;
+pub mod plugin;
 pub mod relay;

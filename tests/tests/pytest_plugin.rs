@@ -6,143 +6,36 @@ mod sources;
 mod state;
 #[path = "pytest_plugin/truth.rs"]
 mod truth;
+#[path = "pytest_plugin/venv.rs"]
+mod venv;
 #[path = "pytest_plugin/worlds.rs"]
 mod worlds;
 
-use flakefarm_project::config::LoadedProject;
+use flakefarm_shared::project::Framework;
 use flakefarm_shared::{
     AttemptEnd, Detail, Digest, FailureKind, Order, Outcome, Phase, Remark, TestId, TestParts, World,
 };
-use flakefarm_worker::frameworks::pytest::{self, RunRequest};
-use flakefarm_worker::frameworks::reader::{Asked, AttemptReader, AttemptReading, ExitSeen, ReadSample};
-use flakefarm_worker::frameworks::seal::Nonce;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
-
-const PACKAGES: [&str; 6] =
-    ["pytest", "pytest-randomly", "pytest-xdist", "pytest-rerunfailures", "pytest-cov", "freezegun"];
-
-/// A Python that has [`PACKAGES`], made once per build directory.
-fn python() -> &'static Path {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pytest-plugin-venv");
-        if !home.is_dir() {
-            // Made aside and renamed: another test process may be doing the same.
-            let made = home.with_extension(std::process::id().to_string());
-            run(Command::new("python3").args(["-m", "venv"]).arg(&made), "install python3 and python3-venv");
-            let mut pip = Command::new(made.join("bin/python3"));
-            pip.args(["-m", "pip", "install", "--quiet"]).args(PACKAGES);
-            run(&mut pip, "these packages must be installable by pip here");
-            if std::fs::rename(&made, &home).is_err() {
-                assert!(home.is_dir(), "{} cannot be made", home.display());
-                std::fs::remove_dir_all(&made).expect("the second copy can be removed");
-            }
-        }
-        home.join("bin/python3")
-    })
-}
-
-fn run(command: &mut Command, hint: &str) {
-    let shown = format!("{command:?}");
-    let output = command.output().unwrap_or_else(|error| panic!("{shown}: {error}\nhint: {hint}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{shown} failed\n{said}\nhint: {hint}");
-}
+use flakefarm_tests::plugin;
+use flakefarm_worker::frameworks::python::RunRequest;
+use flakefarm_worker::frameworks::reader::{AttemptReading, ReadSample};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use venv::{python, run};
 
 /// Runs one attempt on a copy of a fixture project, as a sandbox would.
 fn attempt(fixture: &str, python: &Path, request: RunRequest<'_>, limit: Duration) -> AttemptReading {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/pytest").join(fixture);
-    copy(&original, &home.path().join("work"));
+    plugin::copy(&plugin::fixture("pytest", fixture), &home.path().join("work"));
     attempt_at(home.path(), python, request, limit)
 }
 
 /// Runs one attempt on the project in `home/work`.
 fn attempt_at(home: &Path, python: &Path, request: RunRequest<'_>, limit: Duration) -> AttemptReading {
-    let root = home.join("work");
-    let plugin = home.join("plugin");
-    std::fs::create_dir(&plugin).expect("a directory");
-    for (name, content) in pytest::files() {
-        std::fs::write(plugin.join(name), content).expect("a file");
-    }
-    let project = LoadedProject::load(&root, None, &[]).expect("a project").spec;
-    let mut child = Command::new(python)
-        .arg(plugin.join("run.py"))
-        .current_dir(&root)
-        .env("HOME", home)
-        .env("TZ", "UTC")
-        .env_remove("PYTEST_ADDOPTS")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("python starts");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    let nonce = Nonce::new();
-    stdin.write_all(&pytest::request(&project, &request, &nonce)).expect("a request is read");
-    drop(stdin);
-    let mut stderr = child.stderr.take().expect("a pipe");
-    let stray = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        stderr.read_to_end(&mut text).expect("stderr is readable");
-        String::from_utf8_lossy(&text).into_owned()
-    });
-    let (send, lines) = std::sync::mpsc::channel();
-    let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-    let reading = std::thread::spawn(move || {
-        for line in stdout.split(b'\n') {
-            if send.send(line.expect("stdout is readable")).is_err() {
-                return;
-            }
-        }
-    });
-
-    let asked = match request {
-        RunRequest::List => Asked::List,
-        RunRequest::Run { tests, .. } => Asked::Run(tests),
-    };
-    let mut reader = AttemptReader::new("pytest", nonce, asked, Instant::now());
-    let mut timed_out = None;
-    loop {
-        let since = reader.test_started_at().or(reader.last_event_at()).unwrap_or_else(Instant::now);
-        // Importing and collecting may take long on a busy machine; the limit is a test's.
-        let limit = if reader.test_started_at().is_some() { limit } else { limit.max(PATIENCE) };
-        match lines.recv_timeout(limit.saturating_sub(since.elapsed())) {
-            Ok(line) => reader.feed(&line, Instant::now()),
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                timed_out = Some(limit);
-                child.kill().expect("the attempt can be killed");
-                break;
-            }
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    let status = child.wait().expect("the attempt ends");
-    let stray = stray.join().expect("stderr was read");
-    reading.join().expect("stdout was read");
-    let exit_code = status.code().unwrap_or_else(|| 128 + status.signal().expect("a signal ended it"));
-    reader.conclude(ExitSeen { exit_code: exit_code.into(), oom: false, timed_out }, &stray)
+    plugin::attempt(Framework::Pytest, home, python, request, limit)
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a directory");
-    for entry in std::fs::read_dir(from).expect("a fixture") {
-        let entry = entry.expect("a fixture");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("a fixture's file");
-        }
-    }
-}
-
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = plugin::PATIENCE;
 
 fn run_all(fixture: &str, order: Order) -> AttemptReading {
     attempt(fixture, python(), run_request(None, order), PATIENCE)

@@ -2,10 +2,12 @@
 
 use crate::ceilings::Ceiling;
 use crate::conditions::{self, Surroundings};
-use crate::frameworks::pytest::{self, RunRequest};
+use crate::frameworks::python::{self, RunRequest};
 use crate::frameworks::reader::{Asked, AttemptReader, AttemptReading, ExitSeen};
 use crate::frameworks::seal::Nonce;
+use crate::frameworks::{self, Adapter};
 use crate::sandbox::{JobSandbox, Preparation, SandboxRequest, Started};
+use flakefarm_shared::capabilities::Starts;
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptSpec, Detail, InfraError, JobId, Limits, Order, ProjectSpec, SandboxLevel,
     Selection, SweepId, WorkerId, World,
@@ -30,6 +32,11 @@ pub(crate) struct AttemptSetting<'a> {
 }
 
 impl AttemptSetting<'_> {
+    /// The framework of the project.
+    pub(crate) fn framework(&self) -> &'static Adapter {
+        frameworks::of(self.project.framework)
+    }
+
     /// Why an attempt does not get its world here; `None` if it does.
     fn not_given(&self, level: SandboxLevel, world: World) -> Option<String> {
         conditions::not_given(level, world).or_else(|| self.ceiling.not_given(world))
@@ -109,14 +116,15 @@ fn plan<'a>(
     };
     let nonce = Nonce::new();
     let Surroundings { limits, variables, user } = conditions::surroundings(setting.project, world);
-    let preparation = (level == SandboxLevel::Forked && forks(&request)).then(|| Preparation {
-        argv: pytest::fork_server(setting.project),
-        input: pytest::fork_server_request(setting.project),
+    let can_fork = setting.framework().capabilities().starts == Starts::FreshOrForked;
+    let preparation = (level == SandboxLevel::Forked && can_fork && forks(&request)).then(|| Preparation {
+        argv: python::fork_server(setting.project),
+        input: python::fork_server_request(setting.project),
     });
     let request = SandboxRequest {
         image: setting.image.to_owned(),
-        argv: pytest::argv(setting.project),
-        stdin: pytest::request(setting.project, &request, &nonce),
+        argv: python::argv(setting.project),
+        stdin: python::request(setting.project, &request, &nonce),
         variables,
         user,
         limits,
@@ -145,7 +153,7 @@ pub(crate) async fn run(
     stop: &CancellationToken,
 ) -> Result<Watched, Unwatched> {
     let Planned { request, level, preparation, asked, nonce, world } = planned;
-    let mut reader = AttemptReader::new("pytest", nonce, asked, Instant::now());
+    let mut reader = AttemptReader::new(setting.framework().name, nonce, asked, Instant::now());
     if let Some(why) = setting.not_given(level, world) {
         let reading = reader.conclude_not_given(why);
         return Ok(Watched { reading, stray_output: String::new(), level, instead: None });

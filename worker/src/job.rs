@@ -4,7 +4,7 @@
 use crate::attempt::{self, AttemptSetting, Planned, Unwatched, Watched};
 use crate::ceilings::Ceilings;
 use crate::environment::{Environments, PrepareError};
-use crate::frameworks::pytest;
+use crate::frameworks;
 use crate::listing;
 use crate::machine;
 use crate::samples::Filing;
@@ -282,14 +282,14 @@ async fn images(
         Work::List => BTreeSet::from([Source::Submitted]),
         Work::Run { attempts } => attempts.iter().map(|attempt| attempt.treatment.source.clone()).collect(),
     };
+    let files = frameworks::of(context.project.framework).files();
     let mut images = BTreeMap::new();
     for source in sources {
         let snapshot = match &source {
             Source::Submitted => &context.snapshot,
             Source::Snapshot(snapshot) => snapshot,
         };
-        let prepared =
-            bench.environments.prepare(context, snapshot, &pytest::files(), |step| progress.say(step)).await;
+        let prepared = bench.environments.prepare(context, snapshot, &files, |step| progress.say(step)).await;
         let image = prepared.map_err(|error| match error {
             PrepareError::Refused(refusal) => Stop::Refused(refusal),
             PrepareError::Infra(error) => Stop::Infrastructure(error),

@@ -2,7 +2,7 @@
 //! tests have parameters a second listing shows which of their ids change from run to run.
 
 use crate::attempt::{self, AttemptSetting, Unwatched, Watched};
-use crate::frameworks::pytest;
+use crate::frameworks::Adapter;
 use crate::frameworks::reader::AttemptReading;
 use flakefarm_shared::{AttemptEnd, AttemptId, Listing, NothingRan, Refusal, TestId, TestParts, TestSource};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -50,7 +50,12 @@ pub(crate) async fn list(
                 warn!(job.id = %attempt.job, starts, "the tests could not be listed, trying again");
             }
             AttemptEnd::NothingRan { .. } | AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => {
-                return Err(NotListed::Refused(nothing_listed(&reading, stray_output, starts)));
+                return Err(NotListed::Refused(nothing_listed(
+                    setting.framework(),
+                    &reading,
+                    stray_output,
+                    starts,
+                )));
             }
         }
     };
@@ -60,10 +65,11 @@ pub(crate) async fn list(
         collection_errors: reading.collection_errors,
         framework_version: reading.framework_version,
         image: setting.image.to_owned(),
-        command: pytest::command(setting.project),
+        command: setting.framework().command(setting.project, &reading.path),
         sources: reading.sources,
         changing: Vec::new(),
         failed_starts,
+        capabilities: setting.framework().capabilities(),
     };
     if listing.parts.iter().any(|parts| parts.parameters.is_some()) {
         let again = AttemptId { index: attempt.index + starts, ..attempt };
@@ -140,7 +146,12 @@ fn without_parameters(test: &TestId, parts: &TestParts) -> TestId {
 }
 
 /// Why a listing found no test, with what the framework said and what may help.
-fn nothing_listed(reading: &AttemptReading, stray_output: String, starts: u32) -> Refusal {
+fn nothing_listed(
+    framework: &Adapter,
+    reading: &AttemptReading,
+    stray_output: String,
+    starts: u32,
+) -> Refusal {
     let (reason, why) = match &reading.end {
         AttemptEnd::NothingRan { reason, why } => (reason.as_str(), *why),
         AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => {
@@ -154,19 +165,18 @@ fn nothing_listed(reading: &AttemptReading, stray_output: String, starts: u32) -
     if log.is_empty() {
         log = if reason.is_empty() { stray_output } else { reason.to_owned() };
     }
+    let name = framework.name;
+    let known = if why == NothingRan::Refused { framework.hint_refused(&log) } else { None };
     let (message, hint) = match why {
-        NothingRan::Refused if asks_for_options(&log) => (
-            "pytest cannot start".to_owned(),
-            "install the plugins that the project's configuration asks for, in a step of `setup` under \
-             [environment] in flakefarm.toml; or do without its options: `flakefarm sweep PATH -- -o addopts=`",
-        ),
         NothingRan::Refused | NothingRan::Died => (
             match starts {
-                0 | 1 => "pytest cannot start".to_owned(),
-                _ => format!("pytest cannot start: it failed {starts} times of {starts}"),
+                0 | 1 => format!("{name} cannot start"),
+                _ => format!("{name} cannot start: it failed {starts} times of {starts}"),
             },
-            "give it what it asks for above: variables under [environment.variables] or `pass_env`, files and \
-             programs in a step of `setup` under [environment] in flakefarm.toml",
+            known.unwrap_or(
+                "give it what it asks for above: variables under [environment.variables] or `pass_env`, files and \
+                 programs in a step of `setup` under [environment] in flakefarm.toml",
+            ),
         ),
         NothingRan::NoFramework => (
             "no tests found: the framework is not installed".to_owned(),
@@ -177,7 +187,7 @@ fn nothing_listed(reading: &AttemptReading, stray_output: String, starts: u32) -
         {
             (
                 "no tests found".to_owned(),
-                "set `paths` under [tests] in flakefarm.toml, or see whether `pytest --collect-only` finds them",
+                framework.hint_no_tests,
             )
         }
         NothingRan::Unavailable | NothingRan::NothingCollected | NothingRan::Tampered => (
@@ -186,13 +196,6 @@ fn nothing_listed(reading: &AttemptReading, stray_output: String, starts: u32) -
         ),
     };
     Refusal { message, log, hint: Some(hint.to_owned()) }
-}
-
-/// Whether pytest does not know an option, which a plugin that is not there would have brought.
-fn asks_for_options(log: &str) -> bool {
-    ["unrecognized arguments", "unknown config option", "unrecognized configuration", "error: argument"]
-        .iter()
-        .any(|words| log.contains(words))
 }
 
 #[cfg(test)]
@@ -210,12 +213,7 @@ mod tests {
                 .map(|test| TestSource { fingerprint: fingerprint(test), risks: Vec::new() })
                 .collect(),
             tests,
-            collection_errors: Vec::new(),
-            framework_version: String::new(),
-            image: String::new(),
-            command: String::new(),
-            changing: Vec::new(),
-            failed_starts: 0,
+            ..Listing::default()
         }
     }
 

@@ -314,17 +314,8 @@ impl Farm {
             let question = serde_json::to_string(&submission.question)?;
             let jobs = attempts.div_ceil(JOB_ATTEMPTS);
             let sweep = record(&db, &blobs, &context, question, jobs, JOB_ATTEMPTS).await?;
-            let listing = Listing {
-                tests: (0..tests).map(test).collect(),
-                parts: Vec::new(),
-                sources: Vec::new(),
-                collection_errors: Vec::new(),
-                framework_version: String::new(),
-                image: String::new(),
-                command: String::new(),
-                changing: Vec::new(),
-                failed_starts: 0,
-            };
+            let listing =
+                Listing { tests: (0..tests).map(test).collect(), parts: Vec::new(), ..Listing::default() };
             db.set_listing(sweep, &blobs.put_json(&listing).await?).await?;
             coordinator.resume(sweep).await?;
             let before = meter::resident_bytes();

@@ -10,7 +10,7 @@ use flakefarm_shared::{
 };
 use flakefarm_worker::conditions::USER;
 use flakefarm_worker::environment::{Environments, LocalPlaces};
-use flakefarm_worker::frameworks::pytest;
+use flakefarm_worker::frameworks::{pytest, python};
 use flakefarm_worker::sandbox::{
     DockerSandbox, Engine, JobSandbox, LocalSandbox, Preparation, Sandbox, SandboxRequest,
 };
@@ -156,7 +156,8 @@ impl<'a> Stage<'a> {
             typed: flakefarm_shared::Typed::default(),
         };
         let prepare = async |environments: Environments| {
-            let prepared = environments.prepare(&context, &context.snapshot, &pytest::files(), |_| {}).await;
+            let prepared =
+                environments.prepare(&context, &context.snapshot, &pytest::ADAPTER.files(), |_| {}).await;
             prepared.map(|prepared| prepared.image_id).map_err(|error| Unmeasured::of(&error))
         };
         let image = prepare(Environments::new(engine.clone(), blobs.clone())).await?;
@@ -291,10 +292,10 @@ impl<'a> Stage<'a> {
         let (argv, stdin) = match self.payload.kind {
             Kind::Nothing => (vec!["/bin/true".to_owned()], Vec::new()),
             Kind::Test(_) | Kind::Suite => (
-                pytest::argv(&self.project),
-                pytest::request(
+                python::argv(&self.project),
+                python::request(
                     &self.project,
-                    &pytest::RunRequest::Run {
+                    &python::RunRequest::Run {
                         tests,
                         order: Order::Given,
                         detail: Detail::Outcomes,
@@ -309,8 +310,8 @@ impl<'a> Stage<'a> {
             return Err("only an interpreter can be forked".to_owned());
         }
         let preparation = forks.then(|| Preparation {
-            argv: pytest::fork_server(&self.project),
-            input: pytest::fork_server_request(&self.project),
+            argv: python::fork_server(&self.project),
+            input: python::fork_server_request(&self.project),
         });
         let request = |index| SandboxRequest {
             image: image.clone(),

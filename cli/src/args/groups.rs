@@ -30,6 +30,9 @@ pub(crate) struct ProjectArgs {
     /// Print all settings, each with where it comes from, and do nothing else
     #[arg(long)]
     pub(crate) print_config: bool,
+    /// What runs the tests: pytest or unittest [default: what the project uses]
+    #[arg(long, value_name = "NAME", value_parser = ["pytest", "unittest"])]
+    pub(crate) framework: Option<String>,
     /// Further arguments for the test framework
     #[arg(last = true, value_name = "FRAMEWORK ARGS")]
     pub(crate) framework_arguments: Vec<String>,
@@ -122,6 +125,7 @@ impl AskArgs {
     pub(crate) fn options(&self) -> Vec<GivenOption> {
         let execution = &self.execution;
         let mut given = given(&[
+            ("tests.framework", "--framework", &self.project.framework),
             ("sweep.confidence", "--confidence", &execution.confidence),
             ("sweep.workers", "--workers", &execution.workers),
             ("sweep.seed", "--seed", &execution.seed),

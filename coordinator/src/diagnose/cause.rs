@@ -8,7 +8,7 @@ use super::experiment::{
 use super::investigate::{Explanation, investigate};
 use super::order::{Effect, OrderFinding};
 use crate::experiment::{
-    Arm, CauseCategory, Company, Counts, FailingIn, Ledger, Question, Seen, Tally, Trial, Trials, file_of,
+    Arm, CauseCategory, Company, Counts, FailingIn, Ledger, Question, Seen, Tally, Trial, Trials,
 };
 use crate::score::interval::upper_bound_after_clean_runs;
 use flakefarm_shared::world::catalogue::ByHand;
@@ -334,7 +334,7 @@ fn changes(trials: &Trials<'_>, arm: &Arm, groups: &[Vec<TestId>]) -> Vec<StateD
     // What changes under every test (a plugin sets it each time, say) tells nothing of these.
     keep(&mut found, |change| !changes_always(trial.record, change));
     keep(&mut found, |change| !USUAL.contains(&change.kind.as_str()));
-    keep(&mut found, |change| !is_private(change, trials.test));
+    keep(&mut found, |change| !is_private(trials.ledger, change, trials.test));
     found
 }
 
@@ -354,8 +354,8 @@ fn changes_always(record: &AttemptRecord, change: &StateDifference) -> bool {
 }
 
 /// Whether it is a variable of the module of another test's file, which `test` does not see.
-fn is_private(change: &StateDifference, test: &TestId) -> bool {
-    let file = |id: &str| file_of(&TestId::from(id)).to_owned();
+fn is_private(ledger: &Ledger, change: &StateDifference, test: &TestId) -> bool {
+    let file = |id: &str| ledger.file_of(&TestId::from(id)).to_owned();
     let own = file(&change.test);
     let module = own.rsplit('/').next().and_then(|name| name.strip_suffix(".py")).unwrap_or_default();
     change.kind == "module global"

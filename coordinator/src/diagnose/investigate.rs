@@ -194,6 +194,7 @@ impl Case<'_> {
 
     fn opening(&self) -> Vec<(Arm, u32)> {
         let mut arms = vec![(Arm::PLAIN, BASELINE), (Arm::alone(World::Twice), 1)];
+        arms.retain(|(arm, _)| self.question.able.gives(arm.treatment.world));
         arms.extend(self.orders(2).into_iter().map(|order| (Arm::suite(order, World::Plain), 1)));
         arms
     }
@@ -206,7 +207,8 @@ impl Case<'_> {
         let shuffled = (0..shuffles)
             .map(|n| Order::Shuffled { seed: derive_seed(self.question.seed, &format!("diagnose:{n}")) });
         let asked = self.question.order;
-        asked.into_iter().chain([Order::Given, Order::Reversed]).chain(shuffled).collect()
+        let orders = asked.into_iter().chain([Order::Given, Order::Reversed]).chain(shuffled);
+        orders.filter(|order| self.question.able.can_order(*order)).collect()
     }
 
     fn comparison(&self, arms: u32) -> Comparing {
@@ -272,7 +274,7 @@ impl Case<'_> {
         if self.together == Together::Few && self.base.varies() {
             return Family::Nothing; // the families that follow have an order of their own
         }
-        let arms: Vec<(Arm, u32)> = match self.together {
+        let mut arms: Vec<(Arm, u32)> = match self.together {
             Together::Few => WORLDS
                 .iter()
                 .chain(&TIMING)
@@ -282,6 +284,7 @@ impl Case<'_> {
                 .collect(),
             Together::Crowd => WORLDS.iter().map(|world| (in_suite(*world), 1)).collect(),
         };
+        arms.retain(|(arm, _)| self.question.able.gives(arm.treatment.world));
         if self.missing(arms.clone()).is_empty() { Family::Nothing } else { Family::Run(arms) }
     }
 
@@ -404,7 +407,8 @@ impl Case<'_> {
     }
 
     fn against_baseline(&self, worlds: &[World], comparison: Comparing, most: u32) -> Family {
-        let arms: Vec<Arm> = worlds.iter().map(|world| Arm::alone(*world)).collect();
+        let given = worlds.iter().filter(|world| self.question.able.gives(**world));
+        let arms: Vec<Arm> = given.map(|world| Arm::alone(*world)).collect();
         self.compare(&arms, comparison, most, |arm| match arm.company {
             Company::Alone | Company::File(_) | Company::Suite(_) => CauseCategory::of(arm.treatment.world),
             Company::Listed(_) => CauseCategory::OrderVictim,

@@ -101,7 +101,7 @@ impl Coordinator {
     ) -> Result<Report, EngineError> {
         let listing = self.listing(row).await?;
         let context = self.context(row).await?;
-        let meta = SweepMeta {
+        let mut meta = SweepMeta {
             id: row.id.to_string(),
             project: row.project.clone(),
             revision: row.revision.clone(),
@@ -128,7 +128,10 @@ impl Coordinator {
         let held = self.fold(row, question).await?;
         let question = question.clone();
         let (_held, report) = compute(held, "building the report", move |memory| match memory {
-            Some(memory) => report::build(meta, &question, &memory.ledger, &memory.history),
+            Some(memory) => {
+                meta.notes.extend(memory.left_out.iter().cloned());
+                report::build(meta, &memory.question, &memory.ledger, &memory.history)
+            }
             None => report::build(meta, &question, &Ledger::new(Vec::new()), &History::default()),
         })
         .await?;

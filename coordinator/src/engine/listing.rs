@@ -4,7 +4,7 @@ use super::advance::Spent;
 use super::{Coordinator, EngineError};
 use crate::db::{JobState, Settlement, SweepRow, SweepState};
 use crate::events::Event;
-use crate::experiment::JobKey;
+use crate::experiment::{JobKey, narrowed};
 use crate::plan::Question;
 use flakefarm_shared::{JobId, JobReport, Listing, Refusal, TestId, WIRE_VERSION, Work, now_micros};
 
@@ -60,6 +60,12 @@ impl Coordinator {
         let listing = match listing_of(job, report) {
             Ok(listing) => listing,
             Err(refusal) => return Ok(Err(refusal)),
+        };
+        let question = &match narrowed(question, &listing) {
+            Ok(asked) => asked.question,
+            Err(incapable) => {
+                return Ok(Err(Refusal { message: incapable.to_string(), log: String::new(), hint: None }));
+            }
         };
         let unmatched = question.unmatched(&listing.tests);
         let selected = if unmatched.is_empty() { question.targets(&listing.tests) } else { Vec::new() };

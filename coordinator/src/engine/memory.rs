@@ -5,7 +5,7 @@
 
 use super::{Coordinator, EngineError, STORE_MARKER};
 use crate::db::{JobRow, JobStanding, JobState, Settlement, SweepRow, SweepState};
-use crate::experiment::JobKey;
+use crate::experiment::{JobKey, narrowed};
 use crate::plan::{History, Ledger, Question};
 use flakefarm_shared::{Digest, JobId, JobReport, JobSpec, Payload, SweepId, WIRE_VERSION, Work};
 use std::collections::{HashMap, HashSet};
@@ -21,7 +21,10 @@ const REPORTS_AT_ONCE: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct SweepMemory {
+    /// As the project's framework can answer it.
     pub(super) question: Question,
+    /// What was left out of it for that, a sentence each.
+    pub(super) left_out: Vec<String>,
     pub(super) ledger: Ledger,
     pub(super) history: History,
     planned: HashSet<JobId>,
@@ -162,9 +165,13 @@ impl Coordinator {
         let mut held = self.memories.hold(row.id).await;
         if held.is_none() {
             let Some(listing) = self.listing(row).await? else { return Ok(held) };
+            let asked = narrowed(question, &listing).map_err(|incapable| {
+                EngineError::unusable("the sweep cannot be answered".to_owned(), &incapable.to_string())
+            })?;
             *held = Some(SweepMemory {
-                question: question.clone(),
-                ledger: Ledger::new(question.select(&listing.tests)),
+                ledger: Ledger::new(asked.question.select(&listing.tests)).with_files(&listing),
+                question: asked.question,
+                left_out: asked.left_out,
                 history: self.history(row, &listing).await?,
                 planned: HashSet::new(),
                 folded: HashSet::new(),

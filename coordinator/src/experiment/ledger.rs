@@ -14,9 +14,10 @@ pub use observation::{AttemptFacts, Condition, ConditionCount, Observation, Seen
 pub use reading::{Attempt, SeenInAll, Standing};
 
 use crate::experiment::job_key::JobKey;
+use crate::experiment::seed::file_of;
 use counting::{Counted, Coverage};
 use flakefarm_shared::{
-    AttemptEnd, AttemptRecord, AttemptSpec, Digest, JobReport, Outcome, TestId, UnixMicros,
+    AttemptEnd, AttemptRecord, AttemptSpec, Digest, JobReport, Listing, Outcome, TestId, UnixMicros,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use std::sync::Arc;
 pub struct Ledger {
     tests: Vec<TestId>,
     places: HashMap<TestId, usize>,
+    /// Of listed tests by place, as far as the listing tells it.
+    files: Vec<Option<Arc<str>>>,
     jobs: BTreeMap<JobKey, JobEntry>,
     /// Of listed tests by place, each sorted by (key, index).
     listed: Vec<Vec<Observation>>,
@@ -83,6 +86,7 @@ impl Ledger {
         let mut ledger = Self {
             tests: Vec::new(),
             places: HashMap::new(),
+            files: Vec::new(),
             jobs: BTreeMap::new(),
             listed: Vec::new(),
             unlisted: BTreeMap::new(),
@@ -99,6 +103,31 @@ impl Ledger {
         ledger.listed = vec![Vec::new(); ledger.tests.len()];
         ledger.tallies = vec![TestTally::default(); ledger.tests.len()];
         ledger
+    }
+
+    /// The same ledger, knowing the files of tests as `listing` tells them.
+    pub fn with_files(mut self, listing: &Listing) -> Self {
+        let mut known: HashMap<&str, Arc<str>> = HashMap::new();
+        self.files = vec![None; self.tests.len()];
+        for (test, parts) in listing.tests.iter().zip(&listing.parts) {
+            let Some(place) = self.place(test).filter(|_| !parts.file.is_empty()) else { continue };
+            let file = known.entry(&parts.file).or_insert_with(|| Arc::from(parts.file.as_str()));
+            self.files[place] = Some(Arc::clone(file));
+        }
+        self
+    }
+
+    /// The file of a test below the project's root; its id if nothing tells of one.
+    pub fn file_of<'a>(&'a self, test: &'a TestId) -> &'a str {
+        self.place(test).map_or_else(|| file_of(test), |place| self.file_at(place))
+    }
+
+    /// The same of the test at `place`.
+    pub fn file_at(&self, place: usize) -> &str {
+        match self.files.get(place) {
+            Some(Some(file)) => file,
+            Some(None) | None => file_of(&self.tests[place]),
+        }
     }
 
     /// The listed tests, in the framework's order.

@@ -19,6 +19,7 @@ pub mod sandbox;
 pub mod seed;
 pub mod trials;
 pub mod verdict;
+pub mod within;
 pub mod worlds;
 
 pub use answer::{Answer, Answers, SuiteNumbers, TestAnswer};
@@ -42,4 +43,5 @@ pub use sandbox::{SandboxChoice, UnknownSandbox};
 pub use seed::{derive_seed, file_of};
 pub use trials::{Tally, Trial, Trials};
 pub use verdict::Verdict;
+pub use within::{Incapable, Narrowed, narrowed};
 pub use worlds::{Unbearable, WorldsSeen};

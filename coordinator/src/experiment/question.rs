@@ -8,7 +8,7 @@ use super::error::QuestionError;
 use super::filter::{TestFilter, matches};
 use super::request::{BisectRequest, ValidateRequest};
 use super::sandbox::SandboxChoice;
-use flakefarm_shared::{Order, TestId, World};
+use flakefarm_shared::{Capabilities, Order, TestId, World};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -51,6 +51,9 @@ pub struct Question {
     /// Worlds to try before anything is repeated.
     #[serde(default)]
     pub panel: Vec<World>,
+    /// What the project's framework can do: nothing else is planned. Known once the tests are listed.
+    #[serde(skip)]
+    pub able: Capabilities,
 }
 
 impl Question {
@@ -71,7 +74,13 @@ impl Question {
             tests: TestFilter::default(),
             sandbox: SandboxChoice::default(),
             panel: Vec::new(),
+            able: Capabilities::everything(),
         }
+    }
+
+    /// `order` if the framework can give it, else its own.
+    pub fn in_order(&self, order: Order) -> Order {
+        if self.able.can_order(order) { order } else { Order::Given }
     }
 
     /// The tests of a listing that the question is about, in the listing's order.

@@ -1,8 +1,8 @@
 //! Where everything that looks random comes from, and other names that planners share.
 
-/// The file of a test: its id up to the first `::`.
+/// The file of a test that no listing tells of: what its id says, or the id itself.
 pub fn file_of(test: &flakefarm_shared::TestId) -> &str {
-    test.as_str().split_once("::").map_or(test.as_str(), |(file, _)| file)
+    test.own_file().unwrap_or(test.as_str())
 }
 
 /// A number that depends on the sweep's seed and on what it is for, and on nothing else.

@@ -94,6 +94,8 @@ impl<'a> Trial<'a> {
 pub struct Trials<'a> {
     /// The test.
     pub test: &'a TestId,
+    /// Where it was read from.
+    pub ledger: &'a Ledger,
     tallies: BTreeMap<Arm, Tally>,
     seen: Vec<(Arm, Trial<'a>)>,
     watched: BTreeMap<Arm, u32>,
@@ -102,7 +104,8 @@ pub struct Trials<'a> {
 impl<'a> Trials<'a> {
     /// Reads the ledger.
     pub fn read(ledger: &'a Ledger, test: &'a TestId) -> Self {
-        let mut trials = Self { test, tallies: BTreeMap::new(), seen: Vec::new(), watched: BTreeMap::new() };
+        let mut trials =
+            Self { test, ledger, tallies: BTreeMap::new(), seen: Vec::new(), watched: BTreeMap::new() };
         let observations: BTreeMap<(JobKey, u32), &Observation> =
             ledger.observations(test).iter().map(|o| ((o.key, o.index), o)).collect();
         for attempt in ledger.each_attempt() {

@@ -5,7 +5,6 @@
 //! passed through, certificates, what a later version adds) does not decide what a test does, and must not
 //! erase its history.
 
-use flakefarm_shared::project::Framework;
 use flakefarm_shared::{Digest, ImageSource, Listing, ProjectSpec, TestId};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
@@ -13,9 +12,7 @@ use std::collections::HashMap;
 /// What all tests of a project have in common.
 pub fn common(project: &ProjectSpec, framework_version: &str) -> Digest {
     let mut text = Fields::default();
-    match project.framework {
-        Framework::Pytest => text.add("framework", ["pytest"]),
-    }
+    text.add("framework", [project.framework.word()]);
     text.add("framework version", [framework_version]);
     match &project.environment.image {
         ImageSource::Reference(reference) => text.add("image", [reference.as_str()]),
@@ -60,6 +57,7 @@ impl Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flakefarm_shared::project::Framework;
     use flakefarm_shared::project::Network;
     use flakefarm_shared::{EnvironmentSpec, Limits};
     use std::collections::BTreeMap;

@@ -19,7 +19,7 @@ use super::repeats;
 use super::slots;
 use crate::experiment::{
     Answer, Estimate, Guarantee, History, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question,
-    ScopeChoice, Series, Standing, TestTally, derive_seed, file_of,
+    ScopeChoice, Series, Standing, TestTally,
 };
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::BTreeMap;
@@ -152,7 +152,7 @@ impl<'a> Turn<'a> {
             }
         }
         let selected = question.select(ledger.tests());
-        let (series, slots) = slots::first_phase(question, history, &selected);
+        let (series, slots) = slots::first_phase(question, history, ledger, &selected);
         let chains = chains::follow(series, &slots, ledger);
         Self { question, ledger, history, costs, beliefs, needs, futile, series, chains, selected }
     }
@@ -325,12 +325,13 @@ impl<'a> Turn<'a> {
                 let mut made: BTreeMap<&str, usize> = BTreeMap::new();
                 for attempt in more() {
                     if let Some(Selection::Only(tests)) = attempt.spec.map(|spec| &spec.tests) {
-                        *made.entry(tests.first().map_or("", file_of)).or_default() += 1;
+                        let file = tests.first().map_or("", |test| self.ledger.file_of(test));
+                        *made.entry(file).or_default() += 1;
                     }
                 }
                 let mut files: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
                 for (place, test) in tests.iter().enumerate().filter(|(place, _)| wants[*place] > 0) {
-                    files.entry(file_of(test)).or_default().push(place);
+                    files.entry(self.ledger.file_of(test)).or_default().push(place);
                 }
                 let group = |(file, places)| {
                     Group::new(Some(file), places, made.get(file).copied().unwrap_or(0), wants, self)
@@ -366,10 +367,7 @@ impl<'a> Turn<'a> {
     fn order(&self, number: usize, file: Option<&str>) -> Order {
         match file {
             None => slots::order_of(self.question, number),
-            Some(_) if number.is_multiple_of(2) => Order::Given,
-            Some(file) => {
-                Order::Shuffled { seed: derive_seed(self.question.seed, &format!("file:{file}:{number}")) }
-            }
+            Some(file) => slots::order_in_file(self.question, file, number),
         }
     }
 

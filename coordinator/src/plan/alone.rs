@@ -1,7 +1,7 @@
 //! Attempts on one test alone: how many of them were made, and which are still wanted.
 
 use super::costs::Costs;
-use crate::experiment::{JobPhase, Ledger, derive_seed, file_of};
+use crate::experiment::{JobPhase, Ledger, derive_seed};
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +70,7 @@ pub(super) fn affordable<'t>(
     costs: &Costs<'_>,
 ) -> impl Iterator<Item = &'t TestId> {
     let mut spent = 0.0;
-    screen_order(tests, seed).into_iter().take_while(move |test| {
+    screen_order(costs.ledger(), tests, seed).into_iter().take_while(move |test| {
         spent += costs.alone(test).unwrap_or(0.0);
         spent <= seconds
     })
@@ -78,11 +78,11 @@ pub(super) fn affordable<'t>(
 
 /// All tests in the order in which the screen takes them: one of each file before a second of any,
 /// by the seed.
-fn screen_order(tests: &[TestId], seed: u64) -> Vec<&TestId> {
+fn screen_order<'t>(ledger: &Ledger, tests: &'t [TestId], seed: u64) -> Vec<&'t TestId> {
     let mut files: BTreeMap<&str, Vec<(u64, &TestId)>> = BTreeMap::new();
     for test in tests {
         let rank = derive_seed(seed, &format!("screen:{test}"));
-        files.entry(file_of(test)).or_default().push((rank, test));
+        files.entry(ledger.file_of(test)).or_default().push((rank, test));
     }
     let mut order: Vec<(usize, u64, &TestId)> = Vec::with_capacity(tests.len());
     for mut members in files.into_values() {

@@ -6,7 +6,7 @@ use super::costs::{Costs, Known};
 use super::needs::{Futile, Needs, record_of};
 use crate::experiment::{
     Answer, Answers, Budget, Guarantee, History, Ledger, Observation, Question, QuestionError, QuestionKind,
-    Runs, ScopeChoice, Seen, SuiteNumbers, TestAnswer, TestTally, file_of,
+    Runs, ScopeChoice, Seen, SuiteNumbers, TestAnswer, TestTally,
 };
 use crate::score::FailureRates;
 use flakefarm_shared::{Scope, TestId};
@@ -105,7 +105,7 @@ pub fn affords_one_round(
     let beliefs = Beliefs::form(question, &ledger, history, &costs);
     let needs = Needs::find(question, &ledger, history, &beliefs, &costs, &Futile::read(&ledger));
     let needing = || (0..tests.len()).filter(|place| needs.runs[*place] > 0);
-    let files: HashSet<&str> = needing().map(|place| file_of(&tests[place])).collect();
+    let files: HashSet<&str> = needing().map(|place| ledger.file_at(place)).collect();
     let (attempts, scope) = match question.scope {
         ScopeChoice::Test => (needing().count(), Scope::Test),
         ScopeChoice::File => (files.len(), Scope::File),

@@ -4,7 +4,7 @@
 //! test flaky.
 
 use super::costs::Costs;
-use crate::experiment::{Flaked, History, Ledger, Question, RunCounts, file_of};
+use crate::experiment::{Flaked, History, Ledger, Question, RunCounts};
 use crate::score::FailureRates;
 use flakefarm_shared::Risk;
 use std::collections::{BTreeMap, HashMap};
@@ -134,13 +134,13 @@ fn factors(ledger: &Ledger, history: &History) -> Vec<f64> {
             || history.of(&ledger.tests()[place]).is_some_and(|known| known.flaked == Flaked::Once)
     };
     let mut files: HashMap<&str, (f64, f64)> = HashMap::new();
-    for (place, test) in ledger.tests().iter().enumerate() {
-        let (tests, flakes) = files.entry(file_of(test)).or_default();
+    for place in 0..ledger.tests().len() {
+        let (tests, flakes) = files.entry(ledger.file_at(place)).or_default();
         *tests += 1.0;
         *flakes += f64::from(u8::from(flaky(place)));
     }
     let factor = |(place, test)| {
-        let (tests, flakes) = files[file_of(test)];
+        let (tests, flakes) = files[ledger.file_at(place)];
         let own = f64::from(u8::from(flaky(place)));
         let share =
             (flakes - own + NEIGHBOURS_BELIEVED * NEIGHBOURS_FLAKE) / (tests - 1.0 + NEIGHBOURS_BELIEVED);

@@ -32,6 +32,11 @@ pub(super) enum Known {
 }
 
 impl<'a> Costs<'a> {
+    /// What it was learnt from.
+    pub(super) fn ledger(&self) -> &'a Ledger {
+        self.ledger
+    }
+
     pub(super) fn learn(ledger: &'a Ledger, history: &History) -> Self {
         let now: Vec<Option<f64>> =
             (0..ledger.tests().len()).map(|place| ledger.tally_of(place).mean_seconds()).collect();

@@ -18,7 +18,7 @@ use super::repeats;
 use super::slots::{self, by_file};
 use crate::experiment::{
     Estimate, History, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question, ScopeChoice, Seen,
-    Standing, file_of,
+    Standing,
 };
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +50,7 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
     let workers = usize::from(question.workers.get());
     let selected = question.select(ledger.tests());
 
-    let (series, slots) = slots::first_phase(question, &History::default(), &selected);
+    let (series, slots) = slots::first_phase(question, &History::default(), ledger, &selected);
     let chains = chains::follow(series, &slots, ledger);
     let mut targets = chains.short(&slots, ledger);
     let mut with_file = Vec::new();
@@ -66,7 +66,9 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
             let suspects = Suspects::find(&selected, ledger);
             raise(&mut targets, &suspects.targets(runs, &costs, ledger));
             raise(&mut targets, &alone.screened.iter().map(|place| (*place, 1)).collect::<Vec<_>>());
-            with_file = with_file_attempts(&suspects, &selected, runs, ledger);
+            if question.able.can_run(Scope::File) {
+                with_file = with_file_attempts(&suspects, &selected, runs, ledger);
+            }
             if alone.screened.is_empty() {
                 screen = screen_choice(question, &selected, &costs, ledger);
             }
@@ -160,7 +162,7 @@ fn with_file_attempts(
     runs: u32,
     ledger: &Ledger,
 ) -> Vec<AttemptSpec> {
-    let files = by_file(selected);
+    let files = by_file(ledger, selected);
     if files.len() < 2 {
         return Vec::new(); // the file is the suite
     }
@@ -169,11 +171,12 @@ fn with_file_attempts(
             |o: &super::Observation| o.scope == Scope::Suite && matches!(o.seen, Seen::Fail(_));
         ledger.plain(test).any(failed_there)
     };
-    let asked: BTreeSet<&str> = suspects.varying.iter().filter(in_suite).map(|test| file_of(test)).collect();
+    let asked: BTreeSet<&str> =
+        suspects.varying.iter().filter(in_suite).map(|test| ledger.file_of(test)).collect();
     let mut planned: BTreeMap<&str, usize> = BTreeMap::new();
     for attempt in ledger.keys_of(JobPhase::WithFile).flat_map(|key| ledger.attempts_of(key)) {
         if let Some(AttemptSpec { tests: Selection::Only(tests), .. }) = attempt.spec {
-            *planned.entry(tests.first().map_or("", file_of)).or_default() += 1;
+            *planned.entry(tests.first().map_or("", |test| ledger.file_of(test))).or_default() += 1;
         }
     }
     let free = FILES.saturating_sub(planned.len());

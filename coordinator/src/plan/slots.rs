@@ -2,7 +2,7 @@
 //! order. Data that planners read; nothing here looks at the ledger.
 
 use super::chains::Slot;
-use crate::experiment::{History, Question, Runs, ScopeChoice, Series, derive_seed, file_of};
+use crate::experiment::{History, Ledger, Question, Runs, ScopeChoice, Series, derive_seed};
 use flakefarm_shared::{Order, Scope, Selection, TestId, World};
 use std::collections::BTreeMap;
 
@@ -20,6 +20,7 @@ const KNOWN_RUNS: f64 = 5.0;
 pub(super) fn first_phase(
     question: &Question,
     history: &History,
+    ledger: &Ledger,
     selected: &[TestId],
 ) -> (Series, Vec<Slot>) {
     let runs = match question.runs {
@@ -34,20 +35,19 @@ pub(super) fn first_phase(
             let orders = match (selected.is_empty(), question.order) {
                 (true, _) => Vec::new(),
                 (false, Some(order)) => (0..runs).map(|_| order).collect(),
-                (false, None) => suite_orders(runs, question.seed),
+                (false, None) => suite_orders(runs, question.seed)
+                    .into_iter()
+                    .map(|order| question.in_order(order))
+                    .collect(),
             };
             (Series::Suite, orders.into_iter().map(slot).collect())
         }
         ScopeChoice::File => {
-            let files = by_file(selected);
+            let files = by_file(ledger, selected);
             let mut slots = Vec::new();
             for run in 0..runs {
                 for (file, tests) in &files {
-                    let order = if run % 2 == 0 {
-                        Order::Given
-                    } else {
-                        Order::Shuffled { seed: derive_seed(question.seed, &format!("file:{file}:{run}")) }
-                    };
+                    let order = order_in_file(question, file, run as usize);
                     let tests = Selection::Only(tests.clone());
                     slots.push(Slot { scope: Scope::File, order, tests, world: World::Plain });
                 }
@@ -83,13 +83,21 @@ fn opening(question: &Question, history: &History, selected: &[TestId]) -> u32 {
 /// it will make: given, reversed, shuffled, then a third as given, one more reversed, the rest
 /// shuffled.
 pub(super) fn order_of(question: &Question, number: usize) -> Order {
-    match (question.order, number) {
+    question.in_order(match (question.order, number) {
         (Some(order), _) => order,
         (None, 0) => Order::Given,
         (None, 1 | 6) => Order::Reversed,
         (None, number) if number > 2 && number.is_multiple_of(3) => Order::Given,
         (None, number) => Order::Shuffled { seed: derive_seed(question.seed, &format!("shuffle:{number}")) },
+    })
+}
+
+/// The order of the attempt on a file with this number: given and shuffled in turn.
+pub(super) fn order_in_file(question: &Question, file: &str, number: usize) -> Order {
+    if number.is_multiple_of(2) {
+        return Order::Given;
     }
+    question.in_order(Order::Shuffled { seed: derive_seed(question.seed, &format!("file:{file}:{number}")) })
 }
 
 /// Orders of `runs` attempts on the suite: a third as given, at least two; two reversed, one below
@@ -121,11 +129,11 @@ fn suite_orders(runs: u32, seed: u64) -> Vec<Order> {
     orders
 }
 
-pub(super) fn by_file(tests: &[TestId]) -> Vec<(String, Vec<TestId>)> {
+pub(super) fn by_file(ledger: &Ledger, tests: &[TestId]) -> Vec<(String, Vec<TestId>)> {
     let mut files: Vec<(String, Vec<TestId>)> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for test in tests {
-        let file = file_of(test);
+        let file = ledger.file_of(test);
         let place = *places.entry(file).or_insert_with(|| {
             files.push((file.to_owned(), Vec::new()));
             files.len() - 1

@@ -84,10 +84,12 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         .collect();
     let unwell = assessed.iter().filter(|(_, assessment)| is_told(assessment)).count();
     let limit = (TIMELINE_TOTAL / unwell.max(1)).clamp(TIMELINE_LEAST, TIMELINE_LIMIT);
-    let repeated = Repeated { question, typed: &meta.typed, under: meta.under };
+    let repeated = Repeated { question, typed: &meta.typed, under: meta.under, ledger };
     let mut tests: Vec<TestReport> = assessed
         .into_iter()
-        .map(|(test, assessment)| test_report(&repeated, ledger, test, assessment, limit))
+        .map(|(test, assessment)| {
+            test_report(&repeated, ledger, test, assessment, (limit, meta.command.as_deref()))
+        })
         .collect();
     for test in &mut tests {
         match &question.kind {
@@ -352,7 +354,7 @@ fn test_report(
     ledger: &Ledger,
     test: &TestId,
     assessment: Assessment,
-    limit: usize,
+    (limit, command): (usize, Option<&str>),
 ) -> TestReport {
     let observations = ledger.observations(test);
     let told = is_told(&assessment);
@@ -366,7 +368,7 @@ fn test_report(
     let locations = locations(observations);
     TestReport {
         id: test.0.clone(),
-        file: test.0.split_once("::").map(|(file, _)| file.to_owned()),
+        file: Some(ledger.file_of(test)).filter(|file| *file != test.as_str()).map(str::to_owned),
         verdict: verdict(assessment.verdict),
         attempts: u64::from(assessment.attempts),
         failures: u64::from(assessment.failures),
@@ -411,7 +413,7 @@ fn test_report(
         cause: assessment.category.map(|finding| Cause {
             category: finding.category.word().to_owned(),
             confidence: round(finding.confidence, 4),
-            evidence: evidence(finding.evidence, finding.world, test),
+            evidence: evidence(finding.evidence, finding.world, test, command),
             experiment: None,
         }),
         introduced: None,
@@ -423,9 +425,15 @@ fn test_report(
 }
 
 /// What speaks for a cause and, where a world does, how to have that world by hand.
-fn evidence(mut evidence: Vec<String>, world: Option<World>, test: &TestId) -> Vec<String> {
+fn evidence(
+    mut evidence: Vec<String>,
+    world: Option<World>,
+    test: &TestId,
+    command: Option<&str>,
+) -> Vec<String> {
+    let Some(command) = command else { return evidence };
     evidence.extend(world.map(|world| {
-        let command = format!("python3 -m pytest {}", words::shell_quote(test.as_str()));
+        let command = format!("{command} {}", words::shell_quote(test.as_str()));
         match world.about().by_hand {
             ByHand::Advice(advice) => format!("by hand: {advice}, then {command}"),
             by_hand @ (ByHand::Command { .. } | ByHand::Script(_)) => {

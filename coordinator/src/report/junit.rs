@@ -256,7 +256,8 @@ fn uncollected(xml: &mut Xml, report: &Report) -> io::Result<()> {
 fn class_and_name(id: &str) -> (String, &str) {
     let parameters = id.find('[').unwrap_or(id.len());
     let Some(split) = id[..parameters].rfind("::") else {
-        return (String::new(), id);
+        // As unittest's runners for JUnit have it.
+        return id.rsplit_once('.').map_or((String::new(), id), |(class, name)| (class.to_owned(), name));
     };
     let (path, name) = (&id[..split], &id[split + 2..]);
     let mut parts = path.split("::");

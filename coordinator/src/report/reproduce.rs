@@ -12,6 +12,7 @@ pub(super) struct Repeated<'a> {
     pub(super) question: &'a Question,
     pub(super) typed: &'a Typed,
     pub(super) under: World,
+    pub(super) ledger: &'a Ledger,
 }
 
 impl Repeated<'_> {
@@ -37,7 +38,7 @@ impl Repeated<'_> {
     /// A sweep of some tests; `world` is that of its attempts, as they said it.
     fn sweep(&self, scope: Scope, test: &TestId, order: Option<Order>, world: World, rest: &str) -> String {
         let path = path_argument(self.path());
-        let tests = tests_arguments(self.question, scope, test);
+        let tests = tests_arguments(self.question, scope, test, self.ledger.file_of(test));
         let order = order.filter(|_| scope != Scope::Test);
         let order = order.map(|order| format!(" --order {}", order_word(order))).unwrap_or_default();
         let under = under_argument(if world.is_plain() { self.under } else { world });
@@ -137,10 +138,10 @@ fn under_argument(world: World) -> String {
 
 /// What has to be selected so that an attempt of `scope` has the neighbours it had: the test, its
 /// file, or whatever the sweep was about.
-fn tests_arguments(question: &Question, scope: Scope, test: &TestId) -> String {
+fn tests_arguments(question: &Question, scope: Scope, test: &TestId, file: &str) -> String {
     match scope {
         Scope::Test => tests_argument(test.as_str()),
-        Scope::File => tests_argument(test.0.split_once("::").map_or(test.as_str(), |(file, _)| file)),
+        Scope::File => tests_argument(file),
         Scope::Suite => question.tests.0.iter().map(|pattern| tests_argument(pattern)).collect(),
     }
 }

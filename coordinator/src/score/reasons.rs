@@ -2,7 +2,7 @@
 
 use crate::experiment::{
     Answer, Condition, ConditionCount, Guarantee, Ledger, Observation, Question, Record, Runs, Seen,
-    TestAnswer, Verdict, WantsNetwork, asked_for_network, file_of,
+    TestAnswer, Verdict, WantsNetwork, asked_for_network,
 };
 use crate::score::interval::upper_bound_after_clean_runs;
 use flakefarm_shared::{TestId, WorkerId, World};
@@ -165,7 +165,7 @@ impl Case<'_> {
 
     fn why_never_ran(&self) -> String {
         let ledger = self.ledger;
-        let file = file_of(self.test);
+        let file = ledger.file_of(self.test);
         if let Some(error) = ledger.collection_errors().into_iter().find(|error| error.path == file) {
             let last = error.message.lines().last().unwrap_or_default();
             return format!("never ran: {file} could not be collected: {last}");

@@ -82,6 +82,7 @@ impl<'a> Case<'a> {
             .into_iter()
             .chain(suite)
             .chain([(Company::Alone, World::Twice)])
+            .filter(|(company, world)| self.can_give(company, *world))
             .collect()
     }
 
@@ -104,10 +105,20 @@ impl<'a> Case<'a> {
     pub(super) fn side_looks(&self) -> Vec<Arm> {
         let shuffled = Order::Shuffled { seed: derive_seed(self.question.seed, "validate: another order") };
         let salted = World::HashSeed(HashSeed::Random);
-        vec![
-            self.arm(Company::Suite(shuffled), World::Plain, self.patched()),
-            self.arm(Company::Alone, salted, self.patched()),
-        ]
+        [(Company::Suite(shuffled), World::Plain), (Company::Alone, salted)]
+            .into_iter()
+            .filter(|(company, world)| self.can_give(company, *world))
+            .map(|(company, world)| self.arm(company, world, self.patched()))
+            .collect()
+    }
+
+    fn can_give(&self, company: &Company, world: World) -> bool {
+        let able = &self.question.able;
+        let in_order = match company {
+            Company::Suite(order) | Company::File(order) => able.can_order(*order),
+            Company::Alone | Company::Listed(_) => true,
+        };
+        in_order && able.gives(world)
     }
 
     /// A confidence that leaves `part` of the risk, as there are several places where it may go.

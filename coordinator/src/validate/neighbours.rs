@@ -189,5 +189,6 @@ pub(super) fn first_looks(question: &Question, seed: u64) -> Vec<(Arm, u32)> {
         Some(order) => vec![order],
         None => vec![Order::Given, Order::Reversed, shuffled],
     };
-    orders.into_iter().map(|order| (Arm::suite(order, World::Plain), 2)).collect()
+    let orders = orders.into_iter().filter(|order| question.able.can_order(*order));
+    orders.map(|order| (Arm::suite(order, World::Plain), 2)).collect()
 }

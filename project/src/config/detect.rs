@@ -2,12 +2,14 @@
 //! and a guess is a default that `flakefarm.toml` replaces.
 
 mod above;
+mod framework;
 mod ini;
 mod python;
 mod requirements;
 mod tools;
 mod version;
 
+use flakefarm_shared::project::Framework;
 use ini::Ini;
 use python::satisfies;
 use std::collections::BTreeMap;
@@ -16,10 +18,11 @@ use toml::{Table, Value};
 use tools::Needs;
 
 /// What was found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Detection {
     /// What gave the tests away; `None` if nothing looks like tests.
     pub(super) why: Option<String>,
+    pub(super) framework: Framework,
     pub(super) name: String,
     pub(super) image: String,
     pub(super) inputs: Vec<String>,
@@ -30,7 +33,7 @@ pub(super) struct Detection {
 
 impl Detection {
     /// Set-up steps. An image that the project builds itself is expected to hold what it needs.
-    pub(super) fn setup(&self, python: &str, built_by_project: bool) -> Vec<String> {
+    pub(super) fn setup(&self, python: &str, framework: Framework, built_by_project: bool) -> Vec<String> {
         let mut steps = Vec::new();
         if !built_by_project {
             if self.installs.iter().any(|what| what.contains("git+")) {
@@ -39,7 +42,13 @@ impl Detection {
             }
             steps.extend(self.installs.iter().map(|what| format!("{python} -m pip install {what}")));
         }
-        steps.push(format!("{python} -c 'import pytest' || {python} -m pip install pytest"));
+        match framework {
+            Framework::Pytest => {
+                steps.push(format!("{python} -c 'import pytest' || {python} -m pip install pytest"));
+            }
+            // Part of Python.
+            Framework::Unittest => {}
+        }
         steps
     }
 }
@@ -60,8 +69,10 @@ pub(super) fn detect(root: &Path) -> Detection {
     let needs = Needs::read(&tree, root);
     warnings.extend(needs.warnings.iter().cloned());
     warnings.extend(above::settings_in(root).is_none().then(|| above::warning(root)).flatten());
+    let (framework, cases) = framework::of(root);
     Detection {
-        why: tree.why(root),
+        why: cases.map(|file| format!("cases of unittest in {file}")).or_else(|| tree.why(root)),
+        framework,
         name: tree.name(root),
         image: tree.image(root),
         inputs: tree.inputs(root),

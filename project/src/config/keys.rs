@@ -26,6 +26,7 @@ pub static KEYS: &[Setting] = &[
     Setting::new("environment.extra_ca_certificates", Kind::Text).variable(CERTIFICATES_VARIABLE),
     Setting::new("environment.pass_env", Kind::Texts),
     Setting::new("environment.variables", Kind::Table),
+    Setting::new("tests.framework", Kind::Word(&["pytest", "unittest"])).variable("FLAKEFARM_FRAMEWORK"),
     Setting::new("tests.paths", Kind::Texts),
     Setting::new("tests.arguments", Kind::Texts),
     Setting::new("tests.variables", Kind::Table),

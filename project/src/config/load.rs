@@ -113,7 +113,10 @@ fn add_detected(layers: &mut Layers, detection: Detection) {
     let so_far = layers.clone_settled();
     let python = so_far.text("environment.python").unwrap_or_default();
     let built_by_project = so_far.text("environment.dockerfile").is_some();
-    layers.detected("environment.setup", detection.setup(&python, built_by_project), "detected");
+    layers.detected("tests.framework", detection.framework.word(), "detected");
+    let framework = framework_of(&layers.clone_settled());
+    let setup = detection.setup(&python, framework, built_by_project);
+    layers.detected("environment.setup", setup, "detected");
     layers.detected("environment.inputs", detection.inputs, "detected");
     layers.detected("project.name", detection.name, "detected");
     let variables: std::collections::HashMap<String, String> =
@@ -150,7 +153,7 @@ fn spec(
     }
     Ok(ProjectSpec {
         name: settings.text("project.name").unwrap_or_default(),
-        framework: Framework::Pytest,
+        framework: framework_of(settings),
         environment: EnvironmentSpec {
             image,
             setup: settings.texts("environment.setup").unwrap_or_default(),
@@ -164,6 +167,12 @@ fn spec(
         variables: settings.table("tests.variables"),
         limits: limits(settings),
     })
+}
+
+/// The framework: one of the words that the setting may hold.
+fn framework_of(settings: &Settings) -> Framework {
+    let word = settings.text("tests.framework").unwrap_or_default();
+    Framework::ALL.into_iter().find(|framework| framework.word() == word).unwrap_or(Framework::Pytest)
 }
 
 fn limits(settings: &Settings) -> Limits {

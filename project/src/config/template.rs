@@ -31,9 +31,11 @@ inputs = @inputs@
 [environment.variables]
 @setup_variables@
 [tests]
-# Where tests are collected; empty: pytest's own default.
+# What runs them: pytest, or unittest (the standard library's runner).
+framework = @framework@
+# Where tests are collected; empty: the framework's own default.
 paths = @paths@
-# Further arguments to pytest.
+# Further arguments to the framework.
 arguments = @arguments@
 
 # Environment variables of the tests.
@@ -94,6 +96,7 @@ pub fn init_text(project: &LoadedProject) -> String {
         ("@setup@", list(&environment.setup)),
         ("@inputs@", list(&environment.inputs)),
         ("@setup_variables@", table(&environment.setup_variables)),
+        ("@framework@", quoted(spec.framework.word())),
         ("@paths@", list(&spec.test_paths)),
         ("@arguments@", list(&spec.arguments)),
         ("@variables@", table(&spec.variables)),

@@ -110,9 +110,11 @@ impl Reader<'_> {
 
     fn unknown(&self, section: &str, key: &Spanned<std::borrow::Cow<'_, str>>, known: &[&str]) -> String {
         let name = key.get_ref();
-        let advice = match nearest(name, known) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known here: {}", known.join(", ")),
+        let elsewhere = self.known.iter().find(|setting| setting.in_file && setting.name() == name.as_ref());
+        let advice = match (nearest(name, known), elsewhere) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, Some(setting)) => format!("it belongs under [{}]", setting.section()),
+            (None, None) => format!("known here: {}", known.join(", ")),
         };
         let dotted = if section.is_empty() { name.to_string() } else { format!("{section}.{name}") };
         format!("{}: unknown key `{dotted}` is ignored; {advice}", self.place(key.span().start))

@@ -145,7 +145,7 @@ impl Level {
 fn fork_server() -> Preparation {
     // Each imports only those before it.
     let names = ["flakefarm_channel", "flakefarm_descriptors", "flakefarm_quick_fork", "flakefarm_forks"];
-    let files = pytest::files();
+    let files = pytest::ADAPTER.files();
     let source = |name: &str| {
         let file = files.iter().find(|(file, _)| file.strip_suffix(".py") == Some(name));
         file.expect("a file of the plugin").1

@@ -2,7 +2,7 @@
 
 use super::{PATIENCE, attempt, ids, python};
 use flakefarm_shared::{AttemptEnd, Detail, Order, World};
-use flakefarm_worker::frameworks::pytest::RunRequest;
+use flakefarm_worker::frameworks::python::RunRequest;
 
 #[test]
 fn changed_state_is_told_of_the_test_that_changed_it_and_of_no_other() {

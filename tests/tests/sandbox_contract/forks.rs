@@ -4,7 +4,8 @@
 use super::environments::Bench;
 use flakefarm_shared::{Detail, Order, Outcome, SandboxLevel, TestId, World};
 use flakefarm_tests::contract::sandbox::watch;
-use flakefarm_worker::frameworks::pytest::{self, RunRequest};
+use flakefarm_worker::frameworks::pytest;
+use flakefarm_worker::frameworks::python::{self, RunRequest};
 use flakefarm_worker::frameworks::reader::{Asked, AttemptReader, ExitSeen};
 use flakefarm_worker::frameworks::seal::Nonce;
 use flakefarm_worker::sandbox::{INTERPRETERS, Preparation, Started};
@@ -18,11 +19,11 @@ const ATTEMPTS: usize = INTERPRETERS + 4;
 async fn attempts(files: &[(&str, &str)]) -> Vec<Vec<(TestId, Outcome)>> {
     let bench = Bench::new(files).await;
     let project = bench.project(bench.environment(&["python3 -c 'import pytest'"]));
-    let plugin = pytest::files();
+    let plugin = pytest::ADAPTER.files();
     let plugin: Vec<_> = plugin.iter().map(|(name, content)| (name.as_str(), *content)).collect();
     let (image, _) = bench.prepare_with(project.environment.clone(), &plugin).await.unwrap();
     let preparation =
-        Preparation { argv: pytest::fork_server(&project), input: pytest::fork_server_request(&project) };
+        Preparation { argv: python::fork_server(&project), input: python::fork_server_request(&project) };
     let asked =
         RunRequest::Run { tests: None, order: Order::Given, detail: Detail::Outcomes, world: World::Plain };
     let job = bench.level.sandbox.open_job();
@@ -31,8 +32,8 @@ async fn attempts(files: &[(&str, &str)]) -> Vec<Vec<(TestId, Outcome)>> {
         let nonce = Nonce::new();
         let mut request = bench.level.request(&[]);
         request.image.clone_from(&image);
-        request.argv = pytest::argv(&project);
-        request.stdin = pytest::request(&project, &asked, &nonce);
+        request.argv = python::argv(&project);
+        request.stdin = python::request(&project, &asked, &nonce);
         let Started { running, level, instead } =
             job.start(request, SandboxLevel::Forked, Some(&preparation)).await.unwrap();
         assert_eq!((level, instead), (SandboxLevel::Forked, None));

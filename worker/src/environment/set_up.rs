@@ -5,6 +5,7 @@ use super::reads::{Division, Sees};
 use super::tree::{Tree, tar_of};
 use super::workshop::{self, Workshop};
 use super::{PrepareError, refused};
+use crate::frameworks::python;
 use crate::user::{ANOTHER_USER, USER, user_name};
 use flakefarm_shared::{EnvironmentSpec, InfraError, InfraStage};
 use std::collections::BTreeMap;
@@ -302,11 +303,7 @@ pub(super) async fn furnish(
     };
     let plugin = tar_of(plugin_files.iter().map(|(path, content)| (path.as_str(), content.as_bytes())));
     workshop.upload("/flakefarm/plugin", plugin).await?;
-    // Times do not matter to this kind of bytecode.
-    let compile = format!(
-        "{} -m compileall -q --invalidation-mode unchecked-hash /flakefarm/plugin",
-        environment.python
-    );
+    let compile = python::compiles_plugin(&environment.python);
     let ran = workshop.run("/", &compile, &BTreeMap::new()).await?;
     if ran.exit_code != 0 {
         let message = format!("the image has no interpreter `{}` that works", environment.python);

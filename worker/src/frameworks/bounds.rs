@@ -19,7 +19,9 @@ pub(super) const SHARED_IDS: usize = 20;
 
 pub(super) const MESSAGE_CHARS: usize = 2_000;
 const OUTPUT_CHARS: usize = 80 * 1024;
-const NAME_CHARS: usize = 500;
+pub(super) const NAME_CHARS: usize = 500;
+/// Directories that modules are named from.
+pub(super) const DIRECTORIES: usize = 50;
 const EXCEPTIONS: usize = 16;
 const FRAMES: usize = 64;
 const WARNINGS: usize = 8;

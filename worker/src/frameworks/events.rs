@@ -77,6 +77,11 @@ pub enum Event {
         /// One per test.
         tests: Vec<TestParts>,
     },
+    /// Directories that modules are named from, beside the root; only when listing.
+    Path {
+        /// Below the root.
+        directories: Vec<String>,
+    },
     /// What the sources say of the tests, in the order of collection, or a part of it; only when
     /// listing.
     Sources {

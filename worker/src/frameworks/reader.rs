@@ -198,6 +198,10 @@ impl AttemptReader {
                 Ok(())
             }
             (Event::Parts { tests }, Stage::Running) => self.collecting.parts(tests),
+            (Event::Path { directories }, Stage::Running) => {
+                self.collecting.path(directories);
+                Ok(())
+            }
             (Event::Sources { tests }, Stage::Running) => self.collecting.sources(tests),
             (Event::Start { test, i }, Stage::Running) => self.test_starts(test, i, now),
             (Event::Limit { by, ms }, Stage::Running) => {
@@ -361,7 +365,7 @@ impl AttemptReader {
         remarks.sort();
         sorted_twins(&mut samples, &self.collecting.twins);
         let samples = merged(samples, &self.collecting.meant);
-        let Collecting { errors, skips, missing, parts, sources, tests, .. } = self.collecting;
+        let Collecting { errors, skips, missing, parts, sources, tests, path, .. } = self.collecting;
         let tests = tests.unwrap_or_default();
         AttemptReading {
             end,
@@ -371,6 +375,7 @@ impl AttemptReader {
             skipped_files: skips,
             remarks,
             framework_version: self.version,
+            path,
             parts: if parts.len() == tests.len() { parts } else { Vec::new() },
             sources: if sources.len() == tests.len() { sources } else { Vec::new() },
             tests,

@@ -1,143 +1,41 @@
-//! pytest: what to inject into the image and what to ask of it. Reading its answer is the business
-//! of [`super::reader`].
+//! pytest: its part of the plugin, and what it can do.
 
-use super::seal::Nonce;
-use crate::conditions::Within;
-use flakefarm_shared::{Detail, Order, ProjectSpec, TestId, World};
-use serde::Serialize;
+use super::{Adapter, python};
+use flakefarm_shared::{Capabilities, ProjectSpec};
 
-/// Where the plugin lies in the image.
-pub const PLUGIN_DIRECTORY: &str = "/flakefarm/plugin";
-
-/// Files to put into the image, by name below [`PLUGIN_DIRECTORY`]. They need nothing but the interpreter.
-pub fn files() -> Vec<(String, &'static str)> {
-    [
-        ("run.py", include_str!("../python/plugin/run.py")),
-        ("flakefarm_channel.py", include_str!("../python/plugin/flakefarm_channel.py")),
-        ("flakefarm_clock.py", include_str!("../python/plugin/flakefarm_clock.py")),
-        ("flakefarm_descriptors.py", include_str!("../python/plugin/flakefarm_descriptors.py")),
+/// pytest.
+pub static ADAPTER: Adapter = Adapter {
+    name: "pytest",
+    files: &[
         ("flakefarm_failures.py", include_str!("plugin/flakefarm_failures.py")),
         ("flakefarm_forks.py", include_str!("plugin/flakefarm_forks.py")),
         ("flakefarm_ids.py", include_str!("plugin/flakefarm_ids.py")),
-        ("flakefarm_network.py", include_str!("../python/plugin/flakefarm_network.py")),
         ("flakefarm_parallel.py", include_str!("plugin/flakefarm_parallel.py")),
-        ("flakefarm_repeats.py", include_str!("plugin/flakefarm_repeats.py")),
-        ("flakefarm_quick_fork.py", include_str!("../python/plugin/flakefarm_quick_fork.py")),
+        ("flakefarm_pytest.py", include_str!("plugin/flakefarm_pytest.py")),
         ("flakefarm_quiet.py", include_str!("plugin/flakefarm_quiet.py")),
         ("flakefarm_recorder.py", include_str!("plugin/flakefarm_recorder.py")),
-        ("flakefarm_risks.py", include_str!("../python/plugin/flakefarm_risks.py")),
+        ("flakefarm_repeats.py", include_str!("plugin/flakefarm_repeats.py")),
         ("flakefarm_running.py", include_str!("plugin/flakefarm_running.py")),
-        ("flakefarm_sources.py", include_str!("../python/plugin/flakefarm_sources.py")),
-        ("flakefarm_state.py", include_str!("../python/plugin/flakefarm_state.py")),
-        ("flakefarm_world.py", include_str!("../python/plugin/flakefarm_world.py")),
-    ]
-    .map(|(name, content)| (name.to_owned(), content))
-    .to_vec()
+    ],
+    // The parallel world takes pytest-xdist, which each attempt in it looks for.
+    capabilities: Capabilities::everything,
+    command,
+    hint_refused,
+    hint_no_tests: "set `paths` under [tests] in flakefarm.toml, or see whether `pytest --collect-only` finds them",
+};
+
+/// pytest finds modules by itself.
+fn command(project: &ProjectSpec, _path: &[String]) -> String {
+    python::module_command(project, "pytest")
 }
 
-/// The program of one attempt; its working directory is the project's root, and its stdin a
-/// [`request`].
-pub fn argv(project: &ProjectSpec) -> Vec<String> {
-    vec![project.environment.python.clone(), format!("{PLUGIN_DIRECTORY}/run.py")]
-}
-
-/// The program that collects everything, then forks an attempt whenever it is asked to. Its stdin is a
-/// [`fork_server_request`], that of each attempt a [`request`].
-pub fn fork_server(project: &ProjectSpec) -> Vec<String> {
-    let mut argv = argv(project);
-    argv.push("--fork-server".to_owned());
-    argv
-}
-
-/// What a [`fork_server`] prepares itself for.
-pub fn fork_server_request(project: &ProjectSpec) -> String {
-    let everything = request(
-        project,
-        &RunRequest::Run { tests: None, order: Order::Given, detail: Detail::Outcomes, world: World::Plain },
-        &Nonce::new(),
-    );
-    String::from_utf8(everything).expect("JSON is UTF-8")
-}
-
-/// The command that runs the same by hand, without the test ids.
-pub fn command(project: &ProjectSpec) -> String {
-    let mut command = format!("{} -m pytest", project.environment.python);
-    for argument in &project.arguments {
-        command.push(' ');
-        command.push_str(&shell_quoted(argument));
-    }
-    command
-}
-
-fn shell_quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-/// What to ask of an attempt.
-#[derive(Debug, Clone, Copy)]
-pub enum RunRequest<'a> {
-    /// Collect, run nothing.
-    List,
-    /// Run tests.
-    Run {
-        /// These, or everything that is collected.
-        tests: Option<&'a [TestId]>,
-        /// In this order.
-        order: Order,
-        /// Telling this much.
-        detail: Detail,
-        /// With this changed around them.
-        world: World,
-    },
-}
-
-#[derive(Serialize)]
-struct Request<'a> {
-    v: u32,
-    mode: &'static str,
-    paths: &'a [String],
-    arguments: &'a [String],
-    tests: Option<&'a [TestId]>,
-    order: RequestOrder,
-    #[serde(skip_serializing_if = "Detail::is_outcomes")]
-    detail: Detail,
-    #[serde(skip_serializing_if = "Within::is_plain")]
-    world: Within,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-enum RequestOrder {
-    Given,
-    Reversed,
-    Shuffled { seed: u64 },
-    Listed,
-}
-
-/// The request in the form that the plugin reads from its stdin, to the end: the attempt's nonce on a line of
-/// its own, then what is asked for.
-pub fn request(project: &ProjectSpec, request: &RunRequest<'_>, nonce: &Nonce) -> Vec<u8> {
-    let (mode, tests, order, detail, world) = match *request {
-        RunRequest::List => ("list", None, RequestOrder::Given, Detail::Outcomes, World::Plain),
-        RunRequest::Run { tests, order, detail, world } => {
-            let order = match order {
-                Order::Given => RequestOrder::Given,
-                Order::Reversed => RequestOrder::Reversed,
-                Order::Shuffled { seed } => RequestOrder::Shuffled { seed },
-                Order::AsListed => RequestOrder::Listed,
-            };
-            ("run", tests, order, detail, world)
-        }
-    };
-    let (paths, arguments) = (&project.test_paths, &project.arguments);
-    let world = Within::of(world);
-    let request = Request { v: 2, mode, paths, arguments, tests, order, detail, world };
-    let mut text = format!("{}\n", nonce.as_str()).into_bytes();
-    serde_json::to_writer(&mut text, &request).expect("a request serialises");
-    text
+/// pytest does not know an option, which a plugin that is not there would have brought.
+fn hint_refused(log: &str) -> Option<&'static str> {
+    ["unrecognized arguments", "unknown config option", "unrecognized configuration", "error: argument"]
+        .iter()
+        .any(|words| log.contains(words))
+        .then_some(
+            "install the plugins that the project's configuration asks for, in a step of `setup` under \
+             [environment] in flakefarm.toml; or do without its options: `flakefarm sweep PATH -- -o addopts=`",
+        )
 }

@@ -18,6 +18,7 @@ pub(super) struct Collecting {
     pub(super) missing: Vec<TestId>,
     pub(super) parts: Vec<TestParts>,
     pub(super) sources: Vec<TestSource>,
+    pub(super) path: Vec<String>,
     pub(super) errors: Vec<CollectionError>,
     pub(super) skips: Vec<CollectionError>,
     /// Groups of tests with one id.
@@ -39,6 +40,7 @@ impl Collecting {
             missing: Vec::new(),
             parts: Vec::new(),
             sources: Vec::new(),
+            path: Vec::new(),
             errors: Vec::new(),
             skips: Vec::new(),
             twins: Vec::new(),
@@ -134,6 +136,12 @@ impl Collecting {
     pub(super) fn sources(&mut self, tests: Vec<TestSource>) -> Result<(), String> {
         self.sources.extend(tests);
         self.fits(self.sources.len(), "sources")
+    }
+
+    pub(super) fn path(&mut self, directories: Vec<String>) {
+        self.path = directories;
+        self.path.truncate(bounds::DIRECTORIES);
+        self.path.iter_mut().for_each(|directory| bounds::text(directory, bounds::NAME_CHARS));
     }
 
     fn fits(&self, count: usize, what: &str) -> Result<(), String> {

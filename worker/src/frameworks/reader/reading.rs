@@ -39,6 +39,8 @@ pub struct AttemptReading {
     pub remarks: Vec<Remark>,
     /// `pytest 9.2.0, CPython 3.11.2`; empty if it did not come to that.
     pub framework_version: String,
+    /// Directories below the root that modules are named from, beside the root itself.
+    pub path: Vec<String>,
     /// The collected tests, in the order they were to run.
     pub tests: Vec<TestId>,
     /// What the ids of `tests` are made of, in their order; empty if that was not told of all.

@@ -7,14 +7,10 @@ import traceback
 from collections import OrderedDict
 
 from flakefarm_channel import clean
+from flakefarm_errors import MESSAGE_LIMIT, chain_of, frames_of, sub_test_named, text_of, type_name
 
-MESSAGE_LIMIT = 2000
-OUTPUT_LIMIT = 64 * 1024
-FRAME_LIMIT = 64
-CHAIN_LIMIT = 16
 PARSED_LIMIT = 8
 LARGE_SOURCE = 10 * 1000
-NAME_LIMIT = 200
 TEAR_DOWN_GROUPS = ("errors during test teardown", "errors while tearing down")
 NOT_RUN = re.compile(r"(reason: )?\[NOTRUN\]")
 TIMED_OUT = re.compile(r"Timeout \(?>([0-9.]+)s\)? from pytest-timeout")
@@ -55,12 +51,12 @@ def describe(call, report, root):
     parts = _parts(excinfo.value)
     error = parts[0]
     special = _doctest(error, report) or {}
-    chain = _chain(special.pop("error", error))
+    chain = chain_of(special.pop("error", error))
     found = {
         "kind": _kind(error),
-        "exceptions": [_type_name(type(link)) for link in chain],
+        "exceptions": [type_name(type(link)) for link in chain],
         "message": "; ".join(map(_text_of, parts)),
-        "frames": _frames(error.__traceback__ if len(parts) > 1 else excinfo.tb, root),
+        "frames": frames_of(error.__traceback__ if len(parts) > 1 else excinfo.tb, root),
     }
     found.update(special)
     found["message"] = clean(found["message"])[:MESSAGE_LIMIT]
@@ -82,9 +78,9 @@ def describe_internal(error, unreported, root):
         message += ", after the test had failed: %s" % unreported["message"]
     return {
         "kind": "framework",
-        "exceptions": [_type_name(type(link)) for link in _chain(value)],
+        "exceptions": [type_name(type(link)) for link in chain_of(value)],
         "message": clean(message)[:MESSAGE_LIMIT],
-        "frames": _frames(tb, root),
+        "frames": frames_of(tb, root),
         "circumstances": [{"kind": "hook", "name": hook, "path": path}] if hook else [],
     }
 
@@ -151,12 +147,8 @@ def name_sub_test(event, report):
     context = getattr(report, "context", None)
     if context is None:
         return
-    pairs = sorted(dict(getattr(context, "kwargs", None) or {}).items())
     # pytest itself keeps texts of them, pytest-subtests what they were.
-    values = ", ".join("%s=%s" % (key, value if isinstance(value, str) else repr(value)) for key, value in pairs)
-    message = getattr(context, "msg", None)
-    name = clean(" ".join(part for part in (str(message) if message else "", "(%s)" % values if values else "") if part))
-    name = name[:NAME_LIMIT] or "without a name"
+    name = sub_test_named(getattr(context, "msg", None), getattr(context, "kwargs", None))
     event["circumstances"] = event.get("circumstances", []) + [{"kind": "sub_test", "name": name}]
     event["message"] = ("sub-test %s: %s" % (name, event.get("message", "")))[:MESSAGE_LIMIT]
 
@@ -203,17 +195,8 @@ def describe_report(report):
     }
 
 
-def bounded(text, limit=OUTPUT_LIMIT):
-    """`text` with its head and its tail kept."""
-    text = clean(text)
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return "%s\n[... %d characters left out ...]\n%s" % (text[:half], len(text) - 2 * half, text[-half:])
-
-
 def _kind(error):
-    names = [_type_name(base) for base in type(error).__mro__]
+    names = [type_name(base) for base in type(error).__mro__]
     if "_pytest.fixtures.FixtureLookupError" in names:
         return "framework"
     if isinstance(error, AssertionError) or "builtins.Failed" in names or "_pytest.outcomes.Failed" in names:
@@ -236,45 +219,7 @@ def _doctest(error, report):
     return {"kind": "assertion", "error": first, "message": text[-MESSAGE_LIMIT:], "frames": []}
 
 
-def _chain(error):
-    """The exception and its causes, outermost first."""
-    chain = []
-    while error is not None and len(chain) < CHAIN_LIMIT and not any(error is seen for seen in chain):
-        chain.append(error)
-        if error.__cause__ is not None:
-            error = error.__cause__
-        elif error.__suppress_context__:
-            error = None
-        else:
-            error = error.__context__
-    return chain
-
-
-def _type_name(kind):
-    return clean("%s.%s" % (getattr(kind, "__module__", "?"), getattr(kind, "__qualname__", kind.__name__)))
-
-
 def _text_of(error):
-    if _type_name(type(error)) == "_pytest.fixtures.FixtureLookupError":
+    if type_name(type(error)) == "_pytest.fixtures.FixtureLookupError":
         return "fixture %r was not found" % (error.argname,)
-    try:
-        return str(error)
-    except Exception as second:
-        return "the exception's text raised %s" % type(second).__name__
-
-
-def _frames(tb, root):
-    frames = []
-    prefix = root.rstrip(os.sep) + os.sep
-    while tb is not None:
-        code = tb.tb_frame.f_code
-        path = code.co_filename
-        if not path.startswith(("/", "<")):
-            path = prefix + path
-        if path.startswith(prefix) and "/site-packages/" not in path:
-            frames.append({"path": clean(path[len(prefix):]), "line": tb.tb_lineno or 0, "function": clean(code.co_name)})
-        tb = tb.tb_next
-    if len(frames) > FRAME_LIMIT:
-        half = FRAME_LIMIT // 2
-        frames = frames[:half] + frames[-half:]
-    return frames
+    return text_of(error)

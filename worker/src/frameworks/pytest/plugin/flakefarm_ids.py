@@ -1,30 +1,8 @@
 """Ids of tests: pytest's node ids, with a number where several tests have the same one; and what an id is
 made of: file, classes, name, parameters."""
 
-import os
-
 from flakefarm_channel import clean
-
-
-def named(items):
-    """Ids by item, place and item by id, and of ids that share a node id all that do."""
-    ids, places, used, twins = {}, {}, {}, {}
-    for place, item in enumerate(items):
-        if id(item) in ids:  # a project that lists an item twice
-            continue
-        node = name = clean(item.nodeid)
-        count = used.get(name, 0) + 1
-        while count > 1 and "%s#%d" % (name, count) in used:
-            count += 1
-        used[name] = count
-        if count > 1:
-            name = "%s#%d" % (name, count)
-            used[name] = 1
-            twins.setdefault(node, [node]).append(name)
-        ids[id(item)] = name
-        places[name] = (place, item)
-    groups = {name: group for group in twins.values() for name in group}
-    return ids, places, groups
+from flakefarm_choice import below
 
 
 def by_function(places):
@@ -81,8 +59,5 @@ def name_of(item):
 def file_of(item, root):
     """Below the project's root, whatever pytest's own root directory is."""
     path = str(getattr(item, "path", None) or getattr(item, "fspath", None) or "")
-    for home in (root, os.path.realpath(root)):
-        prefix = home.rstrip(os.sep) + os.sep
-        if path.startswith(prefix):
-            return path[len(prefix) :].replace(os.sep, "/")
-    return item.nodeid.split("::", 1)[0]
+    found = below(root, path)
+    return item.nodeid.split("::", 1)[0] if found is None else found

@@ -1,16 +1,16 @@
 """The pytest plugin: selects and orders tests, measures them and reports what they did."""
 
 import os
-import resource
 import sys
-import time
 
 import flakefarm_quiet as quiet
 from flakefarm_channel import clean
+from flakefarm_choice import in_order, named
 from flakefarm_failures import circumstances_of, describe, is_excused
-from flakefarm_ids import by_function, named, parts_of
+from flakefarm_ids import by_function, parts_of
+from flakefarm_in_hand import REASON_LIMIT, Clocks
 from flakefarm_network import NoRoutes
-from flakefarm_running import REASON_LIMIT, Running
+from flakefarm_running import Running
 from flakefarm_world import Plain
 
 WARNING_LIMIT = 8
@@ -204,10 +204,7 @@ class Recorder:
         self.missing = []
         self.position = -1
         self.running = None
-        self._wall = time.perf_counter
-        self._cpu = time.process_time
-        self._usage = resource.getrusage
-        self._children = resource.RUSAGE_CHILDREN
+        self.clocks = Clocks().read
         self._realpath = os.path.realpath
 
     # Collection
@@ -270,14 +267,7 @@ class Recorder:
             names = list(self.named)
         else:
             names, self.missing = self.resolved(self.selected)
-        kind = self.order["kind"]
-        if kind == "shuffled":
-            seed = self.order["seed"]
-            names.sort(key=lambda name: shuffle_key(seed, name))
-        elif kind == "listed" and self.listed:
-            names.sort(key=lambda name: self.listed.get(name, len(self.listed)))
-        else:
-            names.sort(key=lambda name: self.named[name][0], reverse=kind == "reversed")
+        names = in_order(names, self.order, self.named, self.listed)
         return [self.named[name][1] for name in names]
 
     def resolved(self, selected):
@@ -358,15 +348,10 @@ class Recorder:
 
     # Running
 
-    def clocks(self):
-        usage = self._usage(self._children)
-        return self._wall(), self._cpu() + usage.ru_utime + usage.ru_stime
-
     def add_time(self, start, phase):
-        wall, cpu = self.clocks()
+        now = self.clocks()
         if self.running is not None:
-            self.running.walls[phase] += wall - start[0]
-            self.running.cpu += cpu - start[1]
+            self.running.took(phase, start, now)
 
     def test_starts(self, item):
         test = self.id_of(item)
@@ -486,12 +471,6 @@ class Recorder:
         if result is not None:
             self.channel.send(result)
         self.world.test_ended()
-
-
-def shuffle_key(seed, test):
-    import hashlib
-
-    return hashlib.sha256(("%d:%s" % (seed, test)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def rootdir(config):

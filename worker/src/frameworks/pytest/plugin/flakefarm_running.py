@@ -1,8 +1,8 @@
 """The test in hand, and what is told of it when it has ended."""
 
 from flakefarm_channel import clean
+from flakefarm_errors import bounded
 from flakefarm_failures import (
-    bounded,
     describe_internal,
     describe_report,
     is_excused,
@@ -12,32 +12,19 @@ from flakefarm_failures import (
     not_run_reason,
     traceback_of,
 )
-
-REASON_LIMIT = 2000
-NO_ROUTE_LIMIT = 2**32 - 1
-PHASES = ("setup", "call", "teardown")
+from flakefarm_in_hand import PHASES, REASON_LIMIT, InHand
 
 
-class Running:
-    """The test in hand."""
+class Running(InHand):
+    """The test in hand, as pytest reports it."""
 
     def __init__(self, test, position):
-        self.test = test
-        self.position = position
+        super().__init__(test, position)
         self.reports = []
-        self.warnings = []
         self.unreported = None
-        self.circumstances = []
-        # Packets and connections of it and its children that found no route.
-        self.no_route = 0
         # Of a test that runs three times: what failed in the second pass, and its wider fixtures.
         self.second_pass = None
         self.is_repeated = False
-        self.start_clocks()
-
-    def start_clocks(self):
-        self.walls = dict.fromkeys(PHASES, 0.0)
-        self.cpu = 0.0
 
     def result(self):
         """The `end` event; nothing if pytest broke off before the test was through."""
@@ -73,9 +60,6 @@ class Running:
         event["output"] = bounded(traceback_of(error) + self.output(self.failed_reports()))
         return event
 
-    def asked_for_network(self):
-        return [{"kind": "no_route", "packets": min(self.no_route, NO_ROUTE_LIMIT)}] if self.no_route > 0 else []
-
     def failures(self):
         failed = [report for report in self.reports if report.outcome in ("failed", "rerun") and not is_excused(report)]
         if self.second_pass is None:
@@ -93,18 +77,6 @@ class Running:
         done = [report.when for report in self.reports if report.when in PHASES]
         ran = [phase for phase in PHASES if self.walls[phase] > 0.0]
         return (ran or done or ["setup"])[-1]
-
-    def event(self):
-        phases = [max(0, int(self.walls[phase] * 1e6)) for phase in PHASES]
-        return {
-            "e": "end",
-            "test": self.test,
-            "i": self.position,
-            "wall_us": sum(phases),
-            "cpu_us": max(0, int(self.cpu * 1e6)),
-            "phases_us": phases,
-            "warnings": self.warnings,
-        }
 
     def expected(self):
         """Of a test that is marked as an expected failure: what it did."""

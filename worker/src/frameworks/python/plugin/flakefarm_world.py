@@ -23,6 +23,8 @@ class World:
 
     repeats = False
     workers = 0
+    # Whether `call` gives something.
+    changes_calls = False
 
     def arguments(self):
         """Further arguments for pytest."""
@@ -323,6 +325,8 @@ class DirectoryOrder(World):
 
 
 class WarningsAsErrors(World):
+    changes_calls = True
+
     def __init__(self, wanted):
         import warnings
 
