@@ -21,7 +21,7 @@ PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme test test-stress faults lint services-up services-down services-status base-image cases causes peers manifests dist images build toolchain
+.PHONY: help demo bench bench-readme test test-stress faults lint services-up services-down services-status base-image cases causes peers picture manifests dist images build toolchain
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ peers: toolchain ## Compare with other ways to find flaky tests, the same time e
 	cargo build --locked --release -p flakefarm
 	@deploy/dev/with-services docker -- python3 tests/peers/peers.py --flakefarm target/release/flakefarm \
 	  --write-docs docs/peers.md $(PEERS_ARGS)
+
+picture: ## Write the picture of crates and modules into ARCHITECTURE.md; fails on a circle
+	deploy/dev/picture
 
 manifests: ## Check the Kubernetes manifests without a cluster (needs kubernetes-validate and PyYAML from PyPI)
 	@python3 -c 'import kubernetes_validate, yaml' 2>/dev/null || { \

@@ -30,6 +30,7 @@ mod role_settings;
 mod roles;
 mod say;
 mod schedule;
+mod shown;
 mod signals;
 mod stores;
 mod sweep;
@@ -90,7 +91,7 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Gc(args) => Box::pin(remember::gc(&args)).await,
         Command::Init(args) => init::init(&args),
         Command::Simulate(args) => measuring::simulate(&args),
-        Command::Report(args) => output::report(&args).await,
+        Command::Report(args) => shown::show(&args).await,
         Command::Sweeps(args) => operators::sweeps(&args).await,
         Command::Cancel(args) => operators::cancel(&args).await,
         Command::Schedule(args) => Box::pin(schedule::schedule(&args)).await,

@@ -1,14 +1,13 @@
 //! Reports to files and standard output, in every format.
 
-use crate::args::{Format, OutputArgs, ReportArgs};
+use crate::args::{Format, OutputArgs};
 use crate::codequality;
-use crate::exit::{Complaint, Exit};
+use crate::exit::Complaint;
 use crate::farm::Farm;
 use crate::say::say;
-use crate::{operators, stores};
 use flakefarm_coordinator::report::{self, Report, Style};
+use flakefarm_shared::Digest;
 use flakefarm_shared::blobs::Blobs;
-use flakefarm_shared::{Digest, SweepId};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -107,28 +106,4 @@ pub(crate) fn print(text: &str) -> Result<(), Complaint> {
 pub(crate) fn write_file(file: &Path, text: &str) -> Result<(), Complaint> {
     std::fs::write(file, text)
         .map_err(|error| Complaint::farm(format!("failed to write {}: {error}", file.display())))
-}
-
-/// `flakefarm report ID|FILE`.
-pub(crate) async fn report(args: &ReportArgs) -> Result<Exit, Complaint> {
-    let file = Path::new(&args.what);
-    match args.what.parse::<SweepId>() {
-        Ok(sweep) if !file.exists() => operators::report(sweep, &args.place, &args.output).await,
-        Ok(_) | Err(_) => rerender(file, args).await,
-    }
-}
-
-async fn rerender(file: &Path, args: &ReportArgs) -> Result<Exit, Complaint> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        Complaint::usage(format!("failed to read {}: {error}", file.display()))
-            .hint("a report is named by its file, or by its sweep's id: flakefarm sweeps lists them")
-    })?;
-    let report: Report = serde_json::from_str(&text).map_err(|error| {
-        Complaint::usage(format!("{} is not a flakefarm report: {error}", file.display()))
-            .hint("write one with flakefarm sweep --format json --output FILE")
-    })?;
-    let state = stores::state_dir(args.place.state.as_deref())?;
-    let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
-    write(&report, &args.output, &Outputs::Blobs(blobs)).await?;
-    Ok(Exit::Clean)
 }

@@ -3,8 +3,8 @@
 use crate::UnixMicros;
 use crate::detail::TestDetail;
 use crate::ids::{Digest, TestId, WorkerId};
-use crate::job::{AttemptSpec, Order, Scope};
 use crate::outcome::{FailureKind, Sample};
+use crate::spec::{AttemptSpec, Order, Scope};
 use crate::treatment::Treatment;
 use crate::world::SandboxLevel;
 use serde::{Deserialize, Serialize};

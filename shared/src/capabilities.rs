@@ -1,7 +1,7 @@
 //! What a test framework can do. The framework says it in the listing; planners plan within it, and reports say
 //! what was left out for it.
 
-use crate::job::{Order, Scope};
+use crate::spec::{Order, Scope};
 use crate::world::World;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

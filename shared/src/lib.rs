@@ -20,6 +20,7 @@ pub mod run;
 pub mod samples;
 pub mod signature;
 pub mod source;
+pub mod spec;
 pub mod treatment;
 pub mod world;
 
@@ -27,7 +28,7 @@ pub use attempt::{AttemptEnd, AttemptRecord, InfraError, InfraStage, NothingRan,
 pub use capabilities::Capabilities;
 pub use detail::{Detail, StateChange, TestDetail};
 pub use ids::{AttemptId, Digest, JobId, SweepId, TestId, TestParts, WorkerId};
-pub use job::{AttemptSpec, JobReport, JobSpec, Listing, Order, Scope, Selection, SweepContext, Typed, Work};
+pub use job::{JobReport, JobSpec, Listing, SweepContext, Typed, Work};
 pub use message::{Class, Control, JobEnd, JobMessage, Permit, Refusal, WorkerMessage};
 pub use outcome::{
     Circumstance, ExpectedFailure, Failure, FailureKind, Outcome, Phase, PhaseTimes, Sample, WideFixture,
@@ -36,6 +37,7 @@ pub use payload::Payload;
 pub use project::{EnvironmentSpec, ImageSource, Limits, ProjectSpec};
 pub use run::{RunOrigin, SourceClass, TreatmentClass, WorldClass};
 pub use source::{Risk, TestSource};
+pub use spec::{AttemptSpec, Order, Scope, Selection};
 pub use treatment::{Source, Treatment};
 pub use world::{ClockStart, HashSeed, LocaleChoice, SandboxLevel, World, Zone};
 

@@ -12,6 +12,13 @@ use std::fmt::Display;
 use std::str::FromStr;
 use uuid::Uuid;
 
+/// A test to be noted, as both databases write it.
+pub(super) struct Noted {
+    pub(super) subject: Vec<u8>,
+    pub(super) test: String,
+    pub(super) parts: Option<String>,
+}
+
 /// Text as both databases can hold it.
 pub(super) fn clean(text: &str) -> String {
     text.replace('\0', "\u{fffd}")

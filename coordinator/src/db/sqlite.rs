@@ -3,9 +3,8 @@
 
 use super::error::DbError;
 use super::migrations;
-use super::raw::{RawJob, clean, subject};
+use super::raw::{Noted, RawJob, clean, subject};
 use super::rows::{NewJob, VerdictRow};
-use super::tests_seen::Noted;
 use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,

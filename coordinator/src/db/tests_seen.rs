@@ -1,17 +1,10 @@
 //! Tests as entities: known by project and id, with when they were first and last seen.
 
-use super::raw::{RawTest, clean, subject};
+use super::raw::{Noted, RawTest, clean, subject};
 use super::rows::{SeenTest, TestRow};
 use super::{Db, DbError, postgres, read};
 use flakefarm_shared::{TestId, UnixMicros};
 use std::collections::BTreeMap;
-
-/// A test to be noted, as both databases write it.
-pub(super) struct Noted {
-    pub(super) subject: Vec<u8>,
-    pub(super) test: String,
-    pub(super) parts: Option<String>,
-}
 
 impl Db {
     /// Notes that a project's tests were there at `at`. Seeing a test again, in whatever order, leaves the

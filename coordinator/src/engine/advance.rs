@@ -2,13 +2,13 @@
 //! record what it wants; nothing else decides. Each sweep advances by itself: one that takes long, or
 //! that cannot go on, holds up no other.
 
-use super::memory::compute;
+use super::memory::{compute, question_of};
 use super::trouble::Step;
 use super::{Coordinator, EngineError, POLL, STORE_MARKER};
 use crate::db::{NewJob, SweepRow, SweepState};
 use crate::events::Event;
 use crate::experiment::JobKey;
-use crate::plan::{self, Ledger, Planning, Question};
+use crate::plan::{self, Ledger, Planning};
 use crate::questions;
 use flakefarm_shared::{Class, Control, JobSpec, SweepContext, SweepId, WIRE_VERSION, Work, now_micros};
 use std::collections::{HashMap, HashSet};
@@ -266,13 +266,6 @@ impl Coordinator {
         self.events.send(event);
         Ok(())
     }
-}
-
-/// What a sweep asks. One that another version of this program recorded may be unreadable.
-pub(super) fn question_of(row: &SweepRow) -> Result<Question, EngineError> {
-    serde_json::from_str(&row.question).map_err(|error| {
-        EngineError::unusable("the question of this sweep cannot be read".to_owned(), &error.to_string())
-    })
 }
 
 fn progress(sweep: SweepId, ledger: &Ledger, planned: &plan::Plan) -> Event {

@@ -1,8 +1,8 @@
 //! A sweep ends: answered, cancelled, interrupted or failed. Its report is built, what it found is
 //! remembered, and everybody hears of it.
 
-use super::advance::{Spent, question_of};
-use super::memory::compute;
+use super::advance::Spent;
+use super::memory::{compute, question_of};
 use super::{Coordinator, EngineError};
 use crate::db::{DbError, NewEvent, SweepRow, SweepState};
 use crate::events::Event;

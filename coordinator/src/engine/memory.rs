@@ -149,6 +149,13 @@ fn planned_key(stored: &str) -> Option<JobKey> {
     stored.parse().ok().filter(|key| *key != JobKey::LIST)
 }
 
+/// What a sweep asks. One that another version of this program recorded may be unreadable.
+pub(super) fn question_of(row: &SweepRow) -> Result<Question, EngineError> {
+    serde_json::from_str(&row.question).map_err(|error| {
+        EngineError::unusable("the question of this sweep cannot be read".to_owned(), &error.to_string())
+    })
+}
+
 /// What a cancelled job means to its sweep.
 #[derive(Debug, Clone, Copy)]
 enum Cancelled {

@@ -1,8 +1,7 @@
 //! What earlier runs of a project say of its tests, and what a sweep leaves to later ones. Runs count
 //! only for runs of the same treatment class, and only while nothing changed that a test touches.
 
-use super::advance::question_of;
-use super::memory::compute;
+use super::memory::{compute, question_of};
 use super::{Coordinator, EngineError};
 use crate::db::{RunRow, SeenTest, SweepRow, VerdictRow};
 use crate::history::{failing, fingerprint};

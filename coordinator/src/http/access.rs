@@ -1,114 +1,21 @@
-//! Who calls, and whether they may. Each handler declares in its description which scope it needs; the
+//! Whether callers may. Each handler declares in its description which scope it needs; the
 //! guard reads that from the same document that clients read, so that the two cannot differ and a route
 //! without a rule is refused.
 
 use super::App;
+use super::caller::{Caller, Scope};
 use super::refused::Refused;
 use super::tokens;
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
-use axum::http::request::Parts;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use tracing::error;
 use utoipa::openapi::OpenApi;
 
 /// The name of the only way to say who one is, in the document.
 pub(super) const SCHEME: &str = "token";
-
-/// What a token lets its bearer do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scope {
-    /// Read sweeps, reports, events, workers.
-    Read,
-    /// Upload snapshots, submit and cancel sweeps.
-    Submit,
-    /// Send results of other runs.
-    Ingest,
-    /// Change what is in quarantine.
-    Quarantine,
-    /// Requeue and discard dead jobs.
-    Admin,
-    /// Work for the farm.
-    Worker,
-}
-
-impl Scope {
-    /// All, in the order help texts list them.
-    pub const ALL: [Scope; 6] =
-        [Scope::Read, Scope::Submit, Scope::Ingest, Scope::Quarantine, Scope::Admin, Scope::Worker];
-
-    /// The stable word in tokens, the database and the document.
-    pub fn word(self) -> &'static str {
-        match self {
-            Scope::Read => "read",
-            Scope::Submit => "submit",
-            Scope::Ingest => "ingest",
-            Scope::Quarantine => "quarantine",
-            Scope::Admin => "admin",
-            Scope::Worker => "worker",
-        }
-    }
-}
-
-impl std::str::FromStr for Scope {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Scope::ALL.into_iter().find(|scope| scope.word() == text);
-        known.ok_or_else(|| {
-            let words: Vec<_> = Scope::ALL.into_iter().map(Scope::word).collect();
-            format!("`{text}` is no scope: {}", words.join(", "))
-        })
-    }
-}
-
-/// Whose sweeps, blobs, history and events a caller may see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Projects {
-    /// Everybody's.
-    All,
-    /// Those of these projects.
-    Only(BTreeSet<String>),
-}
-
-impl Projects {
-    /// Whether a project is among them.
-    pub fn include(&self, project: &str) -> bool {
-        match self {
-            Projects::All => true,
-            Projects::Only(names) => names.contains(project),
-        }
-    }
-
-    /// Their names; none if they are all there are.
-    pub fn names(&self) -> Option<Vec<String>> {
-        match self {
-            Projects::All => None,
-            Projects::Only(names) => Some(names.iter().cloned().collect()),
-        }
-    }
-}
-
-/// Who calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The token's id.
-    pub token: String,
-    /// What it may do.
-    pub scopes: BTreeSet<Scope>,
-    /// With which projects.
-    pub projects: Projects,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = Refused;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
-        let caller = parts.extensions.get::<Caller>().cloned();
-        caller.ok_or_else(|| Refused::new(StatusCode::UNAUTHORIZED, "a token is needed"))
-    }
-}
 
 /// What a handler demands of its callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

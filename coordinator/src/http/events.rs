@@ -3,7 +3,7 @@
 //! the sweep, or when a client comes late or again; only progress is heard as it is made.
 
 use super::App;
-use super::access::Caller;
+use super::caller::Caller;
 use super::extract::{Path, Query};
 use super::refused::{ErrorBody, Refused};
 use super::sweeps::find;

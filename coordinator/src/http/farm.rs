@@ -1,6 +1,6 @@
 //! `/v1/workers`, `/v1/dead`, and whether the coordinator lives and can work.
 
-use super::access::{Caller, Projects};
+use super::caller::{Caller, Projects};
 use super::extract::{Path, Query};
 use super::refused::{ErrorBody, Refused};
 use super::views::{DeadPage, DeadQuery, DeadView, Health, ParkedView, Readiness, WorkerView, Workers, page};

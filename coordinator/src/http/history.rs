@@ -1,7 +1,7 @@
 //! What history answers over HTTP: `GET /v1/tests`, `GET /v1/tests/{id}/history`, `GET /v1/trends`.
 
 use super::App;
-use super::access::Caller;
+use super::caller::Caller;
 use super::extract::{Path, Query};
 use super::refused::{ErrorBody, Refused};
 use super::results::may;

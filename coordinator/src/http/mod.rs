@@ -4,6 +4,7 @@
 
 mod access;
 mod archive;
+mod caller;
 mod events;
 mod extract;
 mod farm;
@@ -19,7 +20,7 @@ mod tests;
 mod tokens;
 pub mod views;
 
-pub use access::{Caller, Projects, Scope};
+pub use caller::{Caller, Projects, Scope};
 pub use refused::ErrorBody;
 pub use results::ResultsQuery;
 pub use schedules::{NewSchedule, ScheduleView, Schedules};

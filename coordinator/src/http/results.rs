@@ -2,7 +2,7 @@
 //! query. Streamed to a file and read there: memory stays flat, whatever is sent.
 
 use super::App;
-use super::access::Caller;
+use super::caller::Caller;
 use super::extract::Query;
 use super::refused::{ErrorBody, Refused};
 use crate::engine::EngineError;

@@ -1,7 +1,7 @@
 //! `/v1/schedules`: sweeps that begin by the clock.
 
 use super::App;
-use super::access::{Caller, Projects};
+use super::caller::{Caller, Projects};
 use super::extract::{Body, Path};
 use super::refused::{ErrorBody, Refused};
 use super::views::{NewSweep, Submitted};

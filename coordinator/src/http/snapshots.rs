@@ -1,8 +1,8 @@
 //! `/v1/snapshots` and `/v1/blobs`: bodies stream to and from the blob store, whatever their size.
 
 use super::App;
-use super::access::{Caller, Projects};
 use super::archive::{self, ArchiveError, ArchiveLimits};
+use super::caller::{Caller, Projects};
 use super::extract::Path;
 use super::refused::{ErrorBody, Refused};
 use super::views::Stored;

@@ -2,7 +2,7 @@
 //! for it.
 
 use super::App;
-use super::access::{Caller, Projects};
+use super::caller::{Caller, Projects};
 use super::extract::{Body, Path, Query};
 use super::refused::{ErrorBody, Refused};
 use super::views::{NewSweep, Submitted, SweepView, SweepsPage, SweepsQuery, page};

@@ -1,7 +1,7 @@
 //! Tokens: `ff_<kind>_<id>_<secret>`. The secret has 43 random characters (256 bits), so a plain
 //! SHA-256 of it is stored; it is shown once, when it is issued.
 
-use super::access::{Caller, Projects, Scope};
+use super::caller::{Caller, Projects, Scope};
 use crate::db::{Db, DbError, TokenRow};
 use flakefarm_shared::{Digest, UnixMicros, now_micros};
 use std::collections::BTreeSet;

@@ -200,6 +200,6 @@ impl<'a> Visitor<'a> for Awaits {
             Expr::ListComp(comp) if comp.generators.iter().any(|generator| generator.is_async) => self.0 += 1,
             _ => {}
         }
-        crate::python::scopes::deep(|| walk_expr(self, expr));
+        crate::python::deep(|| walk_expr(self, expr));
     }
 }

@@ -3,7 +3,7 @@
 use crate::edits::Edits;
 use crate::flaky::site::{Site, edited, import};
 use crate::flaky::{Context, Proposal, Strategy};
-use crate::python::scopes::deep;
+use crate::python::deep;
 use crate::python::{dotted, last_name};
 use ruff_python_ast::visitor::{Visitor, walk_expr};
 use ruff_python_ast::{Expr, ExprCall, ExprStringLiteral, Stmt};

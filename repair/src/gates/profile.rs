@@ -1,7 +1,7 @@
 //! What a test file asks, in numbers: assertions, what is expected of exceptions, and everything that lets a
 //! test pass without them.
 
-use crate::python::scopes::deep;
+use crate::python::deep;
 use crate::python::{dotted, last_name};
 use ruff_python_ast::comparable::ComparableExpr;
 use ruff_python_ast::visitor::{Visitor, walk_expr, walk_stmt};

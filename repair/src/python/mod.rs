@@ -39,3 +39,8 @@ pub fn last_name(expr: &Expr) -> Option<&str> {
         _ => None,
     }
 }
+
+/// Runs `work` with room on the stack for deeply nested sources.
+pub fn deep<T>(work: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(128 << 10, 2 << 20, work)
+}

@@ -1,16 +1,12 @@
 //! What the names of a file stand for, by Python's rules of scope: which import a name goes back to, and
 //! where it is bound.
 
+use crate::python::deep;
 use crate::python::symbols::{absolute, join};
 use ruff_python_ast::visitor::{Visitor, walk_expr, walk_stmt};
 use ruff_python_ast::{Comprehension, ExceptHandler, Expr, ExprContext, Parameters, Pattern, Stmt};
 use ruff_text_size::{Ranged, TextSize};
 use std::collections::{HashMap, HashSet};
-
-/// Runs `work` with room on the stack for deeply nested sources.
-pub fn deep<T>(work: impl FnOnce() -> T) -> T {
-    stacker::maybe_grow(128 << 10, 2 << 20, work)
-}
 
 /// How a scope looks names up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -548,7 +548,7 @@ impl<'a> Visitor<'a> for Yields {
         match expr {
             Expr::Yield(_) | Expr::YieldFrom(_) => self.0 = true,
             Expr::Lambda(_) => {}
-            _ => crate::python::scopes::deep(|| ruff_python_ast::visitor::walk_expr(self, expr)),
+            _ => crate::python::deep(|| ruff_python_ast::visitor::walk_expr(self, expr)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One walk over a file's statements and expressions that knows in which scope, function and class it is.
 
-use crate::python::scopes::{MODULE, Scopes, class_scope_start, deep, function_scope_start, scope_start};
+use crate::python::deep;
+use crate::python::scopes::{MODULE, Scopes, class_scope_start, function_scope_start, scope_start};
 use ruff_python_ast::visitor::{Visitor, walk_expr, walk_stmt};
 use ruff_python_ast::{Expr, Stmt, StmtClassDef, StmtFunctionDef};
 

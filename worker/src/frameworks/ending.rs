@@ -1,7 +1,6 @@
 //! How an attempt ended, decided from what is known of it: pure. The rule behind every case: never
 //! accuse a test on ambiguous evidence, and never call an attempt clean that ran nothing.
 
-use super::reader::ExitSeen;
 use flakefarm_shared::signature::signature;
 use flakefarm_shared::{
     AttemptEnd, Failure, FailureKind, InfraError, InfraStage, NothingRan, Outcome, Phase, Remark, Sample,
@@ -14,6 +13,17 @@ const REASON_LINES: usize = 20;
 const CHANNEL_CLOSED: i64 = 98;
 /// A test that something of the project's own ended is late by no less than this share of the limit.
 const LATE: f64 = 0.9;
+
+/// How the sandbox ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitSeen {
+    /// Its exit code; 128 + n for signal n.
+    pub exit_code: i64,
+    /// Whether it, or a child in it, ran into its memory limit.
+    pub oom: bool,
+    /// The limit it was ended at, if it was.
+    pub timed_out: Option<Duration>,
+}
 
 /// What of the project's own would end a test, and after how long.
 type OwnLimit<'a> = Option<&'a (String, Duration)>;

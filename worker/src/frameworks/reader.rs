@@ -9,7 +9,8 @@
 mod collecting;
 mod reading;
 
-pub use reading::{AttemptReading, ExitSeen, ReadDetail, ReadSample};
+pub use super::ending::ExitSeen;
+pub use reading::{AttemptReading, ReadDetail, ReadSample};
 
 use super::bounds;
 use super::ending::{Evidence, charged, decide};

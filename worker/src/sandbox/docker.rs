@@ -12,7 +12,7 @@ pub use running::RunningContainer;
 
 use super::SandboxRequest;
 use super::engine::{
-    ContainerGuard, Engine, EngineFacts, EngineUnavailable, Role, RuntimeChoice, infra, start_attached,
+    ContainerGuard, Engine, EngineFacts, EngineUnavailable, Place, Role, RuntimeChoice, infra, start_attached,
 };
 use super::hardening::{Measures, Wall, hardened};
 use super::hosts::Hosts;
@@ -155,15 +155,6 @@ impl DockerSandbox {
         let launched = self.launcher.launch(&shape, &role, program, timeout).await?;
         Ok(RunningContainer::new(engine, launched, request.stdin, timeout))
     }
-}
-
-/// What an engine has for a container.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place<'a> {
-    /// CPUs; 0 if it does not say.
-    pub(crate) cpus: u64,
-    /// Its network for what may reach one.
-    pub(crate) network: &'a str,
 }
 
 /// What a container is to run.

@@ -169,6 +169,15 @@ enum Leftover {
     Close,
 }
 
+/// What an engine has for a container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// CPUs; 0 if it does not say.
+    pub(crate) cpus: u64,
+    /// Its network for what may reach one.
+    pub(crate) network: &'a str,
+}
+
 impl Engine {
     /// Connects to the engine at `DOCKER_HOST`, else Docker's own socket, else Podman's. Spawns the
     /// clean-up task, so it needs a runtime. Whether anybody answers is told by [`Engine::check`].

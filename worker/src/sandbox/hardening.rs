@@ -1,13 +1,14 @@
 //! How every container of ours is closed, whatever it is for: one place, so that no kind is forgotten when
 //! a rule is added. Kinds differ in what [`Wall`] names, and in nothing else.
 
-use super::hosts::HOSTNAME;
 use super::seccomp;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, ResourcesUlimits};
 use flakefarm_shared::Limits;
 use flakefarm_shared::project::Network;
 use std::collections::HashMap;
 
+/// What every container calls itself.
+pub(super) const HOSTNAME: &str = "flakefarm";
 /// Memory of /dev/shm in an attempt's own container, for semaphores of multiprocessing.
 const SHM_BYTES: u64 = 64 << 20;
 /// What installing packages takes of root's capabilities: owning, reading and writing what others own,

@@ -5,7 +5,7 @@
 //! `none` is started once, ends at once, and lends both files, read-only, to every attempt.
 
 use super::engine::{ContainerGuard, Engine, Role, infra};
-use super::hardening::{Measures, Wall, hardened};
+use super::hardening::{HOSTNAME, Measures, Wall, hardened};
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, Mount, MountType};
 use bollard::query_parameters::StartContainerOptions;
@@ -14,7 +14,6 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-pub(super) const HOSTNAME: &str = "flakefarm";
 /// An address for documentation (RFC 5737). Asking it is seen in the network namespace's count of packets without a
 /// route; without a server, names are asked of loopback, which refuses unseen.
 const RESOLVER: &str = "192.0.2.53";

@@ -8,7 +8,6 @@ mod running;
 
 pub(crate) use container::{Outer, Use};
 pub use host::LocalSandbox;
-pub(crate) use host::{Place, interpreter};
 pub use running::RunningNested;
 pub(crate) use running::{Asked, Home, Idle};
 

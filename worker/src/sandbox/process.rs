@@ -1,8 +1,8 @@
 //! The process level: an attempt is a plain process of this machine, in a directory of its own. It is
 //! no isolation: what a test does to the machine is done. For trials, and for what trusts itself.
 
-use super::nest::Place;
 use super::output::{BoundedOutput, Lines};
+use super::place::Place;
 use super::{SandboxExit, SandboxRequest};
 use crate::user::user_name;
 use flakefarm_shared::{InfraError, InfraStage};

@@ -9,18 +9,6 @@ use flakefarm_shared::{
     TestSource,
 };
 use std::collections::HashMap;
-use std::time::Duration;
-
-/// How the sandbox ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExitSeen {
-    /// Its exit code; 128 + n for signal n.
-    pub exit_code: i64,
-    /// Whether it, or a child in it, ran into its memory limit.
-    pub oom: bool,
-    /// The limit it was ended at, if it was.
-    pub timed_out: Option<Duration>,
-}
 
 /// What the events of one attempt amount to.
 #[derive(Debug, Clone, PartialEq, Eq)]

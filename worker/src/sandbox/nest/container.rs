@@ -4,8 +4,7 @@
 //! them again for every attempt.
 
 use super::{Carrier, Nest, NotStarted, PROGRAM};
-use crate::sandbox::docker::Place;
-use crate::sandbox::engine::{ContainerGuard, Engine, Role, infra, start_attached};
+use crate::sandbox::engine::{ContainerGuard, Engine, Place, Role, infra, start_attached};
 use crate::sandbox::hardening::{Measures, Wall, hardened};
 use crate::sandbox::{SandboxRequest, seccomp};
 use bollard::body_full;

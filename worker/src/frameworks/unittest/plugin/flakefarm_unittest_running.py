@@ -130,6 +130,12 @@ class Told:
         self.circumstance = circumstance
 
 
+class Anybody:
+    """In the place of a test where only what counts as a failure matters."""
+
+    failureException = AssertionError
+
+
 class Running(InHand):
     def __init__(self, test, position):
         super().__init__(test, position)
@@ -367,7 +373,7 @@ class Result(unittest.TestResult):
 
     def _printed(self, error):
         try:
-            return self._exc_info_to_string(error, None)
+            return self._exc_info_to_string(error, Anybody)
         except Exception as second:  # of an exception that cannot be printed
             return "the failure could not be printed: %s\n" % type(second).__name__
 
