@@ -4,6 +4,7 @@
 // What is said goes through `say` and `output`, which survive a reader that goes away.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
+mod analyse;
 mod args;
 mod ask;
 mod attach;
@@ -80,6 +81,7 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Diagnose(args) => Box::pin(diagnose::diagnose(&args)).await,
         Command::Bisect(args) => Box::pin(bisect::bisect(&args)).await,
         Command::Repair(args) => Box::pin(repair::repair(&args)).await,
+        Command::Analyse(args) => Box::pin(analyse::analyse(&args)).await,
         Command::Validate(args) => Box::pin(validate::validate(&args)).await,
         Command::Check(args) => Box::pin(check::check(&args)).await,
         Command::Guard(args) => Box::pin(guard::guard(&args)).await,

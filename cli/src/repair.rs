@@ -5,7 +5,7 @@
 
 mod candidates;
 mod told;
-mod trees;
+pub(crate) mod trees;
 
 use crate::args::{Format, RepairArgs};
 use crate::ask::{self, Asked, Ended, Session, describe, tests_and_path};

@@ -7,6 +7,8 @@ mod fixtures;
 mod rewrites;
 mod site;
 
+pub(crate) use site::Site;
+
 use crate::adapt::FileAdaptation;
 use crate::gates::Rule;
 use crate::python::symbols::SymbolTable;

@@ -5,9 +5,10 @@
 //! The order of work: [`tree::SourceTree`] holds the Python sources of one revision,
 //! [`python::symbols::SymbolTable`] what they define, [`matching`] says which symbol of the old tree is
 //! which one of the new, and [`adapt`] rewrites the references in test files. [`gates`] checks what was
-//! proposed, by whomever.
+//! proposed, by whomever. [`cause`] says why a test fails, as far as its exception and the difference show it.
 
 pub mod adapt;
+pub mod cause;
 pub mod changes;
 pub mod edits;
 pub mod flaky;

@@ -221,6 +221,17 @@ pub enum Phase {
     Teardown,
 }
 
+impl Phase {
+    /// The word used in every format.
+    pub fn word(self) -> &'static str {
+        match self {
+            Phase::Setup => "setup",
+            Phase::Call => "call",
+            Phase::Teardown => "teardown",
+        }
+    }
+}
+
 /// A stack frame within the project.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Frame {

@@ -63,6 +63,42 @@ impl RepairArgs {
     }
 }
 
+/// `flakefarm analyse`
+#[derive(Debug, Args)]
+pub(crate) struct AnalyseArgs {
+    /// Tests to look into, each by its id, a part of it or a pattern with * [default: those that fail]; then the
+    /// project's root if it is not this directory
+    #[arg(value_name = "TEST... [PATH]")]
+    pub(crate) tests: Vec<String>,
+    /// JUnit reports of a CI job, whose failed tests are looked into
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) junit: Vec<String>,
+    /// The last revision at which the tests were right [default: the last commit, or the one before it if
+    /// the work tree is as committed]
+    #[arg(long, value_name = "REV")]
+    pub(crate) base: Option<String>,
+    /// Runs of each test here, and at the base
+    #[arg(long, value_name = "N", default_value = "5")]
+    pub(crate) runs: NonZeroU32,
+    /// Every test, its message and all evidence
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// What each question may cost: 10m (on the clock), container:2h (container time) or attempts:500
+    #[arg(long, value_name = "BUDGET", value_parser = checked(parsed::<Budget>))]
+    budget: Option<String>,
+    #[command(flatten)]
+    pub(crate) ask: AskArgs,
+}
+
+impl AnalyseArgs {
+    /// The options that are settings.
+    pub(crate) fn options(&self) -> Vec<GivenOption> {
+        let mut options = given(&[("sweep.budget", "--budget", &self.budget)]);
+        options.extend(self.ask.options());
+        options
+    }
+}
+
 /// `flakefarm validate`
 #[derive(Debug, Args)]
 pub(crate) struct ValidateArgs {

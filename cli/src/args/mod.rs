@@ -12,7 +12,7 @@ mod scheduling;
 pub(crate) mod values;
 
 pub(crate) use check::{CheckArgs, CheckGate, Unavailable};
-pub(crate) use ci::{GuardArgs, RepairArgs, ValidateArgs};
+pub(crate) use ci::{AnalyseArgs, GuardArgs, RepairArgs, ValidateArgs};
 pub(crate) use groups::{AskArgs, FarmAddressArgs, Format, OutputArgs};
 pub(crate) use looking::{CancelArgs, DeadAction, DeadArgs, ListFormat, PlaceArgs, SweepsArgs, WorkersArgs};
 pub(crate) use operating::{
@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Check(Box<CheckArgs>),
     /// Propose changes of tests, and prove them by experiment
     Repair(Box<RepairArgs>),
+    /// Say since when tests fail, and why: by runs here and at the last good revision, and by what changed
+    Analyse(Box<AnalyseArgs>),
     /// Sweep the tests that a change adds or touches, before it is merged
     Guard(Box<GuardArgs>),
     /// Follow a sweep on a farm, and write its report

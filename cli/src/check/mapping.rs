@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// A failed case, and what it is in the project.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Mapped {
+pub(crate) enum Mapped {
     /// A test, by its id.
     Test(String),
     /// A whole file, which could not be collected.
@@ -19,7 +19,7 @@ pub(super) enum Mapped {
 const ROOTS: [&str; 4] = ["", "tests", "test", "src"];
 
 /// Finds the test of `case` in the project at `root`.
-pub(super) fn map(root: &Path, case: &Case) -> Mapped {
+pub(crate) fn map(root: &Path, case: &Case) -> Mapped {
     if case.class.is_empty() {
         // pytest tells of a file that it cannot collect by the module's name alone.
         if let Some((file, rest)) = split(root, &case.name)

@@ -3,9 +3,9 @@
 //! others in their order; what always fails, on the revision before the change.
 
 mod answers;
-mod mapping;
+pub(crate) mod mapping;
 mod render;
-mod reports;
+pub(crate) mod reports;
 
 use crate::args::{CheckArgs, Format, Unavailable};
 use crate::ask::{Asked, Session};

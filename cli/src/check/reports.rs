@@ -16,22 +16,22 @@ const MOST_REPORTS: usize = 10_000;
 
 /// What a job's reports say.
 #[derive(Debug, Default)]
-pub(super) struct JobReports {
-    pub(super) files: usize,
-    pub(super) cases: u64,
-    pub(super) passed: u64,
+pub(crate) struct JobReports {
+    pub(crate) files: usize,
+    pub(crate) cases: u64,
+    pub(crate) passed: u64,
     /// Time of all attempts together, as far as it is told.
-    pub(super) wall_us: u64,
+    pub(crate) wall_us: u64,
     /// Cases whose last attempt failed, at most [`MOST_FAILED`].
-    pub(super) failed: Vec<Case>,
+    pub(crate) failed: Vec<Case>,
     /// All of them.
-    pub(super) failures: u64,
+    pub(crate) failures: u64,
     /// What could not be read, for people.
-    pub(super) warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Reads every report that one of `patterns` names. Blocking.
-pub(super) fn read(patterns: &[String]) -> Result<JobReports, Complaint> {
+pub(crate) fn read(patterns: &[String]) -> Result<JobReports, Complaint> {
     let files = files(patterns)?;
     if files.is_empty() {
         return Err(Complaint::usage(format!("no file matches {}", patterns.join(", ")))

@@ -4,7 +4,7 @@
 mod collecting;
 mod of_project;
 mod of_test;
-mod shown;
+pub(crate) mod shown;
 
 pub(crate) use collecting::gc;
 

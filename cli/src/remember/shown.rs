@@ -61,7 +61,7 @@ pub(super) fn rate(rate: &RateSeen) -> String {
     )
 }
 
-pub(super) fn shortened(text: &str, most: usize) -> String {
+pub(crate) fn shortened(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }

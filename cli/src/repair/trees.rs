@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 const STACK_BYTES: usize = 512 << 20;
 
 /// The tree that the tests were right for.
-pub(super) struct Base {
-    pub(super) name: String,
-    pub(super) archive: Archive,
+pub(crate) struct Base {
+    pub(crate) name: String,
+    pub(crate) archive: Archive,
 }
 
 /// The tree at `base`; without one the last commit, if the work tree differs from it, else the commit before
 /// it. Nothing outside of a repository, or where there is no commit before.
-pub(super) async fn base(root: &Path, base: Option<&str>, here: &Archive) -> Result<Option<Base>, Complaint> {
+pub(crate) async fn base(root: &Path, base: Option<&str>, here: &Archive) -> Result<Option<Base>, Complaint> {
     if let Some(name) = base {
         let archive = at(root, name).await?.map_err(|error| Complaint::wrong(&error, error.hint()))?;
         return Ok(Some(Base { name: name.to_owned(), archive }));
@@ -42,7 +42,7 @@ async fn at(root: &Path, name: &str) -> Result<Result<Archive, RevisionError>, C
 }
 
 /// Analyses sources on a thread with a stack for it.
-pub(super) async fn analyse<T: Send + 'static>(
+pub(crate) async fn analyse<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Complaint> + Send + 'static,
 ) -> Result<T, Complaint> {
     let on_thread = move || {
@@ -55,12 +55,12 @@ pub(super) async fn analyse<T: Send + 'static>(
 }
 
 /// The files of an archive.
-pub(super) fn files(archive: &Archive) -> Result<BTreeMap<PathBuf, Vec<u8>>, Complaint> {
+pub(crate) fn files(archive: &Archive) -> Result<BTreeMap<PathBuf, Vec<u8>>, Complaint> {
     snapshot::files(archive).map_err(|error| Complaint::of(&error))
 }
 
 /// The Python sources among `files`.
-pub(super) fn sources(files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<SourceTree, Complaint> {
+pub(crate) fn sources(files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<SourceTree, Complaint> {
     let python = files
         .iter()
         .filter(|(path, _)| path.extension().is_some_and(|end| end == "py"))

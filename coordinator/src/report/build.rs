@@ -21,7 +21,7 @@ use crate::plan::answers;
 use crate::score::{self, Assessment};
 use crate::validate;
 use flakefarm_shared::world::ByHand;
-use flakefarm_shared::{AttemptEnd, TestId, Typed, UnixMicros, World};
+use flakefarm_shared::{AttemptEnd, Circumstance, TestId, Typed, UnixMicros, World};
 use std::collections::{BTreeSet, HashMap};
 
 /// Timeline entries of a whole report: when many tests are unwell, each is told more briefly.
@@ -405,6 +405,12 @@ fn test_report(
                 location: locations.get(found.signature.as_str()).cloned(),
                 signature: found.signature,
                 kind: found.kind.word().to_owned(),
+                phase: found.phase.word().to_owned(),
+                exception: found.exceptions.first().cloned(),
+                fixture: found.circumstances.iter().find_map(|circumstance| match circumstance {
+                    Circumstance::Fixture { name, .. } => Some(name.clone()),
+                    _ => None,
+                }),
                 count: u64::from(found.count),
                 message: found.message,
                 output: found.output.map(|digest| digest.to_string()),

@@ -352,6 +352,15 @@ pub struct SignatureCount {
     pub signature: String,
     /// `assertion`, `exception`, `framework`, `timeout`, `crash`, `out_of_memory`.
     pub kind: String,
+    /// `setup`, `call` or `teardown`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+    /// The last exception's type in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<String>,
+    /// The fixture whose set-up or tear-down failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixture: Option<String>,
     /// How many.
     pub count: u64,
     /// The message of one of them.

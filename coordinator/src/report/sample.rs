@@ -127,6 +127,9 @@ fn invent(behaviour: &Behaviour, seed: u64) -> TestReport {
             SignatureCount {
                 signature: signature.into(),
                 kind: kind.into(),
+                phase: "call".into(),
+                exception: None,
+                fixture: None,
                 count: *count,
                 message: message.into(),
                 output: Some(format!("output-of-{signature}")),

@@ -2,7 +2,7 @@
 
 use crate::experiment::{Observation, Seen};
 use crate::score::durations::DurationSummary;
-use flakefarm_shared::{Digest, FailureKind};
+use flakefarm_shared::{Circumstance, Digest, FailureKind, Phase};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -13,6 +13,12 @@ pub struct SignatureCount {
     pub signature: String,
     /// How they failed.
     pub kind: FailureKind,
+    /// During which phase.
+    pub phase: Phase,
+    /// The types of the exception and its causes, outermost first.
+    pub exceptions: Vec<String>,
+    /// Where it arose, as far as that is not the test's own body.
+    pub circumstances: Vec<Circumstance>,
     /// How many.
     pub count: u32,
     /// The message of the first of them.
@@ -57,6 +63,9 @@ pub(super) fn signatures<'a>(observations: impl Iterator<Item = &'a Observation>
         let entry = found.entry(&seen.failure.signature).or_insert_with(|| SignatureCount {
             signature: seen.failure.signature.clone(),
             kind: seen.failure.kind.clone(),
+            phase: seen.failure.phase,
+            exceptions: seen.failure.exceptions.clone(),
+            circumstances: seen.failure.circumstances.clone(),
             count: 0,
             message: seen.failure.message.clone(),
             output: None,
@@ -82,6 +91,9 @@ mod tests {
                 .map(|count| SignatureCount {
                     signature: String::new(),
                     kind: FailureKind::Assertion,
+                    phase: Phase::Call,
+                    exceptions: Vec::new(),
+                    circumstances: Vec::new(),
                     count,
                     message: String::new(),
                     output: None,

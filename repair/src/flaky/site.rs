@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 
 /// One test function.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Site<'a> {
-    pub(super) file: &'a SourceFile,
-    pub(super) function: &'a StmtFunctionDef,
+pub(crate) struct Site<'a> {
+    pub(crate) file: &'a SourceFile,
+    pub(crate) function: &'a StmtFunctionDef,
 }
 
 /// A fixture to be written.
@@ -28,7 +28,7 @@ pub(super) struct Fixture {
 
 impl<'a> Site<'a> {
     /// Finds the function of a pytest node id (`path::Class::name[parameters]`).
-    pub(super) fn find(tree: &'a SourceTree, id: &str) -> Option<Self> {
+    pub(crate) fn find(tree: &'a SourceTree, id: &str) -> Option<Self> {
         let plain = id.split('[').next().unwrap_or(id);
         let mut parts = plain.split("::");
         let path = parts.next()?;
