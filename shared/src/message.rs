@@ -108,6 +108,10 @@ pub enum WorkerMessage {
         publication: u32,
         /// How long the worker has held the message, in milliseconds.
         held_ms: u64,
+        /// The broker had given it to a worker before: somebody may have it in hand who has not said so
+        /// yet.
+        #[serde(default)]
+        came_back: bool,
     },
 }
 

@@ -218,6 +218,11 @@ impl FaultFarm {
         relay.mend();
     }
 
+    /// What coordinator and workers have logged.
+    pub fn logs(&self) -> String {
+        self.farm.logs()
+    }
+
     /// Attempts that have started, one line each: worker, job and index.
     pub fn starts(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.dir.join("starts")).unwrap_or_default();
@@ -399,6 +404,15 @@ impl FaultFarm {
             .filter(|(_, times)| *times > 1)
             .map(|(attempt, times)| format!("{attempt} {times}x"))
             .collect()
+    }
+
+    /// Publications beyond the first, for whatever reason.
+    ///
+    /// # Panics
+    /// When the database does not answer.
+    pub fn published_again(&self) -> i64 {
+        let query = "SELECT COALESCE(SUM(publications - 1), 0)::BIGINT FROM jobs WHERE publications > 0";
+        self.farm.query(query).unwrap()
     }
 
     /// Publications beyond the first of jobs that nobody had in hand.

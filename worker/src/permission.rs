@@ -74,12 +74,17 @@ impl Permissions {
         }
     }
 
+    /// Whether this publication, or a later one, has ended here.
+    pub(crate) fn has_ended(&self, job: JobId, publication: u32) -> bool {
+        self.lock().ended.get(&job).is_some_and(|ended| *ended >= publication)
+    }
+
     /// What needs no question.
     fn known(&self, message: &JobMessage, redeliveries: u32) -> Option<Permit> {
-        let known = self.lock();
-        if known.ended.get(&message.job).is_some_and(|ended| *ended >= message.publication) {
+        if self.has_ended(message.job, message.publication) {
             return Some(Permit::Drop);
         }
+        let known = self.lock();
         let only = redeliveries == 0 && message.publication == 1;
         let running = known.running.get(&message.sweep).is_some_and(|since| since.elapsed() < SWEEP_KNOWN);
         (only && running).then_some(Permit::Run)
@@ -105,6 +110,7 @@ impl Permissions {
                 job: message.job,
                 publication: message.publication,
                 held_ms: u64::try_from(received.elapsed().as_millis()).unwrap_or(u64::MAX),
+                came_back: redeliveries > 0,
             };
             if let Err(error) = queue.publish_worker_message(&question).await {
                 debug!(job.id = %message.job, error = %error, "could not ask for a job, trying again");

@@ -23,7 +23,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::{Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -36,6 +36,8 @@ const REAP: Duration = Duration::from_secs(60);
 const HOLD: Duration = Duration::from_secs(20 * 60);
 /// A job that came back so often is run alone: if it is what ends workers, it ends no other job.
 const SUSPECT: u32 = 2;
+/// For a suspect that was given back to come again to the slot that waits for it alone.
+const SUSPECT_GONE: Duration = Duration::from_secs(1);
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -90,6 +92,11 @@ struct Worker {
     hands: Mutex<HashMap<JobId, InHand>>,
     /// Held by every job that runs; by a suspect alone.
     company: RwLock<()>,
+    /// Somebody runs alone, or waits until nothing else runs: no slot holds a message that the end of
+    /// this process could be counted against.
+    alone: watch::Sender<bool>,
+    /// To be the one who does.
+    turn: tokio::sync::Mutex<()>,
     /// What keeps it from going on.
     trouble: Mutex<Option<String>>,
     /// A job has started since the last sign of life.
@@ -118,6 +125,8 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
         permissions: Permissions::new(),
         hands: Mutex::default(),
         company: RwLock::default(),
+        alone: watch::Sender::new(false),
+        turn: tokio::sync::Mutex::default(),
         trouble: Mutex::default(),
         job_started: Notify::new(),
     });
@@ -152,23 +161,85 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
 }
 
 async fn serve_slot(worker: Arc<Worker>) {
-    let slot = tokio::sync::Mutex::new(worker.queue.slot());
+    let mut slot = tokio::sync::Mutex::new(worker.queue.slot());
+    let mut clears = false;
     loop {
+        let mut alone = worker.alone.subscribe();
+        if clears || *alone.borrow() {
+            // What this slot was sent and has not taken goes back, uncounted.
+            slot = tokio::sync::Mutex::new(worker.queue.slot());
+        }
+        let turn = async {
+            if clears {
+                return Some(Alone::wait(&worker).await);
+            }
+            // An error would say that the worker is gone, which this slot keeps.
+            alone.wait_for(|alone| !alone).await.ok();
+            None
+        };
+        let company = tokio::select! {
+            biased;
+            () = worker.stops() => return,
+            company = turn => company,
+        };
+        clears = false;
         let next = async { slot.lock().await.next().await };
         let delivery = tokio::select! {
             biased;
-            () = worker.ending.stop.cancelled() => return,
-            () = worker.ending.drain.cancelled() => return,
+            () = worker.stops() => return,
             delivery = next => delivery,
+            // Somebody else has taken the suspect.
+            () = tokio::time::sleep(SUSPECT_GONE), if company.is_some() => continue,
+            Ok(_) = alone.wait_for(|alone| *alone), if company.is_none() => continue,
         };
         let Some(delivery) = delivery else { return };
         let job = delivery.message.job;
-        let taken = AssertUnwindSafe(Box::pin(take(&worker, delivery, Some(&slot)))).catch_unwind().await;
-        if taken.is_err() {
-            // The delivery was dropped: its job goes back, counted.
-            worker.hands().remove(&job);
-            error!(job.id = %job, "a job's work panicked; the job goes back to the queue");
+        let taking = Box::pin(take(&worker, delivery, Some(&slot), company));
+        match AssertUnwindSafe(taking).catch_unwind().await {
+            Ok(Taken::Answered) => {}
+            Ok(Taken::Suspect) => clears = true,
+            Err(_) => {
+                // The delivery was dropped: its job goes back, counted.
+                worker.hands().remove(&job);
+                error!(job.id = %job, "a job's work panicked; the job goes back to the queue");
+            }
         }
+    }
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Answered,
+    /// Given back, to be run alone: the slot that met it clears the worker and runs what it takes next,
+    /// whatever that is, so that no suspect is in hand while another one runs.
+    Suspect,
+}
+
+/// The right to be the only one who runs or holds a message.
+struct Alone<'a> {
+    _company: RwLockWriteGuard<'a, ()>,
+    _raised: Raised<'a>,
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl<'a> Alone<'a> {
+    /// Waits until nothing runs, and has nobody begin meanwhile.
+    async fn wait(worker: &'a Worker) -> Self {
+        let turn = worker.turn.lock().await;
+        let raised = Raised(&worker.alone);
+        worker.alone.send_replace(true);
+        let company = worker.company.write().await;
+        Self { _company: company, _raised: raised, _turn: turn }
+    }
+}
+
+/// Lowers the flag when it is dropped.
+struct Raised<'a>(&'a watch::Sender<bool>);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
     }
 }
 
@@ -238,37 +309,49 @@ async fn bring_leftover(worker: &Worker, finished: Finished) {
 
 /// Works on one delivery to its end. `slot` is where to look for urgent jobs between two attempts;
 /// without one, this is such a job.
-async fn take(worker: &Worker, delivery: JobDelivery, slot: Option<&tokio::sync::Mutex<JobSlot>>) {
+async fn take(
+    worker: &Worker,
+    delivery: JobDelivery,
+    slot: Option<&tokio::sync::Mutex<JobSlot>>,
+    alone: Option<Alone<'_>>,
+) -> Taken {
     fault::point("worker.received");
     let received = Instant::now();
     let message = delivery.message.clone();
     let (job, sweep, publication) = (message.job, message.sweep, message.publication);
     let (id, redeliveries) = (&worker.bench.worker, delivery.redeliveries);
+    if redeliveries >= SUSPECT && alone.is_none() {
+        give_back(delivery).await;
+        return Taken::Suspect;
+    }
+    let mut others = worker.alone.subscribe();
     let asking = worker.permissions.ask(&worker.queue, id, &message, redeliveries, received);
     let permit = tokio::select! {
         biased;
-        () = worker.stops() => return give_back(delivery).await,
-        () = tokio::time::sleep(HOLD) => return give_back(delivery).await,
-        permit = asking => permit,
+        () = worker.stops() => None,
+        () = tokio::time::sleep(HOLD) => None,
+        // Somebody is about to run alone: what is only asked for is not to be counted with it.
+        Ok(_) = others.wait_for(|alone| *alone), if slot.is_some() && alone.is_none() => None,
+        permit = asking => Some(permit),
     };
-    if permit == Permit::Drop {
-        info!(job.id = %job, sweep.id = %sweep, job.publication = publication, "dropped a job that nobody needs any more");
-        return answer(delivery).await;
-    }
     fault::point("worker.permitted");
-    let suspect = redeliveries >= SUSPECT;
-    let _company = match (slot, suspect) {
-        // Within the company of the job that was laid aside, where a suspect may not be.
-        (None, false) => None,
-        (None, true) => return give_back(delivery).await,
-        (Some(_), true) => tokio::select! {
-            () = worker.stops() => return give_back(delivery).await,
-            alone = worker.company.write() => Some(Company::Alone(alone)),
-        },
-        (Some(_), false) => tokio::select! {
-            () = worker.stops() => return give_back(delivery).await,
-            company = worker.company.read() => Some(Company::Among(company)),
-        },
+    // A suspect waits for nobody with a job in its hand; one laid aside runs within the company of the other.
+    let company = match (slot, alone) {
+        (_, Some(alone)) => Ok(Company::Alone(alone)),
+        (None, None) => Ok(Company::Aside),
+        (Some(_), None) => worker.company.try_read().map(Company::Among),
+    };
+    let company = match (permit, company) {
+        (Some(Permit::Drop), _) => {
+            info!(job.id = %job, sweep.id = %sweep, job.publication = publication, "dropped a job that nobody needs any more");
+            answer(delivery).await;
+            return Taken::Answered;
+        }
+        (Some(Permit::Run), Ok(company)) => company,
+        (Some(Permit::Run), Err(_)) | (None, _) => {
+            give_back(delivery).await;
+            return Taken::Answered;
+        }
     };
     let progress = Arc::new(Progress::default());
     let stop = worker.ending.stop.child_token();
@@ -280,13 +363,16 @@ async fn take(worker: &Worker, delivery: JobDelivery, slot: Option<&tokio::sync:
         stop: stop.clone(),
         cancelled: cancelled.clone(),
     };
-    if !worker.enter(job, in_hand) {
-        info!(job.id = %job, "dropped a second copy of a job in hand");
-        return answer(delivery).await;
+    // It may have ended here while this copy was asked for.
+    if worker.permissions.has_ended(job, publication) || !worker.enter(job, in_hand) {
+        info!(job.id = %job, "dropped a second copy of a job");
+        answer(delivery).await;
+        return Taken::Answered;
     }
     info!(job.id = %job, sweep.id = %sweep, job.redeliveries = redeliveries, job.publication = publication, "job starts");
     let until = Until { drain: worker.ending.drain.clone(), stop };
-    let aside = || urgent(worker, slot, suspect);
+    let among = matches!(company, Company::Among(_));
+    let aside = || urgent(worker, slot.filter(|_| among));
     let working = async {
         let worked = Box::pin(job::work(&worker.bench, &message, &progress, &until, &aside)).await;
         let cancelled = cancelled.load(Ordering::Relaxed);
@@ -306,7 +392,7 @@ async fn take(worker: &Worker, delivery: JobDelivery, slot: Option<&tokio::sync:
         }
     };
     worker.hands().remove(&job);
-    let Some(delivery) = delivery else { return };
+    let Some(delivery) = delivery else { return Taken::Answered };
     match delivered {
         Delivered::Home | Delivered::Kept => answer(delivery).await,
         Delivered::Lost => {
@@ -315,25 +401,21 @@ async fn take(worker: &Worker, delivery: JobDelivery, slot: Option<&tokio::sync:
         }
     }
     fault::point("worker.acknowledged");
+    Taken::Answered
 }
 
 /// Kept for as long as a job runs.
 enum Company<'a> {
-    Alone(#[expect(dead_code, reason = "a guard")] tokio::sync::RwLockWriteGuard<'a, ()>),
-    Among(#[expect(dead_code, reason = "a guard")] tokio::sync::RwLockReadGuard<'a, ()>),
+    Alone(#[expect(dead_code, reason = "a guard")] Alone<'a>),
+    Among(#[expect(dead_code, reason = "a guard")] RwLockReadGuard<'a, ()>),
+    /// In the place of a job that was laid aside.
+    Aside,
 }
 
 /// Runs an interactive job that waits, if there is one, while the job in hand is laid aside.
-fn urgent<'a>(
-    worker: &'a Worker,
-    slot: Option<&'a tokio::sync::Mutex<JobSlot>>,
-    suspect: bool,
-) -> BoxFuture<'a, ()> {
+fn urgent<'a>(worker: &'a Worker, slot: Option<&'a tokio::sync::Mutex<JobSlot>>) -> BoxFuture<'a, ()> {
     Box::pin(async move {
         let Some(slot) = slot else { return };
-        if suspect {
-            return;
-        }
         let urgent = async { slot.lock().await.urgent().await };
         let delivery = tokio::select! {
             biased;
@@ -341,7 +423,7 @@ fn urgent<'a>(
             delivery = urgent => delivery,
         };
         if let Some(delivery) = delivery {
-            Box::pin(take(worker, delivery, None)).await;
+            Box::pin(take(worker, delivery, None, None)).await;
         }
     })
 }
@@ -363,20 +445,22 @@ async fn give_back(delivery: JobDelivery) {
 
 async fn beat(worker: Arc<Worker>, end: CancellationToken) {
     loop {
-        send_beat(&worker).await;
+        // One that was not sent is owed: after an outage others are heard, and silence is judged.
+        let pause = if send_beat(&worker).await { BEAT } else { SOON };
         let news = async {
             tokio::time::sleep(SOON).await;
             worker.job_started.notified().await;
         };
         tokio::select! {
-            () = tokio::time::sleep(BEAT) => {}
+            () = tokio::time::sleep(pause) => {}
             () = news => {}
             () = end.cancelled() => return,
         }
     }
 }
 
-async fn send_beat(worker: &Worker) {
+/// Whether it has been sent.
+async fn send_beat(worker: &Worker) -> bool {
     let jobs = worker
         .hands()
         .iter()
@@ -399,9 +483,13 @@ async fn send_beat(worker: &Worker) {
         draining: worker.ending.drain.is_cancelled() || worker.ending.stop.is_cancelled(),
         trouble: worker.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
     };
-    let sent = tokio::time::timeout(BEAT, worker.queue.publish_worker_message(&beat)).await;
-    if let Ok(Err(error)) = sent {
-        warn!(error = %error, "sign of life not sent");
+    match tokio::time::timeout(BEAT, worker.queue.publish_worker_message(&beat)).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            warn!(error = %error, "sign of life not sent");
+            false
+        }
+        Err(_) => false,
     }
 }
 

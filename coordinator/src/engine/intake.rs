@@ -66,8 +66,10 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
             WorkerMessage::Beat { worker, slots, version, jobs, draining, trouble, .. } => {
                 beats.insert(worker, (slots, version, jobs, draining, trouble));
             }
-            WorkerMessage::Ask { worker, job, publication, held_ms, .. } => {
-                asks.push((*job, worker, *publication, Duration::from_millis(*held_ms)));
+            WorkerMessage::Ask { worker, job, publication, held_ms, came_back, .. } => {
+                let (publication, came_back) = (*publication, *came_back);
+                let (held, heard_for) = (Duration::from_millis(*held_ms), Duration::ZERO);
+                asks.push((*job, Asked { worker, publication, held, came_back, heard_for }));
             }
         }
     }
@@ -100,8 +102,9 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
         }
     }
     // After the signs of life that came before it.
-    for (job, worker, publication, held) in asks {
-        answer(coordinator, job, Asked { worker, publication, held }).await?;
+    let heard_for = coordinator.carriage.heard_for(now);
+    for (job, asked) in asks {
+        answer(coordinator, job, Asked { heard_for, ..asked }).await?;
     }
     coordinator.carriage.heard(ended, now);
     for delivery in batch {

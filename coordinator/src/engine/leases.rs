@@ -1,8 +1,9 @@
 //! Who is presumed dead, and which copy of a job may run: pure decisions over what is recorded.
 //!
 //! A lease begins with a worker's first sign of life: a job that waits costs nothing, however long. And
-//! silence of everybody says nothing of anybody: leases are judged only by a coordinator that has heard
-//! workers for a while without a gap.
+//! silence of everybody says nothing of anybody: leases are judged, and redelivered jobs handed over,
+//! only by a coordinator that has heard workers for a while without a gap. After an outage workers come
+//! back one after the other; the first is not to inherit what the others still hold.
 
 use crate::db::{JobRow, JobState};
 use flakefarm_shared::message::BEAT;
@@ -10,15 +11,18 @@ use flakefarm_shared::{UnixMicros, WorkerId};
 use std::time::{Duration, Instant};
 
 /// Between two messages of workers, beyond which nobody was heard.
-const GAP: Duration = BEAT.saturating_mul(4);
+const GAP: Duration = BEAT.saturating_mul(2);
 /// For workers to be heard again before anyone is judged: their links come back, and what they had
 /// sent meanwhile is read.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
 /// A wall clock that differs so much from the steady one has been set.
 const CLOCK_SET: Duration = Duration::from_secs(5);
-/// A redelivered job whose earlier worker has said nothing of it for so long, since it came back, is
-/// the new worker's.
+/// A redelivered job whose earlier worker has said nothing of it for so long, since it came back and
+/// while workers were heard, is the new worker's.
 pub(super) const PRESUMED_DEAD: Duration = Duration::from_secs(15);
+/// The shortest lease: within it an outage may have lain that was too short to be noticed as a gap,
+/// and then time to come back.
+const SHORTEST_LEASE: Duration = GAP.saturating_add(GRACE);
 /// Lost leases after which a job is dead: it has silenced that many workers.
 pub(super) const LOST_LEASES: u32 = 5;
 
@@ -40,8 +44,15 @@ impl Hearing {
 
     /// Whether leases may be judged.
     pub(super) fn may_judge(&self, now: Instant, clock: UnixMicros) -> bool {
-        self.continues(now, clock)
-            && self.since.is_some_and(|since| now.saturating_duration_since(since) >= GRACE)
+        self.heard_for(now, clock) >= GRACE
+    }
+
+    /// For how long workers have been heard without a gap.
+    pub(super) fn heard_for(&self, now: Instant, clock: UnixMicros) -> Duration {
+        match self.since {
+            Some(since) if self.continues(now, clock) => now.saturating_duration_since(since),
+            Some(_) | None => Duration::ZERO,
+        }
     }
 
     fn continues(&self, now: Instant, clock: UnixMicros) -> bool {
@@ -51,6 +62,11 @@ impl Hearing {
         let drift = wall.saturating_sub(micros(steady)).unsigned_abs();
         steady <= GAP && u128::from(drift) <= CLOCK_SET.as_micros()
     }
+}
+
+/// How long a worker may say nothing of a job in its hand, where `lease` is asked for.
+pub(super) fn patience(lease: Duration) -> Duration {
+    lease.max(SHORTEST_LEASE)
 }
 
 /// Whether a worker may run a publication.
@@ -73,6 +89,10 @@ pub(super) struct Asked<'a> {
     pub(super) publication: u32,
     /// How long it has held the message.
     pub(super) held: Duration,
+    /// Whether a worker was given the message before.
+    pub(super) came_back: bool,
+    /// For how long workers have been heard without a gap.
+    pub(super) heard_for: Duration,
 }
 
 /// Decides by the job's row (none if it is not known) and whether its sweep is running.
@@ -83,17 +103,19 @@ pub(super) fn decide(row: Option<&JobRow>, sweep_runs: bool, asked: Asked<'_>, n
     }
     match &row.state {
         JobState::Settled { .. } => Decision::Drop,
-        JobState::Pending { .. } | JobState::Queued { .. } if !sweep_runs => Decision::TakeBack,
+        // What somebody may have in hand is taken back with what comes of it, or when its lease runs out.
+        JobState::Queued { worker: None, .. } if !sweep_runs && !asked.came_back => Decision::TakeBack,
+        JobState::Pending { .. } | JobState::Queued { .. } if !sweep_runs => Decision::Drop,
         // Sent and not yet recorded as queued, or taken back and about to be begun anew.
         JobState::Pending { .. } => Decision::Wait,
-        JobState::Queued { worker: None, .. } => Decision::Run,
+        JobState::Queued { worker: None, .. } if !asked.came_back => Decision::Run,
         JobState::Queued { worker: Some(worker), .. } if worker == asked.worker => Decision::Run,
-        JobState::Queued { last_news, .. } => {
+        JobState::Queued { worker, last_news, .. } => {
             let since = now.saturating_sub(micros(asked.held));
-            if *last_news > since {
+            if worker.is_some() && *last_news > since {
                 // The other one spoke of it after this one had received it.
                 Decision::Drop
-            } else if asked.held >= PRESUMED_DEAD {
+            } else if asked.held.min(asked.heard_for) >= PRESUMED_DEAD {
                 Decision::Run
             } else {
                 Decision::Wait
@@ -139,13 +161,16 @@ mod tests {
     fn only_one_copy_may_run() {
         let me = WorkerId("me".to_owned());
         let check = |row: &JobRow, runs, publication, held, expect| {
-            let asked = Asked { worker: &me, publication, held: Duration::from_secs(held) };
-            assert_eq!(decide(Some(row), runs, asked, NOW), expect, "{row:?} {publication} {held}");
+            let held = Duration::from_secs(held);
+            let asked = Asked { worker: &me, publication, held, came_back: false, heard_for: held };
+            assert_eq!(decide(Some(row), runs, asked, NOW), expect, "{row:?} {publication} {held:?}");
         };
         let waiting = queued(2, None, 0);
         check(&waiting, true, 2, 0, Decision::Run);
         check(&waiting, true, 1, 0, Decision::Drop);
         check(&waiting, false, 2, 0, Decision::TakeBack);
+        check(&queued(2, Some("other"), NOW), false, 2, 0, Decision::Drop);
+        check(&queued(2, Some("me"), NOW), false, 2, 0, Decision::Drop);
         check(&JobRow { begun: 3, ..waiting.clone() }, true, 2, 99, Decision::Drop);
         check(&queued(1, Some("me"), NOW), true, 1, 0, Decision::Run);
         let theirs = queued(1, Some("other"), NOW - 4 * SECOND);
@@ -158,8 +183,44 @@ mod tests {
         check(&JobRow { state: pending, ..waiting.clone() }, true, 2, 99, Decision::Wait);
         let settled = JobState::Settled { settlement: Settlement::Cancelled, at: 0 };
         check(&JobRow { state: settled, ..waiting }, true, 2, 99, Decision::Drop);
-        let asked = Asked { worker: &me, publication: 1, held: Duration::ZERO };
+        let long = Duration::from_secs(600);
+        let asked =
+            Asked { worker: &me, publication: 1, held: Duration::ZERO, came_back: true, heard_for: long };
         assert_eq!(decide(None, true, asked, NOW), Decision::Drop);
+        // Its earlier worker may be about to be heard again, as this one has just been.
+        let asked = Asked { held: long, heard_for: Duration::from_secs(14), ..asked };
+        assert_eq!(decide(Some(&silent), true, asked, NOW), Decision::Wait);
+        // It was taken just before the outage: who took it has not said so yet.
+        let untold = queued(1, None, NOW);
+        let asked = Asked { held: Duration::from_secs(14), heard_for: long, ..asked };
+        assert_eq!(decide(Some(&untold), true, asked, NOW), Decision::Wait);
+        let asked = Asked { held: PRESUMED_DEAD, ..asked };
+        assert_eq!(decide(Some(&untold), true, asked, NOW), Decision::Run);
+    }
+
+    #[test]
+    fn an_outage_longer_than_a_lease_ends_no_lease() {
+        let begin = Instant::now();
+        let at = |seconds: u64| (begin + Duration::from_secs(seconds), NOW + seconds as i64 * SECOND);
+        let lease = Duration::from_secs(10);
+        // Two workers are heard every 5 s, then nobody; afterwards one at once, the other within GRACE.
+        for outage in 1..60 {
+            let mut hearing = Hearing::default();
+            let cut = 100;
+            for second in (0..=cut).step_by(5) {
+                hearing.heard(at(second).0, at(second).1);
+            }
+            let last_news = at(cut).1;
+            let other_is_back = cut + outage + GRACE.as_secs();
+            for second in cut..other_is_back {
+                if second >= cut + outage && (second - cut - outage).is_multiple_of(5) {
+                    hearing.heard(at(second).0, at(second).1);
+                }
+                let (now, clock) = at(second);
+                let judged = hearing.may_judge(now, clock) && last_news < clock - micros(patience(lease));
+                assert!(!judged, "an outage of {outage} s, after {} s", second - cut);
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! what is overdue or lost. A publication is begun in its row before it is sent: after a crash in the
 //! middle the next one has a higher number, and whoever finds both runs one (see [`super::leases`]).
 
-use super::leases::{Hearing, LOST_LEASES, micros};
+use super::leases::{Hearing, LOST_LEASES, micros, patience};
 use super::trouble::Step;
 use super::{Coordinator, EngineError, Realm, next_round};
 use crate::db::Settlement;
@@ -63,6 +63,11 @@ impl Carriage {
 
     fn may_judge(&self, clock: UnixMicros) -> bool {
         self.lock().hearing.may_judge(Instant::now(), clock)
+    }
+
+    /// For how long workers have been heard without a gap.
+    pub(super) fn heard_for(&self, clock: UnixMicros) -> Duration {
+        self.lock().hearing.heard_for(Instant::now(), clock)
     }
 
     /// How many jobs ended lately.
@@ -192,8 +197,9 @@ pub(super) async fn republish_overdue(coordinator: Coordinator, stop: Cancellati
 
 async fn republish_once(coordinator: &Coordinator) -> Result<(), EngineError> {
     let now = now_micros();
+    let patience = patience(coordinator.lease);
     if coordinator.carriage.may_judge(now) {
-        for job in coordinator.db.overdue(now, coordinator.lease).await? {
+        for job in coordinator.db.overdue(now, patience).await? {
             if !coordinator.works_on(job.sweep) {
                 continue;
             }
@@ -204,7 +210,7 @@ async fn republish_once(coordinator: &Coordinator) -> Result<(), EngineError> {
                 continue;
             }
             info!(job.id = %job.id, sweep.id = %job.sweep, "no news of this job for a lease, publishing it again");
-            let oldest = now.saturating_sub(micros(coordinator.lease));
+            let oldest = now.saturating_sub(micros(patience));
             coordinator.db.lose_lease(job.id, job.publications, oldest, now).await?;
             coordinator.wake_outbox.notify_one();
         }

@@ -245,9 +245,11 @@ fn header<'a>(delivery: &'a Delivery, name: &str) -> Option<&'a AMQPValue> {
 }
 
 /// How often it came back: as the broker counts (the first delivery lacks the header), and before it
-/// was handed back uncounted.
+/// was handed back uncounted. One that it did not count, but says was delivered before, may have a copy
+/// that somebody works on.
 fn redeliveries(delivery: &Delivery) -> u32 {
-    number(delivery, "x-delivery-count").saturating_add(number(delivery, RETURNS_HEADER))
+    let counted = number(delivery, "x-delivery-count").max(u32::from(delivery.redelivered));
+    counted.saturating_add(number(delivery, RETURNS_HEADER))
 }
 
 fn number(delivery: &Delivery, name: &str) -> u32 {
