@@ -177,6 +177,7 @@ async fn watch(
             | Event::Submitted { .. }
             | Event::VerdictChanged { .. }
             | Event::JobDead { .. }
+            | Event::QuarantineChanged { .. }
             | Event::WorkerGone { .. } => {}
         }
     }

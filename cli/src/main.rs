@@ -12,6 +12,7 @@ mod bisect;
 mod check;
 mod codequality;
 mod diagnose;
+mod digest;
 mod doctor;
 mod embedded;
 mod exit;
@@ -21,14 +22,17 @@ mod init;
 mod left;
 mod measuring;
 mod memory;
+mod notify;
 mod operators;
 mod output;
 mod progress;
+mod quarantine;
 mod remember;
 mod repair;
 mod role_keys;
 mod role_settings;
 mod roles;
+mod run;
 mod say;
 mod schedule;
 mod shown;
@@ -63,11 +67,17 @@ fn main() -> ExitCode {
             return Exit::FarmFailed.into();
         }
     };
-    let ended = runtime.block_on(dispatch(cli.command));
+    let ended = runtime.block_on(async {
+        match cli.command {
+            // What it ends with is the command's own.
+            Command::Run(args) => Box::pin(run::run(&args)).await,
+            command => dispatch(command).await.map(ExitCode::from),
+        }
+    });
     // Blocking file work may still be under way after an interruption; it must not hold us.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match ended {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err(complaint) => {
             say(complaint.to_string());
             complaint.exit.into()
@@ -85,6 +95,8 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Validate(args) => Box::pin(validate::validate(&args)).await,
         Command::Check(args) => Box::pin(check::check(&args)).await,
         Command::Guard(args) => Box::pin(guard::guard(&args)).await,
+        Command::Run(_) => unreachable!("it is carried out before"),
+        Command::Quarantine(args) => Box::pin(quarantine::quarantine(&args)).await,
         Command::Attach(args) => Box::pin(attach::attach(&args)).await,
         Command::Upload(args) => Box::pin(upload::upload(&args)).await,
         Command::History(args) => Box::pin(remember::history(&args)).await,
@@ -96,6 +108,8 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Report(args) => shown::show(&args).await,
         Command::Sweeps(args) => operators::sweeps(&args).await,
         Command::Cancel(args) => operators::cancel(&args).await,
+        Command::Digest(args) => Box::pin(digest::digest(&args)).await,
+        Command::Notify(args) => Box::pin(notify::notify(&args)).await,
         Command::Schedule(args) => Box::pin(schedule::schedule(&args)).await,
         Command::Workers(args) => operators::workers(&args).await,
         Command::Dead(args) => operators::dead(&args).await,

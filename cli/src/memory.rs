@@ -44,6 +44,15 @@ impl Memory {
         Ok(Self { project, farm, state: args.state.clone() })
     }
 
+    /// As [`Memory::of`], of the project at `root` unless another is named.
+    pub(crate) fn of_project(args: &MemoryArgs, root: &Path) -> Result<Self, Complaint> {
+        let mut memory = Self::of(args)?;
+        if args.project.is_none() {
+            memory.project = name_of(root);
+        }
+        Ok(memory)
+    }
+
     pub(crate) async fn open(&self) -> Result<Place, Complaint> {
         if let Some((address, token)) = &self.farm {
             let farm = Farm::new(address, token.clone())?;
@@ -85,10 +94,13 @@ pub(crate) async fn open_here(state: Option<&Path>) -> Result<(Db, Samples), Com
 }
 
 /// As configured, or as the directory is called.
-fn name_of_this_directory() -> String {
-    let here = std::env::current_dir().unwrap_or_default();
+pub(crate) fn name_of_this_directory() -> String {
+    name_of(&std::env::current_dir().unwrap_or_default())
+}
+
+fn name_of(here: &Path) -> String {
     if here.join("flakefarm.toml").is_file()
-        && let Ok(loaded) = LoadedProject::load(&here, None, &[])
+        && let Ok(loaded) = LoadedProject::load(here, None, &[])
     {
         return loaded.spec.name;
     }

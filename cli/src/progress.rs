@@ -80,7 +80,10 @@ impl Progress {
             Event::Trouble { message, .. } => self.say_once(format!("waiting: {message}")),
             Event::Finished { .. } => self.clear(),
             Event::JobDead { reason, .. } => self.note(&format!("a job is given up: {reason}")),
-            Event::Submitted { .. } | Event::VerdictChanged { .. } | Event::WorkerGone { .. } => {}
+            Event::Submitted { .. }
+            | Event::VerdictChanged { .. }
+            | Event::QuarantineChanged { .. }
+            | Event::WorkerGone { .. } => {}
         }
     }
 

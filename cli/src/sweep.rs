@@ -146,6 +146,7 @@ pub(crate) fn question(wishes: Wishes, session: &Session<'_>) -> Result<Question
         panel: panel.worlds(&session.loaded.spec),
         // What the framework can do is known once it has listed the tests.
         able: Capabilities::default(),
+        rerun: None,
     })
 }
 

@@ -83,6 +83,17 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A test entered quarantine, left it, or its time there is over. Recorded.
+    QuarantineChanged {
+        /// The sweep that was the reason, if one was.
+        sweep: Option<SweepId>,
+        /// The test.
+        test: TestId,
+        /// `entered`, `left` or `expired`.
+        action: String,
+        /// Why.
+        why: String,
+    },
     /// A worker has fallen silent without saying goodbye. Recorded.
     WorkerGone {
         /// Which.
@@ -101,6 +112,7 @@ impl Event {
             | Event::Submitted { sweep }
             | Event::VerdictChanged { sweep, .. }
             | Event::JobDead { sweep, .. } => *sweep == wanted,
+            Event::QuarantineChanged { sweep, .. } => *sweep == Some(wanted),
             Event::Trouble { .. } => true,
             Event::WorkerGone { .. } => false,
         }
@@ -114,6 +126,7 @@ impl Event {
             | Event::Submitted { .. }
             | Event::VerdictChanged { .. }
             | Event::JobDead { .. }
+            | Event::QuarantineChanged { .. }
             | Event::WorkerGone { .. } => true,
             Event::Preparing { .. }
             | Event::Listed { .. }

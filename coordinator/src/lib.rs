@@ -2,12 +2,15 @@
 
 pub mod db;
 pub mod diagnose;
+pub mod digest;
 pub mod engine;
 pub mod events;
 pub mod experiment;
 pub mod history;
 pub mod http;
+pub mod notify;
 pub mod plan;
+pub mod quarantine;
 pub mod questions;
 pub mod report;
 pub mod schedule;

@@ -101,8 +101,8 @@ async fn of_reports(args: &AnalyseArgs, session: &Session<'_>) -> Result<Vec<Str
         match mapping::map(&session.root, case) {
             mapping::Mapped::Test(id) => tests.push(id),
             mapping::Mapped::File(file) => tests.push(file),
-            mapping::Mapped::Unknown => {
-                session.progress.note(&format!("warning: {} is no test of this project", case.name));
+            mapping::Mapped::Unknown(name) => {
+                session.progress.note(&format!("warning: {name} is no test of this project"));
             }
         }
     }

@@ -5,7 +5,9 @@ mod check;
 mod ci;
 mod groups;
 mod looking;
+mod notifying;
 mod operating;
+mod quarantine;
 mod questions;
 mod remembering;
 mod scheduling;
@@ -15,9 +17,17 @@ pub(crate) use check::{CheckArgs, CheckGate, Unavailable};
 pub(crate) use ci::{AnalyseArgs, GuardArgs, RepairArgs, ValidateArgs};
 pub(crate) use groups::{AskArgs, FarmAddressArgs, Format, OutputArgs};
 pub(crate) use looking::{CancelArgs, DeadAction, DeadArgs, ListFormat, PlaceArgs, SweepsArgs, WorkersArgs};
+pub(crate) use notifying::{
+    ChannelAddArgs, ChannelArgs, ChannelListArgs, DigestArgs, DigestFormat, HookArgs, NotifyAction,
+    NotifyArgs,
+};
 pub(crate) use operating::{
     AttachArgs, CoordinatorArgs, DoctorArgs, InitArgs, ReportArgs, RoleArgs, TokenAction, TokenArgs,
     WorkerArgs,
+};
+pub(crate) use quarantine::{
+    QuarantineAction, QuarantineAddArgs, QuarantineArgs, QuarantineExportArgs, QuarantineListArgs,
+    QuarantineRemoveArgs, QuarantineRuleArgs, QuarantineVerifyArgs, RunArgs,
 };
 pub(crate) use questions::{BisectArgs, DiagnoseArgs, Gate, SweepArgs};
 pub(crate) use remembering::{
@@ -59,6 +69,10 @@ pub(crate) enum Command {
     Analyse(Box<AnalyseArgs>),
     /// Sweep the tests that a change adds or touches, before it is merged
     Guard(Box<GuardArgs>),
+    /// Run a test command whose failures of quarantined tests alone do not fail the job
+    Run(RunArgs),
+    /// Let known failures stop nobody until a day, for a reason, on somebody's account
+    Quarantine(QuarantineArgs),
     /// Follow a sweep on a farm, and write its report
     Attach(AttachArgs),
     /// Keep what CI's reports say, as evidence
@@ -79,6 +93,10 @@ pub(crate) enum Command {
     Sweeps(SweepsArgs),
     /// End a sweep for good; what is known is kept
     Cancel(CancelArgs),
+    /// Say what the last days of a project came to, what to mend first, and what to type
+    Digest(DigestArgs),
+    /// Let a farm tell people what happened
+    Notify(NotifyArgs),
     /// Let a farm sweep by the clock
     Schedule(ScheduleArgs),
     /// List a farm's workers

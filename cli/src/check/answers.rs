@@ -1,5 +1,6 @@
 //! What failed tests turned out to be, from what their reruns showed. Pure.
 
+use super::known::Known;
 use crate::args::CheckGate;
 use crate::exit::Exit;
 use flakefarm_coordinator::report::{TestReport, Verdict};
@@ -20,9 +21,12 @@ pub(super) struct Answered {
     /// The reruns on the revision before the change: attempts and failures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) base: Option<[u64; 2]>,
+    /// What was known of it before this job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) known: Option<Known>,
     /// What the job said, its first line.
     pub(super) message: String,
-    /// Why it could not be run, or what it depends on.
+    /// Why it could not be run, why it is in quarantine, or what it depends on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
     /// A command that shows it again.
@@ -44,6 +48,8 @@ pub(super) enum Answer {
     NotReproduced,
     /// It could not be run, or is none of this project's.
     CouldNotRun,
+    /// It is known to fail, and somebody answers for it.
+    Quarantined,
 }
 
 impl Answer {
@@ -55,6 +61,7 @@ impl Answer {
             Answer::Before => "failing before this commit",
             Answer::NotReproduced => "not reproduced",
             Answer::CouldNotRun => "could not run",
+            Answer::Quarantined => "quarantined",
         }
     }
 }
@@ -62,38 +69,44 @@ impl Answer {
 /// What the reruns of one test showed: here, and before the change if that was asked.
 pub(super) struct Shown<'a> {
     pub(super) here: &'a TestReport,
-    /// In the company of the others, if it was looked at there.
-    pub(super) in_order: Option<&'a TestReport>,
     /// `Some(None)`: it was asked, and the test is not there.
     pub(super) base: Option<Option<&'a TestReport>>,
 }
 
+/// Attempts and failures of a test alone, and in the orders of the job.
+fn alone_and_among(report: &TestReport) -> ([u64; 2], [u64; 2]) {
+    let (mut alone, mut among) = ([0, 0], [0, 0]);
+    for count in &report.conditions {
+        let of = if count.condition == "alone" { &mut alone } else { &mut among };
+        of[0] += count.attempts;
+        of[1] += count.failures;
+    }
+    (alone, among)
+}
+
 /// The answer to one test.
 pub(super) fn answer(id: &str, message: &str, shown: &Shown<'_>) -> Answered {
-    // Only what passes alone can be said to fail because of its company.
-    let failed_in_order = shown
-        .in_order
-        .filter(|report| shown.here.failures == 0 && shown.here.attempts > 0 && report.failures > 0);
-    let report = failed_in_order.unwrap_or(shown.here);
-    let counted = |report: &TestReport| [report.attempts, report.failures];
-    let answer = match (report.verdict, failed_in_order) {
-        (Verdict::Flaky | Verdict::Fragile, _) => Answer::Flaky,
+    let report = shown.here;
+    let (alone, among) = alone_and_among(report);
+    let only_among_others = alone[1] == 0 && alone[0] > 0 && among[1] > 0;
+    let answer = match report.verdict {
         // It passes alone and fails among others, in the order of the job: its result depends on them.
-        (_, Some(_)) => Answer::Flaky,
-        (Verdict::Skipped, None) => Answer::CouldNotRun,
-        (_, None) if report.failures == 0 && report.attempts == 0 => Answer::CouldNotRun,
-        (_, None) if report.failures == 0 => Answer::NotReproduced,
-        (_, None) if report.failures < report.attempts => Answer::Flaky,
-        (_, None) => match shown.base {
+        _ if only_among_others => Answer::Flaky,
+        Verdict::Flaky | Verdict::Fragile => Answer::Flaky,
+        Verdict::Skipped => Answer::CouldNotRun,
+        _ if report.attempts == 0 => Answer::CouldNotRun,
+        _ if report.failures == 0 => Answer::NotReproduced,
+        _ if report.failures < report.attempts => Answer::Flaky,
+        _ => match shown.base {
             Some(Some(base)) if base.failures > 0 && base.failures < base.attempts => Answer::Flaky,
             Some(Some(base)) if base.failures > 0 => Answer::Before,
             Some(Some(_) | None) | None => Answer::Broken,
         },
     };
-    let company = failed_in_order.map(|_| {
+    let company = only_among_others.then(|| {
         format!(
-            "it passes alone ({} reruns) and fails among the others, in the suite's order",
-            shown.here.attempts
+            "it passes alone ({} reruns), and fails in the order of the job ({} of {})",
+            alone[0], among[1], among[0]
         )
     });
     let reason = (answer == Answer::CouldNotRun).then(|| match report.verdict {
@@ -103,25 +116,27 @@ pub(super) fn answer(id: &str, message: &str, shown: &Shown<'_>) -> Answered {
     Answered {
         id: id.to_owned(),
         answer,
-        attempts: counted(report)[0],
-        failures: counted(report)[1],
+        attempts: report.attempts,
+        failures: report.failures,
         rate: report.rate.as_ref().map(|rate| [rate.lower, rate.upper]),
-        base: shown.base.flatten().map(counted),
+        base: shown.base.flatten().map(|base| [base.attempts, base.failures]),
+        known: None,
         message: first_line(message),
         reason: reason.or(company),
         reproduce: (report.failures > 0).then(|| report.reproduce.clone()),
     }
 }
 
-/// A case that nothing could be found out about.
-pub(super) fn could_not_run(id: &str, message: &str, reason: &str) -> Answered {
+/// A case that no rerun was made of: one that nothing could be found out about, or that needs none.
+pub(super) fn without_reruns(id: &str, answer: Answer, message: &str, reason: &str) -> Answered {
     Answered {
         id: id.to_owned(),
-        answer: Answer::CouldNotRun,
+        answer,
         attempts: 0,
         failures: 0,
         rate: None,
         base: None,
+        known: None,
         message: first_line(message),
         reason: Some(reason.to_owned()),
         reproduce: None,
@@ -139,7 +154,7 @@ pub(super) fn exit(answers: &[Answered], gates: &[CheckGate]) -> Exit {
         Answer::Flaky => gates.contains(&CheckGate::Flaky),
         Answer::Before => gates.contains(&CheckGate::Before),
         Answer::NotReproduced => gates.contains(&CheckGate::NotReproduced),
-        Answer::CouldNotRun => false,
+        Answer::CouldNotRun | Answer::Quarantined => false,
     };
     if answers.iter().any(|answered| gated(answered.answer)) {
         Exit::GateFailed

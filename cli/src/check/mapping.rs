@@ -11,8 +11,8 @@ pub(crate) enum Mapped {
     Test(String),
     /// A whole file, which could not be collected.
     File(String),
-    /// Nothing of this project.
-    Unknown,
+    /// Nothing of this project: the name that the report gives it.
+    Unknown(String),
 }
 
 /// Directories that a report's names may begin in, beside the project's root.
@@ -29,7 +29,7 @@ pub(crate) fn map(root: &Path, case: &Case) -> Mapped {
         }
         return match existing(root, &case.file) {
             Some(file) => Mapped::Test(format!("{file}::{}", case.name)),
-            None => Mapped::Unknown,
+            None => Mapped::Unknown(case.name.clone()),
         };
     }
     let by_file = existing(root, &case.file).map(|file| {
@@ -42,7 +42,7 @@ pub(crate) fn map(root: &Path, case: &Case) -> Mapped {
         Some((file, classes)) => {
             Mapped::Test(format!("{file}::{}::{}", classes.replace('.', "::"), case.name))
         }
-        None => Mapped::Unknown,
+        None => Mapped::Unknown(format!("{}.{}", case.class, case.name)),
     }
 }
 
@@ -111,8 +111,13 @@ mod tests {
         check("x.test_a.TestThing", "t", "./tests/test_a.py", test("tests/test_a.py::TestThing::t"));
         check("", "tests.test_a", "", Mapped::File("tests/test_a.py".to_owned()));
         check("", "test_x", "tests/test_a.py", test("tests/test_a.py::test_x"));
-        check("com.example.ThingTest", "works", "", Mapped::Unknown);
-        check("tests.test_none", "t", "../../etc/passwd", Mapped::Unknown);
-        check("..", "..", "", Mapped::Unknown);
+        check(
+            "com.example.ThingTest",
+            "works",
+            "",
+            Mapped::Unknown("com.example.ThingTest.works".to_owned()),
+        );
+        check("tests.test_none", "t", "../../etc/passwd", Mapped::Unknown("tests.test_none.t".to_owned()));
+        check("..", "..", "", Mapped::Unknown("....".to_owned()));
     }
 }

@@ -1,28 +1,33 @@
 //! `flakefarm check`: what the failed tests of a CI job are: flaky, broken on this commit, failing
-//! before it, or not to be reproduced. Each is run again alone; what passes there, once more among the
-//! others in their order; what always fails, on the revision before the change.
+//! before it, or not to be reproduced. Each is run again alone; what passes there, in the order of the job;
+//! what always fails, on the revision before the change. Runs end as soon as the gate is decided.
 
 mod answers;
+mod junit;
+mod known;
 pub(crate) mod mapping;
 mod render;
 pub(crate) mod reports;
 
-use crate::args::{CheckArgs, Format, Unavailable};
+use crate::args::{CheckArgs, CheckGate, Format, Unavailable};
 use crate::ask::{Asked, Session};
 use crate::exit::{Complaint, Exit};
 use crate::progress::Progress;
+use crate::quarantine::Quarantine;
 use crate::say::say;
 use crate::sweep::{Wishes, question};
 use crate::{output, signals};
-use answers::{Shown, answer, could_not_run};
+use answers::{Answer, Answered, Shown, answer, without_reruns};
+use flakefarm_coordinator::history::ingest::case::{Case, CaseOutcome};
+use flakefarm_coordinator::history::ingest::counts;
 use flakefarm_coordinator::plan::{
-    Question, QuestionKind, Rate, Runs, SandboxChoice, ScopeChoice, TestFilter,
+    Question, QuestionKind, Rate, Rerun, RerunGate, Runs, SandboxChoice, ScopeChoice, TestFilter,
 };
 use flakefarm_coordinator::report::{Report, TestReport, Verdict};
 use flakefarm_project::revisions;
 use flakefarm_project::settings::Layer;
-use flakefarm_shared::{Class, Digest, Order, World};
-use mapping::Mapped;
+use flakefarm_shared::{Class, Digest, TestId, World};
+use mapping::{Mapped, map};
 use render::{Checked, SCHEMA};
 use reports::JobReports;
 use std::collections::BTreeMap;
@@ -33,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The flake rate that 20 clean runs exclude with 95 % confidence.
 const USUAL_RATE: f64 = 0.14;
-/// Runs of the suite in the job's order, for tests that pass alone.
+/// How often the planner runs each order of the job: what it may take depends on it.
 const RUNS_IN_ORDER: u32 = 3;
 
 pub(crate) async fn check(args: &CheckArgs) -> Result<Exit, Complaint> {
@@ -47,16 +52,20 @@ pub(crate) async fn check(args: &CheckArgs) -> Result<Exit, Complaint> {
     for warning in &reports.warnings {
         session.progress.note(&format!("warning: {warning}"));
     }
-    let failed = Failed::of(&reports, &session);
+    let quarantine = Quarantine::of_session(&session).await;
+    let failed = Failed::of(&reports, &session, &quarantine);
     let nothing_known = failed.tests.is_empty() && failed.files.is_empty();
-    if nothing_known && reports.failures > 0 {
+    if nothing_known && failed.answered.is_empty() && reports.failures > 0 {
         return Err(Complaint::usage("none of the failed tests of the reports is a test of this project")
             .log(failed.strangers.keys().take(5).cloned().collect::<Vec<_>>().join("\n"))
             .hint("name the project's root: flakefarm check PATH --junit GLOB"));
     }
-    let mut checking = Checking { args, stop, began: Instant::now(), interrupted: false, notes: Vec::new() };
+    let notes = quarantine.notes.clone();
+    let mut checking = Checking { args, stop, began: Instant::now(), interrupted: false, notes };
     let answers = if nothing_known {
-        Vec::new()
+        let mut answers = failed.answered.clone();
+        answers.extend(failed.of_strangers());
+        answers
     } else {
         match checking.answers(&mut session, &failed, &reports).await {
             Ok(answers) => answers,
@@ -101,34 +110,41 @@ struct Failed {
     files: BTreeMap<String, String>,
     /// Cases of no test here.
     strangers: BTreeMap<String, String>,
+    /// Cases that need no rerun.
+    answered: Vec<Answered>,
 }
 
 impl Failed {
-    fn of(reports: &JobReports, session: &Session<'_>) -> Self {
-        let mut failed = Self { tests: BTreeMap::new(), files: BTreeMap::new(), strangers: BTreeMap::new() };
+    fn of(reports: &JobReports, session: &Session<'_>, quarantine: &Quarantine) -> Self {
+        let (tests, files, strangers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut failed = Self { tests, files, strangers, answered: Vec::new() };
         for case in &reports.failed {
-            let message = match case.attempts.last().map(|attempt| &attempt.outcome) {
-                Some(flakefarm_coordinator::history::ingest::case::CaseOutcome::Fail { kind, message }) => {
-                    if message.is_empty() {
-                        kind.clone()
-                    } else {
-                        message.clone()
-                    }
-                }
-                Some(_) | None => String::new(),
-            };
-            match mapping::map(&session.root, case) {
+            let (kind, said) = last_failure(case);
+            let message = if said.is_empty() { kind.to_owned() } else { said.to_owned() };
+            let mapped = map(&session.root, case);
+            let (Mapped::Test(name) | Mapped::File(name) | Mapped::Unknown(name)) = &mapped;
+            if let Some(entry) = quarantine.muting(&[name], counts::signature(kind, said)) {
+                let reason = entry.describe();
+                failed.answered.push(without_reruns(name, Answer::Quarantined, &message, &reason));
+                continue;
+            }
+            match mapped {
                 Mapped::Test(id) => failed.tests.insert(id, message),
                 Mapped::File(file) => failed.files.insert(file, message),
-                Mapped::Unknown => {
-                    let name = if case.class.is_empty() {
-                        case.name.clone()
-                    } else {
-                        format!("{}.{}", case.class, case.name)
-                    };
-                    failed.strangers.insert(name, message)
-                }
+                Mapped::Unknown(name) => failed.strangers.insert(name, message),
             };
+        }
+        for case in &reports.flaked {
+            let (Mapped::Test(name) | Mapped::File(name) | Mapped::Unknown(name)) = map(&session.root, case);
+            let (kind, said) = last_failure(case);
+            let failures = case.attempts.iter().filter(|attempt| attempt.outcome.is_failure()).count();
+            let reason = format!("it failed {failures} times and then passed, within the job");
+            let reason = if failures == 1 { reason.replace("1 times", "once") } else { reason };
+            let answered = match quarantine.muting(&[&name], counts::signature(kind, said)) {
+                Some(_) => continue,
+                None => without_reruns(&name, Answer::Flaky, said, &reason),
+            };
+            failed.answered.push(answered);
         }
         failed
     }
@@ -136,6 +152,22 @@ impl Failed {
     fn patterns(&self) -> TestFilter {
         TestFilter(self.tests.keys().chain(self.files.keys()).cloned().collect())
     }
+
+    fn of_strangers(&self) -> impl Iterator<Item = Answered> {
+        let why = "it is not a test of this project";
+        self.strangers
+            .iter()
+            .map(move |(name, message)| without_reruns(name, Answer::CouldNotRun, message, why))
+    }
+}
+
+/// What the last failure of a case is said to be: its kind, and its message.
+fn last_failure(case: &Case) -> (&str, &str) {
+    let last = case.attempts.iter().rev().find_map(|attempt| match &attempt.outcome {
+        CaseOutcome::Fail { kind, message } => Some((kind.as_str(), message.as_str())),
+        CaseOutcome::Pass | CaseOutcome::Skip => None,
+    });
+    last.unwrap_or_default()
 }
 
 struct Checking<'a> {
@@ -154,39 +186,39 @@ impl Checking<'_> {
         failed: &Failed,
         reports: &JobReports,
     ) -> Result<Vec<answers::Answered>, Complaint> {
+        let known = known::of_tests(session, failed.tests.keys()).await;
         let archive = session.archive().await?;
         let tree = (archive.bytes, archive.revision);
-        let alone = self.question(session, ScopeChoice::Test, failed.patterns(), None)?;
-        let Some(alone) = self.ask(session, alone, &tree).await? else { return Ok(Vec::new()) };
-        let found = by_id(&alone);
-        let passed_alone =
-            |id: &String| found.get(id.as_str()).is_some_and(|test| test.failures == 0 && test.attempts > 0);
+        let mut question = self.question(session, failed.patterns())?;
+        let rerun = self.rerun(session, reports);
+        question.rerun = Some(Box::new(rerun));
+        let Some(here) = self.ask(session, question, &tree).await? else { return Ok(Vec::new()) };
+        let found = by_id(&here);
         let always_fails = |id: &String| {
             found.get(id.as_str()).is_some_and(|test| {
                 test.verdict == Verdict::Broken || (test.failures > 0 && test.failures == test.attempts)
             })
         };
-        let in_order = if failed.tests.keys().any(passed_alone) {
-            self.in_order(session, reports, &tree).await?
-        } else {
-            None
-        };
         let suspects: Vec<String> = failed.tests.keys().filter(|id| always_fails(id)).cloned().collect();
         let base = match (&self.args.base, suspects.is_empty()) {
-            (Some(base), false) => self.at_base(session, base, suspects).await?,
+            (Some(base), false) => self.at_base(session, base, suspects, reports).await?,
             _ => None,
         };
-        let (in_order, base_found) = (in_order.as_ref().map(by_id), base.as_ref().map(by_id));
-        let mut answers: Vec<answers::Answered> = Vec::new();
+        let base_found = base.as_ref().map(by_id);
+        let mut answers = failed.answered.clone();
         for (id, message) in &failed.tests {
-            answers.push(match found.get(id.as_str()) {
+            let mut answered = match found.get(id.as_str()) {
                 Some(here) => {
-                    let in_order = in_order.as_ref().and_then(|found| found.get(id.as_str()).copied());
                     let base = base_found.as_ref().map(|found| found.get(id.as_str()).copied());
-                    answer(id, message, &Shown { here, in_order, base })
+                    answer(id, message, &Shown { here, base })
                 }
-                None => could_not_run(id, message, "there is no such test in the project as it is now"),
-            });
+                None => {
+                    let why = "there is no such test in the project as it is now";
+                    without_reruns(id, Answer::CouldNotRun, message, why)
+                }
+            };
+            answered.known = known.get(id).cloned();
+            answers.push(answered);
         }
         for (file, message) in &failed.files {
             let of_file = format!("{file}::");
@@ -196,11 +228,9 @@ impl Checking<'_> {
             } else {
                 "the file cannot be collected here either"
             };
-            answers.push(could_not_run(file, message, reason));
+            answers.push(without_reruns(file, Answer::CouldNotRun, message, reason));
         }
-        for (name, message) in &failed.strangers {
-            answers.push(could_not_run(name, message, "it is not a test of this project"));
-        }
+        answers.extend(failed.of_strangers());
         answers.sort_by(|a, b| (a.answer, &a.id).cmp(&(b.answer, &b.id)));
         Ok(answers)
     }
@@ -210,16 +240,39 @@ impl Checking<'_> {
         self.args.budget.saturating_sub(self.began.elapsed())
     }
 
-    fn question(
-        &self,
-        session: &Session<'_>,
-        scope: ScopeChoice,
-        tests: TestFilter,
-        order: Option<Order>,
-    ) -> Result<Question, Complaint> {
-        let wishes = Wishes { kind: QuestionKind::Detect, tests, order, repeats: true };
+    /// Which answers decide, how long runs take, and the orders of the job as far as the budget reaches.
+    fn rerun(&mut self, session: &Session<'_>, reports: &JobReports) -> Rerun {
+        let mut left = self.left();
+        let mut orders = Vec::new();
+        for order in &reports.orders {
+            let expected = Duration::from_micros(order.wall_us).saturating_mul(RUNS_IN_ORDER);
+            if expected > left {
+                self.notes.push(
+                    "the order of the job was not tried: that takes longer than --budget leaves".to_owned(),
+                );
+                break;
+            }
+            left -= expected;
+            let tests = order.cases.iter().filter_map(|case| match map(&session.root, case) {
+                Mapped::Test(id) => Some(TestId(id)),
+                Mapped::File(_) | Mapped::Unknown(_) => None,
+            });
+            orders.push(tests.collect());
+        }
+        Rerun { gate: self.gate(), expected_ms: reports.longest_ms(), orders }
+    }
+
+    fn gate(&self) -> RerunGate {
+        let gates = |gate: CheckGate| self.args.fail_on.contains(&gate);
+        // What always fails may be found to fail before the change, too.
+        let broken = gates(CheckGate::Broken) && (self.args.base.is_none() || gates(CheckGate::Before));
+        RerunGate { flaky: gates(CheckGate::Flaky), broken }
+    }
+
+    fn question(&self, session: &Session<'_>, tests: TestFilter) -> Result<Question, Complaint> {
+        let wishes = Wishes { kind: QuestionKind::Detect, tests, order: None, repeats: true };
         let mut question = question(wishes, session)?;
-        question.scope = scope;
+        question.scope = ScopeChoice::Test;
         question.budget = None;
         let settings = &session.loaded.settings;
         if settings.layer("sweep.max_flake_rate") == Some(Layer::Default) {
@@ -266,35 +319,13 @@ impl Checking<'_> {
         }
     }
 
-    /// The whole suite in the order that the framework gives it, which is the job's unless that shuffled.
-    async fn in_order(
-        &mut self,
-        session: &mut Session<'_>,
-        reports: &JobReports,
-        tree: &(Vec<u8>, Option<String>),
-    ) -> Result<Option<Report>, Complaint> {
-        let expected = Duration::from_micros(reports.wall_us).saturating_mul(RUNS_IN_ORDER);
-        if reports.cases < 2 {
-            return Ok(None);
-        }
-        if expected > self.left() {
-            self.notes.push(
-                "the suite was not run again in its order: that takes longer than --budget leaves".to_owned(),
-            );
-            return Ok(None);
-        }
-        let mut question =
-            self.question(session, ScopeChoice::Suite, TestFilter::default(), Some(Order::Given))?;
-        question.runs = Runs::Fixed(NonZeroU32::new(RUNS_IN_ORDER).expect("not zero"));
-        self.ask(session, question, tree).await
-    }
-
     /// The suspects on the revision before the change.
     async fn at_base(
         &mut self,
         session: &mut Session<'_>,
         base: &str,
         suspects: Vec<String>,
+        reports: &JobReports,
     ) -> Result<Option<Report>, Complaint> {
         let (root, name) = (session.root.clone(), base.to_owned());
         let packed = tokio::task::spawn_blocking(move || {
@@ -302,7 +333,11 @@ impl Checking<'_> {
             revisions::archive(&root, &revision)
         });
         let archive = packed.await?.map_err(|error| Complaint::wrong(&error, error.hint()))?;
-        let question = self.question(session, ScopeChoice::Test, TestFilter(suspects), None)?;
+        let mut question = self.question(session, TestFilter(suspects))?;
+        // What fails there, too, need not fail often; what passes there is broken here.
+        let gate = RerunGate { flaky: true, broken: true };
+        let (expected_ms, orders) = (reports.longest_ms(), Vec::new());
+        question.rerun = Some(Box::new(Rerun { gate, expected_ms, orders }));
         match self.ask(session, question, &(archive.bytes, archive.revision)).await {
             Ok(report) => Ok(report),
             // A revision at which nothing runs says nothing: the tests may be new.
@@ -333,10 +368,7 @@ fn write(args: &CheckArgs, checked: &Checked) -> Result<(), Complaint> {
             checked.github()
         }
         Format::Gitlab => checked.gitlab(),
-        Format::Junit => {
-            return Err(Complaint::usage("check reads JUnit and does not write it")
-                .hint("--format human, json, markdown, github or gitlab"));
-        }
+        Format::Junit => junit::render(checked),
     };
     match &args.ask.output.output {
         Some(file) => output::write_file(file, &text),

@@ -2,6 +2,7 @@
 //! GitLab's code quality report. When all is well there is nothing to say.
 
 use super::answers::{Answer, Answered};
+use super::known::Known;
 use crate::codequality::{self, Finding, Severity};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -91,7 +92,7 @@ impl Checked {
             let level = match answered.answer {
                 Answer::Broken => "error",
                 Answer::Flaky | Answer::CouldNotRun => "warning",
-                Answer::Before | Answer::NotReproduced => "notice",
+                Answer::Before | Answer::NotReproduced | Answer::Quarantined => "notice",
             };
             // What is not a test of this project is in no file of it.
             let file = answered
@@ -120,14 +121,19 @@ impl Checked {
             severity: match answered.answer {
                 Answer::Broken => Severity::Major,
                 Answer::Flaky | Answer::CouldNotRun => Severity::Minor,
-                Answer::Before | Answer::NotReproduced => Severity::Info,
+                Answer::Before | Answer::NotReproduced | Answer::Quarantined => Severity::Info,
             },
         });
         codequality::render(findings)
     }
 
     /// What was seen, in a sentence.
-    fn evidence(&self, answered: &Answered) -> String {
+    pub(super) fn evidence(&self, answered: &Answered) -> String {
+        let known = answered.known.as_ref().map(known_words).unwrap_or_default();
+        self.shown_now(answered) + &known
+    }
+
+    fn shown_now(&self, answered: &Answered) -> String {
         let runs = |count: u64| if count == 1 { "1 rerun".to_owned() } else { format!("{count} reruns") };
         let percent = |share: f64| format!("{:.0} %", share * 100.0);
         let failed = || format!("failed in {} of {}", answered.failures, runs(answered.attempts));
@@ -139,7 +145,11 @@ impl Checked {
             None => String::new(),
         };
         match (answered.answer, answered.rate) {
-            (Answer::Flaky, Some([lower, upper])) if answered.failures < answered.attempts => {
+            (Answer::Quarantined | Answer::CouldNotRun, _) => answered.reason.clone().unwrap_or_default(),
+            (Answer::Flaky, _) if answered.attempts == 0 => answered.reason.clone().unwrap_or_default(),
+            (Answer::Flaky, Some([lower, upper]))
+                if answered.reason.is_none() && answered.failures < answered.attempts =>
+            {
                 format!(
                     "{}: it flakes {} to {} of the time{}",
                     failed(),
@@ -159,9 +169,17 @@ impl Checked {
                 percent(self.confidence)
             ),
             (Answer::NotReproduced, None) => format!("{} passed", runs(answered.attempts)),
-            (Answer::CouldNotRun, _) => answered.reason.clone().unwrap_or_default(),
         }
     }
+}
+
+/// What history says, as the end of a sentence.
+fn known_words(known: &Known) -> String {
+    let since = known.flaky_since.as_ref().map(|since| format!("known to be flaky since {since}"));
+    let before = (known.runs > 0)
+        .then(|| format!("failed in {} of {} runs of the last 90 days", known.failures, known.runs));
+    let said: Vec<String> = since.into_iter().chain(before).collect();
+    if said.is_empty() { String::new() } else { format!("; {}", said.join(", ")) }
 }
 
 /// Without what a terminal would obey.
@@ -211,6 +229,7 @@ mod tests {
             failures: if *answer == Answer::NotReproduced { 0 } else { 7 },
             rate: Some([0.1, 0.6]),
             base: None,
+            known: None,
             message: "assert 1 == 2".to_owned(),
             reason: None,
             reproduce: None,

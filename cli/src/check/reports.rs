@@ -1,4 +1,4 @@
-//! The JUnit reports of a CI job: which tests failed in it.
+//! The JUnit reports of a CI job: which tests failed in it, and in which order they ran.
 
 use crate::exit::Complaint;
 use flakefarm_coordinator::history::ingest::case::Case;
@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 pub(super) const MOST_FAILED: usize = 200;
 /// Reports that are read.
 const MOST_REPORTS: usize = 10_000;
+/// Cases of one report whose order is kept, and reports whose order is tried.
+const LONGEST_ORDER: usize = 20_000;
+const MOST_ORDERS: usize = 3;
 
 /// What a job's reports say.
 #[derive(Debug, Default)]
@@ -20,14 +23,25 @@ pub(crate) struct JobReports {
     pub(crate) files: usize,
     pub(crate) cases: u64,
     pub(crate) passed: u64,
-    /// Time of all attempts together, as far as it is told.
-    pub(crate) wall_us: u64,
+    /// The orders of reports in which something failed, each up to its last failure; and how long what is
+    /// in them took, as far as it is told.
+    pub(crate) orders: Vec<Ordered>,
+    /// Cases that failed and then passed within the job, at most [`MOST_FAILED`].
+    pub(crate) flaked: Vec<Case>,
     /// Cases whose last attempt failed, at most [`MOST_FAILED`].
     pub(crate) failed: Vec<Case>,
     /// All of them.
     pub(crate) failures: u64,
     /// What could not be read, for people.
     pub(crate) warnings: Vec<String>,
+}
+
+/// What one report says of the order.
+#[derive(Debug, Default)]
+pub(crate) struct Ordered {
+    /// Cases without their attempts.
+    pub(crate) cases: Vec<Case>,
+    pub(crate) wall_us: u64,
 }
 
 /// Reads every report that one of `patterns` names. Blocking.
@@ -41,10 +55,21 @@ pub(crate) fn read(patterns: &[String]) -> Result<JobReports, Complaint> {
     for file in files {
         let opened = File::open(&file)
             .map_err(|error| Complaint::usage(format!("failed to read {}: {error}", file.display())))?;
+        let (mut order, mut last) = (Ordered::default(), 0);
         let reading = junit::read(BufReader::new(opened), &mut |case| {
+            if order.cases.len() < LONGEST_ORDER {
+                order.note(&case);
+                if has_failed(&case) {
+                    last = order.cases.len();
+                }
+            }
             reports.take(case);
             ControlFlow::Continue(())
         });
+        order.cases.truncate(last);
+        if order.cases.len() > 1 && reports.orders.len() < MOST_ORDERS {
+            reports.orders.push(order);
+        }
         for problem in &reading.problems {
             reports.warnings.push(format!("{}:{}: {}", file.display(), problem.line, problem.what));
         }
@@ -60,25 +85,41 @@ pub(crate) fn read(patterns: &[String]) -> Result<JobReports, Complaint> {
 impl JobReports {
     fn take(&mut self, case: Case) {
         self.cases += 1;
-        self.wall_us = case
-            .attempts
-            .iter()
-            .filter_map(|attempt| attempt.wall_us)
-            .fold(self.wall_us, u64::saturating_add);
-        let last = case.attempts.last().map(|attempt| &attempt.outcome);
-        if last.is_some_and(|outcome| outcome.is_failure()) {
+        if has_failed(&case) {
             self.failures += 1;
             if self.failed.len() < MOST_FAILED {
                 self.failed.push(case);
             }
-        } else {
-            self.passed += 1;
+            return;
         }
+        self.passed += 1;
+        if case.attempts.iter().any(|attempt| attempt.outcome.is_failure()) && self.flaked.len() < MOST_FAILED
+        {
+            self.flaked.push(case);
+        }
+    }
+
+    /// What one run of a failed test took at the longest, in milliseconds; 0 if nothing says.
+    pub(super) fn longest_ms(&self) -> u32 {
+        let all = self.failed.iter().flat_map(|case| &case.attempts).filter_map(|attempt| attempt.wall_us);
+        all.max().map_or(0, |us| u32::try_from(us.div_ceil(1000)).unwrap_or(u32::MAX).max(1))
     }
 }
 
+impl Ordered {
+    fn note(&mut self, case: &Case) {
+        let wall_us = case.attempts.iter().filter_map(|attempt| attempt.wall_us);
+        self.wall_us = wall_us.fold(self.wall_us, u64::saturating_add);
+        self.cases.push(Case { attempts: Vec::new(), ..case.clone() });
+    }
+}
+
+fn has_failed(case: &Case) -> bool {
+    case.attempts.last().is_some_and(|attempt| attempt.outcome.is_failure())
+}
+
 /// Files that are named, or match a pattern below the part of it that has no pattern. Sorted.
-fn files(patterns: &[String]) -> Result<Vec<PathBuf>, Complaint> {
+pub(crate) fn files(patterns: &[String]) -> Result<Vec<PathBuf>, Complaint> {
     let mut found = Vec::new();
     for pattern in patterns {
         if !pattern.contains(['*', '?', '[', '{']) {

@@ -3,7 +3,10 @@
 use super::Farm;
 use crate::exit::Complaint;
 use flakefarm_coordinator::http::views::{DeadPage, Submitted, SweepView, SweepsPage, Workers};
-use flakefarm_coordinator::http::{NewSchedule, ScheduleView, Schedules};
+use flakefarm_coordinator::http::{
+    ChannelName, Channels, Deliveries, NewChannel, NewEntry, NewHook, NewRule, NewSchedule, QuarantineLog,
+    QuarantineView, Removal, Revived, ScheduleView, Schedules,
+};
 use flakefarm_shared::{JobId, SweepId};
 use reqwest::{Method, StatusCode};
 
@@ -29,6 +32,89 @@ impl Farm {
         let limit = limit.min(1_000).to_string();
         let all = [("before", before), ("limit", Some(limit.as_str()))];
         self.get(&format!("v1/dead?{}", query(&all))).await
+    }
+
+    /// A project's quarantine.
+    pub(crate) async fn quarantine(&self, project: &str) -> Result<QuarantineView, Complaint> {
+        self.get(&format!("v1/quarantine?{}", query(&[("project", Some(project))]))).await
+    }
+
+    pub(crate) async fn quarantine_log(&self, project: &str) -> Result<QuarantineLog, Complaint> {
+        self.get(&format!("v1/quarantine/log?{}", query(&[("project", Some(project))]))).await
+    }
+
+    pub(crate) async fn put_in_quarantine(&self, entry: &NewEntry) -> Result<(), Complaint> {
+        let request = self.request(Method::POST, "v1/quarantine")?.timeout(super::TIMEOUT).json(entry);
+        self.send(request).await?;
+        Ok(())
+    }
+
+    /// Whether there was such an entry.
+    pub(crate) async fn take_from_quarantine(&self, removal: &Removal) -> Result<bool, Complaint> {
+        let request =
+            self.request(Method::POST, "v1/quarantine/remove")?.timeout(super::TIMEOUT).json(removal);
+        match self.send(request).await {
+            Ok(_) => Ok(true),
+            Err(complaint) if complaint.message.contains("is not known here") => Ok(false),
+            Err(complaint) => Err(complaint),
+        }
+    }
+
+    pub(crate) async fn set_quarantine_rule(&self, rule: &NewRule) -> Result<(), Complaint> {
+        let request = self.request(Method::PUT, "v1/quarantine/rule")?.timeout(super::TIMEOUT).json(rule);
+        self.send(request).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn channels(&self, project: &str) -> Result<Channels, Complaint> {
+        self.get(&format!("v1/channels?{}", query(&[("project", Some(project))]))).await
+    }
+
+    pub(crate) async fn put_channel(&self, channel: &NewChannel) -> Result<(), Complaint> {
+        self.send(self.request(Method::POST, "v1/channels")?.timeout(super::TIMEOUT).json(channel)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn remove_channel(&self, named: &ChannelName) -> Result<(), Complaint> {
+        self.send(self.request(Method::POST, "v1/channels/remove")?.timeout(super::TIMEOUT).json(named))
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn try_channel(&self, named: &ChannelName) -> Result<(), Complaint> {
+        self.send(self.request(Method::POST, "v1/channels/try")?.timeout(super::TIMEOUT).json(named)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn set_hook(&self, hook: &NewHook) -> Result<(), Complaint> {
+        self.send(self.request(Method::PUT, "v1/hooks")?.timeout(super::TIMEOUT).json(hook)).await?;
+        Ok(())
+    }
+
+    /// Where a project's deliveries are to be sent.
+    pub(crate) fn hook_address(&self, project: &str) -> Result<String, Complaint> {
+        let mut url = self.base.join("v1/hooks/")?;
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.pop_if_empty().push(project);
+        }
+        Ok(url.to_string())
+    }
+
+    pub(crate) async fn deliveries(&self, project: &str) -> Result<Deliveries, Complaint> {
+        self.get(&format!("v1/deliveries?{}", query(&[("project", Some(project))]))).await
+    }
+
+    pub(crate) async fn retry_deliveries(&self, project: &str) -> Result<Revived, Complaint> {
+        let path = format!("v1/deliveries/retry?{}", query(&[("project", Some(project))]));
+        Ok(self.send(self.request(Method::POST, &path)?.timeout(super::TIMEOUT)).await?.json().await?)
+    }
+
+    /// The digest, as text of a format.
+    pub(crate) async fn digest(&self, project: &str, days: u16, format: &str) -> Result<String, Complaint> {
+        let days = days.to_string();
+        let all = [("project", Some(project)), ("days", Some(days.as_str())), ("format", Some(format))];
+        let request = self.request(Method::GET, &format!("v1/digest?{}", query(&all)))?;
+        Ok(self.send(request.timeout(super::TIMEOUT)).await?.text().await?)
     }
 
     pub(crate) async fn schedules(&self) -> Result<Schedules, Complaint> {

@@ -72,6 +72,24 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0040_history.sql"),
         postgres: include_str!("../../migrations/postgres/0040_history.sql"),
     },
+    Step {
+        version: 50,
+        name: "quarantine",
+        sqlite: include_str!("../../migrations/sqlite/0050_quarantine.sql"),
+        postgres: include_str!("../../migrations/postgres/0050_quarantine.sql"),
+    },
+    Step {
+        version: 51,
+        name: "notifications",
+        sqlite: include_str!("../../migrations/sqlite/0051_notifications.sql"),
+        postgres: include_str!("../../migrations/postgres/0051_notifications.sql"),
+    },
+    Step {
+        version: 52,
+        name: "hooks",
+        sqlite: include_str!("../../migrations/sqlite/0052_hooks.sql"),
+        postgres: include_str!("../../migrations/postgres/0052_hooks.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

@@ -16,8 +16,10 @@ mod farm;
 mod jobs;
 mod leases;
 mod migrations;
+mod notifications;
 mod postgres;
 mod publications;
+mod quarantine;
 mod raw;
 mod rows;
 mod runs;
@@ -34,6 +36,8 @@ pub use costs::{BranchFlips, CiCost, FailedOn, SignatureDay};
 pub use days::{ProjectDayRow, RunAround};
 pub use error::{DbError, FailedAction};
 pub use events::{EventRow, NewEvent};
+pub use notifications::{ChannelRow, DeliveryRow, Followed};
+pub use quarantine::Deed;
 pub use rows::{
     HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, ParkedRow, ProjectRow, RunRow, SeenTest,
     Settled, Settlement, SweepRow, SweepState, TestRow, TokenRow, VerdictRow, WorkerRow,

@@ -196,6 +196,7 @@ impl Coordinator {
             }
         };
         self.remember(row, &listing, report, finished_at).await?;
+        self.quarantine_after(row, question, report, finished_at).await?;
         let changed = |test: &TestReport| {
             let id = TestId(test.id.clone());
             let (before, now) = (before.get(&id)?, test.verdict.word());

@@ -3,7 +3,7 @@
 use super::leases::{Asked, Decision, decide};
 use super::trouble::Step;
 use super::{Coordinator, EngineError};
-use crate::db::{DbError, ParkedRow, Settlement, SweepState, WorkerRow};
+use crate::db::{DbError, JobRow, JobState, ParkedRow, Settlement, SweepState, WorkerRow};
 use crate::events::Event;
 use flakefarm_shared::fault;
 use flakefarm_shared::queue::{DeadDelivery, Origin, WorkerDelivery};
@@ -116,7 +116,14 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
 
 /// Tells a worker whether it may run what it has received, or leaves it asking.
 async fn answer(coordinator: &Coordinator, job: JobId, asked: Asked<'_>) -> Result<(), EngineError> {
-    let row = coordinator.db.job(job).await?;
+    let mut row = coordinator.db.job(job).await?;
+    let sent = |row: &JobRow| matches!(row.state, JobState::Pending { .. }) && row.begun == asked.publication;
+    if row.as_ref().is_some_and(sent) {
+        // It came sooner than its publication was recorded as queued, which is about to be: a worker that
+        // is left asking would idle for seconds.
+        let _recorded = coordinator.sending.lock().await;
+        row = coordinator.db.job(job).await?;
+    }
     let sweep = match &row {
         Some(row) => coordinator.db.sweep(row.sweep).await?,
         None => None,

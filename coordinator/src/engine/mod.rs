@@ -10,8 +10,10 @@ mod leases;
 mod limits;
 mod listing;
 mod memory;
+mod notifying;
 mod outbox;
 mod past;
+mod quarantine;
 mod relay;
 mod schedules;
 mod submit;
@@ -21,6 +23,7 @@ mod trouble;
 
 pub use advance::WORKER_SILENCE_MICROS;
 pub use limits::{LimitExceeded, Limits};
+pub use notifying::FARM;
 pub use submit::{Submission, SubmitError};
 
 use crate::db::{Db, DbError};
@@ -226,6 +229,7 @@ impl Coordinator {
                 leader::while_leading(self.clone(), "housekeeping", stop.clone(), relay::housekeeping),
                 leader::while_leading(self.clone(), "history", stop.clone(), collecting::run),
                 self.keep_schedules(stop.clone()),
+                self.keep_telling(stop.clone()),
                 relay::run(self.clone(), stop),
             );
         })
@@ -237,6 +241,12 @@ impl Coordinator {
         // They belong to a farm: nobody's own process fires them.
         if matches!(self.realm, Realm::Farm) {
             leader::while_leading(self.clone(), "schedules", stop, schedules::run).await;
+        }
+    }
+
+    async fn keep_telling(&self, stop: CancellationToken) {
+        if matches!(self.realm, Realm::Farm) {
+            leader::while_leading(self.clone(), "notifications", stop, notifying::run).await;
         }
     }
 

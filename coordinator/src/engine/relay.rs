@@ -101,6 +101,12 @@ async fn keep_house(coordinator: &Coordinator, told: &mut HashSet<String>) -> Re
         }
         seen.insert(key);
     }
+    for expired in coordinator.expired_quarantines(now).await? {
+        if !told.contains(&expired.key) {
+            events.push(expired.clone());
+        }
+        seen.insert(expired.key);
+    }
     db.record_events(&events).await?;
     *told = seen;
     db.forget_workers(before(FORGET_WORKERS)).await?;

@@ -62,20 +62,26 @@ impl Coordinator {
             source: submission.source.clone(),
             created_at: now,
         };
+        self.begin(&sweep).await.map_err(EngineError::from)?;
+        Ok(id)
+    }
+
+    /// Records a sweep whose context is stored already.
+    pub(crate) async fn begin(&self, sweep: &NewSweep) -> Result<(), crate::db::DbError> {
+        let id = sweep.id;
         self.take_up(id);
-        self.db.create_sweep(&sweep).await.map_err(EngineError::from)?;
+        self.db.create_sweep(sweep).await?;
         info!(sweep.id = %id, project = %sweep.project, "sweep submitted");
         self.wake.notify_one();
         // Others, who may be the ones that work on it, hear of it sooner by this; they look anyway.
         let submitted = NewEvent {
             key: format!("submitted/{id}"),
-            at: now,
-            project: Some(sweep.project),
+            at: sweep.created_at,
+            project: Some(sweep.project.clone()),
             sweep: Some(id),
             event: Event::Submitted { sweep: id },
         };
-        self.db.record_events(&[submitted]).await.map_err(EngineError::from)?;
-        Ok(id)
+        self.db.record_events(&[submitted]).await
     }
 
     /// Takes up an interrupted sweep where it stopped.

@@ -27,6 +27,8 @@ pub(super) enum Step {
     Scheduling,
     /// Forgetting what is old.
     Housekeeping,
+    /// Telling what has happened.
+    Notifying,
     /// Summing up samples.
     Collecting,
     /// Holding the lease under which the loops run.
@@ -44,6 +46,7 @@ impl Step {
             Step::Relaying => "events cannot be read",
             Step::Scheduling => "schedules cannot fire",
             Step::Housekeeping => "what is old cannot be forgotten",
+            Step::Notifying => "nobody is notified",
             Step::Collecting => "samples cannot be summed up",
             Step::Leading => "no coordinator can lead",
         }

@@ -29,6 +29,7 @@ pub use category::CauseCategory;
 pub use certainty::{Confidence, Counts, Rate};
 pub use error::QuestionError;
 pub use filter::TestFilter;
+pub(crate) use filter::matches;
 pub use history::{Flaked, History, PastRun, Record, RunCounts, TestHistory};
 pub use job_key::{JobKey, JobPhase, Series, UnknownJobKey};
 pub use ledger::{
@@ -38,7 +39,7 @@ pub use ledger::{
 pub use network::{WantsNetwork, asked_for_network};
 pub use planned::{Estimate, Plan, PlannedJob, Planning};
 pub use question::{Guarantee, Question, QuestionKind, Runs, ScopeChoice};
-pub use request::{BisectRequest, FailingIn, RevisionSnapshot, ValidateRequest};
+pub use request::{BisectRequest, FailingIn, Rerun, RerunGate, RevisionSnapshot, ValidateRequest};
 pub use sandbox::{SandboxChoice, UnknownSandbox};
 pub use seed::{derive_seed, file_of};
 pub use trials::{Tally, Trial, Trials};

@@ -6,7 +6,7 @@ use super::budget::Budget;
 use super::certainty::{Confidence, Rate, clean_runs_needed};
 use super::error::QuestionError;
 use super::filter::{TestFilter, matches};
-use super::request::{BisectRequest, ValidateRequest};
+use super::request::{BisectRequest, Rerun, ValidateRequest};
 use super::sandbox::SandboxChoice;
 use flakefarm_shared::{Capabilities, Order, TestId, World};
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,9 @@ pub struct Question {
     /// What the project's framework can do: nothing else is planned. Known once the tests are listed.
     #[serde(skip)]
     pub able: Capabilities,
+    /// Tests that failed elsewhere are run again, each alone, and no longer than it takes to decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Box<Rerun>>,
 }
 
 impl Question {
@@ -75,6 +78,7 @@ impl Question {
             sandbox: SandboxChoice::default(),
             panel: Vec::new(),
             able: Capabilities::everything(),
+            rerun: None,
         }
     }
 

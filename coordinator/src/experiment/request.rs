@@ -1,4 +1,5 @@
-//! What a question asks beyond its tests: the revisions of a bisection, the patch of a validation.
+//! What a question asks beyond its tests: the revisions of a bisection, the patch of a validation, what a
+//! failed job is to be told.
 
 use super::arm::{Arm, Company};
 use super::filter::TestFilter;
@@ -61,6 +62,28 @@ pub struct ValidateRequest {
     /// Where the tests fail; looked for first if not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_in: Option<FailingIn>,
+}
+
+/// What is asked of tests that failed elsewhere, in a CI job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rerun {
+    /// What decides: once it does, no more runs are made.
+    pub gate: RerunGate,
+    /// What one run of one test is said to take, in milliseconds; 0 if nothing is.
+    #[serde(default)]
+    pub expected_ms: u32,
+    /// Orders of the job, each up to a test that failed in it: tried with tests that pass alone.
+    #[serde(default)]
+    pub orders: Vec<Vec<TestId>>,
+}
+
+/// Which answers make the job fail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RerunGate {
+    /// A test that passes and fails.
+    pub flaky: bool,
+    /// A test that always fails.
+    pub broken: bool,
 }
 
 /// The company and the world in which a test fails.

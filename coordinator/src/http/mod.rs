@@ -5,10 +5,14 @@
 mod access;
 mod archive;
 mod caller;
+mod channels;
+mod digest;
 mod events;
 mod extract;
 mod farm;
 mod history;
+mod hooks;
+mod quarantine;
 mod rates;
 mod refused;
 mod results;
@@ -21,6 +25,9 @@ mod tokens;
 pub mod views;
 
 pub use caller::{Caller, Projects, Scope};
+pub use channels::{ChannelName, ChannelView, Channels, Deliveries, DeliveryView, NewChannel, Revived};
+pub use hooks::{Hooked, NewHook};
+pub use quarantine::{NewEntry, NewRule, QuarantineLog, QuarantineView, Removal};
 pub use refused::ErrorBody;
 pub use results::ResultsQuery;
 pub use schedules::{NewSchedule, ScheduleView, Schedules};
@@ -101,6 +108,18 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(history::tests))
         .routes(routes!(history::history))
         .routes(routes!(history::trends))
+        .routes(routes!(quarantine::list, quarantine::put))
+        .routes(routes!(quarantine::remove))
+        .routes(routes!(quarantine::log))
+        .routes(routes!(quarantine::set_rule))
+        .routes(routes!(channels::put, channels::list))
+        .routes(routes!(channels::remove))
+        .routes(routes!(channels::try_it))
+        .routes(routes!(channels::deliveries))
+        .routes(routes!(channels::retry))
+        .routes(routes!(hooks::set))
+        .routes(routes!(hooks::take))
+        .routes(routes!(digest::digest))
         .routes(routes!(schedules::add, schedules::list))
         .routes(routes!(schedules::remove))
         .routes(routes!(schedules::run))

@@ -289,6 +289,12 @@ async fn one_project_never_sees_anothers() {
     let (theirs, their_job) = (theirs.to_string(), their_job.to_string());
     let token = server.token(TokenKind::Admin, &["ours"]).await;
     for (path, method) in operations() {
+        if path.starts_with("/v1/hooks/") {
+            // Its callers have no token: a signature says who they are.
+            let (status, _) = answer(server.send(&method, "/v1/hooks/theirs", &token, "{}").await).await;
+            assert_eq!(status, 401);
+            continue;
+        }
         if path.contains("{") {
             // Named outright, it is not there, in the very words that a sweep that never was is not.
             let asked = if takes_project(&path, &method) { "?project=theirs" } else { "" };
@@ -314,6 +320,23 @@ async fn one_project_never_sees_anothers() {
             for secret in [theirs.as_str(), &their_job, their_blob.as_str(), "theirs"] {
                 assert!(!body.contains(secret), "{method} {path} tells {secret}: {body}");
             }
+        }
+    }
+    // Nor where a project is named in the body; the farm itself is nobody's.
+    let entry = json!({ "test": "a.py::a", "reason": "it races", "expires": "2999-01-01" });
+    let channel = json!({ "name": "c", "kind": { "kind": "slack", "url": "http://127.0.0.1:9/" } });
+    for project in ["theirs", "*"] {
+        for (method, path, body) in [
+            ("POST", "/v1/quarantine", json!({ "project": project, "entry": entry })),
+            ("POST", "/v1/quarantine/remove", json!({ "project": project, "test": "a", "why": "b" })),
+            ("PUT", "/v1/quarantine/rule", json!({ "project": project, "rule": { "enters": true } })),
+            ("POST", "/v1/channels", json!({ "project": project, "channel": channel })),
+            ("POST", "/v1/channels/remove", json!({ "project": project, "name": "c" })),
+            ("POST", "/v1/channels/try", json!({ "project": project, "name": "c" })),
+            ("PUT", "/v1/hooks", json!({ "project": project, "secret": "0123456789abcdef" })),
+        ] {
+            let (status, body) = answer(server.send(method, path, &token, body.to_string()).await).await;
+            assert_eq!(status, 403, "{method} {path}: {body}");
         }
     }
     let (_, body) = server.get("/v1/sweeps", &token).await;

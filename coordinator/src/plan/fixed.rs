@@ -15,6 +15,7 @@ use super::chains::{self, Settled, Slot};
 use super::costs::{Costs, SETTLED};
 use super::panel;
 use super::repeats;
+use super::rerun;
 use super::slots::{self, by_file};
 use crate::experiment::{
     Estimate, History, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question, ScopeChoice, Seen,
@@ -50,7 +51,11 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
     let workers = usize::from(question.workers.get());
     let selected = question.select(ledger.tests());
 
-    let (series, slots) = slots::first_phase(question, &History::default(), ledger, &selected);
+    if rerun::is_decided(question, &selected, &alone, ledger) {
+        return rerun::nothing_more(ledger);
+    }
+    let (series, mut slots) = slots::first_phase(question, &History::default(), ledger, &selected);
+    slots.extend(rerun::in_order(question, &selected, ledger));
     let chains = chains::follow(series, &slots, ledger);
     let mut targets = chains.short(&slots, ledger);
     let mut with_file = Vec::new();
@@ -58,8 +63,10 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
     match question.scope {
         ScopeChoice::Suite | ScopeChoice::File => {}
         ScopeChoice::Test => {
-            for place in selected.iter().filter_map(|test| ledger.place(test)) {
-                targets[place] = runs;
+            for test in &selected {
+                if let Some(place) = ledger.place(test) {
+                    targets[place] = rerun::runs_of(question, test, ledger);
+                }
             }
         }
         ScopeChoice::Auto => {
@@ -78,9 +85,11 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
     raise(&mut targets, &panel.plain_alone);
     let alone_wanted = alone.wanted(&targets, ledger);
 
+    let foreseen = rerun::foreseen_seconds(question);
+    let price = |spec: &AttemptSpec| costs.of(spec).or(foreseen.filter(|_| spec.scope == Scope::Test));
     let mut jobs = chains.follow_ups.clone();
     let named = |phase, wanted: Vec<AttemptSpec>| {
-        batch::numbered(phase, batch::pack(phase, 0, priced(wanted, &costs), workers), ledger)
+        batch::numbered(phase, batch::pack(phase, 0, priced(wanted, &price), workers), ledger)
     };
     jobs.extend(panel.into_jobs(workers));
     jobs.extend(named(JobPhase::WithFile, with_file));
@@ -90,7 +99,7 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
         batch::pack(
             JobPhase::Slots(series),
             chains.first_free,
-            priced(chains.wanted.clone(), &costs),
+            priced(chains.wanted.clone(), &price),
             workers,
         ),
         named(JobPhase::Alone, alone_wanted),
@@ -105,7 +114,7 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
     let remaining = estimate(&jobs, &costs, ledger);
     let outstanding = ledger.outstanding().count();
     let state = if jobs.is_empty() && outstanding == 0 { Planning::Complete } else { Planning::Working };
-    let mut jobs = hold_back(jobs, pressing, outstanding, workers, &costs);
+    let mut jobs = hold_back(jobs, pressing, outstanding, workers, costs.are_settled(), &price);
     batch::longest_first(&mut jobs, &costs);
     Plan { jobs, remaining, state, limited: false }
 }
@@ -232,8 +241,8 @@ fn repeated_shuffles(question: &Question, slots: &[Slot], ledger: &Ledger) -> Ve
     jobs
 }
 
-fn priced(specs: Vec<AttemptSpec>, costs: &Costs<'_>) -> Vec<Wanted> {
-    specs.into_iter().map(|spec| Wanted { seconds: costs.of(&spec), spec }).collect()
+fn priced(specs: Vec<AttemptSpec>, price: impl Fn(&AttemptSpec) -> Option<f64>) -> Vec<Wanted> {
+    specs.into_iter().map(|spec| Wanted { seconds: price(&spec), spec }).collect()
 }
 
 fn interleave(one: Vec<PlannedJob>, other: Vec<PlannedJob>) -> Vec<PlannedJob> {
@@ -268,14 +277,14 @@ fn hold_back(
     pressing: usize,
     outstanding: usize,
     workers: usize,
-    costs: &Costs<'_>,
+    settled: bool,
+    price: impl Fn(&AttemptSpec) -> Option<f64>,
 ) -> Vec<PlannedJob> {
-    let settled = costs.are_settled();
     let mut under_way = outstanding;
     let mut attempts = 0;
     let mut now = Vec::new();
     for (place, job) in jobs.into_iter().enumerate() {
-        let known = job.attempts.iter().all(|spec| costs.of(spec).is_some());
+        let known = job.attempts.iter().all(|spec| price(spec).is_some());
         let room = if !known {
             2 * workers
         } else if place < pressing {

@@ -55,7 +55,9 @@ fn level(
                 // A test that depends on its neighbours fails among them or not at all.
                 (Scope::Suite, _) | (_, Selection::All) => !suspects.is_empty() && one_in(CONFIRMING),
             };
-            let anyway = question.sandbox == SandboxChoice::Auto && one_in(ASSURING);
+            // Reruns are few: one of each job is looked at in a container whatever the dice say.
+            let first = question.rerun.is_some() && attempt.index == 0;
+            let anyway = question.sandbox == SandboxChoice::Auto && (first || one_in(ASSURING));
             if again || anyway { SandboxLevel::Container } else { SandboxLevel::Forked }
         }
     }

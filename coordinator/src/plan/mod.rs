@@ -15,6 +15,7 @@ pub(crate) mod level;
 mod needs;
 mod panel;
 mod repeats;
+mod rerun;
 #[cfg(test)]
 mod simulation;
 mod slots;
@@ -22,8 +23,8 @@ mod slots;
 pub use crate::experiment::{
     Answer, Answers, Budget, Condition, ConditionCount, Confidence, Estimate, Flaked, Guarantee, History,
     Ledger, Observation, PastRun, Plan, PlannedJob, Planning, Question, QuestionError, QuestionKind, Rate,
-    Record, RunCounts, Runs, SandboxChoice, ScopeChoice, Seen, SeenFailure, SuiteNumbers, TestAnswer,
-    TestFilter, TestHistory, UnknownSandbox, WorldsSeen,
+    Record, Rerun, RerunGate, RunCounts, Runs, SandboxChoice, ScopeChoice, Seen, SeenFailure, SuiteNumbers,
+    TestAnswer, TestFilter, TestHistory, UnknownSandbox, WorldsSeen,
 };
 pub use answers::{affords_one_round, answers};
 pub use panel::{Panel, UnknownPanel};

@@ -25,7 +25,7 @@ mod values;
 mod words;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 
 pub use build::{SweepMeta, build};
 pub use model::{Report, Stopped, TestReport, Verdict};

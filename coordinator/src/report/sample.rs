@@ -420,7 +420,7 @@ pub(super) fn brief() -> Report {
 }
 
 /// One flaky test, one attempt, one of everything.
-pub(super) fn one_test() -> Report {
+pub(crate) fn one_test() -> Report {
     let mut test = invent(&behaviours()[0], 3);
     test.timeline.truncate(1);
     test.attempts = 1;
