@@ -21,7 +21,7 @@ PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme test test-stress faults lint services-up services-down services-status base-image cases causes peers picture manifests dist images build toolchain
+.PHONY: help demo bench bench-readme forecast test test-stress faults lint services-up services-down services-status base-image cases causes peers picture manifests dist images build toolchain
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ bench: toolchain ## Measure attempts at each level, other ways and the control p
 
 bench-readme: bench ## The same, and write the README's table from it
 	@deploy/dev/readme-table target/bench/summary.md README.md
+
+FORECAST_ARGS ?=
+
+forecast: build ## Judge forecasts on simulated projects, and on one's own history: make forecast FORECAST_ARGS='--project NAME'
+	$(FLAKEFARM) forecast --simulated 1
+	@[[ -z '$(FORECAST_ARGS)' ]] || $(FLAKEFARM) forecast $(FORECAST_ARGS)
 
 test: toolchain ## Run every test on real services, started and stopped around it
 	@deploy/dev/with-services $(SERVICES) -- deploy/dev/test

@@ -4,6 +4,7 @@ use crate::args::DoctorArgs;
 use crate::exit::{Complaint, Exit};
 use crate::role_settings::{self, of_role};
 use crate::{embedded, output, stores};
+use flakefarm_coordinator::history::retention::HistoryRetention;
 use flakefarm_shared::WorkerId;
 use flakefarm_shared::queue::Role;
 
@@ -58,7 +59,7 @@ async fn queue(address: Result<String, Complaint>) -> Result<String, Complaint> 
 }
 
 async fn samples(address: &str) -> Result<String, Complaint> {
-    stores::open_samples(address).await?.check().await?;
+    stores::open_samples(address, &HistoryRetention::default()).await?.check().await?;
     Ok("answers".to_owned())
 }
 

@@ -3,6 +3,7 @@
 
 use crate::exit::{Complaint, Exit};
 use crate::progress::Progress;
+use crate::role_settings::retention_here;
 use crate::stores;
 use flakefarm_coordinator::db::{Db, SweepRow, SweepState};
 use flakefarm_coordinator::events::Event;
@@ -52,8 +53,11 @@ impl Embedded {
         let ground = Ground::of(sandbox, runtime, &id).await?;
         let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
         let db = open_database(state).await?;
-        let samples =
-            stores::open_samples(&format!("embedded:{}", state.join("samples.db").display())).await?;
+        let samples = stores::open_samples(
+            &format!("embedded:{}", state.join("samples.db").display()),
+            &retention_here()?,
+        )
+        .await?;
         let queue = stores::open_queue("embedded:", Role::Coordinator)?;
         let coordinator = Coordinator::embedded(db, queue.clone(), blobs.clone(), engine::DEFAULT_LEASE);
         let worker = match ground {

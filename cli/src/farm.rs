@@ -11,7 +11,7 @@ use flakefarm_coordinator::Submission;
 use flakefarm_coordinator::events::Event;
 use flakefarm_coordinator::history::ingest::{Ingested, SentReport};
 use flakefarm_coordinator::history::moves::Move;
-use flakefarm_coordinator::history::questions::{Ranking, TestHistory, Trends};
+use flakefarm_coordinator::history::questions::{Forecast, Ranking, TestHistory, Trends};
 use flakefarm_coordinator::http::{API_HEADER, API_VERSION};
 use flakefarm_coordinator::report::Report;
 use flakefarm_shared::backoff::Backoff;
@@ -225,6 +225,19 @@ impl Farm {
     pub(crate) async fn trends(&self, project: &str, days: u16) -> Result<Trends, Complaint> {
         let days = days.to_string();
         self.get(&with_query("v1/trends", &[("project", Some(project)), ("days", Some(&days))])).await
+    }
+
+    /// Which tests are likely to fail next.
+    pub(crate) async fn forecast(
+        &self,
+        project: &str,
+        days: u16,
+        limit: usize,
+    ) -> Result<Forecast, Complaint> {
+        let (days, limit) = (days.to_string(), limit.to_string());
+        let query =
+            [("project", Some(project)), ("days", Some(days.as_str())), ("limit", Some(limit.as_str()))];
+        self.get(&with_query("v1/forecast", &query)).await
     }
 
     pub(crate) async fn submit(&self, submission: &Submission) -> Result<SweepId, Complaint> {

@@ -102,6 +102,7 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::History(args) => Box::pin(remember::history(&args)).await,
         Command::Tests(args) => Box::pin(remember::tests(&args)).await,
         Command::Trends(args) => Box::pin(remember::trends(&args)).await,
+        Command::Forecast(args) => Box::pin(remember::forecast(&args)).await,
         Command::Gc(args) => Box::pin(remember::gc(&args)).await,
         Command::Init(args) => init::init(&args),
         Command::Simulate(args) => measuring::simulate(&args),

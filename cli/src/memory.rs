@@ -5,6 +5,7 @@ use crate::args::MemoryArgs;
 use crate::ask::config_complaint;
 use crate::exit::Complaint;
 use crate::farm::Farm;
+use crate::role_settings::retention_here;
 use crate::stores;
 use flakefarm_coordinator::db::Db;
 use flakefarm_coordinator::history::collect::{CollectError, collect_day, mend_columns};
@@ -89,7 +90,9 @@ impl Memory {
 pub(crate) async fn open_here(state: Option<&Path>) -> Result<(Db, Samples), Complaint> {
     let state = stores::state_dir(state)?;
     let db = stores::open_database(&format!("sqlite:{}", state.join("farm.db").display())).await?;
-    let samples = stores::open_samples(&format!("embedded:{}", state.join("samples.db").display())).await?;
+    let samples =
+        stores::open_samples(&format!("embedded:{}", state.join("samples.db").display()), &retention_here()?)
+            .await?;
     Ok((db, samples))
 }
 

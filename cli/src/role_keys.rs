@@ -11,6 +11,15 @@ pub(crate) static ROLE_KEYS: &[Setting] = &[
     Setting::new("coordinator.listen", Kind::Text).variable("FLAKEFARM_LISTEN").default("127.0.0.1:7878"),
     Setting::new("coordinator.lease", Kind::Duration).variable("FLAKEFARM_LEASE").default("10m"),
     Setting::new("coordinator.admin_token_file", Kind::Text).variable("FLAKEFARM_ADMIN_TOKEN_FILE"),
+    Setting::new("history.keep_points", Kind::Duration).variable("FLAKEFARM_KEEP_POINTS").default("14d"),
+    Setting::new("history.keep_hourly", Kind::Duration).variable("FLAKEFARM_KEEP_HOURLY").default("90d"),
+    Setting::new("history.keep_daily", Kind::Duration).variable("FLAKEFARM_KEEP_DAILY").default("400d"),
+    Setting::new("history.keep_artifacts", Kind::Duration)
+        .variable("FLAKEFARM_KEEP_ARTIFACTS")
+        .default("90d"),
+    Setting::new("history.keep_new_blobs", Kind::Duration)
+        .variable("FLAKEFARM_KEEP_NEW_BLOBS")
+        .default("24h"),
     Setting::new("worker.ceilings", Kind::Text).variable("FLAKEFARM_CEILINGS"),
     Setting::new("worker.id", Kind::Text).variable("FLAKEFARM_WORKER_ID"),
     Setting::new("worker.runtime", Kind::Text).variable("FLAKEFARM_RUNTIME").default("auto"),

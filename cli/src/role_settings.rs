@@ -7,6 +7,7 @@ use crate::exit::Complaint;
 use crate::output;
 use crate::role_keys::ROLE_KEYS;
 use crate::say::say;
+use flakefarm_coordinator::history::retention::HistoryRetention;
 use flakefarm_project::config::{GivenOption, GivenValue};
 use flakefarm_project::settings::{Layers, Setting, Settings, print};
 use std::path::Path;
@@ -45,6 +46,26 @@ pub(crate) fn of_role(args: &RoleArgs, options: &[GivenOption]) -> Result<Option
         return Ok(None);
     }
     Ok(Some(settings))
+}
+
+/// How long history and what sweeps made are kept.
+pub(crate) fn retention(settings: &Settings) -> Result<HistoryRetention, Complaint> {
+    let default = HistoryRetention::default();
+    let keep = HistoryRetention {
+        points: settings.duration("history.keep_points").unwrap_or(default.points),
+        hourly: settings.duration("history.keep_hourly").unwrap_or(default.hourly),
+        daily: settings.duration("history.keep_daily").unwrap_or(default.daily),
+        artifacts: settings.duration("history.keep_artifacts").unwrap_or(default.artifacts),
+        grace: settings.duration("history.keep_new_blobs").unwrap_or(default.grace),
+    };
+    keep.checked().map_err(|why| {
+        Complaint::usage(why).hint("--keep-… , FLAKEFARM_KEEP_… , or keep_… under [history] in --config FILE")
+    })
+}
+
+/// The same for commands without such options: from the environment.
+pub(crate) fn retention_here() -> Result<HistoryRetention, Complaint> {
+    retention(&settings(None, &[])?)
 }
 
 /// An address that a role cannot do without: its option and its variable are named if it is missing.

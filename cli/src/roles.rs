@@ -39,9 +39,10 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
         .await
         .map_err(|error| Complaint::farm(format!("failed to listen on {listen}: {error}")))?;
     let lease = settings.duration("coordinator.lease").unwrap_or(engine::DEFAULT_LEASE);
-    let mut coordinator = Coordinator::new(db, queue.clone(), blobs, lease);
+    let keep = role_settings::retention(&settings)?;
+    let mut coordinator = Coordinator::new(db, queue.clone(), blobs, lease).with_retention(keep);
     match settings.text("stores.samples") {
-        Some(address) => coordinator = coordinator.with_samples(stores::open_samples(&address).await?),
+        Some(address) => coordinator = coordinator.with_samples(stores::open_samples(&address, &keep).await?),
         None => {
             warn!("no sample store is named (--samples): history does not grow, and CI's reports are refused")
         }
@@ -86,7 +87,9 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     let told = signals::watch()?;
     let id = WorkerId(settings.text("worker.id").unwrap_or_else(default_id));
     let queue = stores::open_queue(&role_settings::queue(&settings)?, Role::Worker)?;
-    let samples = stores::open_samples(&needed(&settings, "stores.samples")?).await?;
+    let samples =
+        stores::open_samples(&needed(&settings, "stores.samples")?, &role_settings::retention(&settings)?)
+            .await?;
     let blobs = stores::open_blobs(&needed(&settings, "stores.blobs")?)?;
     let runtime = settings.parsed("worker.runtime", parsed).map_err(|error| Complaint::of_setting(&error))?;
     let docker =

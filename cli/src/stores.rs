@@ -2,6 +2,7 @@
 
 use crate::exit::Complaint;
 use flakefarm_coordinator::db::Db;
+use flakefarm_coordinator::history::retention::HistoryRetention;
 use flakefarm_coordinator::stores::sqlite_samples::SqliteSamples;
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::queue::{Queue, Role};
@@ -39,14 +40,15 @@ pub(crate) fn open_queue(url: &str, role: Role) -> Result<Queue, Complaint> {
     Queue::open(url, role).map_err(|error| Complaint::usage(error.to_string()))
 }
 
-pub(crate) async fn open_samples(address: &str) -> Result<Samples, Complaint> {
+/// Samples, of which points are kept as long as `keep` says.
+pub(crate) async fn open_samples(address: &str, keep: &HistoryRetention) -> Result<Samples, Complaint> {
+    let keep = Retention { points: keep.points };
     if let Some(path) = address.strip_prefix("embedded:") {
-        let samples = SqliteSamples::open(Path::new(path), Retention::default())
-            .await
-            .map_err(|error| Complaint::of(&error))?;
+        let samples =
+            SqliteSamples::open(Path::new(path), keep).await.map_err(|error| Complaint::of(&error))?;
         return Ok(Arc::new(samples));
     }
-    let samples = RedisSamples::open(address, Retention::default(), None)
+    let samples = RedisSamples::open(address, keep, None)
         .map_err(|error| Complaint::usage(format!("samples address `{address}`: {error}")))?;
     Ok(Arc::new(samples))
 }

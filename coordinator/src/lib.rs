@@ -6,6 +6,7 @@ pub mod digest;
 pub mod engine;
 pub mod events;
 pub mod experiment;
+pub mod garbage;
 pub mod history;
 pub mod http;
 pub mod notify;

@@ -1,8 +1,10 @@
 //! Content-addressed blobs: snapshots, outputs, and whatever is too large to travel otherwise, stored once by digest, in a
 //! directory or an object store.
 
+mod keeping;
 mod streams;
 
+pub use keeping::{BlobEntry, Digests, Removed, digests_in};
 pub use streams::Upload;
 
 use crate::ids::Digest;
@@ -91,14 +93,15 @@ impl Blobs {
         self.root.clone().join(&name[..2]).join(name)
     }
 
-    /// Stores `content` and returns its name. Storing the same content again changes nothing.
+    /// Stores `content` and returns its name. Storing the same content again changes nothing, but that it is
+    /// written anew from time to time: so whoever collects what nobody refers to sees that somebody will.
     pub async fn put(&self, content: impl Into<Bytes>) -> Result<Digest, BlobError> {
         let content: Bytes = content.into();
         let digest = Digest::of(&content);
         let path = self.path(&digest);
         let failed = |source| BlobError::Store { action: "write", digest: digest.clone(), source };
         match self.store.head(&path).await {
-            Ok(found) if found.size == content.len() as u64 => return Ok(digest),
+            Ok(found) if found.size == content.len() as u64 && is_fresh(&found) => return Ok(digest),
             Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
@@ -146,6 +149,16 @@ impl Blobs {
         decode(&packed).map_err(|source| BlobError::Content { digest: digest.clone(), what, source })
     }
 }
+
+/// Whether a blob was written so lately that nobody collects it.
+fn is_fresh(found: &object_store::ObjectMeta) -> bool {
+    let age = crate::now_micros() - found.last_modified.timestamp_micros();
+    age < i64::try_from(FRESH.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A blob that is older than this is written again when somebody stores it: a quarter of the least time that
+/// blobs are left alone.
+const FRESH: std::time::Duration = std::time::Duration::from_secs(900);
 
 /// Most bytes that a compressed value may unpack to: a few bytes can hold gigabytes.
 const UNPACKED_LIMIT: u64 = 256 << 20;

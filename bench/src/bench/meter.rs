@@ -107,6 +107,23 @@ pub(crate) fn resident_bytes() -> u64 {
     kib_of("/proc/self/status", "VmRSS:") * 1024
 }
 
+/// The most memory that this process has had resident since [`ResidentPeak::start`].
+pub(crate) struct ResidentPeak(());
+
+impl ResidentPeak {
+    /// Forgets the peak so far.
+    pub(crate) fn start() -> Self {
+        // Linux 4.0 and newer; where it is refused, the peak is that of the process's life.
+        drop(fs::write("/proc/self/clear_refs", "5"));
+        Self(())
+    }
+
+    /// In MiB, all of the process.
+    pub(crate) fn peak_mib(&self) -> f64 {
+        kib_of("/proc/self/status", "VmHWM:") as f64 / 1024.0
+    }
+}
+
 fn available_bytes() -> u64 {
     kib_of("/proc/meminfo", "MemAvailable:") * 1024
 }

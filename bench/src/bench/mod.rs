@@ -4,6 +4,7 @@
 mod compare;
 mod control;
 mod growth;
+mod history;
 mod meter;
 mod payload;
 mod plot;
@@ -21,6 +22,7 @@ use flakefarm_project::settings::counted;
 use flakefarm_shared::WorkerId;
 use flakefarm_worker::sandbox::{DockerSandbox, Engine, EngineUnavailable, RuntimeChoice};
 use growth::{Growth, Idle};
+use history::HistorySize;
 use meter::Cpu;
 use payload::Payload;
 use report::{BenchReport, Machine, PoolLatency, SCHEMA, Style};
@@ -38,6 +40,10 @@ pub struct BenchArgs {
     /// --queue and --samples on those services, too
     #[arg(long)]
     control_plane: bool,
+    /// Only history: what CI sends, samples, and questions over a project of 50,000 tests and 90 days; with
+    /// --database, --queue and --samples on those services, too (a database of its own). Needs 2 GB for each
+    #[arg(long, conflicts_with_all = ["control_plane", "growth", "project"])]
+    history: bool,
     /// Two minutes instead of twenty: fewer and shorter rounds, no whole sweep
     #[arg(long)]
     quick: bool,
@@ -110,7 +116,7 @@ enum BenchFormat {
 pub async fn bench(args: &BenchArgs, say: &(dyn Fn(&str) + Sync)) -> Result<Measured, Unmeasured> {
     let say = &Say(say);
     let stores = all_stores(&args.stores)?;
-    let engine = if args.control_plane { None } else { Some(connect(args).await?) };
+    let engine = if args.control_plane || args.history { None } else { Some(connect(args).await?) };
     let mut report = BenchReport {
         schema: SCHEMA,
         machine: machine(args, engine.as_ref()).await?,
@@ -120,7 +126,17 @@ pub async fn bench(args: &BenchArgs, say: &(dyn Fn(&str) + Sync)) -> Result<Meas
         sweeps: Vec::new(),
         control_plane: Vec::new(),
         growth: Vec::new(),
+        history: Vec::new(),
     };
+    if args.history {
+        let size = if args.quick { HistorySize::QUICK } else { HistorySize::FULL };
+        for addresses in &stores {
+            let doing = |doing: &str| say.say(&format!("{}: {doing}", addresses.name));
+            report.history.extend(Box::pin(history::measure(addresses, size, &doing)).await?);
+        }
+        let holds = report.history.iter().all(history::Figure::holds);
+        return Ok(Measured { text: write(args, &report)?, holds });
+    }
     if let Some(engine) = &engine {
         Box::pin(attempts(args, engine, &mut report, say)).await?;
         // Which one works is known once it has started something.

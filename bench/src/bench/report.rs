@@ -2,6 +2,7 @@
 
 use super::control::ControlResult;
 use super::growth::Growth;
+use super::history::Figure;
 use super::stats::{Spread, rounded};
 use super::ways::Way;
 use super::whole::Whole;
@@ -23,6 +24,7 @@ pub(crate) struct BenchReport {
     pub(crate) sweeps: Vec<Whole>,
     pub(crate) control_plane: Vec<ControlResult>,
     pub(crate) growth: Vec<Growth>,
+    pub(crate) history: Vec<Figure>,
 }
 
 /// Where it was measured.
@@ -166,6 +168,10 @@ impl BenchReport {
                 "bytes per queued attempt",
             ];
             text.push_str(&table(&heads, &rows, style));
+        }
+        if !self.history.is_empty() {
+            let rows: Vec<Vec<String>> = self.history.iter().map(Figure::cells).collect();
+            text.push_str(&table(&["history", "what", "measured", "claimed", "holds"], &rows, style));
         }
         if !self.growth.is_empty() {
             let rows: Vec<Vec<String>> = self.growth.iter().map(Growth::cells).collect();

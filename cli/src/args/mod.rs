@@ -31,7 +31,7 @@ pub(crate) use quarantine::{
 };
 pub(crate) use questions::{BisectArgs, DiagnoseArgs, Gate, SweepArgs};
 pub(crate) use remembering::{
-    AnswerFormat, GcArgs, HistoryArgs, MemoryArgs, TestsArgs, TrendsArgs, UploadArgs,
+    AnswerFormat, ForecastArgs, GcArgs, HistoryArgs, MemoryArgs, TestsArgs, TrendsArgs, UploadArgs,
 };
 pub(crate) use scheduling::{
     ScheduleAction, ScheduleAddArgs, ScheduleArgs, ScheduleListArgs, ScheduleNameArgs,
@@ -83,8 +83,10 @@ pub(crate) enum Command {
     Tests(Box<TestsArgs>),
     /// Show a project's runs and failures over time
     Trends(Box<TrendsArgs>),
-    /// Delete what is no longer kept of history
-    Gc(GcArgs),
+    /// List the tests that are likely to fail next, where forecasts have shown skill
+    Forecast(Box<ForecastArgs>),
+    /// Delete what is no longer kept: old history, and what nothing refers to any more
+    Gc(Box<GcArgs>),
     /// Write a commented flakefarm.toml from what is detected
     Init(InitArgs),
     /// Show the report of a sweep, or a JSON report again, in another format
@@ -119,8 +121,8 @@ pub(crate) enum Command {
 
 /// The command line, with the environment variables of settings in its help.
 pub(crate) fn command_line() -> clap::Command {
-    let of_roles = ["coordinator", "worker", "doctor", "token"];
-    let elsewhere = ["bench", "simulate", "init", "gc"];
+    let of_roles = ["coordinator", "worker", "doctor", "token", "gc"];
+    let elsewhere = ["bench", "simulate", "init"];
     Cli::command().mut_subcommands(|command| {
         let name = command.get_name().to_owned();
         if elsewhere.contains(&name.as_str()) {

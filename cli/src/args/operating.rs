@@ -3,6 +3,7 @@
 use super::groups::{FarmAddressArgs, OutputArgs, given};
 use super::looking::PlaceArgs;
 use super::questions::Gate;
+use super::remembering::KeepArgs;
 use super::values::{checked, counted, duration};
 use clap::{Args, Subcommand};
 use flakefarm_coordinator::http::{Scope, TokenKind};
@@ -117,6 +118,8 @@ pub(crate) struct CoordinatorArgs {
     /// Issue an admin token into this file (readable by its owner only) if the coordinator has none
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<String>,
+    #[command(flatten)]
+    keep: KeepArgs,
 }
 
 impl CoordinatorArgs {
@@ -128,6 +131,7 @@ impl CoordinatorArgs {
             ("coordinator.lease", "--lease", &self.lease),
             ("coordinator.admin_token_file", "--admin-token-file", &self.admin_token_file),
         ]));
+        options.extend(self.keep.options());
         options
     }
 }

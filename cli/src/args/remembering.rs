@@ -1,9 +1,11 @@
 //! The commands that fill history from CI and ask it.
 
-use super::groups::FarmAddressArgs;
+use super::groups::{FarmAddressArgs, given};
+use super::values::{checked, duration};
 use clap::{Args, ValueEnum};
 use flakefarm_coordinator::history::ingest::ci;
 use flakefarm_coordinator::history::moves::Move;
+use flakefarm_project::config::GivenOption;
 use std::path::PathBuf;
 
 /// Which project's history, and where it is.
@@ -89,15 +91,96 @@ pub(crate) struct TrendsArgs {
     pub(crate) question: QuestionArgs,
 }
 
+/// `flakefarm forecast`
+#[derive(Debug, Args)]
+pub(crate) struct ForecastArgs {
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    /// How many days to learn from
+    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=400))]
+    pub(crate) days: u16,
+    /// Show so many
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// Judge forecasts on simulated projects instead, from this seed
+    #[arg(long, value_name = "SEED")]
+    pub(crate) simulated: Option<u64>,
+    /// Format of the answer
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Human)]
+    pub(crate) format: AnswerFormat,
+}
+
 /// `flakefarm gc`
 #[derive(Debug, Args)]
 pub(crate) struct GcArgs {
-    /// Where history is kept [default: $XDG_STATE_HOME/flakefarm]
+    /// Configuration file with sections [stores] and [history]
+    #[arg(long, value_name = "FILE", env = "FLAKEFARM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where history is kept without a farm [default: $XDG_STATE_HOME/flakefarm]
     #[arg(long, value_name = "DIR", env = "FLAKEFARM_STATE")]
     pub(crate) state: Option<PathBuf>,
+    /// A farm's database, with --blobs: what its coordinator collects every day
+    #[arg(long, value_name = "URL", requires = "blobs", conflicts_with = "state")]
+    database: Option<String>,
+    /// A farm's blobs
+    #[arg(long, value_name = "URL", requires = "database")]
+    blobs: Option<String>,
+    #[command(flatten)]
+    keep: KeepArgs,
     /// Say what would be deleted, and delete nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// How to say it
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Human)]
+    pub(crate) format: AnswerFormat,
+}
+
+impl GcArgs {
+    /// The options that are settings.
+    pub(crate) fn options(&self) -> Vec<GivenOption> {
+        let stores =
+            [("stores.database", "--database", &self.database), ("stores.blobs", "--blobs", &self.blobs)];
+        given(&stores).into_iter().chain(self.keep.options()).collect()
+    }
+
+    /// Whether a farm's stores were named.
+    pub(crate) fn names_a_farm(&self) -> bool {
+        self.database.is_some()
+    }
+}
+
+/// How long history and what sweeps made are kept.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KeepArgs {
+    /// Points are kept so long [default: 14d]
+    #[arg(long, value_name = "DURATION", value_parser = checked(duration))]
+    keep_points: Option<String>,
+    /// Sums by hour are kept so long [default: 90d]
+    #[arg(long, value_name = "DURATION", value_parser = checked(duration))]
+    keep_hourly: Option<String>,
+    /// Sums by day, failures and runs of CI are kept so long [default: 400d]
+    #[arg(long, value_name = "DURATION", value_parser = checked(duration))]
+    keep_daily: Option<String>,
+    /// Jobs, snapshots and outputs of sweeps that are over are kept so long; their reports are kept for ever
+    /// [default: 90d]
+    #[arg(long, value_name = "DURATION", value_parser = checked(duration))]
+    keep_artifacts: Option<String>,
+    /// Blobs that nothing refers to are left alone for so long after they were written [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = checked(duration))]
+    keep_new_blobs: Option<String>,
+}
+
+impl KeepArgs {
+    /// The options that are settings.
+    pub(crate) fn options(&self) -> Vec<GivenOption> {
+        given(&[
+            ("history.keep_points", "--keep-points", &self.keep_points),
+            ("history.keep_hourly", "--keep-hourly", &self.keep_hourly),
+            ("history.keep_daily", "--keep-daily", &self.keep_daily),
+            ("history.keep_artifacts", "--keep-artifacts", &self.keep_artifacts),
+            ("history.keep_new_blobs", "--keep-new-blobs", &self.keep_new_blobs),
+        ])
+    }
 }
 
 /// The format of an answer.

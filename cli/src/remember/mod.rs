@@ -2,11 +2,13 @@
 //! and from a farm, and what is no longer kept of it.
 
 mod collecting;
+mod foretelling;
 mod of_project;
 mod of_test;
 pub(crate) mod shown;
 
 pub(crate) use collecting::gc;
+pub(crate) use foretelling::forecast;
 
 use crate::args::{AnswerFormat, HistoryArgs, TestsArgs, TrendsArgs};
 use crate::exit::{Complaint, Exit};

@@ -47,6 +47,14 @@ pub(super) fn days(days: f64) -> String {
     if days < 2.0 { format!("{:.0} h", days * 24.0) } else { format!("{days:.1} days") }
 }
 
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} bytes"),
+        1_024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1_024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
 pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }

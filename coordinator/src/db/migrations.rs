@@ -73,6 +73,12 @@ const STEPS: &[Step] = &[
         postgres: include_str!("../../migrations/postgres/0040_history.sql"),
     },
     Step {
+        version: 41,
+        name: "leases of blobs",
+        sqlite: include_str!("../../migrations/sqlite/0041_leases_of_blobs.sql"),
+        postgres: include_str!("../../migrations/postgres/0041_leases_of_blobs.sql"),
+    },
+    Step {
         version: 50,
         name: "quarantine",
         sqlite: include_str!("../../migrations/sqlite/0050_quarantine.sql"),

@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod fairness;
 mod farm;
+mod garbage;
 mod jobs;
 mod leases;
 mod migrations;
@@ -36,6 +37,7 @@ pub use costs::{BranchFlips, CiCost, FailedOn, SignatureDay};
 pub use days::{ProjectDayRow, RunAround};
 pub use error::{DbError, FailedAction};
 pub use events::{EventRow, NewEvent};
+pub use garbage::{JobRefers, SweepRefers};
 pub use notifications::{ChannelRow, DeliveryRow, Followed};
 pub use quarantine::Deed;
 pub use rows::{
@@ -146,6 +148,16 @@ impl Db {
     pub async fn ping(&self) -> Result<(), DbError> {
         change!(self, "ask for an answer", sqlx::query("SELECT 1"))?;
         Ok(())
+    }
+
+    /// Bytes that the database takes.
+    pub async fn size(&self) -> Result<u64, DbError> {
+        let query = match self {
+            Db::Sqlite(_) => "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+            Db::Postgres(_) => "SELECT pg_database_size(current_database())",
+        };
+        let bytes: i64 = read!(self, "read the size", fetch_one, sqlx::query_scalar(query))?;
+        Ok(bytes.unsigned_abs())
     }
 
     /// Closes all connections, after what is under way. Other clones are closed too.

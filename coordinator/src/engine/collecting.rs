@@ -1,25 +1,33 @@
-//! The loop that sums points up before they expire, and deletes what is older than is kept. One coordinator
-//! does it at a time.
+//! The loop that sums points up before they expire, and collects what is no longer kept. One coordinator does
+//! it at a time.
 
 use super::trouble::Step;
-use super::{Coordinator, EngineError};
-use crate::db::PackSpan;
+use super::{Coordinator, EngineError, STORE_MARKER};
+use crate::garbage::{self, Doing, Garbage, GarbageError};
 use crate::history::collect::{CollectError, collect_day, mend_columns};
-use crate::history::retention::HistoryRetention;
-use flakefarm_shared::now_micros;
 use flakefarm_shared::samples::codec;
-use std::time::Duration;
+use flakefarm_shared::{Digest, UnixMicros, now_micros};
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_secs(600);
-/// Days before today that are summed up again in each round: attempts end after midnight, reports come late.
+/// Days before today that are summed up again: attempts end after midnight, reports come late.
 const AGAIN: i64 = 2;
+/// How often that is done for a day that is over.
+const AGAIN_MICROS: UnixMicros = 4 * 3_600_000_000;
+/// Between two looks for what is no longer kept.
+const BETWEEN_GARBAGE: Duration = Duration::from_secs(86_400);
 
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
+    let mut last_garbage: Option<Instant> = None;
     loop {
-        let collected = round(&coordinator).await;
+        let mut collected = round(&coordinator).await;
+        if collected.is_ok() && last_garbage.is_none_or(|at| at.elapsed() >= BETWEEN_GARBAGE) {
+            collected = drop_garbage(&coordinator).await;
+            last_garbage = Some(Instant::now());
+        }
         coordinator.note(Step::Collecting, &collected);
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
@@ -34,7 +42,12 @@ async fn round(coordinator: &Coordinator) -> Result<(), EngineError> {
     let today = codec::day_of(now);
     for project in coordinator.db.projects().await? {
         mend_columns(&coordinator.db, &project.name, now).await?;
+        let noted = coordinator.db.noted_days(&project.name, today - AGAIN, today).await?;
         for day in today - AGAIN..=today {
+            let summed_up = noted.iter().find(|note| note.day == day).map(|note| note.at);
+            if summed_up.is_some_and(|at| at > codec::day_start(day + 1) && now - at < AGAIN_MICROS) {
+                continue;
+            }
             match collect_day(&coordinator.db, samples.as_ref(), &project.name, day, now).await {
                 Ok(_) => {}
                 Err(CollectError::Db(error)) => return Err(error.into()),
@@ -45,12 +58,32 @@ async fn round(coordinator: &Coordinator) -> Result<(), EngineError> {
             }
         }
     }
-    let keep = HistoryRetention::default();
-    let hours = coordinator.db.delete_packs_before(PackSpan::Hours, keep.first_hourly_day(now)).await?;
-    let days = coordinator.db.delete_packs_before(PackSpan::Days, keep.first_daily_day(now)).await?;
-    coordinator.db.delete_days_before(keep.first_daily_day(now)).await?;
-    if hours + days > 0 {
-        info!(hours, days, "deleted sums that were kept long enough");
-    }
     Ok(())
+}
+
+async fn drop_garbage(coordinator: &Coordinator) -> Result<(), EngineError> {
+    let marker = Digest::of(STORE_MARKER);
+    let Coordinator { db, blobs, keep, .. } = coordinator;
+    match garbage::collect(db, blobs, keep, now_micros(), Doing::Removing, &marker).await {
+        Ok(found) => {
+            let Garbage { hourly_packs, daily_packs, days, evidence, jobs, .. } = found;
+            let Garbage { blobs, blob_bytes, young_blobs, kept_blobs, kept_bytes, .. } = found;
+            info!(
+                hourly_packs,
+                daily_packs,
+                days,
+                evidence,
+                jobs,
+                blobs,
+                blob_bytes,
+                young_blobs,
+                kept_blobs,
+                kept_bytes,
+                "collected what is no longer kept"
+            );
+            Ok(())
+        }
+        Err(GarbageError::Db(error)) => Err(error.into()),
+        Err(GarbageError::Blobs(error)) => Err(error.into()),
+    }
 }

@@ -28,6 +28,7 @@ pub use submit::{Submission, SubmitError};
 
 use crate::db::{Db, DbError};
 use crate::events::{Event, Events};
+use crate::history::retention::HistoryRetention;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::queue::{Queue, QueueError};
 use flakefarm_shared::samples::Samples;
@@ -48,7 +49,7 @@ const POLL: Duration = Duration::from_secs(2);
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(600);
 
 /// A blob that every coordinator stores: where it is missing, the store is not the one it was.
-const STORE_MARKER: &[u8] = b"flakefarm";
+pub const STORE_MARKER: &[u8] = b"flakefarm";
 
 /// A step of a loop failed; the loop tries again.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +122,7 @@ pub struct Coordinator {
     realm: Realm,
     troubles: trouble::Troubles,
     samples: Option<Samples>,
+    keep: HistoryRetention,
 }
 
 /// Which sweeps a coordinator works on.
@@ -152,6 +154,7 @@ impl Coordinator {
             realm: Realm::Farm,
             troubles: trouble::Troubles::default(),
             samples: None,
+            keep: HistoryRetention::default(),
         }
     }
 
@@ -169,6 +172,11 @@ impl Coordinator {
     /// The same with a store of samples, which it reads for history.
     pub fn with_samples(self, samples: Samples) -> Self {
         Self { samples: Some(samples), ..self }
+    }
+
+    /// The same that keeps history and what sweeps made for other times.
+    pub fn with_retention(self, keep: HistoryRetention) -> Self {
+        Self { keep, ..self }
     }
 
     /// The store of samples, if it has one.

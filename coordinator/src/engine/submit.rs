@@ -3,6 +3,7 @@
 use super::{Coordinator, EngineError};
 use crate::db::{JobState, NewEvent, NewSweep, SweepState};
 use crate::events::Event;
+use crate::garbage::LEASE_MICROS;
 use crate::plan::Question;
 use flakefarm_shared::{Class, Digest, SweepContext, SweepId, WIRE_VERSION, now_micros};
 use tracing::info;
@@ -45,6 +46,9 @@ impl Coordinator {
             return Err(SubmitError::Version(context.v));
         }
         self.limits.admit(&submission.question)?;
+        // From here on nobody collects it, until a row refers to it.
+        let until = now_micros() + LEASE_MICROS;
+        self.db.lease_blob(&context.snapshot, until).await.map_err(EngineError::from)?;
         if !self.blobs.contains(&context.snapshot).await.map_err(EngineError::from)? {
             return Err(SubmitError::NoSnapshot(context.snapshot.clone()));
         }

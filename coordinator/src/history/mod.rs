@@ -7,6 +7,7 @@ pub mod collect;
 pub mod columns;
 pub mod failing;
 pub mod fingerprint;
+pub mod forecast;
 pub mod ingest;
 pub mod moves;
 pub mod questions;

@@ -6,7 +6,7 @@ use super::extract::{Path, Query};
 use super::refused::{ErrorBody, Refused};
 use super::results::may;
 use crate::history::moves::Move;
-use crate::history::questions::{self, Ranking, TestHistory, Trends, Window};
+use crate::history::questions::{self, Forecast, Ranking, TestHistory, Trends, Window};
 use crate::plan::Confidence;
 use axum::Json;
 use axum::extract::State;
@@ -101,4 +101,21 @@ pub(super) async fn trends(
 ) -> Result<Json<Trends>, Refused> {
     may(&caller, &query.project)?;
     Ok(Json(questions::trends(app.coordinator.db(), &query.project, query.window()).await?))
+}
+
+/// Say which tests are likely to fail next, if forecasts have shown skill on this project.
+#[utoipa::path(
+    get, path = "/v1/forecast", tag = "history", params(HistoryQuery),
+    responses((status = 200, body = Object, description = "flakefarm.forecast/v1"), (status = "default", body = ErrorBody)),
+    security(("token" = ["read"]))
+)]
+pub(super) async fn forecast(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<Forecast>, Refused> {
+    may(&caller, &query.project)?;
+    let limit = query.limit.unwrap_or(MOST_TESTS).min(MOST_TESTS);
+    let db = app.coordinator.db();
+    Ok(Json(questions::forecast(db, &query.project, query.window(), limit).await?))
 }

@@ -108,6 +108,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(history::tests))
         .routes(routes!(history::history))
         .routes(routes!(history::trends))
+        .routes(routes!(history::forecast))
         .routes(routes!(quarantine::list, quarantine::put))
         .routes(routes!(quarantine::remove))
         .routes(routes!(quarantine::log))

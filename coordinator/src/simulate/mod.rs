@@ -8,6 +8,7 @@ pub mod bench;
 mod chart;
 pub mod checks;
 pub mod farm;
+pub mod histories;
 pub mod measure;
 pub mod plot;
 pub mod population;

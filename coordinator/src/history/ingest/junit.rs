@@ -60,6 +60,9 @@ pub fn read(input: impl BufRead, sink: &mut dyn FnMut(Case) -> ControlFlow<()>) 
             }
         }
     }
+    for (line, what) in scanner.oddities() {
+        reading.note(line, what);
+    }
     if let Some((_, case)) = reader.held.take() {
         reading.cases += 1;
         if sink(case).is_break() {

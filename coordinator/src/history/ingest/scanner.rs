@@ -86,6 +86,10 @@ pub(super) struct Scanner<R> {
     pushed_back: Option<u8>,
     /// UTF-8 of a character of another encoding, still to be given.
     pending: ([u8; 4], u8, u8),
+    /// The first line with bytes that are no text in the document's encoding.
+    no_text: Option<u64>,
+    /// The first line with a reference that means nothing here.
+    unresolved: Option<u64>,
 }
 
 impl<R: BufRead> Scanner<R> {
@@ -102,12 +106,48 @@ impl<R: BufRead> Scanner<R> {
             _ => (Encoding::Utf8, 0),
         };
         input.consume(mark);
-        Ok(Self { input, encoding, line: 1, pushed_back: None, pending: ([0; 4], 0, 0) })
+        Ok(Self {
+            input,
+            encoding,
+            line: 1,
+            pushed_back: None,
+            pending: ([0; 4], 0, 0),
+            no_text: None,
+            unresolved: None,
+        })
     }
 
     /// The line that reading has come to, from 1.
     pub(super) fn line(&self) -> u64 {
         self.line
+    }
+
+    /// What was read, but not as it was meant: lines, and what is odd there.
+    pub(super) fn oddities(&self) -> impl Iterator<Item = (u64, &'static str)> + use<R> {
+        let no_text = self.no_text.map(|line| (line, "bytes that are no text in its encoding were replaced"));
+        let unresolved =
+            self.unresolved.map(|line| (line, "a reference that nothing defines here was left as it is"));
+        no_text.into_iter().chain(unresolved)
+    }
+
+    /// Bytes as text; what is none is replaced, and noted.
+    fn text_of(&mut self, bytes: &[u8]) -> String {
+        // One that is cut at its end is no fault of the document's.
+        if std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_some()) {
+            self.no_text.get_or_insert(self.line);
+        }
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    /// Text with its references resolved; one that cannot be is left, and noted.
+    fn resolved(&mut self, text: String) -> String {
+        match unescape(&text) {
+            Ok(resolved) => resolved.into_owned(),
+            Err(_) => {
+                self.unresolved.get_or_insert(self.line);
+                text
+            }
+        }
     }
 
     /// The next piece; none at the end.
@@ -119,7 +159,7 @@ impl<R: BufRead> Scanner<R> {
                 if text.trim().is_empty() {
                     continue;
                 }
-                return Ok(Some(Token::Text(unescape(&text).map_or_else(|_| text.clone(), Into::into))));
+                return Ok(Some(Token::Text(self.resolved(text))));
             }
             match self.byte()? {
                 None => return malformed("it ends within a tag"),
@@ -135,7 +175,8 @@ impl<R: BufRead> Scanner<R> {
                 }
                 Some(byte) if byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80 => {
                     let tag = self.tag(Some(byte))?;
-                    return element(&tag).map(|element| Some(Token::Open(element)));
+                    let element = element(&tag, &mut |value| self.resolved(value))?;
+                    return Ok(Some(Token::Open(element)));
                 }
                 Some(_) => return malformed("a `<` that begins no tag"),
             }
@@ -156,7 +197,7 @@ impl<R: BufRead> Scanner<R> {
                 self.skip_to(b'<')?;
             }
         }
-        Ok(lossy(&kept))
+        Ok(self.text_of(&kept))
     }
 
     /// Passes over what is in the buffers up to `end`, which is left.
@@ -201,7 +242,7 @@ impl<R: BufRead> Scanner<R> {
                 }
             }
         }
-        Ok(lossy(&kept))
+        Ok(self.text_of(&kept))
     }
 
     /// Passed over with all that it defines.
@@ -252,7 +293,7 @@ impl<R: BufRead> Scanner<R> {
                         continue;
                     }
                 }
-                None if byte == b'>' => return Ok(lossy(&kept)),
+                None if byte == b'>' => return Ok(self.text_of(&kept)),
                 None if byte == b'<' => return malformed("a tag within a tag"),
                 None if matches!(byte, b'"' | b'\'') => (quote, value) = (Some(byte), 0),
                 None => {}
@@ -322,15 +363,12 @@ fn declares_single_bytes(start: &[u8]) -> bool {
             .any(|name| declaration.contains(name))
 }
 
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 fn local(name: &str) -> &str {
     name.rsplit(':').next().unwrap_or(name)
 }
 
-fn element(tag: &str) -> Result<Element, ScanError> {
+/// A tag's name and attributes, their values read by `resolve`.
+fn element(tag: &str, resolve: &mut dyn FnMut(String) -> String) -> Result<Element, ScanError> {
     let (tag, empty) = match tag.strip_suffix('/') {
         Some(tag) => (tag, true),
         None => (tag, false),
@@ -344,7 +382,7 @@ fn element(tag: &str) -> Result<Element, ScanError> {
         if attributes.len() == MOST_ATTRIBUTES {
             return malformed(format!("a tag of more than {MOST_ATTRIBUTES} attributes"));
         }
-        let value = unescape(&attribute.value).map_or_else(|_| attribute.value.to_string(), Into::into);
+        let value = resolve(attribute.value.to_string());
         attributes.push((local(attribute.key.as_ref()).to_owned(), value));
     }
     Ok(Element { name: local(&tag[..length]).to_owned(), empty, attributes })

@@ -6,6 +6,7 @@
 
 mod changing;
 mod costing;
+mod foretelling;
 mod of_project;
 mod of_test;
 mod of_week;
@@ -13,6 +14,7 @@ mod sums;
 
 pub use changing::{ChangeSeen, Changed};
 pub use costing::CostSeen;
+pub use foretelling::{Forecast, TestForecast, forecast};
 pub use of_project::{ProjectDay, Ranking, TestRanked, Trends, ranking, trends};
 pub use of_test::{
     BranchSeen, ClassSeen, DaySeen, FlipSeen, SignatureSeen, TestHistory, VerdictSeen, test_history,
