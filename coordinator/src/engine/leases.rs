@@ -19,7 +19,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(20);
 const CLOCK_SET: Duration = Duration::from_secs(5);
 /// A redelivered job whose earlier worker has said nothing of it for so long, since it came back and
 /// while workers were heard, is the new worker's.
-pub(super) const PRESUMED_DEAD: Duration = Duration::from_secs(15);
+pub const PRESUMED_DEAD: Duration = Duration::from_secs(15);
 /// The shortest lease: within it an outage may have lain that was too short to be noticed as a gap,
 /// and then time to come back.
 const SHORTEST_LEASE: Duration = GAP.saturating_add(GRACE);
@@ -71,7 +71,7 @@ pub(super) fn patience(lease: Duration) -> Duration {
 
 /// Whether a worker may run a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decision {
+pub enum Decision {
     /// It may.
     Run,
     /// It is settled, superseded or another's.
@@ -84,19 +84,21 @@ pub(super) enum Decision {
 
 /// What a worker asks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub(super) worker: &'a WorkerId,
-    pub(super) publication: u32,
+pub struct Asked<'a> {
+    /// Who.
+    pub worker: &'a WorkerId,
+    /// Of which publication.
+    pub publication: u32,
     /// How long it has held the message.
-    pub(super) held: Duration,
+    pub held: Duration,
     /// Whether a worker was given the message before.
-    pub(super) came_back: bool,
+    pub came_back: bool,
     /// For how long workers have been heard without a gap.
-    pub(super) heard_for: Duration,
+    pub heard_for: Duration,
 }
 
 /// Decides by the job's row (none if it is not known) and whether its sweep is running.
-pub(super) fn decide(row: Option<&JobRow>, sweep_runs: bool, asked: Asked<'_>, now: UnixMicros) -> Decision {
+pub fn decide(row: Option<&JobRow>, sweep_runs: bool, asked: Asked<'_>, now: UnixMicros) -> Decision {
     let Some(row) = row else { return Decision::Drop };
     if asked.publication < row.begun {
         return Decision::Drop;

@@ -6,7 +6,7 @@ mod collecting;
 mod finish;
 mod intake;
 mod leader;
-mod leases;
+pub mod leases;
 mod limits;
 mod listing;
 mod memory;
