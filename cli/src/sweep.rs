@@ -147,6 +147,7 @@ pub(crate) fn question(wishes: Wishes, session: &Session<'_>) -> Result<Question
         // What the framework can do is known once it has listed the tests.
         able: Capabilities::default(),
         rerun: None,
+        tests_as_given: None,
     })
 }
 

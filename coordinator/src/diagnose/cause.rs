@@ -63,7 +63,7 @@ impl Reproduction {
         let command = match self.world.about().by_hand {
             _ if self.world.is_plain() => plain,
             by_hand @ (ByHand::Command { .. } | ByHand::Script(_)) => {
-                by_hand.command(&plain).unwrap_or(plain)
+                by_hand.command(&plain).unwrap_or_else(|| format!("{plain}   # {}", self.world.about().name))
             }
             ByHand::Advice(advice) => format!("{plain}   # {advice}"),
         };

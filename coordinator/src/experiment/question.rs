@@ -51,6 +51,9 @@ pub struct Question {
     /// Worlds to try before anything is repeated.
     #[serde(default)]
     pub panel: Vec<World>,
+    /// [`Question::tests`] as they were given, where files among them were replaced by the tests in these.
+    #[serde(skip)]
+    pub tests_as_given: Option<TestFilter>,
     /// What the project's framework can do: nothing else is planned. Known once the tests are listed.
     #[serde(skip)]
     pub able: Capabilities,
@@ -77,6 +80,7 @@ impl Question {
             tests: TestFilter::default(),
             sandbox: SandboxChoice::default(),
             panel: Vec::new(),
+            tests_as_given: None,
             able: Capabilities::everything(),
             rerun: None,
         }

@@ -44,6 +44,7 @@ pub fn narrowed(question: &Question, listing: &Listing) -> Result<Narrowed, Inca
     }
     let mut asked = Question { able: able.clone(), ..question.clone() };
     asked.tests = by_file(&question.tests, listing);
+    asked.tests_as_given = (asked.tests != question.tests).then(|| question.tests.clone());
     let mut left_out = Vec::new();
     asked.panel.retain(|world| able.gives(*world));
     let not_given = question.panel.iter().filter(|world| !able.gives(**world));
@@ -209,6 +210,11 @@ mod tests {
             let listing = listing(Capabilities::everything());
             narrowed(&question, &listing).unwrap().question.select(&listing.tests).len()
         };
+        // Commands that repeat the sweep name what was named.
+        let tests = TestFilter(vec!["t/test_a.py".to_owned()]);
+        let question = Question { tests: tests.clone(), ..Question::detect(1) };
+        let asked = narrowed(&question, &listing(Capabilities::everything())).unwrap().question;
+        assert_eq!(asked.tests_as_given, Some(tests));
         assert_eq!((asks("t/test_a.py"), asks("t/*_b.py"), asks("test_a"), asks("nowhere")), (2, 1, 2, 0));
     }
 }

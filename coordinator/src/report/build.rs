@@ -438,12 +438,12 @@ fn evidence(
     command: Option<&str>,
 ) -> Vec<String> {
     let Some(command) = command else { return evidence };
-    evidence.extend(world.map(|world| {
+    evidence.extend(world.and_then(|world| {
         let command = format!("{command} {}", words::shell_quote(test.as_str()));
         match world.about().by_hand {
-            ByHand::Advice(advice) => format!("by hand: {advice}, then {command}"),
+            ByHand::Advice(advice) => Some(format!("by hand: {advice}, then {command}")),
             by_hand @ (ByHand::Command { .. } | ByHand::Script(_)) => {
-                format!("by hand: {}", by_hand.command(&command).expect("a command wraps commands"))
+                Some(format!("by hand: {}", by_hand.command(&command)?))
             }
         }
     }));

@@ -142,7 +142,10 @@ fn tests_arguments(question: &Question, scope: Scope, test: &TestId, file: &str)
     match scope {
         Scope::Test => tests_argument(test.as_str()),
         Scope::File => tests_argument(file),
-        Scope::Suite => question.tests.0.iter().map(|pattern| tests_argument(pattern)).collect(),
+        Scope::Suite => {
+            let given = question.tests_as_given.as_ref().unwrap_or(&question.tests);
+            given.0.iter().map(|pattern| tests_argument(pattern)).collect()
+        }
     }
 }
 

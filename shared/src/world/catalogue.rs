@@ -96,6 +96,11 @@ impl ByHand {
     /// `command` in that world; none where no command does it.
     pub fn command(&self, command: &str) -> Option<String> {
         match self {
+            // An option of the interpreter, which pytest takes, too.
+            ByHand::Command { before, after } if after.starts_with("-W") && !command.contains("pytest") => {
+                let command = command.replacen(" -m ", &format!(" {after} -m "), 1);
+                Some(format!("{before} {command}").trim().to_owned())
+            }
             ByHand::Command { before, after } => {
                 let after = if after.is_empty() || after.starts_with(';') {
                     after.clone()
@@ -106,10 +111,12 @@ impl ByHand {
             }
             ByHand::Script(script) => {
                 let words = format!("-c '{script}'");
-                Some(match command.contains("-m pytest") {
-                    true => command.replacen("-m pytest", &words, 1),
-                    false => format!("python3 {words}"),
-                })
+                match command.contains("-m pytest") {
+                    true => Some(command.replacen("-m pytest", &words, 1)),
+                    // The script is pytest's.
+                    false if command.contains(" -m ") => None,
+                    false => Some(format!("python3 {words}")),
+                }
             }
             ByHand::Advice(_) => None,
         }
@@ -438,6 +445,19 @@ mod tests {
             page == expect || std::fs::read_to_string(path).unwrap() == expect,
             "write docs/conditions.md anew"
         );
+    }
+
+    #[test]
+    fn commands_are_those_of_the_framework_that_they_wrap() {
+        let by_hand = |world: World, command: &str| world.about().by_hand.command(command);
+        let unittest = "python3 -m unittest a.B.c";
+        assert_eq!(by_hand(World::Twice, unittest), None, "the script is pytest's");
+        assert!(
+            by_hand(World::Twice, "python3 -m pytest a.py").is_some_and(|script| script.contains("-c '"))
+        );
+        let strict = by_hand(World::WarningsAsErrors, unittest);
+        assert_eq!(strict.as_deref(), Some("python3 -W error -m unittest a.B.c"));
+        assert_eq!(by_hand(World::Umask, unittest).as_deref(), Some("umask 077; python3 -m unittest a.B.c"));
     }
 
     #[test]
