@@ -219,10 +219,15 @@ fn aim(question: &Question) -> String {
 /// What the report means for the exit code.
 pub(crate) fn gate(report: &Report, gates: &[Gate]) -> Exit {
     let found = |wanted: &[Verdict]| report.tests.iter().any(|test| wanted.contains(&test.verdict));
-    if gates.contains(&Gate::Flaky) && found(&[Verdict::Flaky, Verdict::Fragile])
-        || gates.contains(&Gate::Broken)
-            && (found(&[Verdict::Broken]) || !report.sweep.collection_errors.is_empty())
-    {
+    let sweep = &report.sweep;
+    // What is red without a test to blame: starts that fail now and then, sessions that end with an error.
+    let flaky = found(&[Verdict::Flaky, Verdict::Fragile])
+        || sweep.failed_starts > 0
+        || sweep.odd_ends.is_some_and(|ends| ends.attempts < ends.of);
+    let broken = found(&[Verdict::Broken])
+        || !sweep.collection_errors.is_empty()
+        || sweep.odd_ends.is_some_and(|ends| ends.attempts == ends.of);
+    if gates.contains(&Gate::Flaky) && flaky || gates.contains(&Gate::Broken) && broken {
         Exit::GateFailed
     } else if gates.contains(&Gate::Inconclusive) && found(&[Verdict::Inconclusive]) {
         Exit::Inconclusive

@@ -3,7 +3,7 @@
 use crate::UnixMicros;
 use crate::detail::TestDetail;
 use crate::ids::{Digest, TestId, WorkerId};
-use crate::outcome::{FailureKind, Sample};
+use crate::outcome::{Failure, FailureKind, Sample};
 use crate::spec::{AttemptSpec, Order, Scope};
 use crate::treatment::Treatment;
 use crate::world::SandboxLevel;
@@ -84,6 +84,20 @@ pub enum Remark {
     SharedIds {
         /// An id for each such group, at most twenty.
         tests: Vec<TestId>,
+    },
+    /// The tear-down of a fixture that several tests share failed. Frameworks call that an error of whichever test
+    /// comes last, which says nothing of the test.
+    TearDown {
+        /// The fixture, or `teardown_class` and its like.
+        fixture: String,
+        /// `class`, `module`, `package`, `session`.
+        scope: String,
+        /// The class it is of, or the file it is defined in.
+        home: String,
+        /// The test that came last.
+        last: TestId,
+        /// How it failed.
+        failure: Failure,
     },
     /// Something that a newer worker knows.
     #[serde(other)]

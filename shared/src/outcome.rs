@@ -103,7 +103,7 @@ impl Outcome {
 }
 
 /// One failure, structured by the plugin inside the attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Failure {
     /// How it failed.
     pub kind: FailureKind,
@@ -172,7 +172,7 @@ pub struct WideFixture {
 }
 
 /// How a test failed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// An assertion did not hold.
@@ -210,7 +210,7 @@ impl FailureKind {
 }
 
 /// A phase of one test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Fixtures before the test.
@@ -233,7 +233,7 @@ impl Phase {
 }
 
 /// A stack frame within the project.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Frame {
     /// Path below the project's root.
     pub path: String,

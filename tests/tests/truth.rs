@@ -68,3 +68,186 @@ fn a_child_process_that_wants_a_network_is_told_like_a_test_that_does() {
         assert_eq!(test(&report, &name)["cause"]["category"], "network");
     }
 }
+
+/// What is decided by nothing but the project itself.
+const SURE: [(&str, &str); 5] = [
+    (
+        "test_ids.py",
+        "import time, uuid, pytest
+class Handler: pass
+@pytest.mark.parametrize('handler', [Handler(), Handler()], ids=repr)
+def test_handler(handler): pass
+@pytest.mark.parametrize('token', [str(uuid.uuid4()), 'fixed'])
+def test_token(token): pass
+@pytest.mark.parametrize('stamp', [time.time_ns()])
+def test_stamp(stamp): assert False, 'always'
+",
+    ),
+    (
+        "test_module.py",
+        "import pytest
+@pytest.fixture(scope='module', autouse=True)
+def database():
+    yield
+    raise RuntimeError('the database could not be dropped')
+def test_one(): pass
+def test_two(): pass
+def test_three(): assert 0
+",
+    ),
+    (
+        "test_class.py",
+        "class TestShop:
+    @classmethod
+    def teardown_class(cls): raise OSError('shop stays open')
+    def test_a(self): pass
+    def test_b(self): pass
+",
+    ),
+    (
+        "test_own.py",
+        "import pytest
+@pytest.fixture
+def lock():
+    yield
+    assert False, 'lock was not given back'
+def test_lock(lock): pass
+@pytest.mark.xfail(reason='never run', run=False)
+def test_not_run(): assert False
+",
+    ),
+    ("test_missing.py", "import not_installed_anywhere\ndef test_extra(): pass\n"),
+];
+
+#[test]
+fn what_is_shared_is_one_finding_and_ids_that_change_are_one_test_at_every_level() {
+    let files: Vec<(&str, &str)> = [TOML].into_iter().chain(SURE).collect();
+    let project = project(&files);
+    for level in LEVELS {
+        let output = sweep(level, &project, &["--runs", "4", "--panel", "none", "--scope", "suite"]);
+        let report = report(&output);
+        let healthy = [
+            "test_class.py::TestShop::test_a",
+            "test_class.py::TestShop::test_b",
+            "test_ids.py::test_handler",
+            "test_ids.py::test_token",
+            "test_module.py::test_one",
+            "test_module.py::test_two",
+        ];
+        assert_eq!(with_verdict(&report, "healthy"), healthy, "{level}: {}", said(&output));
+        let broken = [
+            "test_class.py::TestShop::teardown_class (tear-down)",
+            "test_ids.py::test_stamp",
+            "test_module.py::database (tear-down)",
+            "test_module.py::test_three",
+            "test_own.py::test_lock",
+        ];
+        assert_eq!(with_verdict(&report, "broken"), broken, "{level}: {}", said(&output));
+        assert_eq!(with_verdict(&report, "skipped"), ["test_own.py::test_not_run"]);
+        for name in &broken[..3] {
+            assert_eq!(
+                (&test(&report, name)["attempts"], &test(&report, name)["failures"]),
+                (&4.into(), &4.into())
+            );
+        }
+        let database = test(&report, broken[2]);
+        assert_eq!(database["subject"], "fixture");
+        let why = database["stopped_because"].as_str().unwrap();
+        assert!(why.contains("whichever test comes last (test_module.py::test_"), "{why}");
+        let lock = &test(&report, "::test_lock")["failures_by_signature"][0];
+        assert_eq!(lock["within"], "in the tear-down of the fixture `lock` (function)");
+        assert_eq!(report["sweep"]["collection_errors"][0]["path"], "test_missing.py");
+        let notes = report["sweep"]["notes"].to_string();
+        for function in ["test_handler", "test_token", "test_stamp"] {
+            assert!(notes.contains(&format!("ids of `test_ids.py::{function}` change")), "{notes}");
+        }
+    }
+}
+
+/// What is decided by chance. None is on one side of the middle in all of 32 runs but once in 2 ** 31 (5e-10); there
+/// are four of them.
+const CHANCE: [(&str, &str); 4] = [
+    (
+        "test_sometimes.py",
+        "import random
+if random.random() < 0.5: import not_installed_anywhere
+def test_there(): pass
+",
+    ),
+    (
+        "test_module.py",
+        "import pytest, random
+@pytest.fixture(scope='module', autouse=True)
+def database():
+    yield
+    assert random.random() < 0.5, 'not dropped'
+def test_one(): pass
+def test_two(): pass
+",
+    ),
+    (
+        "test_port.py",
+        "import pytest, random
+def test_port():
+    if random.random() < 0.5: pytest.skip('port is taken')
+",
+    ),
+    (
+        "test_known.py",
+        "import pytest, random
+@pytest.mark.xfail(reason='wobbles', strict=False)
+def test_wobbles(): assert random.random() < 0.5
+",
+    ),
+];
+
+#[test]
+fn imports_that_come_and_go_tear_downs_that_fail_now_and_then_and_skips_are_told() {
+    let files: Vec<(&str, &str)> = [TOML].into_iter().chain(CHANCE).collect();
+    let project = project(&files);
+    let arguments = ["--runs", "32", "--panel", "none", "--scope", "suite", "--fail-on", "flaky"];
+    let output = sweep("nested", &project, &arguments);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let flaky = ["test_module.py::database (tear-down)", "test_sometimes.py (collection)"];
+    assert_eq!(with_verdict(&report, "flaky"), flaky, "{}", said(&output));
+    assert_eq!(test(&report, flaky[1])["subject"], "file");
+    assert!(test(&report, flaky[1])["reproduce"].as_str().unwrap().contains("--tests test_sometimes.py"));
+    assert_eq!(report["sweep"]["collection_errors"], Value::Null, "it is no missing file");
+    let notes = report["sweep"]["notes"].to_string();
+    let port = test(&report, "::test_port");
+    assert!(
+        notes.contains(&format!("was skipped in {} of 32 runs (port is taken)", port["skips"])),
+        "{notes}"
+    );
+    assert!(notes.contains("`test_known.py::test_wobbles` is expected to fail, and passed in "), "{notes}");
+    assert_eq!(test(&report, "::test_wobbles")["verdict"], "healthy");
+    assert_eq!(test(&report, "::test_two")["verdict"], "healthy");
+}
+
+#[test]
+fn what_is_red_without_a_test_to_blame_is_red() {
+    let ends = "def pytest_sessionfinish(): raise RuntimeError('report server is away')\n";
+    let ends = flakefarm_tests::harness::project(&[
+        TOML,
+        ("conftest.py", ends),
+        ("test_a.py", "def test_a(): pass\n"),
+    ]);
+    let sweep = |project: &TempDir, runs: &str, gate: &str| {
+        sweep("nested", project, &["--runs", runs, "--panel", "none", "--scope", "suite", "--fail-on", gate])
+    };
+    let output = sweep(&ends, "3", "broken");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let odd = report(&output)["sweep"]["odd_ends"].clone();
+    assert_eq!(odd, serde_json::json!({ "attempts": 3, "of": 3 }));
+    // All starts the same: 2 ** -31.
+    let starts = "import random, sys\nif random.random() < 0.5: sys.exit('set DATABASE_URL first')\n";
+    let starts = flakefarm_tests::harness::project(&[
+        TOML,
+        ("conftest.py", starts),
+        ("test_a.py", "def test_a(): pass\n"),
+    ]);
+    let output = sweep(&starts, "32", "flaky");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(report(&output)["sweep"]["failed_starts"].as_u64().unwrap() > 0, "{}", said(&output));
+}

@@ -1,5 +1,6 @@
 //! Lists a project's tests, more than once where that may differ: a start that fails is tried again, and where
-//! tests have parameters a second listing shows which of their ids change from run to run.
+//! tests have parameters a second listing shows which of their ids change from run to run. A file that cannot be
+//! collected at first may be the next time.
 
 use crate::attempt::{self, AttemptSetting, Unwatched, Watched};
 use crate::frameworks::Adapter;
@@ -71,13 +72,20 @@ pub(crate) async fn list(
         failed_starts,
         capabilities: setting.framework().capabilities(),
     };
-    if listing.parts.iter().any(|parts| parts.parameters.is_some()) {
+    let not_collected = !listing.collection_errors.is_empty();
+    if not_collected || listing.parts.iter().any(|parts| parts.parameters.is_some()) {
         let again = AttemptId { index: attempt.index + starts, ..attempt };
-        let Watched { reading, .. } = attempt::list(setting, again, stop).await?;
-        // Without a second listing nothing is known to change.
-        if !reading.tests.is_empty() {
-            fold_changing(&mut listing, &reading.parts);
+        let Watched { mut reading, .. } = attempt::list(setting, again, stop).await?;
+        if reading.tests.is_empty() {
+            return Ok(listing); // without a second listing nothing is known to change
         }
+        if reading.collection_errors.len() < listing.collection_errors.len() {
+            std::mem::swap(&mut listing.tests, &mut reading.tests);
+            std::mem::swap(&mut listing.parts, &mut reading.parts);
+            std::mem::swap(&mut listing.sources, &mut reading.sources);
+            std::mem::swap(&mut listing.collection_errors, &mut reading.collection_errors);
+        }
+        fold_changing(&mut listing, &reading.parts);
     }
     Ok(listing)
 }

@@ -7,6 +7,7 @@ use super::{Coordinator, EngineError};
 use crate::db::{DbError, NewEvent, SweepRow, SweepState};
 use crate::events::Event;
 use crate::plan::{History, Ledger, Question, QuestionKind};
+use crate::report::model::Subject;
 use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
 use flakefarm_shared::blobs::BlobError;
 use flakefarm_shared::{Digest, Refusal, SweepId, TestId, UnixMicros, now_micros};
@@ -213,7 +214,8 @@ impl Coordinator {
                 },
             })
         };
-        let changes: Vec<NewEvent> = report.tests.iter().filter_map(changed).take(CHANGES).collect();
+        let tests = report.tests.iter().filter(|test| test.subject == Subject::Test);
+        let changes: Vec<NewEvent> = tests.filter_map(changed).take(CHANGES).collect();
         Ok(self.db.record_events(&changes).await?)
     }
 }

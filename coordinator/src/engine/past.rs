@@ -6,6 +6,7 @@ use super::{Coordinator, EngineError};
 use crate::db::{RunRow, SeenTest, SweepRow, VerdictRow};
 use crate::history::{failing, fingerprint};
 use crate::plan::{self, History, Question, QuestionError, QuestionKind, SandboxChoice};
+use crate::report::model::Subject;
 use crate::report::{Report, TestReport};
 use flakefarm_shared::{
     Listing, RunOrigin, SandboxLevel, SourceClass, SweepContext, TestId, TestSource, TreatmentClass,
@@ -181,5 +182,5 @@ fn verdict_rows(
         finished_at,
         fingerprint: fingerprints.get(&TestId(test.id.clone())).cloned(),
     };
-    report.tests.iter().map(row).collect()
+    report.tests.iter().filter(|test| test.subject == Subject::Test).map(row).collect()
 }

@@ -8,10 +8,13 @@
 mod counting;
 mod observation;
 mod reading;
+mod renaming;
+mod shared;
 
 pub use counting::TestTally;
-pub use observation::{AttemptFacts, Condition, ConditionCount, Observation, Seen, SeenFailure};
+pub use observation::{Aside, AttemptFacts, Condition, ConditionCount, Observation, Seen, SeenFailure};
 pub use reading::{Attempt, SeenInAll, Standing};
+pub use shared::{Shared, Subject};
 
 use crate::experiment::job_key::JobKey;
 use crate::experiment::seed::file_of;
@@ -39,6 +42,7 @@ pub struct Ledger {
     all_under_way: u32,
     /// Time in tests, by scope, in microseconds.
     in_tests_us: [u64; 3],
+    renaming: renaming::Renaming,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -93,6 +97,7 @@ impl Ledger {
             tallies: Vec::new(),
             all_under_way: 0,
             in_tests_us: [0; 3],
+            renaming: renaming::Renaming::default(),
         };
         for test in tests {
             if !ledger.places.contains_key(&test) {
@@ -204,18 +209,8 @@ impl Ledger {
             }
             self.unlisted.retain(|_, observations| !observations.is_empty());
         }
-        let facts = Arc::new(AttemptFacts {
-            key,
-            index: record.index,
-            scope: record.scope,
-            order: record.order,
-            treatment: record.treatment.clone(),
-            level: record.level,
-            started_at: record.started_at,
-            worker: record.worker.clone(),
-            concurrency: record.concurrency,
-        });
-        for sample in &record.samples {
+        let facts = Arc::new(AttemptFacts::of(key, record));
+        for sample in self.known_by_their_ids(record).iter() {
             let listed = self.places.get(&sample.test).copied();
             let observations = match listed {
                 Some(place) => &mut self.listed[place],
@@ -238,13 +233,14 @@ impl Ledger {
                 wall_us: sample.wall_us,
                 cpu_us: sample.cpu_us,
                 position: sample.position,
+                aside: Aside::of(sample),
             };
             observations.insert(found, observation.clone());
             if let Some(place) = listed {
                 self.count_seen(place, &observation, counting::Change::More);
             }
         }
-        let light = AttemptRecord { samples: Vec::new(), ..record.clone() };
+        let light = AttemptRecord { samples: Vec::new(), ..self.interrupted_by_its_id(record) };
         self.count_interruption(&light, counting::Change::More);
         self.jobs.entry(key).or_default().records.insert(record.index, light);
     }

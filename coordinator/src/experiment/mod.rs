@@ -33,8 +33,8 @@ pub(crate) use filter::matches;
 pub use history::{Flaked, History, PastRun, Record, RunCounts, TestHistory};
 pub use job_key::{JobKey, JobPhase, Series, UnknownJobKey};
 pub use ledger::{
-    Attempt, AttemptFacts, Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Standing,
-    TestTally,
+    Aside, Attempt, AttemptFacts, Condition, ConditionCount, Ledger, Observation, Seen, SeenFailure, Shared,
+    Standing, Subject, TestTally,
 };
 pub use network::{WantsNetwork, asked_for_network};
 pub use planned::{Estimate, Plan, PlannedJob, Planning};

@@ -5,8 +5,8 @@ use super::comparison;
 use super::isolation;
 use super::model::{
     Cause, Cluster, CollectionError, ConditionCount, Durations, INFRASTRUCTURE_LIMIT, InfrastructureError,
-    Location, OlderEvidence, Rate, Report, SCHEMA, SavedVsFixed, SignatureCount, Stopped, SuiteProof, Sweep,
-    TIMELINE_LIMIT, TestReport, Verdict,
+    Location, OlderEvidence, Rate, Report, SCHEMA, SavedVsFixed, SignatureCount, Stopped, Subject,
+    SuiteProof, Sweep, TIMELINE_LIMIT, TestReport, Verdict,
 };
 use super::reproduce::Repeated;
 use super::timeline::timeline;
@@ -14,8 +14,8 @@ use super::values::{date_time, order_word, round, scope_word};
 use super::words;
 use crate::diagnose::{self, Diagnosis};
 use crate::experiment::{
-    Answers, History, Ledger, Observation, Question, QuestionKind, Runs, Seen, Standing, SuiteNumbers,
-    WorldsSeen,
+    Answers, History, Ledger, Observation, Question, QuestionKind, Runs, Seen, Shared, Standing,
+    SuiteNumbers, WorldsSeen, ledger,
 };
 use crate::plan::answers;
 use crate::score::{self, Assessment};
@@ -64,6 +64,10 @@ pub struct SweepMeta {
 
 /// The report of a sweep. Calling it while the sweep runs gives a preliminary one.
 pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &History) -> Report {
+    // Each thing that tests share and that fails is looked at as one test more.
+    let shared = if question.kind == QuestionKind::Detect { ledger.shared() } else { Vec::new() };
+    let with_shared = (!shared.is_empty()).then(|| ledger.with_shared(&shared));
+    let ledger = with_shared.as_ref().unwrap_or(ledger);
     let surroundings = Surroundings::of(ledger);
     let answers = answers(question, ledger, history);
     let targets = match &question.kind {
@@ -79,6 +83,9 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         .map(|test| {
             let mut assessment = score::assess(question, ledger, &answers, &worlds, test);
             score::qualify(question.sandbox, ledger.observations(test), &mut assessment);
+            if let Some(shared) = shared.iter().find(|shared| shared.id == *test) {
+                score::judge_shared(shared, &mut assessment);
+            }
             (test, assessment)
         })
         .collect();
@@ -91,6 +98,11 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
             test_report(&repeated, ledger, test, assessment, (limit, meta.command.as_deref()))
         })
         .collect();
+    for shared in &shared {
+        if let Some(test) = tests.iter_mut().find(|test| test.id == shared.id.0) {
+            shared_report(test, shared, &repeated, ledger);
+        }
+    }
     for test in &mut tests {
         match &question.kind {
             QuestionKind::Detect => {}
@@ -120,6 +132,7 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         samples: ledger.samples_total(),
         infrastructure_errors: ledger.infrastructure_errors(),
         failed_starts: super::remarks::failed_starts(ledger),
+        odd_ends: super::remarks::odd_ends(ledger),
         container_seconds: round(ledger.container_seconds(), 3),
         saved_vs_fixed: saved(meta.stopped, question, ledger, &answers),
         runs: match question.runs {
@@ -141,7 +154,7 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         arguments: meta.typed.arguments.clone(),
         command: meta.command,
         workers: surroundings.workers.into_iter().collect(),
-        collection_errors: collection_errors(meta.collection_errors, ledger),
+        collection_errors: collection_errors(meta.collection_errors, ledger, &shared),
         notes: notes(meta.notes, question, ledger, &worlds),
         clusters: clusters(ledger, &worlds, &tests),
         infrastructure: surroundings.infrastructure,
@@ -269,13 +282,44 @@ impl Surroundings {
 }
 
 /// The caller's collection errors, and those of attempts in other files.
-fn collection_errors(mut known: Vec<CollectionError>, ledger: &Ledger) -> Vec<CollectionError> {
+fn collection_errors(
+    mut known: Vec<CollectionError>,
+    ledger: &Ledger,
+    shared: &[Shared],
+) -> Vec<CollectionError> {
     for error in ledger.collection_errors() {
         if !known.iter().any(|other| other.path == error.path) {
             known.push(CollectionError { path: error.path, message: error.message });
         }
     }
+    // Those that come and go are findings of their own.
+    let comes_and_goes = |path: &str| {
+        shared
+            .iter()
+            .any(|shared| matches!(&shared.subject, ledger::Subject::File { path: known } if known == path))
+    };
+    known.retain(|error| !comes_and_goes(&error.path));
     known
+}
+
+/// What a finding about something that tests share says of itself where a test's would not do.
+fn shared_report(test: &mut TestReport, shared: &Shared, repeated: &Repeated<'_>, ledger: &Ledger) {
+    let observations = ledger.observations(&shared.id);
+    let by = match &shared.subject {
+        ledger::Subject::Fixture { last, .. } => {
+            test.subject = Subject::Fixture;
+            last.first().cloned()
+        }
+        ledger::Subject::File { path } => {
+            test.subject = Subject::File;
+            test.file = Some(path.clone());
+            Some(TestId(path.clone()))
+        }
+    };
+    let by = by.unwrap_or_else(|| shared.id.clone());
+    test.duration_ms = None;
+    test.reproduce = repeated.finding(observations, &by, u32::try_from(test.attempts).unwrap_or(u32::MAX));
+    test.reproduce_failure = repeated.failure_of(ledger, &shared.id, &by);
 }
 
 /// Flaky and fragile tests that fail together.
@@ -368,10 +412,12 @@ fn test_report(
     let locations = locations(observations);
     TestReport {
         id: test.0.clone(),
+        subject: Subject::Test,
         file: Some(ledger.file_of(test)).filter(|file| *file != test.as_str()).map(str::to_owned),
         verdict: verdict(assessment.verdict),
         attempts: u64::from(assessment.attempts),
         failures: u64::from(assessment.failures),
+        skips: u64::from(assessment.skips),
         rate: ran.then_some(rate),
         score: round(assessment.score, 4),
         duration_ms: assessment.durations.map(|durations| Durations {
@@ -413,6 +459,7 @@ fn test_report(
                 }),
                 count: u64::from(found.count),
                 message: found.message,
+                within: found.within,
                 output: found.output.map(|digest| digest.to_string()),
             })
             .collect(),

@@ -66,7 +66,7 @@ fn annotation(out: &mut String, report: &Report, level: &str, test: &TestReport)
             let _ = write!(properties, "line={},", location.line);
         }
     }
-    let title = format!("{} test: {}", test.verdict.word(), words::visible(&test.id));
+    let title = format!("{} {}: {}", test.verdict.word(), test.subject.word(), words::visible(&test.id));
     let mut message = format!(
         "failed {} of {} ({})",
         test.failures,

@@ -2,6 +2,7 @@
 //! function of a [`Report`] (the page takes the captured outputs too). Nothing here prints, reads a
 //! clock or decides a verdict.
 
+mod asides;
 pub mod bisection;
 pub mod build;
 pub mod compared;

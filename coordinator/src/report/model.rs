@@ -67,6 +67,10 @@ pub struct Sweep {
     /// Attempts that died before their first test, with nothing changed around the tests.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failed_starts: u64,
+    /// Attempts with nothing changed around the tests after which the framework ended oddly: an exit code that no
+    /// outcome explains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odd_ends: Option<OddEnds>,
     /// Time containers existed, added up.
     pub container_seconds: f64,
     /// What stopping early saved, compared with the same number of runs for every test; `null` when
@@ -166,6 +170,15 @@ pub struct SavedVsFixed {
     pub fraction: f64,
 }
 
+/// How often a framework ended oddly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OddEnds {
+    /// Attempts in which it did.
+    pub attempts: u64,
+    /// Attempts that ran tests.
+    pub of: u64,
+}
+
 /// Tests that fail together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
@@ -217,6 +230,9 @@ pub struct InfrastructureError {
 pub struct TestReport {
     /// What its framework calls it.
     pub id: String,
+    /// What it is, if it is no test but something that several tests share.
+    #[serde(default, skip_serializing_if = "Subject::is_test")]
+    pub subject: Subject,
     /// The file it is in, below the project's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
@@ -226,6 +242,9 @@ pub struct TestReport {
     pub attempts: u64,
     /// Those in which it failed.
     pub failures: u64,
+    /// Attempts in which it was skipped, with nothing changed around the tests.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skips: u64,
     /// How often it fails; absent when it never ran.
     pub rate: Option<Rate>,
     /// 0 to 1: how much this test deserves attention as a flaky one.
@@ -261,6 +280,35 @@ pub struct TestReport {
     /// passes; empty for healthy tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<TimelineEntry>,
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A test.
+    #[default]
+    Test,
+    /// The tear-down of a fixture that several tests share.
+    Fixture,
+    /// The collection of a file.
+    File,
+}
+
+impl Subject {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+    fn is_test(&self) -> bool {
+        *self == Subject::Test
+    }
+
+    /// What it is called.
+    pub fn word(self) -> &'static str {
+        match self {
+            Subject::Test => "test",
+            Subject::Fixture => "fixture",
+            Subject::File => "file",
+        }
+    }
 }
 
 /// A verdict.
@@ -367,6 +415,9 @@ pub struct SignatureCount {
     pub message: String,
     /// The captured output of one of them, by its digest.
     pub output: Option<String>,
+    /// Where it arose, if not in the test's own body: `in the tear-down of the fixture `db` (module)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
     /// The innermost place in the project's own code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<Location>,
@@ -466,7 +517,12 @@ impl AttemptOutcome {
 impl Report {
     /// How many tests have this verdict.
     pub fn count(&self, verdict: Verdict) -> usize {
-        self.tests.iter().filter(|test| test.verdict == verdict).count()
+        self.count_of(Subject::Test, verdict)
+    }
+
+    /// How many tests, or other things, have this verdict.
+    pub fn count_of(&self, subject: Subject, verdict: Verdict) -> usize {
+        self.tests.iter().filter(|test| test.subject == subject && test.verdict == verdict).count()
     }
 
     /// Tests a person should look at, in the report's order: flaky, fragile and broken ones, and

@@ -1,18 +1,29 @@
 //! What attempts say of themselves beside their outcomes, a sentence for each kind: starts that failed, ends that
 //! were odd, results that somebody wrote who had no business to.
 
-use super::words;
+use super::model::OddEnds;
+use super::{asides, words};
 use crate::experiment::ledger::{Ledger, Standing};
 use flakefarm_shared::{AttemptEnd, AttemptRecord, NothingRan, Remark, TestId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many lines of a text a note quotes, the last ones.
-const QUOTED_LINES: usize = 6;
+const QUOTED_LINES: usize = 3;
 const NAMED: usize = 5;
 
 /// Attempts that died before their first test, with nothing changed around the tests.
 pub(super) fn failed_starts(ledger: &Ledger) -> u64 {
     plain(ledger).filter(|record| died(record)).count() as u64
+}
+
+/// Attempts after which the framework ended oddly, with nothing changed around the tests.
+pub(super) fn odd_ends(ledger: &Ledger) -> Option<OddEnds> {
+    let ran = || plain(ledger).filter(|record| matches!(record.end, AttemptEnd::Completed));
+    let odd = |record: &&AttemptRecord| {
+        record.remarks.iter().any(|remark| matches!(remark, Remark::AbnormalEnd { .. }))
+    };
+    let attempts = ran().filter(odd).count() as u64;
+    (attempts > 0).then(|| OddEnds { attempts, of: ran().count() as u64 })
 }
 
 /// A sentence for each kind of remark.
@@ -39,14 +50,22 @@ pub(super) fn notes(ledger: &Ledger) -> Vec<String> {
     let remarks = || records.iter().flat_map(|record| &record.remarks);
     let tampered = counted(remarks().filter_map(|remark| match remark {
         Remark::Tampering { what } => Some(what.as_str()),
-        Remark::AbnormalEnd { .. } | Remark::Reordered | Remark::SharedIds { .. } | Remark::Unknown => None,
+        Remark::AbnormalEnd { .. }
+        | Remark::Reordered
+        | Remark::SharedIds { .. }
+        | Remark::TearDown { .. }
+        | Remark::Unknown => None,
     }));
     notes.extend(
         tampered.iter().map(|(what, n)| format!("the results of {} were tampered with: {what}", of(*n))),
     );
     let ends = counted(remarks().filter_map(|remark| match remark {
         Remark::AbnormalEnd { exit_code, text } => Some((*exit_code, text.as_str())),
-        Remark::Tampering { .. } | Remark::Reordered | Remark::SharedIds { .. } | Remark::Unknown => None,
+        Remark::Tampering { .. }
+        | Remark::Reordered
+        | Remark::SharedIds { .. }
+        | Remark::TearDown { .. }
+        | Remark::Unknown => None,
     }));
     let mut by_code: BTreeMap<i64, (usize, &str)> = BTreeMap::new();
     for ((code, text), n) in ends {
@@ -69,15 +88,19 @@ pub(super) fn notes(ledger: &Ledger) -> Vec<String> {
     let shared: BTreeSet<&TestId> = remarks()
         .filter_map(|remark| match remark {
             Remark::SharedIds { tests } => Some(tests),
-            Remark::Tampering { .. } | Remark::AbnormalEnd { .. } | Remark::Reordered | Remark::Unknown => {
-                None
-            }
+            Remark::Tampering { .. }
+            | Remark::AbnormalEnd { .. }
+            | Remark::Reordered
+            | Remark::TearDown { .. }
+            | Remark::Unknown => None,
         })
         .flatten()
         .collect();
     notes.extend(shared.iter().take(NAMED).map(|test| {
         format!("several tests have the id `{test}`: what is told of it and of `{test}#2` is whichever fared better and worse")
     }));
+    notes.extend(ledger.changing().iter().take(NAMED).map(|test| changing(test)));
+    notes.extend(asides::notes(ledger));
     notes
 }
 
@@ -90,12 +113,14 @@ pub fn of_listing(listing: &flakefarm_shared::Listing) -> Vec<String> {
             words::count(u64::from(listing.failed_starts), "attempt")
         ));
     }
-    notes.extend(listing.changing.iter().take(NAMED).map(|test| {
-        format!(
-            "ids of `{test}` change from run to run: its parameters count as one test; give `ids=` to tell them apart"
-        )
-    }));
+    notes.extend(listing.changing.iter().take(NAMED).map(|test| changing(test)));
     notes
+}
+
+fn changing(test: &TestId) -> String {
+    format!(
+        "ids of `{test}` change from run to run: its parameters count as one test; give `ids=` to tell them apart"
+    )
 }
 
 fn plain(ledger: &Ledger) -> impl Iterator<Item = &AttemptRecord> {
@@ -119,5 +144,7 @@ fn counted<T: Ord>(items: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
 
 fn quoted(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n")
+    let lines: Vec<&str> =
+        lines[lines.len().saturating_sub(QUOTED_LINES)..].iter().map(|line| line.trim()).collect();
+    lines.join(" | ")
 }

@@ -102,8 +102,13 @@ impl Repeated<'_> {
 
     /// The failing attempt with the fewest tests before this one, among those that had all their neighbours.
     pub(super) fn failure(&self, ledger: &Ledger, test: &TestId) -> Option<String> {
+        self.failure_of(ledger, test, test)
+    }
+
+    /// The same of something that `by` repeats.
+    pub(super) fn failure_of(&self, ledger: &Ledger, id: &TestId, by: &TestId) -> Option<String> {
         ledger
-            .observations(test)
+            .observations(id)
             .iter()
             .filter(|seen| matches!(seen.seen, Seen::Fail(_)) && seen.treatment.other_source().is_none())
             .min_by_key(|seen| {
@@ -117,7 +122,7 @@ impl Repeated<'_> {
             })
             .map(|seen| {
                 // One attempt as it was: same scope, same order, same neighbours.
-                self.sweep(seen.scope, test, Some(seen.order), seen.treatment.world, "--runs 1")
+                self.sweep(seen.scope, by, Some(seen.order), seen.treatment.world, "--runs 1")
             })
     }
 }

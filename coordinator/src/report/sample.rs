@@ -27,6 +27,7 @@ fn sweep() -> Sweep {
         samples: 0,
         infrastructure_errors: 0,
         failed_starts: 0,
+        odd_ends: None,
         container_seconds: 0.0,
         saved_vs_fixed: None,
         runs: None,
@@ -132,6 +133,7 @@ fn invent(behaviour: &Behaviour, seed: u64) -> TestReport {
                 fixture: None,
                 count: *count,
                 message: message.into(),
+                within: None,
                 output: Some(format!("output-of-{signature}")),
                 location: (line > 0).then_some(Location { path: file, line }),
             }
@@ -172,10 +174,12 @@ fn finish(
     let failing_seed = timeline.iter().filter(|e| e.outcome.is_failure()).find_map(|e| e.order_seed);
     TestReport {
         id: behaviour.id.into(),
+        subject: Subject::Test,
         file: None,
         verdict: behaviour.verdict,
         attempts,
         failures,
+        skips: 0,
         rate: (attempts > 0).then_some(Rate {
             estimate: round(rate.estimate, 6),
             lower: round(rate.lower, 6),

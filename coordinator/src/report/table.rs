@@ -227,7 +227,12 @@ fn failure(signature: &SignatureCount) -> String {
         Some(location) => format!(" ({}:{})", words::visible(&location.path), location.line),
         None => String::new(),
     };
-    format!("{} × {}{place}", signature.count, words::first_line(&signature.message, &signature.kind))
+    let within = match &signature.within {
+        Some(within) => format!("{}: ", words::visible(within)),
+        None => String::new(),
+    };
+    let line = words::first_line(&signature.message, &signature.kind);
+    format!("{} × {within}{line}{place}", signature.count)
 }
 
 pub(super) fn pad(text: &str, width: usize) -> String {

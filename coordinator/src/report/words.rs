@@ -1,7 +1,7 @@
 //! Words and numbers as people read them, shared by the renderers, and the two defences every one of
 //! them needs: text of tests made harmless for a terminal, and arguments quoted for a shell.
 
-use super::model::{Cluster, ConditionCount, Report, Stopped, TestReport, Verdict};
+use super::model::{Cluster, ConditionCount, Report, Stopped, Subject, TestReport, Verdict};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -90,6 +90,21 @@ pub(crate) fn headline(report: &Report) -> String {
             count(sweep.attempts, "attempt")
         );
     }
+    for subject in [Subject::Fixture, Subject::File] {
+        for verdict in Verdict::ALL {
+            match report.count_of(subject, verdict) as u64 {
+                0 => {}
+                n => {
+                    let is = if n == 1 { "is" } else { "are" };
+                    let _ = write!(text, " {} {is} {}.", count(n, subject.word()), verdict.word());
+                }
+            }
+        }
+    }
+    if let Some(ends) = sweep.odd_ends {
+        let ran = count(ends.of, "attempt");
+        let _ = write!(text, " The framework ended oddly after {} of {ran}.", thousands(ends.attempts));
+    }
     if !report.tests.is_empty() && !sweep.collection_errors.is_empty() {
         let _ =
             write!(text, " {} could not be collected.", count(sweep.collection_errors.len() as u64, "file"));
@@ -114,7 +129,7 @@ fn asked(report: &Report) -> Option<String> {
 }
 
 fn found(report: &Report) -> String {
-    let total = report.tests.len() as u64;
+    let total = report.tests.iter().filter(|test| test.subject == Subject::Test).count() as u64;
     if total == 0 {
         return match report.sweep.collection_errors.len() as u64 {
             0 => "No test ran.".to_owned(),

@@ -13,6 +13,7 @@ mod level;
 pub mod prior;
 pub mod ranking;
 mod reasons;
+mod shared;
 pub mod verdict;
 
 pub use crate::experiment::{Counts, Verdict};
@@ -23,6 +24,7 @@ pub use interval::RateEstimate;
 pub use level::qualify;
 pub use prior::FailureRates;
 pub use ranking::SignatureCount;
+pub use shared::judge_shared;
 pub use verdict::{Assessment, assess};
 
 /// Fisher's exact test, one-sided towards the difference that was seen: the chance that two counts, each

@@ -2,7 +2,7 @@
 
 use crate::experiment::{Observation, Seen};
 use crate::score::durations::DurationSummary;
-use flakefarm_shared::{Circumstance, Digest, FailureKind, Phase};
+use flakefarm_shared::{Circumstance, Digest, Failure, FailureKind, Phase};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -23,6 +23,8 @@ pub struct SignatureCount {
     pub count: u32,
     /// The message of the first of them.
     pub message: String,
+    /// Where the first of them arose, if not in the test's own body.
+    pub within: Option<String>,
     /// The output of the first of them that has one.
     pub output: Option<Digest>,
 }
@@ -68,6 +70,7 @@ pub(super) fn signatures<'a>(observations: impl Iterator<Item = &'a Observation>
             circumstances: seen.failure.circumstances.clone(),
             count: 0,
             message: seen.failure.message.clone(),
+            within: within(&seen.failure),
             output: None,
         });
         entry.count += 1;
@@ -76,6 +79,33 @@ pub(super) fn signatures<'a>(observations: impl Iterator<Item = &'a Observation>
     let mut signatures: Vec<SignatureCount> = found.into_values().collect();
     signatures.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.signature.cmp(&b.signature)));
     signatures
+}
+
+/// Where a failure arose, if not in the test's own body.
+fn within(failure: &Failure) -> Option<String> {
+    let phase = match failure.phase {
+        Phase::Call => None,
+        Phase::Setup => Some("in the set-up"),
+        Phase::Teardown => Some("in the tear-down"),
+    };
+    let mut fixtures = failure.circumstances.iter().filter_map(|circumstance| match circumstance {
+        Circumstance::Fixture { name, scope } => Some(format!("of the fixture `{name}` ({scope})")),
+        Circumstance::SecondPass { fixtures } => Some(match fixtures.as_slice() {
+            [] => "in the second of two passes; what the class had set up was spoilt".to_owned(),
+            fixtures => {
+                let named = fixtures.iter().map(|fixture| format!("`{}` ({})", fixture.name, fixture.scope));
+                let named = named.collect::<Vec<_>>().join(" or ");
+                format!("in the second of two passes; the fixture {named} was spoilt")
+            }
+        }),
+        Circumstance::Hook { .. }
+        | Circumstance::SubTest { .. }
+        | Circumstance::NoRoute { .. }
+        | Circumstance::Unknown => None,
+    });
+    let fixture = fixtures.next();
+    let parts: Vec<String> = phase.map(str::to_owned).into_iter().chain(fixture).collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
 }
 
 #[cfg(test)]
@@ -96,6 +126,7 @@ mod tests {
                     circumstances: Vec::new(),
                     count,
                     message: String::new(),
+                    within: None,
                     output: None,
                 })
                 .collect();

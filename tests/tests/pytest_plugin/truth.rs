@@ -172,16 +172,38 @@ def test_two(): pass
 "#;
 
 #[test]
-fn a_failing_tear_down_names_its_fixture() {
+fn a_failing_tear_down_names_its_fixture_and_one_that_tests_share_is_no_tests_failure() {
+    let shared = |reading: &AttemptReading| -> Vec<(String, String, String, TestId, String)> {
+        let told = reading.remarks.iter().map(|remark| match remark {
+            Remark::TearDown { fixture, scope, home, last, failure } => {
+                (fixture.clone(), scope.clone(), home.clone(), last.clone(), failure.message.clone())
+            }
+            other => panic!("{other:?}"),
+        });
+        told.collect()
+    };
+    let database = |last: &str| {
+        let text = |text: &str| text.to_owned();
+        vec![(text("database"), text("module"), text("test_a.py"), TestId::from(last), text("not dropped"))]
+    };
     let reading = run_project(&[("test_a.py", TEAR_DOWNS)], World::Plain);
-    let fixture =
-        |name: &str, scope: &str| Circumstance::Fixture { name: name.to_owned(), scope: scope.to_owned() };
-    assert_eq!(failure(&reading, "::test_one").circumstances, [fixture("lock", "function")]);
-    let last = failure(&reading, "::test_two");
-    assert_eq!(
-        (last.phase, &last.circumstances[..]),
-        (Phase::Teardown, &[fixture("database", "module")][..])
-    );
+    let lock = Circumstance::Fixture { name: "lock".to_owned(), scope: "function".to_owned() };
+    assert_eq!(failure(&reading, "::test_one").circumstances, [lock]);
+    assert_eq!(sample(&reading, "::test_two").sample.outcome, Outcome::Pass);
+    assert_eq!(shared(&reading), database("test_a.py::test_two"));
+    // Each test is the last one there.
+    let reading = run_project(&[("test_a.py", &TEAR_DOWNS.replace("(lock)", "()"))], World::Twice);
+    assert!(reading.samples.iter().all(|read| read.sample.outcome == Outcome::Pass), "{reading:#?}");
+    assert_eq!(shared(&reading).len(), 2);
+    // Both the test's own fixture and the shared one, and both the test and the shared one.
+    let both = TEAR_DOWNS.replace("test_two(): pass", "test_two(lock): pass");
+    let reading = run_project(&[("test_a.py", &both)], World::Plain);
+    assert!(failure(&reading, "::test_two").message.contains("not given back"));
+    assert_eq!(shared(&reading), database("test_a.py::test_two"));
+    let both = TEAR_DOWNS.replace("test_two(): pass", "test_two(): assert 0");
+    let reading = run_project(&[("test_a.py", &both)], World::Plain);
+    assert_eq!(failure(&reading, "::test_two").phase, Phase::Call);
+    assert_eq!(shared(&reading), database("test_a.py::test_two"));
 }
 
 const EXPECTED: &str = r#"

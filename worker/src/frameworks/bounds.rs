@@ -2,6 +2,7 @@
 //! must cost its attempt, not the worker.
 
 use super::events::EndEvent;
+use flakefarm_shared::outcome::Frame;
 use std::time::Duration;
 
 /// Bytes on the results channel that are not the plugin's; beyond them the attempt is ended.
@@ -27,6 +28,10 @@ const FRAMES: usize = 64;
 const WARNINGS: usize = 8;
 const CIRCUMSTANCES: usize = 16;
 const CHANGES: usize = 400;
+/// Failing tear-downs after one test.
+const TORN_DOWN: usize = 16;
+/// The same of one attempt.
+pub(super) const TEAR_DOWNS: usize = 500;
 
 /// Cuts what one test says to what the plugin would say at most, and times to what has passed: `elapsed`
 /// since the attempt began, on so many CPUs.
@@ -43,10 +48,16 @@ pub(super) fn cut(end: &mut EndEvent, elapsed: Duration, cpus: u64) {
     end.warnings.iter_mut().for_each(|warning| text(warning, NAME_CHARS));
     end.exceptions.truncate(EXCEPTIONS);
     end.exceptions.iter_mut().for_each(|name| text(name, NAME_CHARS));
-    end.frames.truncate(FRAMES);
-    for frame in &mut end.frames {
-        text(&mut frame.path, NAME_CHARS);
-        text(&mut frame.function, NAME_CHARS);
+    frames(&mut end.frames);
+    end.torn_down.truncate(TORN_DOWN);
+    for fixture in &mut end.torn_down {
+        for name in [&mut fixture.name, &mut fixture.scope, &mut fixture.home] {
+            text(name, NAME_CHARS);
+        }
+        text(&mut fixture.message, MESSAGE_CHARS);
+        fixture.exceptions.truncate(EXCEPTIONS);
+        fixture.exceptions.iter_mut().for_each(|name| text(name, NAME_CHARS));
+        frames(&mut fixture.frames);
     }
     end.circumstances.truncate(CIRCUMSTANCES);
     end.output.iter_mut().chain(&mut end.captured).for_each(|output| text(output, OUTPUT_CHARS));
@@ -55,6 +66,14 @@ pub(super) fn cut(end: &mut EndEvent, elapsed: Duration, cpus: u64) {
         for part in [&mut change.kind, &mut change.name, &mut change.before, &mut change.after] {
             text(part, MESSAGE_CHARS);
         }
+    }
+}
+
+fn frames(frames: &mut Vec<Frame>) {
+    frames.truncate(FRAMES);
+    for frame in frames {
+        text(&mut frame.path, NAME_CHARS);
+        text(&mut frame.function, NAME_CHARS);
     }
 }
 
@@ -80,6 +99,10 @@ mod tests {
             "exceptions": many, "message": long, "reason": long, "output": long, "captured": long,
             "frames": vec![serde_json::json!({ "path": long, "line": 1, "function": long }); 1_000],
             "changes": vec![serde_json::json!({ "kind": long, "name": long, "before": long, "after": long }); 1_000],
+            "torn_down": vec![serde_json::json!({
+                "name": long, "scope": long, "home": long, "kind": "exception", "exceptions": many, "message": long,
+                "frames": vec![serde_json::json!({ "path": long, "line": 1, "function": long }); 1_000],
+            }); 100],
         });
         let Some(Event::End(mut end)) = parse(line.to_string().as_bytes()) else { panic!("an event") };
         cut(&mut end, Duration::from_secs(3), 2);

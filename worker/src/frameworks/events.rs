@@ -165,6 +165,9 @@ pub struct EndEvent {
     /// Of a failure: where it arose.
     #[serde(default)]
     pub circumstances: Vec<Circumstance>,
+    /// Fixtures that other tests share whose tear-down failed after it.
+    #[serde(default)]
+    pub torn_down: Vec<TornDown>,
     /// Of a failure of kind `timeout`: the limit in milliseconds.
     #[serde(default)]
     pub limit_ms: u64,
@@ -173,6 +176,25 @@ pub struct EndEvent {
     /// Whether the framework's session ends with it, whatever was to follow.
     #[serde(default)]
     pub last: bool,
+}
+
+/// The failing tear-down of a fixture that several tests share.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TornDown {
+    /// The fixture.
+    pub name: String,
+    /// Its scope.
+    pub scope: String,
+    /// The class it is of, or the file it is defined in.
+    pub home: String,
+    /// How it failed.
+    pub kind: EndKind,
+    /// Exception types, outermost first.
+    pub exceptions: Vec<String>,
+    /// The message.
+    pub message: String,
+    /// Frames within the project.
+    pub frames: Vec<Frame>,
 }
 
 /// The outcome as the framework sees it.
@@ -201,15 +223,21 @@ pub enum EndKind {
     Timeout,
 }
 
+impl EndKind {
+    pub(super) fn failure_kind(self, limit_ms: u64) -> FailureKind {
+        match self {
+            EndKind::Assertion => FailureKind::Assertion,
+            EndKind::Exception => FailureKind::Exception,
+            EndKind::Framework => FailureKind::Framework,
+            EndKind::Timeout => FailureKind::Timeout { limit_ms },
+        }
+    }
+}
+
 impl EndEvent {
     /// How it failed, if it did.
     pub fn failure_kind(&self) -> FailureKind {
-        match self.kind {
-            Some(EndKind::Assertion) => FailureKind::Assertion,
-            Some(EndKind::Exception) | None => FailureKind::Exception,
-            Some(EndKind::Framework) => FailureKind::Framework,
-            Some(EndKind::Timeout) => FailureKind::Timeout { limit_ms: self.limit_ms },
-        }
+        self.kind.unwrap_or(EndKind::Exception).failure_kind(self.limit_ms)
     }
 }
 

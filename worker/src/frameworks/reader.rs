@@ -327,13 +327,15 @@ impl AttemptReader {
             no_framework: self.no_framework.as_deref(),
             unavailable: self.unavailable.as_deref(),
         };
-        let failed = samples.iter().any(|read| read.sample.outcome.is_failure());
+        let failed = samples.iter().any(|read| read.sample.outcome.is_failure())
+            || !self.telling.tear_downs.is_empty();
         // The plugin has told that test's failure.
         let told = self.ended_session.as_ref().map(|(test, _)| test.clone());
         let mut end = decide(&evidence, exit, stderr);
         let mut remarks = self.collecting.remarks();
         remarks.extend(super::ending::abnormal(&evidence, failed, stderr));
         let mut details = self.telling.details;
+        let mut tear_downs = self.telling.tear_downs;
         if let (AttemptEnd::Interrupted { by, .. }, Some(running)) = (&end, &running)
             && running.counts
             && told.is_none()
@@ -353,6 +355,7 @@ impl AttemptReader {
         if let Some(what) = self.contradiction {
             samples.clear();
             details.clear();
+            tear_downs.clear();
             let reason = format!("the results of the attempt contradict each other and do not count: {what}");
             end = AttemptEnd::NothingRan { reason, why: NothingRan::Tampered };
             self.tampering = Some(what);
@@ -363,6 +366,7 @@ impl AttemptReader {
             *running = by.clone();
         }
         remarks.extend(self.tampering.map(|what| Remark::Tampering { what }));
+        remarks.extend(tear_downs);
         remarks.sort();
         sorted_twins(&mut samples, &self.collecting.twins);
         let samples = merged(samples, &self.collecting.meant);

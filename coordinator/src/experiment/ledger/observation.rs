@@ -1,7 +1,10 @@
 //! What attempts said of tests, as the ledger keeps it.
 
 use crate::experiment::job_key::JobKey;
-use flakefarm_shared::{Digest, Failure, Order, SandboxLevel, Scope, Treatment, UnixMicros, WorkerId, World};
+use flakefarm_shared::{
+    AttemptRecord, Digest, ExpectedFailure, Failure, Order, Outcome, Sample, SandboxLevel, Scope, Treatment,
+    UnixMicros, WorkerId, World,
+};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
@@ -94,6 +97,27 @@ pub struct Observation {
     pub cpu_us: u64,
     /// The test's place in the attempt's order, from 0.
     pub position: u32,
+    /// What was said beside the outcome, if anything.
+    pub aside: Option<Box<Aside>>,
+}
+
+/// What was said beside an outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aside {
+    /// Why it was skipped.
+    SkippedBecause(String),
+    /// It is marked as an expected failure.
+    Expected(ExpectedFailure),
+}
+
+impl Aside {
+    pub(super) fn of(sample: &Sample) -> Option<Box<Self>> {
+        let aside = match (&sample.outcome, sample.expected_failure) {
+            (Outcome::Skip { reason }, _) => Some(Aside::SkippedBecause(reason.clone())),
+            (Outcome::Pass | Outcome::Fail(_), expected) => expected.map(Aside::Expected),
+        };
+        aside.map(Box::new)
+    }
 }
 
 /// What the observations of one attempt have in common.
@@ -120,6 +144,20 @@ pub struct AttemptFacts {
 }
 
 impl AttemptFacts {
+    pub(super) fn of(key: JobKey, record: &AttemptRecord) -> Self {
+        Self {
+            key,
+            index: record.index,
+            scope: record.scope,
+            order: record.order,
+            treatment: record.treatment.clone(),
+            level: record.level,
+            started_at: record.started_at,
+            worker: record.worker.clone(),
+            concurrency: record.concurrency,
+        }
+    }
+
     /// Its condition.
     pub fn condition(&self) -> Condition {
         Condition::of(self.scope, self.order, &self.treatment)

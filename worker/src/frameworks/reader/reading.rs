@@ -1,7 +1,7 @@
 //! What the events of an attempt amount to, as plain data.
 
 use crate::frameworks::bounds;
-use crate::frameworks::events::{EndEvent, EndOutcome};
+use crate::frameworks::events::{EndEvent, EndOutcome, TornDown};
 use flakefarm_shared::attempt::CollectionError;
 use flakefarm_shared::signature::signature;
 use flakefarm_shared::{
@@ -66,6 +66,7 @@ pub struct ReadDetail {
 pub(super) struct Telling {
     pub(super) samples: Vec<ReadSample>,
     pub(super) details: Vec<ReadDetail>,
+    pub(super) tear_downs: Vec<Remark>,
     output_bytes: usize,
 }
 
@@ -84,11 +85,34 @@ impl Telling {
                 end.output = Some("[left out: the attempt's tests printed too much]".to_owned());
             }
         }
+        let room = bounds::TEAR_DOWNS.saturating_sub(self.tear_downs.len());
+        let torn_down = std::mem::take(&mut end.torn_down).into_iter().take(room);
+        self.tear_downs.extend(torn_down.map(|fixture| tear_down(fixture, &end.test)));
         self.samples.push(sample_of(end, position));
     }
 
     fn has_room(&self) -> bool {
         self.output_bytes <= bounds::OUTPUT_BYTES
+    }
+}
+
+fn tear_down(fixture: TornDown, last: &TestId) -> Remark {
+    let TornDown { name, scope, home, kind, exceptions, message, frames } = fixture;
+    let (kind, phase) = (kind.failure_kind(0), Phase::Teardown);
+    Remark::TearDown {
+        fixture: name,
+        scope,
+        home,
+        last: last.clone(),
+        failure: Failure {
+            signature: signature(&kind, phase, &exceptions, &frames, &message),
+            kind,
+            phase,
+            exceptions,
+            message,
+            frames,
+            circumstances: Vec::new(),
+        },
     }
 }
 

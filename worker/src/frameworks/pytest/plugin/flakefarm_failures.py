@@ -95,9 +95,7 @@ def _hook_of(tb, root):
             if "/_pytest/" in path:
                 found_of_pytest = (code.co_name, "pytest")
             elif not os.path.basename(path).startswith("flakefarm_"):
-                prefix = root.rstrip(os.sep) + os.sep
-                shown = path[len(prefix):] if path.startswith(prefix) else path.rsplit("/site-packages/", 1)[-1]
-                found = (code.co_name, clean(shown))
+                found = (code.co_name, _shown(path, root))
         tb = tb.tb_next
     return found if found[0] else found_of_pytest
 
@@ -116,22 +114,57 @@ def circumstances_of(error, fixtures):
     found = []
     for part in _parts(error):
         fixture = _fixture_of(part.__traceback__, fixtures)
-        if fixture is not None and fixture not in found:
-            found.append(fixture)
+        if fixture is not None:
+            circumstance = {"kind": "fixture", "name": fixture[0], "scope": fixture[1]}
+            if circumstance not in found:
+                found.append(circumstance)
     return found
 
 
+def torn_down(error, fixtures, test, root):
+    """The fixtures of a wider scope whose tear-down has failed, each with its failure, and whether nothing else
+    has: whichever test comes last, the failure is not its own."""
+    found, others = [], False
+    for part in _parts(error):
+        fixture = _fixture_of(part.__traceback__, fixtures)
+        if fixture is None or fixture[1] == "function":
+            others = True
+            continue
+        name, scope, path = fixture
+        found.append(
+            {
+                "name": name,
+                "scope": scope,
+                # Each class has its own, each module that of the file it is in.
+                "home": test.rpartition("::")[0] if scope == "class" else _shown(path, root),
+                "kind": _kind(part),
+                "exceptions": [type_name(type(link)) for link in chain_of(part)],
+                "message": clean(_text_of(part))[:MESSAGE_LIMIT],
+                "frames": frames_of(part.__traceback__, root),
+            }
+        )
+    return found, bool(found) and not others
+
+
 def _fixture_of(tb, fixtures):
+    """Name, scope and file."""
     found = None
     while tb is not None:
         code = tb.tb_frame.f_code
         if found is None:
-            found = fixtures.get(code)
+            known = fixtures.get(code)
+            found = known and known + (code.co_filename,)
         elif found[0].startswith("_") and "/_pytest/" not in code.co_filename:
             # pytest makes fixtures of `setup_class` and its like.
-            found = (code.co_name, found[1])
+            found = (code.co_name, found[1], code.co_filename)
         tb = tb.tb_next
-    return None if found is None else {"kind": "fixture", "name": clean(found[0]), "scope": found[1]}
+    return None if found is None else (clean(found[0]), found[1], found[2])
+
+
+def _shown(path, root):
+    """Below the project's root, or among the installed packages."""
+    prefix = root.rstrip(os.sep) + os.sep
+    return clean(path[len(prefix):] if path.startswith(prefix) else path.rsplit("/site-packages/", 1)[-1])
 
 
 def _parts(error):
@@ -156,6 +189,11 @@ def name_sub_test(event, report):
 def is_excused(report):
     """Whether a failure says nothing of the test."""
     return getattr(report, "flakefarm_excused", False)
+
+
+def is_of_others(report):
+    """Whether nothing failed but the tear-down of fixtures that other tests share."""
+    return getattr(report, "flakefarm", {}).get("torn_down_only", False)
 
 
 def is_not_run(report):

@@ -6,7 +6,7 @@ import sys
 import flakefarm_quiet as quiet
 from flakefarm_channel import clean
 from flakefarm_choice import in_order, named
-from flakefarm_failures import circumstances_of, describe, is_excused
+from flakefarm_failures import circumstances_of, describe, is_excused, torn_down
 from flakefarm_ids import by_function, parts_of
 from flakefarm_in_hand import REASON_LIMIT, Clocks
 from flakefarm_network import NoRoutes
@@ -281,7 +281,7 @@ class Recorder:
                 continue
             if functions is None:
                 functions = by_function(self.named)
-            meant = functions.get(test)
+            meant = functions.get(test) or only_one(functions, test, selected)
             if meant is None:
                 missing.append(test)
             else:
@@ -369,12 +369,15 @@ class Recorder:
 
     def first_pass_ended(self, reports):
         """What fails here fails in a plain run, too."""
-        self.running.reports.extend(report for report in reports if report.outcome == "failed")
+        failed = [report for report in reports if report.outcome == "failed"]
+        self.running.reports.extend(self.running.tear_down(failed))
         self.running.is_repeated = True
         self.running.start_clocks()
 
     def second_pass_ended(self, reports, fixtures):
-        failed = [report for report in reports if report.outcome == "failed" and not is_excused(report)]
+        failed = self.running.tear_down(
+            [report for report in reports if report.outcome == "failed" and not is_excused(report)]
+        )
         if failed and not self.running.reports:
             self.running.second_pass = (failed, fixtures)
         self.running.start_clocks()
@@ -408,6 +411,9 @@ class Recorder:
         try:
             report.flakefarm = describe(call, report, self.root)
             report.flakefarm["circumstances"] = self.circumstances(call, report)
+            if report.when == "teardown" and call.excinfo is not None:
+                shared, alone = torn_down(call.excinfo.value, self.fixtures, clean(report.nodeid), self.root)
+                report.flakefarm.update(torn_down=shared, torn_down_only=alone)
             if self.running is not None and self.running.is_repeated and self.is_of_the_log(call.excinfo):
                 report.flakefarm_excused = True
         except Exception as error:  # a test's exception may raise whenever it is looked at
@@ -471,6 +477,14 @@ class Recorder:
         if result is not None:
             self.channel.send(result)
         self.world.test_ended()
+
+
+def only_one(functions, test, selected):
+    """What is meant by an id whose parameters are others now, where that cannot be mistaken."""
+    for function, names in functions.items():
+        if test.startswith(function + "[") and len(names) == 1 and names[0] not in selected:
+            return names
+    return None
 
 
 def rootdir(config):

@@ -7,6 +7,7 @@ from flakefarm_failures import (
     describe_report,
     is_excused,
     is_not_run,
+    is_of_others,
     is_strict_xpass,
     name_sub_test,
     not_run_reason,
@@ -22,16 +23,20 @@ class Running(InHand):
         super().__init__(test, position)
         self.reports = []
         self.unreported = None
+        # Fixtures that others share whose tear-down failed after it.
+        self.torn_down = []
         # Of a test that runs three times: what failed in the second pass, and its wider fixtures.
         self.second_pass = None
         self.is_repeated = False
 
     def result(self):
         """The `end` event; nothing if pytest broke off before the test was through."""
-        failed = self.failures()
+        failed = self.tear_down(self.failures())
         if not failed and not any(report.when == "teardown" for report in self.reports):
             return None
         event = self.event()
+        if self.torn_down:
+            event["torn_down"] = self.torn_down
         expected = self.expected()
         if expected is not None:
             event["expected"] = expected
@@ -39,7 +44,7 @@ class Running(InHand):
             first = failed[0]
             event["outcome"] = "fail"
             event["phase"] = first.when if first.when in PHASES else "call"
-            event.update(getattr(first, "flakefarm", None) or describe_report(first))
+            event.update(told(first) or describe_report(first))
             name_sub_test(event, first)
             event["circumstances"] = event.get("circumstances", []) + self.circumstances + self.asked_for_network()
             event["output"] = self.output(failed)
@@ -53,12 +58,20 @@ class Running(InHand):
     def broken_off(self, error, root):
         """The `end` event of a test under which pytest itself failed: some hook raised."""
         event = self.event()
-        reported = [report.flakefarm for report in self.reports if hasattr(report, "flakefarm")]
-        told = describe_internal(error, self.unreported or (reported[0] if reported else None), root)
-        event.update(told, outcome="fail", phase=self.phase(), last=True)
+        reported = [told(report) for report in self.reports if hasattr(report, "flakefarm")]
+        failure = describe_internal(error, self.unreported or (reported[0] if reported else None), root)
+        event.update(failure, outcome="fail", phase=self.phase(), last=True)
         event["circumstances"] = event["circumstances"] + self.asked_for_network()
         event["output"] = bounded(traceback_of(error) + self.output(self.failed_reports()))
         return event
+
+    def tear_down(self, failed):
+        """The failures that are the test's own; the others are those of fixtures."""
+        for report in failed:
+            for fixture in getattr(report, "flakefarm", {}).get("torn_down", ()):
+                if not any(is_same_fixture(fixture, known) for known in self.torn_down):
+                    self.torn_down.append(fixture)
+        return [report for report in failed if not is_of_others(report)]
 
     def failures(self):
         failed = [report for report in self.reports if report.outcome in ("failed", "rerun") and not is_excused(report)]
@@ -118,3 +131,15 @@ class Running(InHand):
     def sections(self):
         sections = self.reports[-1].sections if self.reports else []
         return "".join("----- %s -----\n%s\n" % (title, text) for title, text in sections)
+
+
+def told(report):
+    """What was found out about a failure, as it goes into an event."""
+    found = dict(getattr(report, "flakefarm", {}))
+    found.pop("torn_down", None)
+    found.pop("torn_down_only", None)
+    return found
+
+
+def is_same_fixture(one, other):
+    return all(one[key] == other[key] for key in ("name", "scope", "home"))
