@@ -2,7 +2,7 @@
 //! expected failure did not come each time.
 
 use super::words;
-use crate::experiment::{Aside, Condition, Ledger, Observation, Seen};
+use crate::experiment::{Aside, Condition, Ledger, Observation, Seen, Standing, file_of};
 use flakefarm_shared::{ExpectedFailure, TestId};
 use std::collections::BTreeMap;
 
@@ -13,10 +13,38 @@ pub(super) fn notes(ledger: &Ledger) -> Vec<String> {
     let skips = ledger.tests().iter().filter_map(|test| skipped(ledger, test));
     let expected = ledger.tests().iter().filter_map(|test| expected(ledger, test));
     [
+        some(skipped_files(ledger).into_iter(), "were skipped as a whole in some runs only"),
         some(skips, "were skipped in some runs only"),
         some(expected, "passed in some runs although expected to fail"),
     ]
     .concat()
+}
+
+/// `a.py was skipped as a whole in 3 of 9 attempts (no database)`, of files with tests that ran in others.
+fn skipped_files(ledger: &Ledger) -> Vec<String> {
+    let mut skipped: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    let mut attempts = 0;
+    for attempt in ledger.each_attempt() {
+        let Standing::Ended(record) = attempt.standing else { continue };
+        if record.treatment.is_plain() {
+            attempts += 1;
+            for file in &record.skipped_files {
+                skipped.entry(&file.path).or_insert((0, &file.message)).0 += 1;
+            }
+        }
+    }
+    let ran = |path: &str| {
+        let mut tests = ledger.tests().iter().filter(|test| file_of(test) == path);
+        tests.any(|test| !ledger.observations(test).is_empty())
+    };
+    let told = |(path, (count, reason)): (&str, (usize, &str))| {
+        let reason = words::first_line(reason.trim_start_matches("Skipped: "), "no reason given");
+        format!(
+            "{path} was skipped as a whole in {count} of {} ({reason})",
+            words::count(attempts, "attempt")
+        )
+    };
+    skipped.into_iter().filter(|(path, _)| ran(path)).map(told).collect()
 }
 
 fn some(notes: impl Iterator<Item = String>, what: &str) -> Vec<String> {
