@@ -82,10 +82,10 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         .chain(ledger.unlisted_tests().filter(|_| question.kind == QuestionKind::Detect))
         .map(|test| {
             let mut assessment = score::assess(question, ledger, &answers, &worlds, test);
-            score::qualify(question.sandbox, ledger.observations(test), &mut assessment);
             if let Some(shared) = shared.iter().find(|shared| shared.id == *test) {
                 score::judge_shared(shared, &mut assessment);
             }
+            score::qualify(question.sandbox, ledger.observations(test), &mut assessment);
             (test, assessment)
         })
         .collect();

@@ -73,7 +73,7 @@ pub enum ByHand {
         after: String,
     },
     /// A program for `python3 -c` in the place of `-m pytest`; without a single quote.
-    Script(&'static str),
+    Script(String),
     /// Something else, in a sentence.
     Advice(String),
 }
@@ -83,6 +83,21 @@ const REPEATS: &str = "import sys, pytest; from _pytest.runner import runtestpro
                        sys.exit(pytest.main(sys.argv[1:], plugins=[type(\"Repeats\", (), \
                        {\"pytest_runtest_protocol\": lambda self, item: \
                        [run(item, nextitem=node) for node in (item.parent, None)] and None})()]))";
+
+/// pytest, with the cyclic collector at work all the time.
+const COLLECTING: &str =
+    "import gc, sys, pytest; gc.set_threshold(10, 5, 5); sys.exit(pytest.main(sys.argv[1:]))";
+
+/// pytest, with generators of random numbers seeded before each test as the world of that seed does.
+fn seeding(seed: u32) -> String {
+    format!(
+        "import sys, random, hashlib, pytest; sys.exit(pytest.main(sys.argv[1:], plugins=[type(\"Seeds\", (), \
+         {{\"pytest_runtest_protocol\": pytest.hookimpl(tryfirst=True)(lambda self, item: \
+         [seed(int(hashlib.sha256((\"{seed}:\" + item.nodeid).encode()).hexdigest()[:8], 16)) for seed in \
+         [random.seed] + [sys.modules[name].seed for name in [\"numpy.random\"] if name in sys.modules]] \
+         and None)}})()]))"
+    )
+}
 
 impl ByHand {
     fn before(words: impl Into<String>) -> Self {
@@ -193,7 +208,7 @@ impl World {
                           these runs does."
                     .to_owned(),
                 limits: "Modules are not imported again, which is the point.",
-                by_hand: ByHand::Script(REPEATS),
+                by_hand: ByHand::Script(REPEATS.to_owned()),
                 role: Role::Order,
             },
             World::HashSeed(seed) => hash_seed(seed),
@@ -205,9 +220,7 @@ impl World {
                      the test's id."
                 ),
                 limits: "Not what draws from the operating system: `secrets`, `uuid4`, generators of its own.",
-                by_hand: ByHand::Advice(format!(
-                    "with pytest-randomly, `pytest --randomly-dont-reorganize --randomly-seed={seed}` comes near"
-                )),
+                by_hand: ByHand::Script(seeding(seed)),
                 role: Role::Surroundings,
             },
             World::TimeZone(zone) => time_zone(zone),
@@ -329,7 +342,7 @@ impl World {
                 changes: "The cyclic collector runs after every ten allocations, and before and after each test."
                     .to_owned(),
                 limits: "",
-                by_hand: ByHand::Advice("`gc.set_threshold(10, 5, 5)` in a conftest.py".to_owned()),
+                by_hand: ByHand::Script(COLLECTING.to_owned()),
                 role: Role::Stress,
             },
         }

@@ -83,3 +83,41 @@ fn the_interpreter_gets_awkward() {
     check(World::GarbageCollection, &["test_garbage_collection"]);
     check(World::CpuContention { hogs: 2 }, &[]);
 }
+
+/// Tests of the fixture that the printed command for `world` shows to fail, with nothing of ours in reach.
+fn failing_by_hand(world: World) -> BTreeSet<String> {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let root = home.path().join("work");
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/pytest/worlds"), &root);
+    // As the plugin has it: nothing else seeds or reorders.
+    let words = "python3 -m pytest -p no:randomly -q -rfE test_worlds.py";
+    let command = world.about().by_hand.command(words).unwrap_or_else(|| panic!("{world} has no command"));
+    let path = std::env::var("PATH").expect("a path");
+    let output = Command::new("sh")
+        .args(["-c", &command])
+        .current_dir(&root)
+        .env("PATH", format!("{}:{path}", python().parent().expect("a directory").display()))
+        .env("TZ", "UTC")
+        .env_remove("PYTEST_ADDOPTS")
+        .stdin(Stdio::null())
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains(" passed"), "{command}\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let failed = said.lines().filter_map(|line| line.strip_prefix("FAILED test_worlds.py::"));
+    failed.map(|line| line.split_once(" - ").map_or(line, |(name, _)| name).to_owned()).collect()
+}
+
+#[test]
+fn commands_by_hand_show_what_the_worlds_do_without_flakefarm() {
+    let all = World::catalogue().iter().copied();
+    let with_command = all.filter(|world| world.about().by_hand.command("pytest").is_some());
+    for world in with_command {
+        let expect = match world {
+            // What the plugin does beyond the command: it spreads the suite as it says, but watches each part.
+            World::Locale(_) | World::HashSeed(_) => continue,
+            _ => failing(world),
+        };
+        assert_eq!(failing_by_hand(world), expect, "{world}");
+    }
+}
