@@ -2,7 +2,7 @@
 //! expected failure did not come each time.
 
 use super::words;
-use crate::experiment::{Aside, Condition, Ledger, Observation, Seen, Standing, file_of};
+use crate::experiment::{Aside, Condition, Ledger, Observation, Seen, Standing};
 use flakefarm_shared::{ExpectedFailure, TestId};
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn skipped_files(ledger: &Ledger) -> Vec<String> {
         }
     }
     let ran = |path: &str| {
-        let mut tests = ledger.tests().iter().filter(|test| file_of(test) == path);
+        let mut tests = ledger.tests().iter().filter(|test| ledger.file_of(test) == path);
         tests.any(|test| !ledger.observations(test).is_empty())
     };
     let told = |(path, (count, reason)): (&str, (usize, &str))| {
