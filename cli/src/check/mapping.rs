@@ -118,6 +118,6 @@ mod tests {
             Mapped::Unknown("com.example.ThingTest.works".to_owned()),
         );
         check("tests.test_none", "t", "../../etc/passwd", Mapped::Unknown("tests.test_none.t".to_owned()));
-        check("..", "..", "", Mapped::Unknown("....".to_owned()));
+        check("..", "..", "", Mapped::Unknown(".....".to_owned()));
     }
 }
