@@ -145,8 +145,11 @@ fn an_engine_that_goes_away_for_a_while_is_no_failure_of_a_test() {
 #[test]
 fn a_full_disk_stops_the_sweep_and_loses_nothing() {
     let (state, project) = (tempfile::tempdir().unwrap(), project(MIXED));
-    // In a mount namespace of its own: first too small, then large enough.
-    let script = "mount -t tmpfs -o size=500k tmpfs \"$1\" || exit 99
+    // In a mount namespace of its own: first too small for what the sweep writes beside the tables, then large enough.
+    let script = "mount -t tmpfs -o size=100m tmpfs \"$1\" || exit 99
+        \"$2\" sweep --scope suite --runs 1 --seed 3 \"$3\" > /dev/null 2>&1
+        used=$(df -k --output=used \"$1\" | tail -n 1)
+        mount -o remount,size=$((used + 120))k \"$1\" || exit 98
         \"$2\" sweep --scope suite --runs 32 --seed 3 \"$3\"; echo \"ended with $?\" >&2
         mount -o remount,size=100m \"$1\" && exec \"$2\" sweep --resume --format json \"$3\"";
     let inner = command(state.path());

@@ -66,7 +66,9 @@ def test_broken(): assert 0
 fn forger() -> TempDir {
     let mut files = vec![(
         "flakefarm.toml".to_owned(),
-        "[environment]\nsetup = [\"python3 -c 'import pytest'\"]\n".to_owned(),
+        // Some write into what nobody reads any more, and wait for their end.
+        "[environment]\nsetup = [\"python3 -c 'import pytest'\"]\n[limits]\ntest_timeout = \"5s\"\n"
+            .to_owned(),
     )];
     for (_, file, code) in FORGERIES {
         let tests = format!(

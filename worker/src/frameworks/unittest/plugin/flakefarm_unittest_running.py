@@ -396,7 +396,11 @@ class Result(unittest.TestResult):
         event = running.event()
         if isinstance(test, unittest.TestCase) and not hasattr(test, "_callTestMethod"):
             event["phases_us"] = None  # Python before 3.8
-        failed = failures(running.told)
+        failed = [told for told in failures(running.told) if not is_of_others(told)]
+        shared = [told for told in failures(running.told) if is_of_others(told)]
+        if shared:
+            self.has_failed = True
+            event["torn_down"] = [self._torn_down(told, test) for told in shared]
         if running.second_pass:
             if not failed:
                 fixtures = wider_fixtures(test)
@@ -421,6 +425,14 @@ class Result(unittest.TestResult):
             event["reason"] = skipped[0].text
         return event
 
+    def _torn_down(self, told, test):
+        """The fixture that others share, with its failure."""
+        failure, fixture = self._failure(told), told.circumstance
+        kind = type(test)
+        home = kind.__module__ if fixture["scope"] == "module" else "%s.%s" % (kind.__module__, kind.__qualname__)
+        shared = {key: failure[key] for key in ("kind", "exceptions", "message", "frames")}
+        return dict(shared, name=fixture["name"], scope=fixture["scope"], home=clean(home))
+
     def _failure(self, told):
         if told.kind == "addUnexpectedSuccess":
             message = "unexpected success: marked as an expected failure, and passed"
@@ -439,6 +451,11 @@ class Result(unittest.TestResult):
             "frames": frames_of(tb, self._root),
             "circumstances": [] if told.circumstance is None else [told.circumstance],
         }
+
+
+def is_of_others(told):
+    """Whether it is the tear-down of a class or a module: whichever test comes last, the failure is not its own."""
+    return told.phase == "teardown" and told.error is not None and (told.circumstance or {}).get("kind") == "fixture"
 
 
 def torn_down(kind):
