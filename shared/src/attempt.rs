@@ -63,6 +63,7 @@ pub struct AttemptRecord {
 /// Something about an attempt that concerns no single test.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a few per attempt, and most attempts have none")]
 pub enum Remark {
     /// Something in it tried to write results, or its results contradict each other. Results that were not the
     /// framework's own were dropped; if that could not be told apart, the attempt has no samples.

@@ -1,8 +1,6 @@
 //! A sweep of a project of the standard library's runner, as a person types it: nothing is configured, and pytest
 //! is neither installed by us nor used.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
-
 use flakefarm_tests::harness::{MIXED_RUNS, command, project, report, said, with_verdict};
 
 const SHOP: &str = "

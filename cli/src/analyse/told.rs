@@ -173,6 +173,9 @@ impl ToldTest {
     }
 }
 
+/// A cause, and the tests that it is the cause of.
+type Gathered = (Option<(ToldCause, CauseKind)>, Vec<String>);
+
 impl Told {
     pub(super) fn new(project: &str, base: Option<&str>) -> Self {
         Self {
@@ -187,8 +190,7 @@ impl Told {
 
     /// Takes the cause of each test, in their order.
     pub(super) fn explained(&mut self, causes: Vec<Option<Cause>>) {
-        let mut entries: BTreeMap<(Since, String), (Option<(ToldCause, CauseKind)>, Vec<String>)> =
-            BTreeMap::new();
+        let mut entries: BTreeMap<(Since, String), Gathered> = BTreeMap::new();
         for (test, cause) in self.tests.iter_mut().zip(causes) {
             let told = cause.map(|cause| {
                 let told = ToldCause {

@@ -80,7 +80,8 @@ pub(super) fn trends(trends: &Trends) -> String {
         date_of(trends.window.to - 1),
         rests_on(&trends.runs)
     );
-    let lines: [(&str, fn(&ProjectDay) -> u64); 4] = [
+    type Count = fn(&ProjectDay) -> u64;
+    let lines: [(&str, Count); 4] = [
         ("runs", |day| day.runs),
         ("failures", |day| day.failures),
         ("tests", |day| day.tests),

@@ -89,7 +89,7 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
     let price = |spec: &AttemptSpec| costs.of(spec).or(foreseen.filter(|_| spec.scope == Scope::Test));
     let mut jobs = chains.follow_ups.clone();
     let named = |phase, wanted: Vec<AttemptSpec>| {
-        batch::numbered(phase, batch::pack(phase, 0, priced(wanted, &price), workers), ledger)
+        batch::numbered(phase, batch::pack(phase, 0, priced(wanted, price), workers), ledger)
     };
     jobs.extend(panel.into_jobs(workers));
     jobs.extend(named(JobPhase::WithFile, with_file));
@@ -99,7 +99,7 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
         batch::pack(
             JobPhase::Slots(series),
             chains.first_free,
-            priced(chains.wanted.clone(), &price),
+            priced(chains.wanted.clone(), price),
             workers,
         ),
         named(JobPhase::Alone, alone_wanted),
@@ -114,7 +114,7 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
     let remaining = estimate(&jobs, &costs, ledger);
     let outstanding = ledger.outstanding().count();
     let state = if jobs.is_empty() && outstanding == 0 { Planning::Complete } else { Planning::Working };
-    let mut jobs = hold_back(jobs, pressing, outstanding, workers, costs.are_settled(), &price);
+    let mut jobs = hold_back(jobs, pressing, outstanding, workers, costs.are_settled(), price);
     batch::longest_first(&mut jobs, &costs);
     Plan { jobs, remaining, state, limited: false }
 }

@@ -99,7 +99,7 @@ pub(super) fn notes(ledger: &Ledger) -> Vec<String> {
     notes.extend(shared.iter().take(NAMED).map(|test| {
         format!("several tests have the id `{test}`: what is told of it and of `{test}#2` is whichever fared better and worse")
     }));
-    notes.extend(ledger.changing().iter().take(NAMED).map(|test| changing(test)));
+    notes.extend(ledger.changing().iter().take(NAMED).map(changing));
     notes.extend(asides::notes(ledger));
     notes
 }
@@ -113,7 +113,7 @@ pub fn of_listing(listing: &flakefarm_shared::Listing) -> Vec<String> {
             words::count(u64::from(listing.failed_starts), "attempt")
         ));
     }
-    notes.extend(listing.changing.iter().take(NAMED).map(|test| changing(test)));
+    notes.extend(listing.changing.iter().take(NAMED).map(changing));
     notes
 }
 

@@ -31,7 +31,7 @@ impl Blobs {
         let root = self.root.clone();
         let prefix = (!root.as_ref().is_empty()).then_some(root);
         self.store.list(prefix.as_ref()).map(|found| {
-            let found = found.map_err(|source| listing_failed(source))?;
+            let found = found.map_err(listing_failed)?;
             let digest = found.location.filename().and_then(|name| name.parse().ok());
             Ok(BlobEntry {
                 digest,
@@ -189,7 +189,7 @@ mod tests {
         let inner = blobs.put("output").await.unwrap();
         let document = blobs.put_json(&vec![inner.to_string()]).await.unwrap();
         let text = blobs.put(format!("[\"{inner}\"]")).await.unwrap();
-        assert_eq!(blobs.named_in(&document).await.unwrap(), [inner.clone()]);
+        assert_eq!(blobs.named_in(&document).await.unwrap(), std::slice::from_ref(&inner));
         assert_eq!(blobs.named_in(&text).await.unwrap(), []);
         assert_eq!(blobs.named_in(&Digest::of(b"missing")).await.unwrap(), []);
         let mut entries: Vec<BlobEntry> = blobs.entries().try_collect().await.unwrap();

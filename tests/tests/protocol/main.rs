@@ -80,9 +80,12 @@ const ANYTHING: &[Fault] = &[
 const SMALL: Protocol =
     Protocol { workers: 2, slots: 1, jobs: 1, attempts: 2, killer: None, faults: ANYTHING, budget: 1 };
 
+/// States, and what was done in each.
+type History = Vec<(Farm, Option<Action>)>;
+
 /// Looks at every state; gives the histories that show what is to be possible.
 #[track_caller]
-fn check(protocol: Protocol, states: usize) -> Vec<(&'static str, Vec<(Farm, Option<Action>)>)> {
+fn check(protocol: Protocol, states: usize) -> Vec<(&'static str, History)> {
     let checker = protocol.clone().checker().threads(2).spawn_bfs().join();
     let (mut shown, mut broken) = (Vec::new(), String::new());
     for (name, path) in checker.discoveries() {

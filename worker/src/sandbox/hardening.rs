@@ -30,6 +30,7 @@ const SHARES_OF_SETUP: i64 = 256;
 
 /// What a container holds back, and from whom.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one per container, and gone before it runs")]
 pub(crate) enum Wall<'a> {
     /// One attempt, directly: nothing is opened, and it can write to memory of its own.
     Attempt {

@@ -167,7 +167,7 @@ impl Project {
             })
             .await?;
             let failing = |(test, _): &(u32, &i64)| {
-                is_flaky(*test) && mixed(u64::from(*test), day.unsigned_abs(), number) % FAILS == 0
+                is_flaky(*test) && mixed(u64::from(*test), day.unsigned_abs(), number).is_multiple_of(FAILS)
             };
             let failed: Vec<FailureRow> = (0..)
                 .zip(numbers)

@@ -23,6 +23,9 @@ const LAST_RESORT: Duration = Duration::from_secs(5);
 /// For a killed container to be gone, or for the rest of an ended container's output.
 const SETTLING: Duration = Duration::from_secs(30);
 
+/// What is kept of the output that comes while a container is being killed.
+const LAST_OUTPUT: usize = 4 << 20;
+
 const REMOVED: &str = "a container was removed by somebody else while it ran";
 
 pub(super) type Output = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
@@ -95,10 +98,27 @@ impl RunningContainer {
     /// See [`crate::sandbox::RunningSandbox::kill`].
     pub async fn kill(&mut self) {
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
-        match self.engine.docker().kill_container(self.guard.name(), Some(options)).await {
+        let name = self.guard.name().to_owned();
+        let engine = self.engine.clone();
+        let mut killing = std::pin::pin!(engine.docker().kill_container(&name, Some(options)));
+        let mut kept = 0;
+        // An engine that cannot get rid of a container's output does not answer before its client gives up.
+        let killed = loop {
+            tokio::select! {
+                killed = &mut killing => break killed,
+                item = next_output(&mut self.output) => match item {
+                    Some(Ok(output)) if kept > LAST_OUTPUT => drop(output),
+                    item => {
+                        kept += item.as_ref().map_or(0, |item| item.as_ref().map_or(0, |output| output.as_ref().len()));
+                        self.take(item);
+                    }
+                },
+            }
+        };
+        match killed {
             // 404 and 409: it has ended already.
             Ok(()) | Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
-            Err(error) => tracing::warn!("failed to kill container {}: {error}", self.guard.name()),
+            Err(error) => tracing::warn!("failed to kill container {name}: {error}"),
         }
         self.deadline = self.deadline.min(Instant::now() + SETTLING);
     }
@@ -127,17 +147,7 @@ impl RunningContainer {
             () = tokio::time::sleep_until(*deadline) => Step::Deadline,
         };
         match step {
-            Step::Output(Some(Ok(LogOutput::StdErr { message }))) => self.errors.push(&message),
-            Step::Output(Some(Ok(LogOutput::StdOut { message }))) => self.lines.push(&message),
-            Step::Output(Some(Ok(LogOutput::Console { .. } | LogOutput::StdIn { .. }))) => {}
-            Step::Output(Some(Err(error))) => {
-                self.output = None;
-                self.exit = Some(Err(infra(InfraStage::Sandbox, "lost the output of a container", &error)));
-            }
-            Step::Output(None) => {
-                self.lines.end();
-                self.output = None;
-            }
+            Step::Output(item) => self.take(item),
             Step::Fed => {}
             Step::Exit(Some(Ok(code))) => {
                 self.exit = Some(Ok(code));
@@ -156,6 +166,22 @@ impl RunningContainer {
                 self.deadline = Instant::now();
             }
             Step::Deadline => self.deadline_passed().await,
+        }
+    }
+
+    fn take(&mut self, item: Option<Result<LogOutput, Error>>) {
+        match item {
+            Some(Ok(LogOutput::StdErr { message })) => self.errors.push(&message),
+            Some(Ok(LogOutput::StdOut { message })) => self.lines.push(&message),
+            Some(Ok(LogOutput::Console { .. } | LogOutput::StdIn { .. })) => {}
+            Some(Err(error)) => {
+                self.output = None;
+                self.exit = Some(Err(infra(InfraStage::Sandbox, "lost the output of a container", &error)));
+            }
+            None => {
+                self.lines.end();
+                self.output = None;
+            }
         }
     }
 
