@@ -13,6 +13,7 @@ use flakefarm_coordinator::db::SweepRow;
 use flakefarm_coordinator::plan::{Question, SandboxChoice};
 use flakefarm_coordinator::report::Report;
 use flakefarm_project::config::{GivenOption, LoadedProject, ProjectSource};
+use flakefarm_project::settings::Layer;
 use flakefarm_project::snapshot;
 use flakefarm_shared::{Class, Digest, Refusal, SweepContext, SweepId, Typed, WIRE_VERSION, World};
 use flakefarm_worker::sandbox::RuntimeChoice;
@@ -190,6 +191,27 @@ impl<'a> Session<'a> {
         }
         let ended = follow(farm, id, &mut self.progress, &self.stop, Leaving::Cancels).await?;
         Ok(Asked::Ended(Box::new(ended)))
+    }
+
+    /// Asks a question of `tree` in the plain world; of the given class, or of the one that was asked for.
+    pub(crate) async fn ask_about(
+        &mut self,
+        tree: &snapshot::Archive,
+        question: Question,
+        class: Option<Class>,
+    ) -> Result<Asked, Complaint> {
+        let place = self.place(question.sandbox).await?;
+        let snapshot = place.put(tree.bytes.clone()).await?;
+        let mut submission = self.submission(question, snapshot, tree.revision.clone(), World::Plain);
+        submission.class = class.unwrap_or(submission.class);
+        self.carry_out(place, &submission).await
+    }
+
+    /// Somebody waits: the cheapest isolation that confirms what it finds, unless one was chosen.
+    pub(crate) fn hurry(&self, question: &mut Question) {
+        if self.loaded.settings.layer("sweep.sandbox") == Some(Layer::Default) {
+            question.sandbox = SandboxChoice::Auto;
+        }
     }
 
     /// Does one task in this process.

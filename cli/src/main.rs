@@ -39,6 +39,7 @@ mod shown;
 mod signals;
 mod stores;
 mod sweep;
+mod trees;
 mod upload;
 mod validate;
 

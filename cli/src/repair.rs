@@ -5,23 +5,19 @@
 
 mod candidates;
 mod told;
-pub(crate) mod trees;
 
 use crate::args::{Format, RepairArgs};
 use crate::ask::{self, Asked, Ended, Session, describe, tests_and_path};
 use crate::exit::{Complaint, Exit};
 use crate::sweep::{Wishes, question};
-use crate::{output, signals};
+use crate::{output, signals, trees};
 use candidates::{Candidate, Proposed};
 use flakefarm_coordinator::experiment::ValidateRequest;
 use flakefarm_coordinator::plan::{Question, QuestionKind, Runs, TestFilter};
 use flakefarm_coordinator::report::Report;
-use flakefarm_project::patch;
-use flakefarm_project::revisions;
 use flakefarm_project::snapshot::Archive;
 use flakefarm_shared::World;
 use std::num::NonZeroU32;
-use std::path::Path;
 use told::{Outcome, Proof, Told, ToldProposal};
 
 /// Runs of each test as it is, where it fails every time.
@@ -133,26 +129,19 @@ async fn diagnose(
     let kind = QuestionKind::Diagnose { tests: TestFilter(tests.to_vec()) };
     let wishes = Wishes { kind, tests: TestFilter::default(), order: None, repeats: true };
     let question = question(wishes, session)?;
-    let place = session.place(question.sandbox).await?;
-    let snapshot = place.put(here.bytes.clone()).await?;
     session.progress.note(&format!(
         "{}: {}; why do the tests fail? seed {}",
         session.loaded.spec.name,
         describe(&session.loaded),
         question.seed
     ));
-    let submission = session.submission(question, snapshot, here.revision.clone(), World::Plain);
-    Ok(ended(session.carry_out(place, &submission).await?)?.map(|ended| ended.report))
+    Ok(ended(session.ask_about(here, question, None).await?)?.map(|ended| ended.report))
 }
 
 /// The tree with the candidate's change.
 async fn patched(session: &Session<'_>, here: &Archive, candidate: &Candidate) -> Result<Archive, Complaint> {
-    let (base, diff, name) = (here.clone(), candidate.diff.clone(), candidate.strategy.clone());
-    let prefix = revisions::prefix(&session.root).unwrap_or_default();
-    let patched = tokio::task::spawn_blocking(move || {
-        patch::apply(&base, Path::new(prefix.trim_end_matches('/')), diff.as_bytes(), &name)
-    });
-    Ok(patched.await?.map_err(|error| Complaint::wrong(&error, error.hint()))?.archive)
+    let diff = candidate.diff.clone().into_bytes();
+    Ok(trees::patched(&session.root, here, diff, &candidate.strategy).await?.archive)
 }
 
 /// Whether the candidate mends a test of which it is known where it fails: both arms in turns, as often as
@@ -212,10 +201,7 @@ async fn sweep(
     let wishes =
         Wishes { kind: QuestionKind::Detect, tests: TestFilter(tests.to_vec()), order: None, repeats: true };
     let question = Question { runs: Runs::Fixed(runs), budget: None, ..question(wishes, session)? };
-    let place = session.place(question.sandbox).await?;
-    let snapshot = place.put(tree.bytes.clone()).await?;
-    let submission = session.submission(question, snapshot, tree.revision.clone(), World::Plain);
-    Ok(ended(session.carry_out(place, &submission).await?)?.map(|ended| ended.report))
+    Ok(ended(session.ask_about(tree, question, None).await?)?.map(|ended| ended.report))
 }
 
 /// What ended to its end; the exit code otherwise.

@@ -6,16 +6,16 @@ use crate::ask::{self, Asked, Place, Session, describe, tests_and_path};
 use crate::exit::{Complaint, Exit};
 use crate::signals;
 use crate::sweep::{Wishes, question};
+use crate::trees;
 use clap::Parser as _;
 use flakefarm_coordinator::experiment::{Company, FailingIn, ValidateRequest};
 use flakefarm_coordinator::plan::{QuestionKind, ScopeChoice, TestFilter};
 use flakefarm_coordinator::report::Report;
-use flakefarm_project::patch::{self, PATCH_LIMIT};
-use flakefarm_project::revisions::{self, RevisionError};
+use flakefarm_project::patch::PATCH_LIMIT;
 use flakefarm_project::snapshot::Archive;
 use flakefarm_shared::{Order, World};
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Earlier sweeps that are looked at for where a test fails.
 const EARLIER: usize = 10;
@@ -99,12 +99,7 @@ async fn trees(args: &ValidateArgs, session: &Session<'_>) -> Result<Trees, Comp
     let trees = match (&args.patch, &args.revision) {
         (Some(file), _) => {
             let (bytes, name) = read_patch(file)?;
-            let prefix = revisions::prefix(&root).unwrap_or_default();
-            let (base, name_of) = (here.clone(), name.clone());
-            let patched = tokio::task::spawn_blocking(move || {
-                patch::apply(&base, Path::new(prefix.trim_end_matches('/')), &bytes, &name_of)
-            });
-            let patched = patched.await?.map_err(|error| Complaint::wrong(&error, error.hint()))?;
+            let patched = trees::patched(&root, &here, bytes, &name).await?;
             let what = match patched.changed.as_slice() {
                 [one] => one.display().to_string(),
                 several => format!("{} files", several.len()),
@@ -112,12 +107,12 @@ async fn trees(args: &ValidateArgs, session: &Session<'_>) -> Result<Trees, Comp
             Trees { without: here, with: patched.archive, name, what }
         }
         (None, Some(revision)) => {
-            let with = at(root, revision.clone()).await?;
+            let with = at(&root, revision).await?;
             let what = with.revision.clone().unwrap_or_default().chars().take(10).collect();
             Trees { without: here, with, name: revision.clone(), what }
         }
         (None, None) => {
-            let without = at(root, "HEAD".to_owned()).await?;
+            let without = at(&root, "HEAD").await?;
             let what = "uncommitted changes".to_owned();
             Trees { without, with: here, name: "the work tree".to_owned(), what }
         }
@@ -130,12 +125,8 @@ async fn trees(args: &ValidateArgs, session: &Session<'_>) -> Result<Trees, Comp
     Ok(trees)
 }
 
-async fn at(root: PathBuf, name: String) -> Result<Archive, Complaint> {
-    let packed = tokio::task::spawn_blocking(move || {
-        let revision = revisions::at(&root, &name)?;
-        revisions::archive(&root, &revision)
-    });
-    packed.await?.map_err(|error: RevisionError| Complaint::wrong(&error, error.hint()))
+async fn at(root: &Path, name: &str) -> Result<Archive, Complaint> {
+    trees::at(root, name).await?.map_err(|error| Complaint::wrong(&error, error.hint()))
 }
 
 /// The patch and what people call it.

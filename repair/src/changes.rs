@@ -105,10 +105,7 @@ impl Changes {
                 None => {}
             }
             if let Some(change) = self.signatures.get(&from) {
-                let names = |signature: &crate::python::signature::Signature| {
-                    signature.params.iter().map(|param| param.name.as_str()).collect::<Vec<_>>().join(", ")
-                };
-                let kind = ChangeKind::Signature(names(&change.old), names(&change.new));
+                let kind = ChangeKind::Signature(change.old.names(), change.new.names());
                 list.insert(Change { path, kind });
             }
         }

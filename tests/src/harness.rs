@@ -155,6 +155,22 @@ pub fn holds_what_is_known_of_flaky_shop(report: &Value) {
     }
 }
 
+/// Runs a shell script in `root`, in which commits have an author.
+///
+/// # Panics
+/// When it fails.
+#[track_caller]
+pub fn git(root: &Path, script: &str) {
+    let done = Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(root)
+        .envs([("GIT_AUTHOR_NAME", "a"), ("GIT_AUTHOR_EMAIL", "a@example.org")])
+        .envs([("GIT_COMMITTER_NAME", "a"), ("GIT_COMMITTER_EMAIL", "a@example.org")])
+        .output()
+        .expect("sh runs");
+    assert!(done.status.success(), "{}", said(&done));
+}
+
 /// A small project in a directory of its own: file name and content.
 ///
 /// # Panics

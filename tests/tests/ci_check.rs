@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use flakefarm_tests::harness::{command, flakefarm, project, repository, said};
+use flakefarm_tests::harness::{command, flakefarm, git, project, repository, said};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -34,17 +34,6 @@ fn repository_with_a_change() -> tempfile::TempDir {
         "sed -i 's/def test_now(): pass/def test_now(): assert 3 == 4/' tests/test_shop.py && git commit -qam change",
     );
     project
-}
-
-fn git(root: &Path, script: &str) {
-    let done = Command::new("sh")
-        .args(["-ec", script])
-        .current_dir(root)
-        .envs([("GIT_AUTHOR_NAME", "a"), ("GIT_AUTHOR_EMAIL", "a@example.org")])
-        .envs([("GIT_COMMITTER_NAME", "a"), ("GIT_COMMITTER_EMAIL", "a@example.org")])
-        .output()
-        .unwrap();
-    assert!(done.status.success(), "{}", said(&done));
 }
 
 fn junit(root: &Path, name: &str, failed: &[(&str, &str)], passed: usize) {

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use flakefarm_tests::harness::{command, project, report, said};
+use flakefarm_tests::harness::{command, git, project, report, said};
 use std::path::Path;
 use std::process::Command;
 
@@ -64,15 +64,7 @@ fn a_test_that_is_not_there_is_refused_with_those_that_are() {
 
 fn commit(root: &Path, content: &str, message: &str) {
     std::fs::write(root.join("test_a.py"), content).unwrap();
-    let script = format!("git add -A && git commit -qm '{message}'");
-    let who = ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"];
-    let done = Command::new("sh")
-        .args(["-ec", &script])
-        .current_dir(root)
-        .envs(who.map(|name| (name, "a@example.org")))
-        .status()
-        .unwrap();
-    assert!(done.success());
+    git(root, &format!("git add -A && git commit -qm '{message}'"));
 }
 
 #[test]

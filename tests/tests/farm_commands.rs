@@ -2,7 +2,7 @@
 //! which nobody works.
 
 use flakefarm_tests::farm::Farm;
-use flakefarm_tests::harness::{command, project, report, said, with_verdict};
+use flakefarm_tests::harness::{command, git, project, report, said, with_verdict};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -85,17 +85,7 @@ fn a_bisection_runs_on_a_farm_as_it_does_here() {
     let mut farm = Farm::start();
     farm.start_worker("one");
     let project = project(STABLE);
-    let git = |script: &str| {
-        let done = Command::new("sh")
-            .args(["-ec", script])
-            .current_dir(project.path())
-            .envs([("GIT_AUTHOR_NAME", "a"), ("GIT_AUTHOR_EMAIL", "a@example.org")])
-            .envs([("GIT_COMMITTER_NAME", "a"), ("GIT_COMMITTER_EMAIL", "a@example.org")])
-            .stdout(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(done.success());
-    };
+    let git = |script: &str| git(project.path(), script);
     git("git init -q . && printf 'def test_it(): pass\\n' > test_it.py && git add . && git commit -qm good");
     git("echo >> test_stable.py && git commit -qam noise");
     git(

@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use flakefarm_tests::harness::{command, project, report, said};
+use flakefarm_tests::harness::{command, git, project, report, said};
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 const SHOP: &str = "RATE = 17\n\ndef total(items, rate):\n    result = 0\n    for item in items:\n        result += item * rate\n    return result\n\ndef bill(items):\n    return total(items, RATE)\n";
 const TESTS: &str = "import random\nimport shop\n\ndef test_total():\n    assert shop.total([1, 2], 2) == 6\n\ndef test_one():\n    assert shop.total([1], rate=2) == 2\n\ndef test_bill():\n    assert shop.bill([1]) == 17\n\ndef test_steady():\n    assert shop.bill([]) == 0\n\ndef test_before():\n    open('/nowhere/rates.json')\n";
@@ -21,17 +21,6 @@ fn changed() -> tempfile::TempDir {
     let new = SHOP.replace("total(", "sum_up(").replace("RATE = 17", "RATE = 19");
     std::fs::write(project.path().join("shop.py"), new).unwrap();
     project
-}
-
-fn git(root: &Path, script: &str) {
-    let done = Command::new("sh")
-        .args(["-ec", script])
-        .current_dir(root)
-        .envs([("GIT_AUTHOR_NAME", "a"), ("GIT_AUTHOR_EMAIL", "a@example.org")])
-        .envs([("GIT_COMMITTER_NAME", "a"), ("GIT_COMMITTER_EMAIL", "a@example.org")])
-        .output()
-        .unwrap();
-    assert!(done.status.success(), "{}", said(&done));
 }
 
 fn ask(what: &str, root: &Path, arguments: &[&str]) -> Output {

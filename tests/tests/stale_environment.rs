@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use flakefarm_tests::farm::Farm;
-use flakefarm_tests::harness::{command, project, report, said, with_verdict};
+use flakefarm_tests::harness::{command, git, project, report, said, with_verdict};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -104,11 +104,7 @@ fn a_farm_tests_the_code_that_was_submitted_last_too() {
 }
 
 fn commit(root: &Path, message: &str) {
-    let script = format!("git add -A && git commit -qm '{message}'");
-    let who = ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"];
-    let mut shell = Command::new("sh");
-    shell.args(["-ec", &script]).current_dir(root).envs(who.map(|name| (name, "a@example.org")));
-    assert!(shell.status().unwrap().success());
+    git(root, &format!("git add -A && git commit -qm '{message}'"));
 }
 
 #[test]

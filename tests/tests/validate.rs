@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use flakefarm_tests::harness::{command, project, report, said};
+use flakefarm_tests::harness::{command, git, project, report, said};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 const TEST: &str = "test_shop.py::test_total";
 
@@ -21,17 +21,6 @@ fn broken() -> tempfile::TempDir {
     ]);
     git(project.path(), "git init -q -b main . && git add . && git commit -qm base");
     project
-}
-
-fn git(root: &Path, script: &str) {
-    let done = Command::new("sh")
-        .args(["-ec", script])
-        .current_dir(root)
-        .envs([("GIT_AUTHOR_NAME", "a"), ("GIT_AUTHOR_EMAIL", "a@example.org")])
-        .envs([("GIT_COMMITTER_NAME", "a"), ("GIT_COMMITTER_EMAIL", "a@example.org")])
-        .output()
-        .unwrap();
-    assert!(done.status.success(), "{}", said(&done));
 }
 
 fn patch(to: &str) -> String {

@@ -8,18 +8,15 @@ use crate::args::{AnalyseArgs, Format};
 use crate::ask::{self, Asked, Session, tests_and_path};
 use crate::check::{mapping, reports};
 use crate::exit::{Complaint, Exit};
-use crate::repair::trees;
 use crate::sweep::{Wishes, question};
-use crate::{output, signals};
-use flakefarm_coordinator::plan::{Question, QuestionKind, Runs, SandboxChoice, ScopeChoice, TestFilter};
+use crate::{output, signals, trees};
+use flakefarm_coordinator::plan::{Question, QuestionKind, Runs, ScopeChoice, TestFilter};
 use flakefarm_coordinator::report::{Report, TestReport};
-use flakefarm_project::settings::Layer;
 use flakefarm_project::snapshot::Archive;
 use flakefarm_repair::cause::{Cause, Difference, Symptom, explain};
 use flakefarm_repair::changes::Changes;
-use flakefarm_shared::{Class, World};
+use flakefarm_shared::Class;
 use std::num::NonZeroU32;
-use std::path::Path;
 use told::{Since, Told, ToldTest};
 
 /// Runs of the suite that show which tests fail, where none are named.
@@ -69,7 +66,7 @@ pub(crate) async fn analyse(args: &AnalyseArgs) -> Result<Exit, Complaint> {
     told.passed = found.iter().filter(|test| test.failures == 0 && test.attempts > 0).count();
     for test in &failing {
         let before = at_base.as_ref().map(|at| at.of(&test.id));
-        told.tests.push(ToldTest::of(test, Since::of(test, before)));
+        told.tests.push(ToldTest::of(test, before));
     }
     files.sort();
     for (path, message) in &files {
@@ -198,15 +195,8 @@ async fn sweep(
     let filter = TestFilter(tests.to_vec());
     let wishes = Wishes { kind: QuestionKind::Detect, tests: filter, order: None, repeats: true };
     let mut question = Question { runs: Runs::Fixed(runs), scope, ..question(wishes, session)? };
-    // Somebody waits: the cheapest isolation that confirms what it finds.
-    if session.loaded.settings.layer("sweep.sandbox") == Some(Layer::Default) {
-        question.sandbox = SandboxChoice::Auto;
-    }
-    let place = session.place(question.sandbox).await?;
-    let snapshot = place.put(tree.bytes.clone()).await?;
-    let mut submission = session.submission(question, snapshot, tree.revision.clone(), World::Plain);
-    submission.class = Class::Interactive;
-    match session.carry_out(place, &submission).await? {
+    session.hurry(&mut question);
+    match session.ask_about(tree, question, Some(Class::Interactive)).await? {
         Asked::Detached => Ok(Err(Exit::Clean)),
         Asked::Ended(ended) if ended.state == "interrupted" || ended.state == "cancelled" => {
             Ok(Err(Exit::Interrupted))
@@ -254,5 +244,5 @@ async fn causes(
 
 /// The path as people type it.
 fn typed(path: &str) -> &str {
-    if path.is_empty() { "the suite" } else { Path::new(path).to_str().unwrap_or(path) }
+    if path.is_empty() { "the suite" } else { path }
 }

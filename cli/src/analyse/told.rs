@@ -86,7 +86,7 @@ struct Entry {
 
 impl Since {
     /// Of a test that failed here; `before` is what it did at the base, if that was asked.
-    pub(super) fn of(test: &TestReport, before: Option<Option<(u64, u64)>>) -> Self {
+    fn of(test: &TestReport, before: Option<Option<(u64, u64)>>) -> Self {
         match (test.failures == test.attempts, before) {
             (false, _) => Since::Flaky,
             (true, None) => Since::Unknown,
@@ -117,13 +117,14 @@ impl Since {
 }
 
 impl ToldTest {
-    pub(super) fn of(test: &TestReport, since: Since) -> Self {
+    /// `before` is what it did at the base, if that was asked.
+    pub(super) fn of(test: &TestReport, before: Option<Option<(u64, u64)>>) -> Self {
         let failure = test.failures_by_signature.first();
         Self {
             id: test.id.clone(),
-            since,
+            since: Since::of(test, before),
             here: Some((test.failures, test.attempts)),
-            before: None,
+            before: before.flatten(),
             kind: failure.map_or_else(String::new, |failure| failure.kind.clone()),
             phase: failure.map_or_else(String::new, |failure| failure.phase.clone()),
             exception: failure.and_then(|failure| failure.exception.clone()),

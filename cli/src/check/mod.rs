@@ -16,17 +16,17 @@ use crate::progress::Progress;
 use crate::quarantine::Quarantine;
 use crate::say::say;
 use crate::sweep::{Wishes, question};
-use crate::{output, signals};
+use crate::{output, signals, trees};
 use answers::{Answer, Answered, Shown, answer, without_reruns};
 use flakefarm_coordinator::history::ingest::case::{Case, CaseOutcome};
 use flakefarm_coordinator::history::ingest::counts;
 use flakefarm_coordinator::plan::{
-    Question, QuestionKind, Rate, Rerun, RerunGate, Runs, SandboxChoice, ScopeChoice, TestFilter,
+    Question, QuestionKind, Rate, Rerun, RerunGate, Runs, ScopeChoice, TestFilter,
 };
 use flakefarm_coordinator::report::{Report, TestReport, Verdict};
-use flakefarm_project::revisions;
 use flakefarm_project::settings::Layer;
-use flakefarm_shared::{Class, Digest, TestId, World};
+use flakefarm_project::snapshot::Archive;
+use flakefarm_shared::{Class, TestId};
 use mapping::{Mapped, map};
 use render::{Checked, SCHEMA};
 use reports::JobReports;
@@ -188,11 +188,10 @@ impl Checking<'_> {
     ) -> Result<Vec<answers::Answered>, Complaint> {
         let known = known::of_tests(session, failed.tests.keys()).await;
         let archive = session.archive().await?;
-        let tree = (archive.bytes, archive.revision);
         let mut question = self.question(session, failed.patterns())?;
         let rerun = self.rerun(session, reports);
         question.rerun = Some(Box::new(rerun));
-        let Some(here) = self.ask(session, question, &tree).await? else { return Ok(Vec::new()) };
+        let Some(here) = self.ask(session, question, &archive).await? else { return Ok(Vec::new()) };
         let found = by_id(&here);
         let always_fails = |id: &String| {
             found.get(id.as_str()).is_some_and(|test| {
@@ -278,10 +277,7 @@ impl Checking<'_> {
         if settings.layer("sweep.max_flake_rate") == Some(Layer::Default) {
             question.max_flake_rate = Rate::new(USUAL_RATE).expect("a rate");
         }
-        // Somebody waits: the cheapest isolation that confirms what it finds.
-        if settings.layer("sweep.sandbox") == Some(Layer::Default) {
-            question.sandbox = SandboxChoice::Auto;
-        }
+        session.hurry(&mut question);
         // A fixed number: what earlier sweeps have answered is to be run again all the same.
         let runs = question.runs_for_guarantee().max(1);
         question.runs = Runs::Fixed(NonZeroU32::new(runs).expect("one at least"));
@@ -293,15 +289,11 @@ impl Checking<'_> {
         &mut self,
         session: &mut Session<'_>,
         question: Question,
-        (tree, revision): &(Vec<u8>, Option<String>),
+        tree: &Archive,
     ) -> Result<Option<Report>, Complaint> {
-        let place = session.place(question.sandbox).await?;
-        let snapshot: Digest = place.put(tree.clone()).await?;
-        let mut submission = session.submission(question, snapshot, revision.clone(), World::Plain);
-        submission.class = Class::Interactive;
         session.progress = Progress::new();
         session.end_after(self.left());
-        match session.carry_out(place, &submission).await? {
+        match session.ask_about(tree, question, Some(Class::Interactive)).await? {
             Asked::Detached => Err(Complaint::usage("check waits for its answer: leave out --detach")),
             Asked::Ended(ended) => {
                 if let Some(refusal) = ended.failure {
@@ -327,18 +319,14 @@ impl Checking<'_> {
         suspects: Vec<String>,
         reports: &JobReports,
     ) -> Result<Option<Report>, Complaint> {
-        let (root, name) = (session.root.clone(), base.to_owned());
-        let packed = tokio::task::spawn_blocking(move || {
-            let revision = revisions::at(&root, &name)?;
-            revisions::archive(&root, &revision)
-        });
-        let archive = packed.await?.map_err(|error| Complaint::wrong(&error, error.hint()))?;
+        let archive = trees::at(&session.root, base).await?;
+        let archive = archive.map_err(|error| Complaint::wrong(&error, error.hint()))?;
         let mut question = self.question(session, TestFilter(suspects))?;
         // What fails there, too, need not fail often; what passes there is broken here.
         let gate = RerunGate { flaky: true, broken: true };
         let (expected_ms, orders) = (reports.longest_ms(), Vec::new());
         question.rerun = Some(Box::new(Rerun { gate, expected_ms, orders }));
-        match self.ask(session, question, &(archive.bytes, archive.revision)).await {
+        match self.ask(session, question, &archive).await {
             Ok(report) => Ok(report),
             // A revision at which nothing runs says nothing: the tests may be new.
             Err(complaint) if complaint.exit == Exit::NothingRan => {

@@ -1,7 +1,7 @@
 //! Proposals that have been through the gates which need no experiment.
 
-use super::trees;
 use crate::exit::Complaint;
+use crate::trees;
 use flakefarm_coordinator::experiment::FailingIn;
 use flakefarm_coordinator::report::Report;
 use flakefarm_project::snapshot::Archive;

@@ -3,82 +3,71 @@
 use super::{Digest, markdown};
 use crate::history::moves::Move;
 use crate::notify::message::one_line;
-use maud::{DOCTYPE, PreEscaped, html};
-
-const STYLE: &str = include_str!("../report/style.css");
+use crate::report::html::page;
+use maud::html;
 
 /// Writes it.
 pub fn render(digest: &Digest) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
-                title { (one_line(&digest.project)) ": " (digest.headline()) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header { h1 { (one_line(&digest.project)) } p { (digest.from) " to " (digest.to) } }
-                main {
-                    section {
-                        h2 { (digest.headline()) }
-                        p { (digest.runs) " runs of tests, " (digest.failures) " of them failed. " (markdown::recovery(&digest.recovery, &digest.recovery_before)) }
-                        p {
-                            (digest.cost.failed_pipelines) " pipelines broken by flaky tests, "
-                            (digest.cost.reruns) " started again, "
-                            (format!("{:.0}", digest.cost.farm_minutes)) " minutes on the farm. Repairs proved: "
-                            (digest.repairs.proved) " of " (digest.repairs.tried) "."
-                        }
-                    }
-                    @for (moved, heading) in [(Move::New, "Newly flaky"), (Move::Worse, "Worse"), (Move::Better, "Better"), (Move::Gone, "Fixed")] {
-                        @let tests: Vec<_> = digest.moved.iter().filter(|test| test.moved == moved).collect();
-                        @if !tests.is_empty() {
-                            section {
-                                h2 { (heading) }
-                                ul { @for test in tests {
-                                    li { code { (one_line(&test.test)) } ": " (test.now.failures) " of " (test.now.runs) " runs failed, before " (test.before.failures) " of " (test.before.runs) }
-                                } }
+    let title = format!("{}: {}", one_line(&digest.project), digest.headline());
+    page(
+        &title,
+        html! {
+                    header { h1 { (one_line(&digest.project)) } p { (digest.from) " to " (digest.to) } }
+                    main {
+                        section {
+                            h2 { (digest.headline()) }
+                            p { (digest.runs) " runs of tests, " (digest.failures) " of them failed. " (markdown::recovery(&digest.recovery, &digest.recovery_before)) }
+                            p {
+                                (digest.cost.failed_pipelines) " pipelines broken by flaky tests, "
+                                (digest.cost.reruns) " started again, "
+                                (format!("{:.0}", digest.cost.farm_minutes)) " minutes on the farm. Repairs proved: "
+                                (digest.repairs.proved) " of " (digest.repairs.tried) "."
                             }
                         }
-                    }
-                    @if digest.quarantine.entries > 0 || !digest.quarantine.expired.is_empty() {
-                        section {
-                            h2 { "Quarantine" }
-                            p { (digest.quarantine.entries) " entries; " (digest.quarantine.entered) " entered, " (digest.quarantine.left) " left healthy" }
-                            ul { @for test in &digest.quarantine.expired { li { "expired: " code { (one_line(test)) } } } }
+                        @for (moved, heading) in [(Move::New, "Newly flaky"), (Move::Worse, "Worse"), (Move::Better, "Better"), (Move::Gone, "Fixed")] {
+                            @let tests: Vec<_> = digest.moved.iter().filter(|test| test.moved == moved).collect();
+                            @if !tests.is_empty() {
+                                section {
+                                    h2 { (heading) }
+                                    ul { @for test in tests {
+                                        li { code { (one_line(&test.test)) } ": " (test.now.failures) " of " (test.now.runs) " runs failed, before " (test.before.failures) " of " (test.before.runs) }
+                                    } }
+                                }
+                            }
                         }
-                    }
-                    @if !digest.causes.is_empty() {
-                        section { h2 { "Causes" } ul { @for (cause, tests) in &digest.causes { li { (one_line(cause)) ": " (tests) } } } }
-                    }
-                    @if !digest.priorities.is_empty() {
-                        section {
-                            h2 { "To be mended first" }
-                            table {
-                                tr { th { "test" } th { "cost" } th { "chance" } th { "cause" } }
-                                @for priority in &digest.priorities {
-                                    tr {
-                                        td { code { (one_line(&priority.test)) } }
-                                        td { (format!("{:.0} min", priority.minutes)) }
-                                        td { (format!("{:.0} %", priority.chance * 100.0)) }
-                                        td { (priority.cause.as_deref().map_or_else(|| "not known yet".to_owned(), one_line)) }
+                        @if digest.quarantine.entries > 0 || !digest.quarantine.expired.is_empty() {
+                            section {
+                                h2 { "Quarantine" }
+                                p { (digest.quarantine.entries) " entries; " (digest.quarantine.entered) " entered, " (digest.quarantine.left) " left healthy" }
+                                ul { @for test in &digest.quarantine.expired { li { "expired: " code { (one_line(test)) } } } }
+                            }
+                        }
+                        @if !digest.causes.is_empty() {
+                            section { h2 { "Causes" } ul { @for (cause, tests) in &digest.causes { li { (one_line(cause)) ": " (tests) } } } }
+                        }
+                        @if !digest.priorities.is_empty() {
+                            section {
+                                h2 { "To be mended first" }
+                                table {
+                                    tr { th { "test" } th { "cost" } th { "chance" } th { "cause" } }
+                                    @for priority in &digest.priorities {
+                                        tr {
+                                            td { code { (one_line(&priority.test)) } }
+                                            td { (format!("{:.0} min", priority.minutes)) }
+                                            td { (format!("{:.0} %", priority.chance * 100.0)) }
+                                            td { (priority.cause.as_deref().map_or_else(|| "not known yet".to_owned(), one_line)) }
+                                        }
                                     }
                                 }
                             }
                         }
+                        @if !digest.advice.is_empty() {
+                            section { h2 { "To be typed" } ul { @for advice in &digest.advice {
+                                li { (one_line(&advice.why)) ": " code { (one_line(&advice.command)) } }
+                            } } }
+                        }
                     }
-                    @if !digest.advice.is_empty() {
-                        section { h2 { "To be typed" } ul { @for advice in &digest.advice {
-                            li { (one_line(&advice.why)) ": " code { (one_line(&advice.command)) } }
-                        } } }
-                    }
-                }
-                footer { "flakefarm · " (digest.schema) }
-            }
-        }
-    };
-    page.into_string()
+                    footer { "flakefarm · " (digest.schema) }
+        },
+    )
 }

@@ -286,13 +286,10 @@ fn signature(changes: &Changes, function: &str) -> Option<Cause> {
         .collect();
     let (first, several) = (places.first()?, places.len() > 1);
     let change = changes.signature(*first)?;
-    let names = |signature: &crate::python::signature::Signature| {
-        signature.params.iter().map(|param| param.name.as_str()).collect::<Vec<_>>().join(", ")
-    };
     let path = changes.old_symbol(*first).path();
     let evidence = vec![
         format!("the exception names {function}()"),
-        format!("{path}({}) takes ({}) now", names(&change.old), names(&change.new)),
+        format!("{path}({}) takes ({}) now", change.old.names(), change.new.names()),
     ];
     let confidence = if several { USED } else { NAMED_AND_CHANGED };
     Some(Cause { kind: CauseKind::Signature, subject: path, confidence, evidence })

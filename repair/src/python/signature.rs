@@ -66,6 +66,11 @@ pub enum First {
 }
 
 impl Signature {
+    /// The names of the parameters, for people.
+    pub fn names(&self) -> String {
+        self.params.iter().map(|param| param.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
     /// Reads a parameter list of a file's `text`.
     pub fn read(parameters: &Parameters, text: &str, first: First) -> Self {
         let source = |range: TextRange| text[range.start().to_usize()..range.end().to_usize()].to_owned();

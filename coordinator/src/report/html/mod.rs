@@ -21,6 +21,33 @@ const STYLE: &str = include_str!("../style.css");
 /// The page. `outputs` are the captured outputs by their digests; one that is absent is left out.
 pub fn render(report: &Report, outputs: &BTreeMap<String, String>) -> String {
     let notable: Vec<&TestReport> = report.notable().collect();
+    let title = format!("{}: {}", words::visible(&report.sweep.project), words::headline(report));
+    page(
+        &title,
+        html! {
+                    (svg::symbols())
+                    (header(report))
+                    main {
+                        (overview(&notable))
+                        (matrix::clusters(report))
+                        (matrix::matrix(&notable))
+                        @for (i, test) in notable.iter().take(CARDS).enumerate() {
+                            (card::card(i, test, &report.sweep.infrastructure, outputs))
+                        }
+                        @if notable.len() > CARDS {
+                            p class="quiet" { (words::count((notable.len() - CARDS) as u64, "more test")) " without pictures; all of them are in the JSON report." }
+                        }
+                        (missing(report))
+                        (infrastructure(report))
+                        (lists(report))
+                    }
+                    footer { "flakefarm · sweep " (words::visible(&report.sweep.id)) " · " (report.schema) }
+        },
+    )
+}
+
+/// One self-contained page: no script, nothing loaded.
+pub(crate) fn page(title: &str, body: Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -29,28 +56,10 @@ pub fn render(report: &Report, outputs: &BTreeMap<String, String>) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
-                title { (words::visible(&report.sweep.project)) ": " (words::headline(report)) }
+                title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
-                (svg::symbols())
-                (header(report))
-                main {
-                    (overview(&notable))
-                    (matrix::clusters(report))
-                    (matrix::matrix(&notable))
-                    @for (i, test) in notable.iter().take(CARDS).enumerate() {
-                        (card::card(i, test, &report.sweep.infrastructure, outputs))
-                    }
-                    @if notable.len() > CARDS {
-                        p class="quiet" { (words::count((notable.len() - CARDS) as u64, "more test")) " without pictures; all of them are in the JSON report." }
-                    }
-                    (missing(report))
-                    (infrastructure(report))
-                    (lists(report))
-                }
-                footer { "flakefarm · sweep " (words::visible(&report.sweep.id)) " · " (report.schema) }
-            }
+            body { (body) }
         }
     };
     page.into_string()

@@ -1,6 +1,7 @@
-//! Source trees for repairs: out of archives, and back into the work tree.
+//! Trees that questions are asked about: of a revision, with a patch, as sources, and back into the work tree.
 
 use crate::exit::{Complaint, Exit};
+use flakefarm_project::patch::{self, Patched};
 use flakefarm_project::revisions::{self, RevisionError};
 use flakefarm_project::snapshot::{self, Archive};
 use flakefarm_repair::{FileAdaptation, SourceTree};
@@ -32,13 +33,30 @@ pub(crate) async fn base(root: &Path, base: Option<&str>, here: &Archive) -> Res
     Ok(at(root, "HEAD~1").await?.ok().map(|archive| Base { name: "HEAD~1".to_owned(), archive }))
 }
 
-async fn at(root: &Path, name: &str) -> Result<Result<Archive, RevisionError>, Complaint> {
+/// The tree at a revision, by any of its names.
+pub(crate) async fn at(root: &Path, name: &str) -> Result<Result<Archive, RevisionError>, Complaint> {
     let (root, name) = (root.to_owned(), name.to_owned());
     Ok(tokio::task::spawn_blocking(move || {
         let revision = revisions::at(&root, &name)?;
         revisions::archive(&root, &revision)
     })
     .await?)
+}
+
+/// `base` with a patch as `git diff` writes it, whose paths begin at the top of the repository of `root`; `name` is
+/// what people call the patch.
+pub(crate) async fn patched(
+    root: &Path,
+    base: &Archive,
+    diff: Vec<u8>,
+    name: &str,
+) -> Result<Patched, Complaint> {
+    let (base, name) = (base.clone(), name.to_owned());
+    let prefix = revisions::prefix(root).unwrap_or_default();
+    let patched = tokio::task::spawn_blocking(move || {
+        patch::apply(&base, Path::new(prefix.trim_end_matches('/')), &diff, &name)
+    });
+    patched.await?.map_err(|error| Complaint::wrong(&error, error.hint()))
 }
 
 /// Analyses sources on a thread with a stack for it.
@@ -69,7 +87,7 @@ pub(crate) fn sources(files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<SourceTree, 
 }
 
 /// The change as `git diff` writes it.
-pub(super) fn diff(before: &BTreeMap<PathBuf, Vec<u8>>, after: &[FileAdaptation]) -> String {
+pub(crate) fn diff(before: &BTreeMap<PathBuf, Vec<u8>>, after: &[FileAdaptation]) -> String {
     let mut text = String::new();
     for file in after {
         let old =
@@ -82,7 +100,7 @@ pub(super) fn diff(before: &BTreeMap<PathBuf, Vec<u8>>, after: &[FileAdaptation]
 }
 
 /// Writes changed files into the work tree: all or none, and only over what was looked at.
-pub(super) fn write(root: &Path, looked_at: &Archive, changed: &[FileAdaptation]) -> Result<(), Complaint> {
+pub(crate) fn write(root: &Path, looked_at: &Archive, changed: &[FileAdaptation]) -> Result<(), Complaint> {
     let known = files(looked_at)?;
     let mut ready = Vec::new();
     for file in changed {
