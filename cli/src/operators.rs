@@ -10,6 +10,7 @@ use crate::farm::Farm;
 use crate::output::{self, Outputs};
 use crate::say::say;
 use crate::{embedded, stores};
+use comfy_table::{ContentArrangement, Table, presets};
 use flakefarm_coordinator::db::{Db, SweepFilter, SweepState};
 use flakefarm_coordinator::events::Event;
 use flakefarm_coordinator::http::views::{DeadPage, DeadView, ParkedView, SweepView, SweepsPage, WorkerView};
@@ -263,17 +264,14 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
     // What others have chosen as names is shown as it is written, and moves no cursor.
     let shown =
         |cell: &String| cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
-    let rows: Vec<[String; N]> =
-        rows.iter().map(|row| std::array::from_fn(|column| shown(&row[column]))).collect();
-    let widths: [usize; N] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.add_rows(rows.iter().map(|row| row.iter().map(shown).collect::<Vec<_>>()));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
+    let mut text = table.trim_fmt();
+    text.push('\n');
     text
 }
 

@@ -1,5 +1,6 @@
 //! Plans, publishes, collects, scores, remembers and answers. Sole owner of relational state.
 
+pub mod conditions;
 pub mod db;
 pub mod diagnose;
 pub mod digest;

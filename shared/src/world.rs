@@ -1,16 +1,15 @@
 //! The world an attempt runs in: what is changed around the tests on purpose, and how well the
 //! attempt is isolated. What runs, and in which order, is said by scope, selection and order.
 //!
-//! A world is data: what it is called, what it means and how to have it by hand is told by
-//! [`catalogue`]; workers bring it about.
+//! A world is data: workers bring it about, and the coordinator tells what it is and how to have it by hand.
 
 pub mod catalogue;
 mod clock;
 mod level;
 mod word;
 
-pub use catalogue::{About, ByHand, Role};
-pub use clock::Yearly;
+pub use catalogue::Role;
+pub use clock::{Yearly, month_name};
 pub use level::{SandboxLevel, UnknownLevel};
 pub use word::UnknownWorld;
 
@@ -162,11 +161,6 @@ impl World {
     pub fn family(self) -> String {
         let word = self.to_string();
         word.split_once(':').map_or(word.as_str(), |(family, _)| family).to_owned()
-    }
-
-    /// What a failure in this world alone says of a test.
-    pub fn role(self) -> Role {
-        self.about().role
     }
 
     /// Clean runs that a pass in this world stands for, where a test is to be healthy over all the worlds it

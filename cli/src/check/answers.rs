@@ -147,16 +147,20 @@ fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().trim().chars().take(200).collect()
 }
 
-/// What the answers mean for the job.
-pub(super) fn exit(answers: &[Answered], gates: &[CheckGate]) -> Exit {
-    let gated = |answer: Answer| match answer {
+/// Whether such an answer makes the job fail.
+pub(super) fn fails(answer: Answer, gates: &[CheckGate]) -> bool {
+    match answer {
         Answer::Broken => gates.contains(&CheckGate::Broken),
         Answer::Flaky => gates.contains(&CheckGate::Flaky),
         Answer::Before => gates.contains(&CheckGate::Before),
         Answer::NotReproduced => gates.contains(&CheckGate::NotReproduced),
         Answer::CouldNotRun | Answer::Quarantined => false,
-    };
-    if answers.iter().any(|answered| gated(answered.answer)) {
+    }
+}
+
+/// What the answers mean for the job.
+pub(super) fn exit(answers: &[Answered], gates: &[CheckGate]) -> Exit {
+    if answers.iter().any(|answered| fails(answered.answer, gates)) {
         Exit::GateFailed
     } else if answers.iter().any(|answered| answered.answer == Answer::CouldNotRun) {
         Exit::Inconclusive

@@ -356,7 +356,7 @@ fn write(args: &CheckArgs, checked: &Checked) -> Result<(), Complaint> {
             checked.github()
         }
         Format::Gitlab => checked.gitlab(),
-        Format::Junit => junit::render(checked),
+        Format::Junit => junit::render(checked, &args.fail_on),
     };
     match &args.ask.output.output {
         Some(file) => output::write_file(file, &text),

@@ -7,11 +7,11 @@ use super::experiment::{
 };
 use super::investigate::{Explanation, investigate};
 use super::order::{Effect, OrderFinding};
+use crate::conditions::{self, ByHand};
 use crate::experiment::{
     Arm, CauseCategory, Company, Counts, FailingIn, Ledger, Question, Seen, Tally, Trial, Trials,
 };
 use crate::score::interval::upper_bound_after_clean_runs;
-use flakefarm_shared::world::catalogue::ByHand;
 use flakefarm_shared::{AttemptRecord, Order, TestDetail, TestId, WorkerId, World};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -60,11 +60,11 @@ impl Reproduction {
             (names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(" "), Vec::new())
         };
         let plain = format!("{pytest} {arguments}");
-        let command = match self.world.about().by_hand {
+        let command = match conditions::about(self.world).by_hand {
             _ if self.world.is_plain() => plain,
-            by_hand @ (ByHand::Command { .. } | ByHand::Script(_)) => {
-                by_hand.command(&plain).unwrap_or_else(|| format!("{plain}   # {}", self.world.about().name))
-            }
+            by_hand @ (ByHand::Command { .. } | ByHand::Script(_)) => by_hand
+                .command(&plain)
+                .unwrap_or_else(|| format!("{plain}   # {}", conditions::about(self.world).name)),
             ByHand::Advice(advice) => format!("{plain}   # {advice}"),
         };
         (command, file)
@@ -224,7 +224,7 @@ pub(super) fn words(arm: &Arm) -> String {
     if arm.treatment.world.is_plain() {
         company
     } else {
-        format!("{company}, {}", arm.treatment.world.about().name)
+        format!("{company}, {}", conditions::about(arm.treatment.world).name)
     }
 }
 
@@ -257,7 +257,9 @@ fn arms(trials: &Trials<'_>, sides: Option<&(Arm, Arm)>) -> Vec<ExperimentArm> {
         .map(|(arm, tally)| ExperimentArm {
             condition: words(arm),
             changed: match arm.company {
-                Company::Alone if !arm.treatment.world.is_plain() => arm.treatment.world.about().name,
+                Company::Alone if !arm.treatment.world.is_plain() => {
+                    conditions::about(arm.treatment.world).name
+                }
                 Company::Alone | Company::File(_) | Company::Suite(_) | Company::Listed(_) => String::new(),
             },
             role: role(arm, tally),

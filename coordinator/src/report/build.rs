@@ -12,6 +12,7 @@ use super::reproduce::Repeated;
 use super::timeline::timeline;
 use super::values::{date_time, order_word, round, scope_word};
 use super::words;
+use crate::conditions::{self, ByHand};
 use crate::diagnose::{self, Diagnosis};
 use crate::experiment::{
     Answers, History, Ledger, Observation, Question, QuestionKind, Runs, Seen, Shared, Standing,
@@ -20,7 +21,6 @@ use crate::experiment::{
 use crate::plan::answers;
 use crate::score::{self, Assessment};
 use crate::validate;
-use flakefarm_shared::world::ByHand;
 use flakefarm_shared::{AttemptEnd, Circumstance, TestId, Typed, UnixMicros, World};
 use std::collections::{BTreeSet, HashMap};
 
@@ -487,7 +487,7 @@ fn evidence(
     let Some(command) = command else { return evidence };
     evidence.extend(world.and_then(|world| {
         let command = format!("{command} {}", words::shell_quote(test.as_str()));
-        match world.about().by_hand {
+        match conditions::about(world).by_hand {
             ByHand::Advice(advice) => Some(format!("by hand: {advice}, then {command}")),
             by_hand @ (ByHand::Command { .. } | ByHand::Script(_)) => {
                 Some(format!("by hand: {}", by_hand.command(&command)?))

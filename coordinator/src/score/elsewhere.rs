@@ -2,6 +2,7 @@
 //! order or chance differ, fragile where the surroundings do.
 
 use super::category::{Category, Count, Finding, chance_of_difference};
+use crate::conditions;
 use crate::experiment::{CauseCategory, Ledger, Seen, Verdict, WorldsSeen};
 use flakefarm_shared::{TestId, World};
 use std::collections::BTreeMap;
@@ -101,7 +102,7 @@ impl Elsewhere {
         if chance >= CHANCE {
             return None;
         }
-        let about = world.about();
+        let about = conditions::about(world);
         let mut evidence = vec![format!(
             "under {} ({world}) it {}, in plain runs it {}",
             about.name,

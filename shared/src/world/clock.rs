@@ -134,18 +134,18 @@ impl Yearly {
         const NTH: [&str; 4] = ["first", "second", "third", "fourth"];
         match self {
             Yearly::Day { month, day, at: (hour, minute) } => {
-                format!("{day} {}, {hour:02}:{minute:02} UTC", name(month))
+                format!("{day} {}, {hour:02}:{minute:02} UTC", month_name(month))
             }
             Yearly::Weekday { month, nth, weekday, at: (hour, minute) } => {
                 let (nth, weekday) = (NTH[usize::from(nth) - 1], Weekday::Monday.nth_next(weekday));
-                format!("the {nth} {weekday} of {}, {hour:02}:{minute:02} UTC", name(month))
+                format!("the {nth} {weekday} of {}, {hour:02}:{minute:02} UTC", month_name(month))
             }
         }
     }
 }
 
 /// `May`.
-pub(super) fn name(month: u8) -> String {
+pub fn month_name(month: u8) -> String {
     Month::try_from(month).map_or_else(|_| "a month".to_owned(), |month| month.to_string())
 }
 

@@ -1,6 +1,7 @@
 //! Worlds that the plugin gives from within the process: each does what it says, and nothing else.
 
 use super::*;
+use flakefarm_coordinator::conditions::about;
 use flakefarm_shared::{ClockStart, Zone};
 use std::collections::BTreeSet;
 
@@ -91,7 +92,7 @@ fn failing_by_hand(world: World) -> BTreeSet<String> {
     plugin::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/pytest/worlds"), &root);
     // As the plugin has it: nothing else seeds or reorders.
     let words = "python3 -m pytest -p no:randomly -q -rfE test_worlds.py";
-    let command = world.about().by_hand.command(words).unwrap_or_else(|| panic!("{world} has no command"));
+    let command = about(world).by_hand.command(words).unwrap_or_else(|| panic!("{world} has no command"));
     let path = std::env::var("PATH").expect("a path");
     let output = Command::new("sh")
         .args(["-c", &command])

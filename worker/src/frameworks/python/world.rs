@@ -1,5 +1,5 @@
 //! What a world is to an interpreter: variables that it reads when it starts, and what the plugin is asked to
-//! change from within. What a world means is told by [`flakefarm_shared::world::catalogue`].
+//! change from within. All worlds: [`flakefarm_shared::world::catalogue`].
 
 use flakefarm_shared::world::Yearly;
 use flakefarm_shared::{ClockStart, HashSeed, LocaleChoice, World};

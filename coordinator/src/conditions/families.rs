@@ -1,8 +1,7 @@
 //! Worlds that come in kinds: time zones, clocks, locales, networks.
 
-use super::{About, ByHand, Role};
-use crate::world::clock::{Yearly, name as month_name};
-use crate::world::{ClockStart, LocaleChoice, World, Zone};
+use super::{About, ByHand};
+use flakefarm_shared::world::{ClockStart, LocaleChoice, World, Yearly, Zone, month_name};
 
 pub(super) fn time_zone(zone: Zone) -> About {
     let (name, rule) = zone.names();
@@ -17,7 +16,6 @@ pub(super) fn time_zone(zone: Zone) -> About {
         changes: format!("`TZ={name}`, or `TZ='{rule}'` where the image has no time zone database."),
         limits: "",
         by_hand: ByHand::before(format!("TZ={name}")),
-        role: Role::Surroundings,
     }
 }
 
@@ -62,7 +60,6 @@ pub(super) fn clock(start: ClockStart) -> About {
         limits: "The interpreter and the extension modules it loads, on x86-64 and AArch64 Linux; not other programs, \
                  not the times of files.",
         by_hand: ByHand::Advice(format!("`faketime` (package faketime) with {when}")),
-        role: Role::Surroundings,
     }
 }
 
@@ -85,19 +82,17 @@ pub(super) fn locale(choice: LocaleChoice) -> About {
         changes: changes.to_owned(),
         limits: "",
         by_hand: ByHand::before(by_hand),
-        role: Role::Surroundings,
     }
 }
 
 pub(super) fn network(world: World) -> About {
-    let (name, finds, changes, limits, by_hand, role) = match world {
+    let (name, finds, changes, limits, by_hand) = match world {
         World::NetworkOn => (
             "a network".to_owned(),
             "Tests that need the network: they fail without and pass with it.",
             "The sandbox is on the engine's default network.".to_owned(),
             "",
             "`docker run --network bridge`",
-            Role::Surroundings,
         ),
         World::NetworkSlow { millis } => (
             "a slow network".to_owned(),
@@ -107,7 +102,6 @@ pub(super) fn network(world: World) -> About {
             ),
             "Calls that Python makes; not those of C libraries or other programs.",
             "`tc qdisc add dev lo root netem delay`",
-            Role::Stress,
         ),
         World::NetworkLossy { percent } => (
             "a lossy network".to_owned(),
@@ -115,7 +109,6 @@ pub(super) fn network(world: World) -> About {
             format!("While a test runs, {percent} % of connections are refused, loopback included."),
             "Calls that Python makes; not those of C libraries or other programs.",
             "`tc qdisc add dev lo root netem loss`",
-            Role::Stress,
         ),
         _ => (
             "no network".to_owned(),
@@ -123,8 +116,7 @@ pub(super) fn network(world: World) -> About {
             "The sandbox has no network but loopback.".to_owned(),
             "",
             "`docker run --network none`",
-            Role::Surroundings,
         ),
     };
-    About { name, finds, changes, limits, by_hand: ByHand::Advice(by_hand.to_owned()), role }
+    About { name, finds, changes, limits, by_hand: ByHand::Advice(by_hand.to_owned()) }
 }
