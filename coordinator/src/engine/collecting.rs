@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(600);
 const AGAIN: i64 = 2;
 /// How often that is done for a day that is over.
 const AGAIN_MICROS: UnixMicros = 4 * 3_600_000_000;
-/// Between two looks for what is no longer kept.
+/// How often what is no longer kept is collected.
 const BETWEEN_GARBAGE: Duration = Duration::from_secs(86_400);
 
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {

@@ -212,16 +212,16 @@ pub(super) async fn dead_jobs(coordinator: Coordinator, stop: CancellationToken)
             () = stop.cancelled() => return,
         };
         let Some(delivery) = delivery else { return };
-        let buried = bury(&coordinator, delivery).await;
-        coordinator.note(Step::Burying, &buried);
-        if buried.is_err() {
+        let recorded = record_dead(&coordinator, delivery).await;
+        coordinator.note(Step::RecordingDead, &recorded);
+        if recorded.is_err() {
             tokio::time::sleep(RETRY).await;
         }
     }
 }
 
 /// Settles a dead job; what cannot be read, or is no job of ours, is kept for an operator.
-async fn bury(coordinator: &Coordinator, delivery: DeadDelivery) -> Result<(), EngineError> {
+async fn record_dead(coordinator: &Coordinator, delivery: DeadDelivery) -> Result<(), EngineError> {
     let row = match &delivery.message {
         Some(message) => coordinator.db.job(message.job).await?,
         None => None,

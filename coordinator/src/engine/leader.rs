@@ -3,7 +3,7 @@
 //! for longer may take one more step before it notices; steps are idempotent.
 
 use super::trouble::Step;
-use super::{Coordinator, Realm};
+use super::{Assignment, Coordinator};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,7 +23,7 @@ pub(super) async fn while_leading<F>(
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    if matches!(coordinator.realm, Realm::One(_)) {
+    if matches!(coordinator.assignment, Assignment::OneSweep(_)) {
         return work(coordinator, stop).await;
     }
     let holder = &coordinator.holder;

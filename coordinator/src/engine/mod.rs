@@ -119,7 +119,7 @@ pub struct Coordinator {
     /// What the loops that carry jobs know.
     carriage: Arc<outbox::Carriage>,
     lease: Duration,
-    realm: Realm,
+    assignment: Assignment,
     troubles: trouble::Troubles,
     samples: Option<Samples>,
     keep: HistoryRetention,
@@ -127,11 +127,11 @@ pub struct Coordinator {
 
 /// Which sweeps a coordinator works on.
 #[derive(Debug, Clone)]
-enum Realm {
+enum Assignment {
     /// All that are recorded.
-    Farm,
+    EverySweep,
     /// The one that this process was started for: other processes may share its database.
-    One(Arc<OnceLock<SweepId>>),
+    OneSweep(Arc<OnceLock<SweepId>>),
 }
 
 impl Coordinator {
@@ -151,7 +151,7 @@ impl Coordinator {
             sending: Arc::default(),
             carriage: Arc::default(),
             lease,
-            realm: Realm::Farm,
+            assignment: Assignment::EverySweep,
             troubles: trouble::Troubles::default(),
             samples: None,
             keep: HistoryRetention::default(),
@@ -160,8 +160,8 @@ impl Coordinator {
 
     /// As [`Coordinator::new`], but working only on the first sweep submitted to or resumed in it.
     pub fn embedded(db: Db, queue: Queue, blobs: Blobs, lease: Duration) -> Self {
-        let realm = Realm::One(Arc::default());
-        Self { realm, limits: Limits::EMBEDDED, ..Self::new(db, queue, blobs, lease) }
+        let assignment = Assignment::OneSweep(Arc::default());
+        Self { assignment, limits: Limits::EMBEDDED, ..Self::new(db, queue, blobs, lease) }
     }
 
     /// The same with other limits.
@@ -190,15 +190,15 @@ impl Coordinator {
     }
 
     fn works_on(&self, sweep: SweepId) -> bool {
-        match &self.realm {
-            Realm::Farm => true,
-            Realm::One(one) => one.get() == Some(&sweep),
+        match &self.assignment {
+            Assignment::EverySweep => true,
+            Assignment::OneSweep(one) => one.get() == Some(&sweep),
         }
     }
 
-    /// Takes a sweep into an embedded coordinator's realm; the first one stays.
+    /// Takes a sweep into an embedded coordinator's assignment; the first one stays.
     fn take_up(&self, sweep: SweepId) {
-        if let Realm::One(one) = &self.realm {
+        if let Assignment::OneSweep(one) = &self.assignment {
             one.get_or_init(|| sweep);
         }
     }
@@ -247,13 +247,13 @@ impl Coordinator {
 
     async fn keep_schedules(&self, stop: CancellationToken) {
         // They belong to a farm: nobody's own process fires them.
-        if matches!(self.realm, Realm::Farm) {
+        if matches!(self.assignment, Assignment::EverySweep) {
             leader::while_leading(self.clone(), "schedules", stop, schedules::run).await;
         }
     }
 
     async fn keep_telling(&self, stop: CancellationToken) {
-        if matches!(self.realm, Realm::Farm) {
+        if matches!(self.assignment, Assignment::EverySweep) {
             leader::while_leading(self.clone(), "notifications", stop, notifying::run).await;
         }
     }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-/// Between two looks.
+/// How often the outbox is polled.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Events looked at together.
 const EVENTS: u32 = 200;

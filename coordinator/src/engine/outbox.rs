@@ -4,7 +4,7 @@
 
 use super::leases::{Hearing, LOST_LEASES, micros, patience};
 use super::trouble::Step;
-use super::{Coordinator, EngineError, Realm, next_round};
+use super::{Assignment, Coordinator, EngineError, next_round};
 use crate::db::Settlement;
 use flakefarm_shared::fault;
 use flakefarm_shared::queue::QueueError;
@@ -93,10 +93,10 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
 async fn publish(coordinator: &Coordinator) -> Result<(), EngineError> {
     let wanted = 2 * slots(coordinator).await? + SPARE + coordinator.carriage.flow();
     for class in Class::ALL {
-        let queued = match coordinator.realm {
-            Realm::Farm => coordinator.db.count_queued(class).await?,
+        let queued = match coordinator.assignment {
+            Assignment::EverySweep => coordinator.db.count_queued(class).await?,
             // An embedded queue is not shared, whatever other processes have recorded as queued.
-            Realm::One(_) => coordinator.queue.depth(class).await?.ready,
+            Assignment::OneSweep(_) => coordinator.queue.depth(class).await?.ready,
         };
         let room = wanted.saturating_sub(queued);
         // A few places at a time are not worth a statement each, while many jobs flow.
@@ -215,7 +215,7 @@ async fn republish_once(coordinator: &Coordinator) -> Result<(), EngineError> {
             coordinator.wake_outbox.notify_one();
         }
     }
-    if let Realm::Farm = coordinator.realm {
+    if let Assignment::EverySweep = coordinator.assignment {
         for class in Class::ALL {
             republish_lost(coordinator, class, now).await?;
         }

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks at what others have recorded.
+/// How often what others have recorded is polled.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Events read together.
 const AT_ONCE: u32 = 1_000;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-/// Between two looks at what is due.
+/// How often schedules are polled.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Fires what is due, until `stop`. One coordinator does.

@@ -97,7 +97,7 @@ impl Coordinator {
         }
         // Nobody holds its jobs any more if they were queued in a process that ended.
         let now = now_micros();
-        if matches!(self.realm, super::Realm::One(_)) {
+        if matches!(self.assignment, super::Assignment::OneSweep(_)) {
             for job in self.db.jobs(sweep).await? {
                 if matches!(job.state, JobState::Queued { .. }) {
                     self.db.requeue_job(job.id, now, None).await?;

@@ -18,7 +18,7 @@ pub(super) enum Step {
     /// Recording what workers say.
     Recording,
     /// Recording dead jobs.
-    Burying,
+    RecordingDead,
     /// Storing what is large.
     Storing,
     /// Reading what other coordinators have recorded.
@@ -41,7 +41,7 @@ impl Step {
             Step::Planning => "planning stands still",
             Step::Publishing => "jobs cannot be published",
             Step::Recording => "what workers say cannot be recorded",
-            Step::Burying => "dead jobs cannot be recorded",
+            Step::RecordingDead => "dead jobs cannot be recorded",
             Step::Storing => "nothing can be stored",
             Step::Relaying => "events cannot be read",
             Step::Scheduling => "schedules cannot fire",

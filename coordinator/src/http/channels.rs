@@ -84,7 +84,7 @@ pub struct DeliveryView {
     pub created_at: UnixMicros,
     /// When it is tried next.
     pub next_at: Option<UnixMicros>,
-    /// Why the last try was in vain.
+    /// Why the last attempt failed.
     pub last_error: Option<String>,
 }
 

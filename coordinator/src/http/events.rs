@@ -23,7 +23,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
-/// Between two looks at what is recorded, when nothing is heard.
+/// How often what is recorded is polled while nothing is heard.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Events read together.
 const AT_ONCE: u32 = 1_000;

@@ -146,7 +146,7 @@ fn store(blobs: Blobs) -> (mpsc::Sender<Piece>, JoinHandle<Result<Digest, Refuse
 
 async fn drop_upload(upload: flakefarm_shared::blobs::Upload) {
     if let Err(error) = upload.abort().await {
-        warn!(error = %error, "what was uploaded in vain could not be removed");
+        warn!(error = %error, "what a failed upload left behind could not be removed");
     }
 }
 

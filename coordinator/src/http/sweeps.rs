@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// How long a cancelled sweep's final report is waited for before the caller is told that it follows.
 const CANCELLING: Duration = Duration::from_secs(20);
-/// Between two looks at it.
+/// How often its row is polled.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Submit a sweep.

@@ -19,7 +19,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// How long to wait after `tries` tries in vain: twice as long each time, to an hour.
+/// How long to wait after `tries` failed attempts: twice as long each time, to an hour.
 pub fn pause(tries: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(LONGEST_PAUSE)
 }

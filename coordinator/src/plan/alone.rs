@@ -34,7 +34,7 @@ impl Alone {
         Self { screened, nothing_runs }
     }
 
-    /// Whether runs alone of the test at `place` are given up: too many were in vain.
+    /// Whether runs alone of the test at `place` are given up: too many reported nothing.
     pub(super) fn given_up(&self, place: usize, ledger: &Ledger) -> bool {
         let tally = ledger.tally_of(place);
         self.nothing_runs || tally.alone_in_vain >= IN_VAIN + tally.alone

@@ -75,7 +75,7 @@ impl State {
         }
     }
 
-    fn bury(&mut self, name: LaneName, entry: Entry, reason: &'static str) {
+    fn dead_letter(&mut self, name: LaneName, entry: Entry, reason: &'static str) {
         let origin = match name {
             LaneName::Jobs(class) => Some(Origin::Jobs(class)),
             LaneName::Results => Some(Origin::Results),
@@ -91,7 +91,7 @@ impl State {
     fn requeue(&mut self, name: LaneName, mut entry: Entry) {
         entry.returns += 1;
         if matches!(name, LaneName::Jobs(_)) && entry.returns > DELIVERY_LIMIT {
-            self.bury(name, entry, REASON_DELIVERY_LIMIT);
+            self.dead_letter(name, entry, REASON_DELIVERY_LIMIT);
         } else {
             self.lane(name).ready.push_back(entry);
         }
@@ -259,7 +259,7 @@ impl Consumer {
             Ok(message) => Some((message, receipt)),
             Err(why) => {
                 tracing::warn!("parking a message of {:?} in the dead-letter queue: {why}", self.lane);
-                receipt.settle(|state, name, entry| state.bury(name, entry, REASON_REJECTED)).ok();
+                receipt.settle(|state, name, entry| state.dead_letter(name, entry, REASON_REJECTED)).ok();
                 None
             }
         }
@@ -353,7 +353,7 @@ impl EmbeddedReceipt {
     }
 
     pub(crate) async fn reject(mut self) -> Result<(), QueueError> {
-        self.settle(|state, name, entry| state.bury(name, entry, REASON_REJECTED))
+        self.settle(|state, name, entry| state.dead_letter(name, entry, REASON_REJECTED))
     }
 
     fn settle(&mut self, place: impl FnOnce(&mut State, LaneName, Entry)) -> Result<(), QueueError> {

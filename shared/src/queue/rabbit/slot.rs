@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Between attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Between looks for a job of the other class, by all slots of a worker.
+/// How often the slots of a worker together ask for a job of the other class.
 const LOOK: Duration = Duration::from_millis(100);
 /// For the broker to send the next job of the class that flows, before the slot listens to both.
 const FLOW: Duration = Duration::from_millis(20);
