@@ -19,8 +19,10 @@ use flakefarm_worker::sandbox::{DockerSandbox, Engine, LocalSandbox, RuntimeChoi
 use flakefarm_worker::{Ending, WorkerParts};
 use std::num::NonZeroU16;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long the stores of this process may fail before it gives up: there is nobody who would mend
@@ -50,7 +52,7 @@ impl Embedded {
         runtime: &RuntimeChoice,
     ) -> Result<Self, Complaint> {
         let id = WorkerId(format!("embedded-{}", std::process::id()));
-        let ground = Ground::of(sandbox, runtime, &id).await?;
+        let ground = Ground::of(sandbox, runtime, &id, state).await?;
         let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
         let db = open_database(state).await?;
         let samples = stores::open_samples(
@@ -122,21 +124,60 @@ impl Embedded {
             progress.note("stopping; a second Ctrl-C stops at once");
         }
         ending.stop.cancel();
-        let worked = working.await;
-        let report = match outcome {
-            Watched::Finished => coordinator.report(sweep).await.map_err(Complaint::from),
-            Watched::Interrupted => {
-                coordinator.stop_sweep(sweep, SweepState::Interrupted).await.map_err(Complaint::from)
+        let ended = async move {
+            if let Err(error) = working.await {
+                tracing::error!("the worker has failed: {error}");
             }
-            Watched::StandsStill(message) => Err(Complaint::farm(message)
-                .hint("nothing that was recorded is lost: once this is mended, the same command with --resume goes on")),
         };
-        loops_end.cancel();
-        let looped = loops.await;
+        let looped = async move {
+            loops_end.cancel();
+            if let Err(error) = loops.await {
+                tracing::error!("the coordinator has failed: {error}");
+            }
+        };
+        let report = match outcome {
+            // The answer is there, and somebody may wait for it: what is left behind goes meanwhile.
+            Watched::Finished => {
+                let report = coordinator.report(sweep).await.map_err(Complaint::from);
+                leave(async move {
+                    ended.await;
+                    looped.await;
+                });
+                report
+            }
+            Watched::Interrupted => {
+                ended.await;
+                let report = coordinator.stop_sweep(sweep, SweepState::Interrupted).await;
+                looped.await;
+                report.map_err(Complaint::from)
+            }
+            Watched::StandsStill(message) => {
+                ended.await;
+                looped.await;
+                Err(Complaint::farm(message).hint(
+                    "nothing that was recorded is lost: once this is mended, the same command with --resume goes on",
+                ))
+            }
+        };
         progress.clear();
-        worked?;
-        looped?;
         Ok((row(&coordinator, sweep).await?, report?))
+    }
+}
+
+/// Workers and coordinators of this process whose sweeps have ended, and which are still putting things away.
+static LEAVING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+fn leave(leaving: impl Future<Output = ()> + Send + 'static) {
+    LEAVING.lock().expect("no holder panics").push(tokio::spawn(leaving));
+}
+
+/// Waits until nothing of embedded sweeps is left. To be called before the process ends.
+pub(crate) async fn all_left() {
+    let leaving = std::mem::take(&mut *LEAVING.lock().expect("no holder panics"));
+    for one in leaving {
+        if let Err(error) = one.await {
+            tracing::error!("putting away after a sweep has failed: {error}");
+        }
     }
 }
 
@@ -204,6 +245,7 @@ impl Ground {
         sandbox: SandboxChoice,
         runtime: &RuntimeChoice,
         worker: &WorkerId,
+        state: &Path,
     ) -> Result<Self, Complaint> {
         let level = match sandbox {
             SandboxChoice::Container
@@ -211,9 +253,9 @@ impl Ground {
             | SandboxChoice::Forked
             | SandboxChoice::ForkedOnly
             | SandboxChoice::Auto => {
-                return Ok(Ground::Engine(
-                    connect_docker(worker.clone(), runtime, Ceilings::default().network_name()).await?,
-                ));
+                let network = Ceilings::default();
+                let docker = connect_docker(worker.clone(), runtime, network.network_name()).await?;
+                return Ok(Ground::Engine(docker.remembering(state.join("runtime"))));
             }
             SandboxChoice::Host => SandboxLevel::Host,
             SandboxChoice::Process => SandboxLevel::Process,

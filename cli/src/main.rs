@@ -69,11 +69,13 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(async {
-        match cli.command {
+        let ended = match cli.command {
             // What it ends with is the command's own.
             Command::Run(args) => Box::pin(run::run(&args)).await,
             command => dispatch(command).await.map(ExitCode::from),
-        }
+        };
+        embedded::all_left().await;
+        ended
     });
     // Blocking file work may still be under way after an interruption; it must not hold us.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

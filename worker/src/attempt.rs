@@ -29,6 +29,8 @@ pub(crate) struct AttemptSetting<'a> {
     /// The world of attempts that ask for no other.
     pub(crate) under: World,
     pub(crate) ceiling: &'a Ceiling,
+    /// Attempts of the job that are to be forked.
+    pub(crate) forked: usize,
 }
 
 impl AttemptSetting<'_> {
@@ -80,6 +82,13 @@ pub(crate) async fn list(
     run(setting, planned, None, stop).await
 }
 
+/// Opens what `planned`, which is to come after others, will share with those like it.
+pub(crate) fn open_ahead(setting: &AttemptSetting<'_>, planned: &Planned<'_>) {
+    if setting.not_given(planned.level, planned.world).is_none() {
+        setting.sandbox.open_ahead(&planned.request, planned.level, planned.preparation.as_ref());
+    }
+}
+
 /// An attempt that is to be run.
 #[derive(Debug)]
 pub(crate) struct Planned<'a> {
@@ -120,6 +129,7 @@ fn plan<'a>(
     let preparation = (level == SandboxLevel::Forked && can_fork && forks(&request)).then(|| Preparation {
         argv: python::fork_server(setting.project),
         input: python::fork_server_request(setting.project),
+        attempts: setting.forked,
     });
     let request = SandboxRequest {
         image: setting.image.to_owned(),
@@ -191,9 +201,7 @@ pub(crate) async fn run(
                 break;
             }
             () = stop.cancelled() => {
-                running.kill().await;
-                // The container is removed whatever its ending was; a failure is found by label later.
-                let _ending = running.finish().await;
+                running.abandon().await;
                 return Err(Unwatched::Stopped);
             }
         }

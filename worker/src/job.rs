@@ -8,14 +8,14 @@ use crate::frameworks;
 use crate::listing;
 use crate::machine;
 use crate::samples::Filing;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, ToCome};
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::fault;
 use flakefarm_shared::samples::Samples;
 use flakefarm_shared::{
-    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Digest, InfraError, InfraStage, JobId, JobMessage,
-    JobReport, JobSpec, Listing, NothingRan, Refusal, SandboxLevel, Source, SweepContext, TestDetail,
-    WIRE_VERSION, Work, WorkerId, World, chain, now_micros,
+    AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Class, Digest, ImageSource, InfraError, InfraStage,
+    JobId, JobMessage, JobReport, JobSpec, Listing, NothingRan, Refusal, SandboxLevel, Source, SweepContext,
+    TestDetail, WIRE_VERSION, Work, WorkerId, World, chain, now_micros,
 };
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
@@ -187,7 +187,9 @@ async fn attempt_all(
         Made { filing: Filing::of(&spec, &context), report: Some(earlier) };
     progress.say("preparing the environment");
     let images = tokio::select! {
-        images = images(bench, &context, &spec.work, progress) => images?,
+        (images, ()) = async {
+            tokio::join!(images(bench, &context, &spec.work, progress), furnish_ahead(bench, &context))
+        } => images?,
         () = until.drain.cancelled() => return Err(Stop::Asked),
     };
     let sandbox = bench.sandbox.open_job();
@@ -199,6 +201,7 @@ async fn attempt_all(
         worker: &bench.worker,
         under: context.under,
         ceiling: &ceiling,
+        forked: in_level(&spec.work, SandboxLevel::Forked),
     };
     let settings: BTreeMap<&Source, AttemptSetting<'_>> =
         images.keys().map(|source| (source, of_source(source))).collect();
@@ -209,7 +212,7 @@ async fn attempt_all(
     if levels.contains(&SandboxLevel::Container) {
         // Those of the first image: a job is of one arm, so it has one.
         if let Some(image) = images.values().next() {
-            sandbox.keep_ready(image, &context.project.limits, bench.slots);
+            sandbox.keep_ready(image, &context.project.limits, bench.slots, to_come(&spec, bench.slots));
         }
     }
     let note = |change: &mut dyn FnMut(&mut JobReport)| {
@@ -231,6 +234,11 @@ async fn attempt_all(
             let mut planned: Option<Planned<'_>> = None;
             let left: Vec<&AttemptSpec> =
                 attempts.iter().filter(|attempt| !known.contains(&attempt.index)).collect();
+            let shares = |attempt: &&AttemptSpec| attempt.level != SandboxLevel::Container;
+            if let Some(place @ 1..) = left.iter().position(|attempt| shares(attempt)) {
+                let setting = &settings[&left[place].treatment.source];
+                attempt::open_ahead(setting, &attempt::plan_run(setting, spec.id, left[place]));
+            }
             for (place, attempt) in left.iter().copied().enumerate() {
                 if until.drain.is_cancelled() || until.stop.is_cancelled() {
                     return Err(Stop::Asked);
@@ -269,6 +277,14 @@ async fn earlier(bench: &Bench, message: &JobMessage, job: JobId) -> Result<JobR
     let report: JobReport = bench.blobs.unpack(made, "what was made of a job").await?;
     // Of another job or version it is of no use: the attempts are made again.
     Ok(if report.v == WIRE_VERSION && report.job == job { report } else { empty })
+}
+
+/// What every image of the project's attempts needs, while the image itself is looked for.
+async fn furnish_ahead(bench: &Bench, context: &SweepContext) {
+    match &context.project.environment.image {
+        ImageSource::Reference(image) => bench.sandbox.furnish_ahead(image, &context.project.limits).await,
+        ImageSource::Dockerfile(_) => {}
+    }
 }
 
 /// The image of each source that the job's attempts test, prepared. The listing is of the submitted one.
@@ -316,6 +332,28 @@ fn levels(work: &Work, own: SandboxLevel) -> BTreeSet<SandboxLevel> {
     match work {
         Work::List => BTreeSet::from([own]),
         Work::Run { attempts } => attempts.iter().map(|attempt| attempt.level).collect(),
+    }
+}
+
+/// Attempts that a job asks for at one level.
+fn in_level(work: &Work, level: SandboxLevel) -> usize {
+    match work {
+        Work::List => 0,
+        Work::Run { attempts } => attempts.iter().filter(|attempt| attempt.level == level).count(),
+    }
+}
+
+/// Attempts in containers that are to come with a job. Where somebody waits they are few, and what is made
+/// for nobody is in their way.
+fn to_come(spec: &JobSpec, slots: NonZeroU16) -> ToCome {
+    match (&spec.work, spec.class) {
+        // Itself; the next jobs begin with one each.
+        (Work::List, _) => ToCome::These(1 + usize::from(slots.get())),
+        (Work::Run { .. }, Class::Interactive) => {
+            // Of the first one the listing has told.
+            ToCome::These(in_level(&spec.work, SandboxLevel::Container).saturating_sub(1))
+        }
+        (Work::Run { .. }, Class::Bulk) => ToCome::Many,
     }
 }
 

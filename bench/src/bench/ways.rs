@@ -12,7 +12,7 @@ use flakefarm_worker::conditions::USER;
 use flakefarm_worker::environment::{Environments, LocalPlaces};
 use flakefarm_worker::frameworks::{pytest, python};
 use flakefarm_worker::sandbox::{
-    DockerSandbox, Engine, JobSandbox, LocalSandbox, Preparation, Sandbox, SandboxRequest,
+    DockerSandbox, Engine, JobSandbox, LocalSandbox, Preparation, Sandbox, SandboxRequest, ToCome,
 };
 use serde::Serialize;
 use std::fmt;
@@ -189,7 +189,7 @@ impl<'a> Stage<'a> {
     /// Asks for what a job of `level` asks for at its beginning.
     pub(crate) fn as_jobs_begin(&self, level: SandboxLevel, lanes: NonZeroU16) {
         if level == SandboxLevel::Container {
-            self.docker.keep_ready(&self.image, &self.project.limits, lanes);
+            self.docker.keep_ready(&self.image, &self.project.limits, lanes, ToCome::Many);
         }
     }
 
@@ -312,6 +312,7 @@ impl<'a> Stage<'a> {
         let preparation = forks.then(|| Preparation {
             argv: python::fork_server(&self.project),
             input: python::fork_server_request(&self.project),
+            attempts: usize::MAX,
         });
         let request = |index| SandboxRequest {
             image: image.clone(),
@@ -369,7 +370,7 @@ pub(crate) async fn pool_latencies(stage: &Stage<'_>, sandbox: &DockerSandbox, c
     let two = NonZeroU16::new(2).expect("not zero");
     let mut seconds = Vec::new();
     for _ in 0..count {
-        sandbox.keep_ready(&stage.image, &stage.project.limits, two);
+        sandbox.keep_ready(&stage.image, &stage.project.limits, two, ToCome::Many);
         let patience = Instant::now();
         while sandbox.ready() == 0 && patience.elapsed() < Duration::from_secs(30) {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -86,7 +86,11 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
     let alone_wanted = alone.wanted(&targets, ledger);
 
     let foreseen = rerun::foreseen_seconds(question);
-    let price = |spec: &AttemptSpec| costs.of(spec).or(foreseen.filter(|_| spec.scope == Scope::Test));
+    let price = |spec: &AttemptSpec| {
+        let known = costs.of(spec).or(foreseen.filter(|_| spec.scope == Scope::Test));
+        // What was never measured travels alone.
+        known.filter(|_| !rerun::travels_alone(question, spec, ledger))
+    };
     let mut jobs = chains.follow_ups.clone();
     let named = |phase, wanted: Vec<AttemptSpec>| {
         batch::numbered(phase, batch::pack(phase, 0, priced(wanted, price), workers), ledger)

@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 const CONFIRMING: u64 = 4;
 /// The same before any test has failed, if the choice is left to us: nothing rests on one level alone.
 const ASSURING: u64 = 8;
+/// One in so many reruns of a job, the first among them.
+const ASSURING_RERUNS: u32 = 10;
 
 /// Gives every planned attempt its level.
 pub(crate) fn assign(question: &Question, ledger: &Ledger, mut plan: Plan) -> Plan {
@@ -55,9 +57,12 @@ fn level(
                 // A test that depends on its neighbours fails among them or not at all.
                 (Scope::Suite, _) | (_, Selection::All) => !suspects.is_empty() && one_in(CONFIRMING),
             };
-            // Reruns are few: one of each job is looked at in a container whatever the dice say.
-            let first = question.rerun.is_some() && attempt.index == 0;
-            let anyway = question.sandbox == SandboxChoice::Auto && (first || one_in(ASSURING));
+            // Reruns are few, and somebody waits: no dice, but some of each job.
+            let chosen = match question.rerun {
+                Some(_) => attempt.index.is_multiple_of(ASSURING_RERUNS),
+                None => one_in(ASSURING),
+            };
+            let anyway = question.sandbox == SandboxChoice::Auto && chosen;
             if again || anyway { SandboxLevel::Container } else { SandboxLevel::Forked }
         }
     }

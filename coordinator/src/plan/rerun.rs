@@ -6,7 +6,7 @@ use super::alone::Alone;
 use super::chains::Slot;
 use crate::experiment::{Ledger, Planning, Question, Rerun, Seen};
 use crate::plan::Plan;
-use flakefarm_shared::{Order, SandboxLevel, Scope, Selection, TestId, World};
+use flakefarm_shared::{AttemptSpec, Order, SandboxLevel, Scope, Selection, TestId, World};
 
 /// Failures in a row after which a test is called broken if no more runs can change what the job does.
 const BROKEN_AFTER: u32 = 5;
@@ -125,6 +125,17 @@ pub(super) fn runs_of(question: &Question, test: &TestId, ledger: &Ledger) -> u3
     }
     let shown = Shown::of(test, ledger);
     if shown.failures > 0 && shown.trusted_failures == 0 { runs + CONFIRMING_RUNS } else { runs }
+}
+
+/// Whether a rerun is to travel alone: its test has failed, so that it is looked at in a container, which shares
+/// nothing with others, and whose end may decide.
+pub(super) fn travels_alone(question: &Question, spec: &AttemptSpec, ledger: &Ledger) -> bool {
+    let has_failed =
+        |test: &TestId| ledger.plain(test).any(|observation| matches!(observation.seen, Seen::Fail(_)));
+    match &spec.tests {
+        Selection::Only(tests) => question.rerun.is_some() && tests.iter().any(has_failed),
+        Selection::All => false,
+    }
 }
 
 /// What one run of one test alone is foreseen to take, where the job has said so.
@@ -258,6 +269,15 @@ mod tests {
         assert!(failures >= 1 && runs <= RUNS as usize + RUNS_IN_ORDER, "{failures} of {runs}");
         let (runs, failures, _) = carried_out(&order, |_, _, _| true);
         assert_eq!((runs, failures), (RUNS as usize + RUNS_IN_ORDER, 0));
+    }
+
+    #[test]
+    fn what_is_looked_at_in_containers_travels_alone() {
+        let short = question(BOTH, 100);
+        // One fails in each prepared interpreter and, in a container, from the third time on.
+        let (runs, failures, jobs) =
+            carried_out(&short, |_, level, run| level != SandboxLevel::Forked && run < RUNS as usize + 2);
+        assert_eq!((runs, failures > 1, jobs), (RUNS as usize + 3, true, 2 + 3));
     }
 
     #[test]

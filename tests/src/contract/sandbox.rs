@@ -158,6 +158,7 @@ fn fork_server() -> Preparation {
     Preparation {
         argv: ["python3", "-c", FORK_SERVER].map(str::to_owned).to_vec(),
         input: serde_json::to_string(&modules).expect("plain data serialises"),
+        attempts: usize::MAX,
     }
 }
 

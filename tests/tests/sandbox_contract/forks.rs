@@ -22,8 +22,11 @@ async fn attempts(files: &[(&str, &str)]) -> Vec<Vec<(TestId, Outcome)>> {
     let plugin = pytest::ADAPTER.files();
     let plugin: Vec<_> = plugin.iter().map(|(name, content)| (name.as_str(), *content)).collect();
     let (image, _) = bench.prepare_with(project.environment.clone(), &plugin).await.unwrap();
-    let preparation =
-        Preparation { argv: python::fork_server(&project), input: python::fork_server_request(&project) };
+    let preparation = Preparation {
+        argv: python::fork_server(&project),
+        input: python::fork_server_request(&project),
+        attempts: usize::MAX,
+    };
     let asked =
         RunRequest::Run { tests: None, order: Order::Given, detail: Detail::Outcomes, world: World::Plain };
     let job = bench.level.sandbox.open_job();

@@ -6,7 +6,7 @@ use flakefarm_shared::{SandboxLevel, WorkerId};
 use flakefarm_tests::contract::sandbox::{self as laws, Level};
 use flakefarm_tests::eventually::eventually;
 use flakefarm_tests::harness::{Process, command, project};
-use flakefarm_worker::sandbox::{DockerSandbox, Sandbox};
+use flakefarm_worker::sandbox::{DockerSandbox, Sandbox, ToCome};
 use std::num::NonZeroU16;
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn docker(level: &Level) -> &DockerSandbox {
 /// Keeps two containers of the laws' shape ready, and waits for them.
 async fn warm(level: &Level) {
     let request = level.request(&["true"]);
-    docker(level).keep_ready(&request.image, &request.limits, NonZeroU16::new(2).unwrap());
+    docker(level).keep_ready(&request.image, &request.limits, NonZeroU16::new(2).unwrap(), ToCome::Many);
     ready(level, 2).await;
 }
 

@@ -5,6 +5,7 @@
 //! container costs is the engine's: so nothing is set up that an attempt does not need, and removal
 //! and, for those somebody waits for, the start happen beside the attempts.
 
+mod lean;
 mod pool;
 mod running;
 
@@ -27,20 +28,20 @@ use flakefarm_shared::project::Network;
 use flakefarm_shared::{InfraError, InfraStage, Limits};
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use lean::Lean;
+pub use pool::ToCome;
 use pool::{Pool, Shape};
 use running::Output;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
 
 /// Beyond which a container found by label is nobody's.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
-/// Registered under this name, it is taken by itself: it starts a container in half runc's time.
-const LEAN_RUNTIME: &str = "crun";
 
 /// Copies the tree. The base image itself (no tree) is fine, too.
 const ENTRY: &str = r#"mkdir -p "$HOME"
@@ -77,14 +78,15 @@ impl DockerSandbox {
 
     /// The same; attempts that may reach a network are in the engine's network of this name.
     pub fn in_network(engine: Engine, runtime: RuntimeChoice, network: String) -> Self {
-        let launcher = Arc::new(Launcher {
-            engine,
-            hosts: Hosts::default(),
-            runtime,
-            network,
-            lean_runtime_fails: AtomicBool::new(false),
-        });
+        let launcher =
+            Arc::new(Launcher { engine, hosts: Hosts::default(), lean: Lean::default(), runtime, network });
         Self { pool: Arc::new(Pool::new(launcher.clone())), launcher }
+    }
+
+    /// The same; that the lean runtime does not work here is remembered in `file` for other processes.
+    pub fn remembering(self, file: PathBuf) -> Self {
+        self.launcher.lean.remember_in(file);
+        self
     }
 
     /// The engine.
@@ -107,8 +109,18 @@ impl DockerSandbox {
     }
 
     /// See [`super::Sandbox::keep_ready`].
-    pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16) {
-        self.pool.wish(Shape { image: image.to_owned(), limits: limits.clone(), user: USER }, count);
+    pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16, to_come: ToCome) {
+        self.pool.wish(Shape { image: image.to_owned(), limits: limits.clone(), user: USER }, count, to_come);
+    }
+
+    /// See [`super::Sandbox::furnish_ahead`].
+    pub async fn furnish_ahead(&self, image: &str, limits: &Limits) {
+        if limits.network != Network::None || !self.launcher.facts().await.is_ok_and(|facts| !facts.is_podman)
+        {
+            return;
+        }
+        // If it cannot be done with this image it is done with the one that attempts run in, or fails there.
+        let _ = self.launcher.hosts.mounts(&self.launcher.engine, image).await;
     }
 
     /// How many containers are started and wait for an attempt.
@@ -126,7 +138,9 @@ impl DockerSandbox {
         let runtime = self.launcher.chosen().await?;
         let place = Place { cpus: self.launcher.facts().await?.cpus, network: &self.launcher.network };
         match Nest::in_container(engine, place, request, used_for, runtime.clone()).await {
-            Err(NotStarted::Infrastructure(error)) if self.launcher.gives_up(runtime.as_deref(), &error) => {
+            Err(NotStarted::Infrastructure(error))
+                if self.launcher.gives_up(runtime.as_deref(), &error).await =>
+            {
                 Nest::in_container(engine, place, request, used_for, None).await
             }
             result => result,
@@ -183,8 +197,7 @@ struct Launcher {
     runtime: RuntimeChoice,
     /// The engine's network for attempts that may reach one.
     network: String,
-    /// Being registered does not mean that it can start anything on this machine.
-    lean_runtime_fails: AtomicBool,
+    lean: Lean,
 }
 
 impl Launcher {
@@ -197,7 +210,7 @@ impl Launcher {
     ) -> Result<Launched, InfraError> {
         let runtime = self.chosen().await?;
         match self.launch_with(shape, role, program, lifetime, runtime.clone()).await {
-            Err(error) if self.gives_up(runtime.as_deref(), &error) => {
+            Err(error) if self.gives_up(runtime.as_deref(), &error).await => {
                 self.launch_with(shape, role, program, lifetime, None).await
             }
             result => result,
@@ -215,11 +228,11 @@ impl Launcher {
 
     /// Whether `error` says that the runtime we chose by ourselves does not work here: then the engine's
     /// default takes its place from now on.
-    fn gives_up(&self, runtime: Option<&str>, error: &InfraError) -> bool {
+    async fn gives_up(&self, runtime: Option<&str>, error: &InfraError) -> bool {
         let lean = self.runtime == RuntimeChoice::Auto && runtime.is_some();
         let broken = lean && error.message.contains("OCI runtime");
-        if broken && !self.lean_runtime_fails.swap(true, Ordering::Relaxed) {
-            tracing::warn!("runtime {LEAN_RUNTIME} does not work here, taking the default: {error}");
+        if broken && let Ok(facts) = self.facts().await {
+            self.lean.note_failure(&facts, error);
         }
         broken
     }
@@ -230,9 +243,8 @@ impl Launcher {
             RuntimeChoice::Named(name) => Some(name.clone()),
             RuntimeChoice::Default => None,
             RuntimeChoice::Auto => {
-                let registered = facts.runtimes.iter().any(|runtime| runtime == LEAN_RUNTIME);
-                (registered && !self.lean_runtime_fails.load(Ordering::Relaxed))
-                    .then(|| LEAN_RUNTIME.to_owned())
+                let registered = facts.runtimes.iter().any(|runtime| runtime == lean::RUNTIME);
+                (registered && !self.lean.fails(facts)).then(|| lean::RUNTIME.to_owned())
             }
         }
     }

@@ -59,8 +59,12 @@ struct Inner {
 /// What an engine says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineFacts {
+    /// What tells it from other engines; empty if it does not say.
+    pub id: String,
     /// Its version.
     pub version: String,
+    /// The kernel of its machine.
+    pub kernel: String,
     /// The newest API it speaks.
     pub api_version: String,
     /// The runtimes that are registered, sorted.
@@ -241,6 +245,8 @@ impl Engine {
         let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
         runtimes.sort();
         Ok(EngineFacts {
+            id: info.id.unwrap_or_default(),
+            kernel: info.kernel_version.unwrap_or_default(),
             version: version.version.unwrap_or_default(),
             api_version,
             runtimes,

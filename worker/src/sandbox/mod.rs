@@ -17,7 +17,7 @@ mod scripted;
 mod seccomp;
 mod session;
 
-pub use docker::{DockerSandbox, RunningContainer};
+pub use docker::{DockerSandbox, RunningContainer, ToCome};
 pub(crate) use engine::{CONTAINER_LABELS, Role, infra, is_missing, label};
 pub use engine::{ContainerGuard, Engine, EngineFacts, EngineUnavailable, RuntimeChoice};
 pub(crate) use hardening::{Measures, Wall, hardened};
@@ -138,9 +138,18 @@ impl Sandbox {
 
     /// Attempts in `image` within `limits` are to come: has some `count` sandboxes ready for
     /// them, for a while and within bounds. A hint; levels that start fast enough ignore it.
-    pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16) {
+    pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16, to_come: ToCome) {
         match self {
-            Sandbox::Docker(docker) => docker.keep_ready(image, limits, count),
+            Sandbox::Docker(docker) => docker.keep_ready(image, limits, count, to_come),
+            Sandbox::Local(_) | Sandbox::Scripted(_) => {}
+        }
+    }
+
+    /// Attempts within `limits` are to come, in an image that is not known yet: makes what does not depend on
+    /// it, with `image`, which may be any. A hint: what is missing is made when it is needed.
+    pub async fn furnish_ahead(&self, image: &str, limits: &Limits) {
+        match self {
+            Sandbox::Docker(docker) => docker.furnish_ahead(image, limits).await,
             Sandbox::Local(_) | Sandbox::Scripted(_) => {}
         }
     }
@@ -184,6 +193,19 @@ impl RunningSandbox {
             RunningSandbox::Nested(nested) => nested.kill().await,
             RunningSandbox::Process(process) => process.kill().await,
             RunningSandbox::Scripted(script) => script.kill(),
+        }
+    }
+
+    /// Ends it: how it ended and what it wrote is nothing to anybody. It may be there for a moment longer.
+    pub async fn abandon(self) {
+        match self {
+            RunningSandbox::Docker(container) => container.abandon().await,
+            RunningSandbox::Nested(nested) => nested.abandon().await,
+            RunningSandbox::Process(mut process) => {
+                process.kill().await;
+                let _ending = process.finish().await;
+            }
+            RunningSandbox::Scripted(mut script) => script.kill(),
         }
     }
 

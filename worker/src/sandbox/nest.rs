@@ -31,8 +31,10 @@ const OPENING: Duration = Duration::from_secs(60);
 const PIECE: usize = 1 << 20;
 /// What a nest says beside the wire, kept for the error that follows.
 const ASIDE: usize = 4096;
-/// Interpreters that take turns in one nest, each with another hash seed (unless the project sets it).
+/// Interpreters that take turns in one nest at most, each with another hash seed (unless the project sets it).
 pub const INTERPRETERS: usize = 3;
+/// Attempts that one of them is worth being prepared for: it costs as much as a dozen of short ones.
+const WORTH_ONE: usize = 4;
 
 /// How to prepare an interpreter that attempts are forked from.
 #[derive(Debug, Clone)]
@@ -41,6 +43,15 @@ pub struct Preparation {
     pub argv: Vec<String>,
     /// Its standard input.
     pub input: String,
+    /// Attempts of the job that are to be forked: few are worth fewer interpreters.
+    pub attempts: usize,
+}
+
+impl Preparation {
+    /// Interpreters that take turns.
+    pub fn interpreters(&self) -> usize {
+        (self.attempts / WORTH_ONE).clamp(1, INTERPRETERS)
+    }
 }
 
 /// What carries the wire.
@@ -178,7 +189,7 @@ impl Nest {
             fork: fork.map(|preparation| Fork {
                 argv: preparation.argv.clone(),
                 input: preparation.input.clone(),
-                hash_seeds: hash_seeds(request),
+                hash_seeds: hash_seeds(request, preparation.interpreters()),
             }),
         })));
         self.asked += 1;
@@ -244,14 +255,14 @@ impl Nest {
 }
 
 /// Other seeds for every job: a job has too few interpreters to show what depends on them.
-fn hash_seeds(request: &SandboxRequest) -> Vec<u32> {
+fn hash_seeds(request: &SandboxRequest, interpreters: usize) -> Vec<u32> {
     let digest = Digest::of(request.attempt.job.to_string().as_bytes());
     let seeds = digest.as_str().as_bytes().chunks(8).filter_map(|part| std::str::from_utf8(part).ok());
     // Python takes no more than 32 bits, and 0 for no seed at all.
     seeds
         .filter_map(|part| u32::from_str_radix(part, 16).ok())
         .map(|seed| seed.max(1))
-        .take(INTERPRETERS)
+        .take(interpreters)
         .collect()
 }
 

@@ -4,15 +4,19 @@
 use super::nest::{Asked, Home, Idle, Key, Nest, NotStarted, Preparation, RunningNested, Use};
 use super::{DockerSandbox, LocalSandbox, RunningSandbox, Sandbox, SandboxRequest};
 use crate::conditions::USER;
+use crate::sandbox::ToCome;
 use flakefarm_shared::{AttemptId, InfraError, InfraStage, Limits, SandboxLevel};
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Starts the attempts of one job. Dropped, it hands what it keeps to the clean-up of its level.
 #[derive(Debug)]
 pub struct JobSandbox {
     sandbox: Sandbox,
     idle: Idle,
+    /// A nest that is being opened for attempts to come.
+    ahead: Mutex<Option<(Key, AbortOnDropHandle<Result<Nest, NotStarted>>)>>,
     not_forked: Mutex<Option<String>>,
     not_nested: Mutex<Option<String>>,
 }
@@ -30,7 +34,13 @@ pub struct Started {
 
 impl JobSandbox {
     pub(super) fn new(sandbox: Sandbox) -> Self {
-        Self { sandbox, idle: Arc::default(), not_forked: Mutex::default(), not_nested: Mutex::default() }
+        Self {
+            sandbox,
+            idle: Arc::default(),
+            ahead: Mutex::default(),
+            not_forked: Mutex::default(),
+            not_nested: Mutex::default(),
+        }
     }
 
     /// The level at which there is nothing to share: what lists tests, say, is started at.
@@ -39,8 +49,28 @@ impl JobSandbox {
     }
 
     /// See [`Sandbox::keep_ready`].
-    pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16) {
-        self.sandbox.keep_ready(image, limits, count);
+    pub fn keep_ready(&self, image: &str, limits: &Limits, count: NonZeroU16, to_come: ToCome) {
+        self.sandbox.keep_ready(image, limits, count, to_come);
+    }
+
+    /// An attempt like `request` is to come, after others that share nothing with it: what it will share with
+    /// those like it is opened meanwhile. Unused, it goes with the job.
+    pub fn open_ahead(
+        &self,
+        request: &SandboxRequest,
+        level: SandboxLevel,
+        preparation: Option<&Preparation>,
+    ) {
+        let Sandbox::Docker(docker) = &self.sandbox else { return };
+        let is_nested = matches!(level, SandboxLevel::Nested | SandboxLevel::Forked);
+        if !is_nested || request.user != USER {
+            return;
+        }
+        let used_for = used_for(preparation.filter(|_| level == SandboxLevel::Forked));
+        let key = Key::of(request, used_for);
+        let (docker, request) = (docker.clone(), request.clone());
+        let opening = tokio::spawn(async move { docker.open_nest(&request, used_for).await });
+        *self.ahead.lock().expect("no holder panics") = Some((key, AbortOnDropHandle::new(opening)));
     }
 
     /// Creates and starts a fresh sandbox. `preparation` says how to prepare interpreters for the
@@ -147,7 +177,7 @@ impl JobSandbox {
         let key = Key::of(request, used_for);
         let nest = match self.take_idle(&key, request.attempt) {
             Some(nest) => nest,
-            None => match docker.open_nest(request, used_for).await {
+            None => match self.opened(docker, &key, request, used_for).await {
                 Ok(nest) => nest,
                 Err(NotStarted::Unsupported(why)) => return Ok(Err(why)),
                 Err(NotStarted::Infrastructure(error)) => return Err(error),
@@ -160,6 +190,23 @@ impl JobSandbox {
                 Ok(Err(why))
             }
         }
+    }
+
+    /// The nest that was opened ahead for this, else a new one.
+    async fn opened(
+        &self,
+        docker: &DockerSandbox,
+        key: &Key,
+        request: &SandboxRequest,
+        used_for: Use,
+    ) -> Result<Nest, NotStarted> {
+        let ahead = self.ahead.lock().expect("no holder panics").take_if(|(of, _)| of == key);
+        if let Some((_, opening)) = ahead
+            && let Ok(opened) = opening.await
+        {
+            return opened;
+        }
+        docker.open_nest(request, used_for).await
     }
 
     async fn start_on_host(

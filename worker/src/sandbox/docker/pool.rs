@@ -29,6 +29,39 @@ const IDLE: Duration = Duration::from_secs(300);
 /// After a failure to make one.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// How many attempts are to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToCome {
+    /// More than anybody has counted.
+    Many,
+    /// So many more: no container is made ahead for one that does not come.
+    These(usize),
+}
+
+impl ToCome {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::These(some), Self::These(more)) => Self::These(some + more),
+            (Self::Many, _) | (_, Self::Many) => Self::Many,
+        }
+    }
+
+    /// After one has come.
+    fn less_one(self) -> Self {
+        match self {
+            Self::Many => Self::Many,
+            Self::These(some) => Self::These(some.saturating_sub(1)),
+        }
+    }
+
+    fn at_most(self, bound: usize) -> usize {
+        match self {
+            Self::Many => bound,
+            Self::These(some) => some.min(bound),
+        }
+    }
+}
+
 /// What containers must have in common to stand in for one another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shape {
@@ -55,6 +88,7 @@ struct Shared {
 struct Shelf {
     shape: Shape,
     wanted: usize,
+    to_come: ToCome,
     asked: Instant,
     ready: VecDeque<Launched>,
     /// On their way to `ready`.
@@ -82,17 +116,26 @@ impl Pool {
         Self { shared: Arc::new(shared), keeper: Mutex::default() }
     }
 
-    /// Keeps `count` containers of `shape` ready, for a while, as far as the bound allows.
-    pub(super) fn wish(&self, shape: Shape, count: NonZeroU16) {
+    /// Keeps `count` containers of `shape` ready, for a while, as far as the bound allows, for attempts that
+    /// are to come beside those that earlier wishes told of.
+    pub(super) fn wish(&self, shape: Shape, count: NonZeroU16, to_come: ToCome) {
         if self.shared.closed.is_cancelled() {
             return;
         }
         let mut shelves = self.shared.shelves();
         let mut shelf = match shelves.iter().position(|shelf| shelf.shape == shape) {
             Some(place) => shelves.remove(place),
-            None => Shelf { shape, wanted: 0, asked: Instant::now(), ready: VecDeque::new(), making: 0 },
+            None => Shelf {
+                shape,
+                wanted: 0,
+                to_come: ToCome::These(0),
+                asked: Instant::now(),
+                ready: VecDeque::new(),
+                making: 0,
+            },
         };
         shelf.wanted = usize::from(count.get()).min(BOUND);
+        shelf.to_come = shelf.to_come.and(to_come);
         shelf.asked = Instant::now();
         // The last asked for comes first; those beyond the bound go.
         shelves.insert(0, shelf);
@@ -114,6 +157,7 @@ impl Pool {
         let mut shelves = self.shared.shelves();
         let shelf = shelves.iter_mut().find(|shelf| shelf.shape == *shape)?;
         shelf.asked = Instant::now();
+        shelf.to_come = shelf.to_come.less_one();
         let mut found = None;
         while let Some(mut launched) = shelf.ready.pop_front() {
             // One that ended while it waited was ended by somebody else.
@@ -154,7 +198,9 @@ impl Shared {
     fn next(&self) -> Option<Shape> {
         let mut shelves = self.shelves();
         shelves.retain(|shelf| shelf.asked.elapsed() < IDLE);
-        let shelf = shelves.iter_mut().find(|shelf| shelf.ready.len() + shelf.making < shelf.wanted)?;
+        let shelf = shelves
+            .iter_mut()
+            .find(|shelf| shelf.ready.len() + shelf.making < shelf.to_come.at_most(shelf.wanted))?;
         shelf.making += 1;
         Some(shelf.shape.clone())
     }

@@ -123,6 +123,12 @@ impl RunningContainer {
         self.deadline = self.deadline.min(Instant::now() + SETTLING);
     }
 
+    /// See [`crate::sandbox::RunningSandbox::abandon`].
+    pub async fn abandon(self) {
+        // Removal ends it first.
+        self.guard.remove_soon().await;
+    }
+
     /// See [`crate::sandbox::RunningSandbox::finish`].
     pub async fn finish(mut self) -> Result<SandboxExit, InfraError> {
         while self.exit.is_none() || (self.output.is_some() && !matches!(self.exit, Some(Err(_)))) {

@@ -126,6 +126,11 @@ impl RunningNested {
         }
     }
 
+    /// See [`crate::sandbox::RunningSandbox::abandon`].
+    pub async fn abandon(self) {
+        self.nest.close().await;
+    }
+
     /// See [`crate::sandbox::RunningSandbox::finish`].
     pub async fn finish(mut self) -> Result<SandboxExit, InfraError> {
         while self.end.is_none() {
