@@ -11,6 +11,9 @@ use serde::Serialize;
 pub(super) struct Answered {
     /// The test's id, or the case's own name if it is not one of this project.
     pub(super) id: String,
+    /// The file that it is in, relative to the project's root, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<String>,
     pub(super) answer: Answer,
     /// Reruns that said something, and how many of them failed.
     pub(super) attempts: u64,
@@ -115,6 +118,7 @@ pub(super) fn answer(id: &str, message: &str, shown: &Shown<'_>) -> Answered {
     });
     Answered {
         id: id.to_owned(),
+        file: file_of(id),
         answer,
         attempts: report.attempts,
         failures: report.failures,
@@ -131,6 +135,7 @@ pub(super) fn answer(id: &str, message: &str, shown: &Shown<'_>) -> Answered {
 pub(super) fn without_reruns(id: &str, answer: Answer, message: &str, reason: &str) -> Answered {
     Answered {
         id: id.to_owned(),
+        file: file_of(id),
         answer,
         attempts: 0,
         failures: 0,
@@ -141,6 +146,12 @@ pub(super) fn without_reruns(id: &str, answer: Answer, message: &str, reason: &s
         reason: Some(reason.to_owned()),
         reproduce: None,
     }
+}
+
+/// The file of a test's id; of a file, itself. What is not a test of this project is in no file of it.
+fn file_of(id: &str) -> Option<String> {
+    let (file, is_test) = id.split_once("::").map_or((id, false), |(file, _)| (file, true));
+    (is_test || file.ends_with(".py")).then(|| file.to_owned())
 }
 
 fn first_line(message: &str) -> String {

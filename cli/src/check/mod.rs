@@ -3,6 +3,7 @@
 //! what always fails, on the revision before the change. Runs end as soon as the gate is decided.
 
 mod answers;
+mod foreign;
 mod junit;
 mod known;
 pub(crate) mod mapping;
@@ -27,9 +28,11 @@ use flakefarm_coordinator::report::{Report, TestReport, Verdict};
 use flakefarm_project::settings::Layer;
 use flakefarm_project::snapshot::Archive;
 use flakefarm_shared::{Class, TestId};
+use foreign::{Foreign, ForeignFiles};
 use mapping::{Mapped, map};
 use render::{Checked, SCHEMA};
 use reports::JobReports;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::num::NonZeroU32;
@@ -55,7 +58,8 @@ pub(crate) async fn check(args: &CheckArgs) -> Result<Exit, Complaint> {
     let quarantine = Quarantine::of_session(&session).await;
     let failed = Failed::of(&reports, &session, &quarantine);
     let nothing_known = failed.tests.is_empty() && failed.files.is_empty();
-    if nothing_known && failed.answered.is_empty() && reports.failures > 0 {
+    let none_is_here = failed.strangers.values().all(|stranger| stranger.foreign.is_none());
+    if nothing_known && none_is_here && failed.answered.is_empty() && reports.failures > 0 {
         return Err(Complaint::usage("none of the failed tests of the reports is a test of this project")
             .log(failed.strangers.keys().take(5).cloned().collect::<Vec<_>>().join("\n"))
             .hint("name the project's root: flakefarm check PATH --junit GLOB"));
@@ -108,16 +112,26 @@ struct Failed {
     tests: BTreeMap<String, String>,
     /// Files that could not be collected.
     files: BTreeMap<String, String>,
-    /// Cases of no test here.
-    strangers: BTreeMap<String, String>,
+    /// Cases of no test that can be run here.
+    strangers: BTreeMap<String, Stranger>,
     /// Cases that need no rerun.
     answered: Vec<Answered>,
+}
+
+/// A case of no test that can be run here.
+struct Stranger {
+    /// What the job said.
+    message: String,
+    /// Whose it is, if its file is in the tree.
+    foreign: Option<Foreign>,
 }
 
 impl Failed {
     fn of(reports: &JobReports, session: &Session<'_>, quarantine: &Quarantine) -> Self {
         let (tests, files, strangers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut failed = Self { tests, files, strangers, answered: Vec::new() };
+        let others = OnceCell::new();
+        let foreign = |case: &Case| others.get_or_init(|| ForeignFiles::of(&session.root)).find(case);
         for case in &reports.failed {
             let (kind, said) = last_failure(case);
             let message = if said.is_empty() { kind.to_owned() } else { said.to_owned() };
@@ -129,10 +143,13 @@ impl Failed {
                 continue;
             }
             match mapped {
-                Mapped::Test(id) => failed.tests.insert(id, message),
-                Mapped::File(file) => failed.files.insert(file, message),
-                Mapped::Unknown(name) => failed.strangers.insert(name, message),
-            };
+                Mapped::Test(id) => drop(failed.tests.insert(id, message)),
+                Mapped::File(file) => drop(failed.files.insert(file, message)),
+                Mapped::Unknown(name) => {
+                    let stranger = Stranger { message, foreign: foreign(case) };
+                    failed.strangers.insert(name, stranger);
+                }
+            }
         }
         for case in &reports.flaked {
             let (Mapped::Test(name) | Mapped::File(name) | Mapped::Unknown(name)) = map(&session.root, case);
@@ -154,10 +171,12 @@ impl Failed {
     }
 
     fn of_strangers(&self) -> impl Iterator<Item = Answered> {
-        let why = "it is not a test of this project";
-        self.strangers
-            .iter()
-            .map(move |(name, message)| without_reruns(name, Answer::CouldNotRun, message, why))
+        self.strangers.iter().map(|(name, stranger)| {
+            let known = stranger.foreign.as_ref();
+            let why = known.map_or_else(|| "it is not a test of this project".to_owned(), Foreign::reason);
+            let file = known.map(|foreign| foreign.file.clone());
+            Answered { file, ..without_reruns(name, Answer::CouldNotRun, &stranger.message, &why) }
+        })
     }
 }
 

@@ -94,11 +94,8 @@ impl Checked {
                 Answer::Flaky | Answer::CouldNotRun => "warning",
                 Answer::Before | Answer::NotReproduced | Answer::Quarantined => "notice",
             };
-            // What is not a test of this project is in no file of it.
-            let file = answered
-                .id
-                .split_once("::")
-                .map_or_else(String::new, |(file, _)| format!("file={},", property(file)));
+            let file =
+                answered.file.as_ref().map_or_else(String::new, |file| format!("file={},", property(file)));
             let title = format!("{}: {}", answered.answer.words(), answered.id);
             writeln!(text, "::{level} {file}title={}::{}", property(&title), data(&self.evidence(answered)))
                 .expect("writing to memory");
@@ -110,7 +107,8 @@ impl Checked {
     pub(super) fn gitlab(&self) -> String {
         let findings = self.answers.iter().map(|answered| Finding {
             check: format!("flakefarm-{}", answered.answer.words().replace(' ', "-")),
-            file: answered.id.split("::").next().unwrap_or_default().to_owned(),
+            // GitLab demands a path.
+            file: answered.file.clone().unwrap_or_else(|| ".".to_owned()),
             description: format!(
                 "{}: {} ({})",
                 answered.answer.words(),
@@ -162,15 +160,20 @@ impl Checked {
                 format!("{}: {}", failed(), answered.reason.as_deref().unwrap_or_default())
             }
             (Answer::Flaky | Answer::Broken | Answer::Before, _) => failed() + &before(),
-            (Answer::NotReproduced, Some([_, upper])) => format!(
+            (Answer::NotReproduced, _) => format!(
                 "{} passed: if it flakes, less than {} of the time ({} sure)",
                 runs(answered.attempts),
-                percent(upper),
+                percent(excluded(answered.attempts, self.confidence)),
                 percent(self.confidence)
             ),
-            (Answer::NotReproduced, None) => format!("{} passed", runs(answered.attempts)),
         }
     }
+}
+
+/// The least rate that so many runs without a failure exclude: at it, `(1 - rate)^runs` is what is left of the
+/// confidence. Runs end at a failure or all are made, so nothing is lost to looking.
+fn excluded(runs: u64, confidence: f64) -> f64 {
+    1.0 - (1.0 - confidence).powf(1.0 / runs.max(1) as f64)
 }
 
 /// What history says, as the end of a sentence.
@@ -224,6 +227,7 @@ mod tests {
     fn checked(ids: &[(&str, Answer)]) -> Checked {
         let answers = ids.iter().map(|(id, answer)| Answered {
             id: (*id).to_owned(),
+            file: id.split_once("::").map(|(file, _)| file.to_owned()),
             answer: *answer,
             attempts: 20,
             failures: if *answer == Answer::NotReproduced { 0 } else { 7 },
@@ -260,6 +264,15 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn clean_runs_say_what_they_exclude() {
+        let of = |runs| format!("{:.3}", excluded(runs, 0.95));
+        // The rule of three, exactly.
+        assert_eq!([of(20), of(59), of(299)], ["0.139", "0.050", "0.010"]);
+        let text = checked(&[("t.py::x", Answer::NotReproduced)]).markdown();
+        assert!(text.contains("less than 14 % of the time (95 % sure)"), "{text}");
     }
 
     #[test]
