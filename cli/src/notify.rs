@@ -63,6 +63,7 @@ async fn add(args: &ChannelAddArgs) -> Result<Exit, Complaint> {
         kind: kind(args)?,
         alarm_rate: args.alarm_rate.map_or(0.0, |rate| rate.get()),
         recovery_sweeps: args.recovery_sweeps,
+        owners: args.owners.clone(),
         quiet: args.quiet,
         digest: args.digest.clone(),
         zone: args.zone.clone(),

@@ -11,6 +11,7 @@ pub mod garbage;
 pub mod history;
 pub mod http;
 pub mod notify;
+pub mod owners;
 pub mod plan;
 pub mod quarantine;
 pub mod questions;

@@ -5,7 +5,7 @@
 
 use flakefarm_tests::eventually::wait_for;
 use flakefarm_tests::farm::Farm;
-use flakefarm_tests::harness::{command, said};
+use flakefarm_tests::harness::{command, project, said};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -234,4 +234,59 @@ fn what_cannot_be_delivered_waits_visibly_and_is_tried_again() {
         let output = told.run(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", said(&output));
     }
+}
+
+/// A test of 50 % passes or fails 40 times in a row twice in 2^40: less often than once in 10^9.
+#[test]
+fn owners_hear_of_their_own_tests_once_and_answer_for_them_in_quarantine() {
+    let mut told = Told { farm: Farm::start() };
+    told.farm.start_worker("one");
+    let (ours, heard) = web(&["200 OK"]);
+    let (theirs, unheard) = web(&["200 OK"]);
+    let secret_file = told.file("secret", "a secret of many characters");
+    for (name, address, owner) in [("ours", &ours, "@org/a"), ("theirs", &theirs, "@org/b")] {
+        let to = ["notify", "add", name, "--webhook", address, "--secret-file", &secret_file];
+        told.succeeds(&[&to[..], &["--owner", owner]].concat());
+    }
+    told.succeeds(&["quarantine", "rule", "--enter", "on", "--at-least", "5%"]);
+    let project = project(&[
+        (
+            "flakefarm.toml",
+            "[project]\nname = \"shop\"\n[environment]\nsetup = [\"python3 -c 'import pytest'\"]\n",
+        ),
+        (".github/CODEOWNERS", "* @org/b\n/a/ @org/a\n"),
+        ("a/test_a.py", "import random\ndef test_flaky(): assert random.random() < 0.5\n"),
+        ("b/test_b.py", "def test_b(): pass\n"),
+    ]);
+    let sweep = |told: &Told| {
+        let arguments = ["--runs", "40", "--scope", "test", "--sandbox", "forked-only", "--panel", "none"];
+        let output = told.farm.sweep(project.path(), &arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    };
+    sweep(&told);
+    let mut messages = [heard.recv_timeout(60 * SECOND).unwrap(), heard.recv_timeout(60 * SECOND).unwrap()]
+        .map(|received| serde_json::from_str::<Value>(&received.body).unwrap());
+    messages.sort_by_key(|message| message["event"].to_string());
+    let [quarantined, flaked] = messages;
+    assert_eq!(quarantined["event"], "quarantine_changed");
+    assert_eq!(flaked["event"], "tests_flaked");
+    for message in [&quarantined, &flaked] {
+        assert_eq!(message["tests"], serde_json::json!(["a/test_a.py::test_flaky"]));
+        assert_eq!(message["owners"], serde_json::json!(["@org/a"]));
+        assert!(message["text"].as_str().unwrap().contains("(@org/a)"), "{message}");
+    }
+    let listed = told.succeeds(&["quarantine", "list", "--format", "json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed["entries"][0]["owner"], "@org/a", "{listed}");
+    let digest = told.succeeds(&["digest", "--format", "json"]);
+    let digest: Value = serde_json::from_str(&digest).unwrap();
+    assert_eq!(digest["quarantine"]["entered"], 1, "{digest}");
+    // Nothing changed: nobody is told. A message that can be told apart comes after what would have been one.
+    sweep(&told);
+    told.succeeds(&["notify", "try", "ours"]);
+    let next = serde_json::from_str::<Value>(&heard.recv_timeout(60 * SECOND).unwrap().body).unwrap();
+    assert_eq!(next["event"], "channel_tried");
+    told.succeeds(&["notify", "try", "theirs"]);
+    let first = serde_json::from_str::<Value>(&unheard.recv_timeout(60 * SECOND).unwrap().body).unwrap();
+    assert_eq!(first["event"], "channel_tried");
 }

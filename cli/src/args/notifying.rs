@@ -71,6 +71,9 @@ pub(crate) struct ChannelAddArgs {
     /// Who writes the mail
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) from: Option<String>,
+    /// Tell of the tests of this owner only, as CODEOWNERS spells it; may be repeated
+    #[arg(long = "owner", value_name = "OWNER")]
+    pub(crate) owners: Vec<String>,
     /// Tell of tests that fail at least so often
     #[arg(long, value_name = "P", value_parser = rate)]
     pub(crate) alarm_rate: Option<flakefarm_coordinator::plan::Rate>,

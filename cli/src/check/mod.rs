@@ -25,6 +25,7 @@ use flakefarm_coordinator::plan::{
     Question, QuestionKind, Rate, Rerun, RerunGate, Runs, ScopeChoice, TestFilter,
 };
 use flakefarm_coordinator::report::{Report, TestReport, Verdict};
+use flakefarm_project::revisions;
 use flakefarm_project::settings::Layer;
 use flakefarm_project::snapshot::Archive;
 use flakefarm_shared::{Class, TestId};
@@ -205,6 +206,12 @@ impl Checking<'_> {
         failed: &Failed,
         reports: &JobReports,
     ) -> Result<Vec<answers::Answered>, Complaint> {
+        if let Some(base) = &self.args.base {
+            // Read when it is needed; that there is no such thing is said before anything runs.
+            let (root, base) = (session.root.clone(), base.clone());
+            let found = tokio::task::spawn_blocking(move || revisions::at(&root, &base)).await?;
+            found.map_err(|error| Complaint::wrong(&error, error.hint()))?;
+        }
         let known = known::of_tests(session, failed.tests.keys()).await;
         let archive = session.archive().await?;
         let mut question = self.question(session, failed.patterns())?;

@@ -1,20 +1,22 @@
 //! What people type about it.
 
-use super::owners::owner_of;
+use super::Quarantine;
 use crate::args::{
     ListFormat, QuarantineAction, QuarantineAddArgs, QuarantineArgs, QuarantineExportArgs,
     QuarantineListArgs, QuarantineRemoveArgs, QuarantineRuleArgs, QuarantineVerifyArgs,
 };
 use crate::exit::{Complaint, Exit};
-use crate::memory::{Memory, Place};
+use crate::memory::{self, Memory, Place};
 use crate::operators::{ago, json, print_table};
 use crate::output;
 use crate::say::say;
 use flakefarm_coordinator::db::Deed;
 use flakefarm_coordinator::http::{NewEntry, NewRule, QuarantineLog, QuarantineView, Removal};
+use flakefarm_coordinator::owners::Owners;
 use flakefarm_coordinator::quarantine::export::{Format, export};
 use flakefarm_coordinator::quarantine::{Entry, Origin, Standing, day, day_at, file};
 use flakefarm_shared::now_micros;
+use std::path::Path;
 
 /// Lines of the log that are shown.
 const LOG_LINES: u32 = 1_000;
@@ -36,7 +38,7 @@ pub(crate) async fn quarantine(args: &QuarantineArgs) -> Result<Exit, Complaint>
 
 async fn add(args: &QuarantineAddArgs) -> Result<Exit, Complaint> {
     let memory = Memory::of(&args.memory)?;
-    let (now, root) = (now_micros(), std::env::current_dir()?);
+    let (now, owners) = (now_micros(), Owners::in_tree(&std::env::current_dir()?));
     let who = args.who.clone().unwrap_or_else(somebody);
     let place = memory.open().await?;
     for test in &args.tests {
@@ -44,7 +46,7 @@ async fn add(args: &QuarantineAddArgs) -> Result<Exit, Complaint> {
             test: test.clone(),
             signature: args.signature.as_ref().map(|signature| signature.to_lowercase()),
             reason: args.reason.clone(),
-            owner: args.owner.clone().or_else(|| owner_of(&root, test)),
+            owner: args.owner.clone().or_else(|| owners.of(test)),
             ticket: args.ticket.clone(),
             expires: last_day(&args.expires)?,
             added_at: now,
@@ -117,21 +119,37 @@ async fn view(memory: &Memory) -> Result<QuarantineView, Complaint> {
     })
 }
 
+/// What the project's file says beside what is recorded, if this directory is the project's.
+fn in_file(memory: &Memory, recorded: &[Entry]) -> Vec<Entry> {
+    if memory.project != memory::name_of_this_directory() {
+        return Vec::new();
+    }
+    let found = Quarantine::of_file(Path::new("."));
+    for note in &found.notes {
+        say(format!("warning: {note}"));
+    }
+    let same = |a: &Entry, b: &Entry| a.test == b.test && a.signature == b.signature;
+    found.entries.into_iter().filter(|entry| !recorded.iter().any(|known| same(known, entry))).collect()
+}
+
 async fn list(args: &QuarantineListArgs) -> Result<Exit, Complaint> {
-    let view = view(&Memory::of(&args.memory)?).await?;
+    let memory = Memory::of(&args.memory)?;
+    let view = view(&memory).await?;
     if args.format == ListFormat::Json {
         output::print(&export(&view.entries, Format::Json, now_micros()).text)?;
         return Ok(Exit::Clean);
     }
     let now = now_micros();
     let mut rows = vec![["TEST", "UNTIL", "OWNER", "SINCE THEN", "WHY"].map(str::to_owned)];
-    rows.extend(view.entries.iter().map(|entry| {
+    let beside = in_file(&memory, &view.entries);
+    rows.extend(view.entries.iter().chain(&beside).map(|entry| {
         let until = match entry.standing(now) {
             Standing::Holds => entry.expires.clone(),
             Standing::Expired => format!("EXPIRED {}", entry.expires),
         };
         let measured = match entry.measured_at {
             Some(at) => format!("failed {} of {}, {}", entry.failures, entry.runs, ago(at)),
+            None if entry.origin == Origin::File => format!("in {} alone", file::NAME),
             None => "not measured yet".to_owned(),
         };
         let signature = entry.signature.as_ref().map_or_else(String::new, |only| format!(" (only {only})"));
@@ -175,8 +193,14 @@ async fn remove(args: &QuarantineRemoveArgs) -> Result<Exit, Complaint> {
 }
 
 async fn write(args: &QuarantineExportArgs) -> Result<Exit, Complaint> {
-    let view = view(&Memory::of(&args.memory)?).await?;
-    let exported = export(&view.entries, args.format, now_micros());
+    let memory = Memory::of(&args.memory)?;
+    let mut entries = view(&memory).await?.entries;
+    match args.format {
+        // They are what is recorded: what left there by itself is to leave the file, too.
+        Format::Toml | Format::Json => {}
+        _ => entries.extend(in_file(&memory, &entries)),
+    }
+    let exported = export(&entries, args.format, now_micros());
     for line in &exported.left_out {
         say(format!("left out: {line}"));
     }

@@ -2,7 +2,6 @@
 //! file and from what is recorded here or on a farm.
 
 mod commands;
-mod owners;
 
 pub(crate) use commands::quarantine;
 

@@ -3,7 +3,7 @@
 use super::Digest;
 use crate::history::moves::Move;
 use crate::history::recovery::Recovery;
-use crate::notify::message::{code, escaped};
+use crate::notify::message::{called, code, escaped};
 use std::fmt::Write as _;
 
 /// Writes it.
@@ -24,9 +24,11 @@ pub fn render(digest: &Digest) -> String {
     let cost = digest.cost;
     if cost.failed_pipelines + cost.reruns > 0 || cost.farm_minutes >= 1.0 {
         line(format_args!(
-            "Flaky tests broke {} pipelines and had {} started again ({:.0} minutes); the farm ran them for {:.0} \
-             minutes.",
-            cost.failed_pipelines, cost.reruns, cost.rerun_minutes, cost.farm_minutes
+            "Flaky tests broke {} and had {} started again ({:.0} minutes); the farm ran them for {:.0} minutes.",
+            counted(cost.failed_pipelines, "pipeline", "pipelines"),
+            cost.reruns,
+            cost.rerun_minutes,
+            cost.farm_minutes
         ));
     }
     if digest.repairs.tried > 0 {
@@ -45,13 +47,14 @@ pub fn render(digest: &Digest) -> String {
         line(format_args!("\n### {heading}\n"));
         for test in &tests {
             line(format_args!(
-                "- {}: {} of {} runs failed, before {} of {} ({})",
+                "- {}: {} of {} runs failed, before {} of {} ({}){}",
                 code(&test.test),
                 test.now.failures,
                 test.now.runs,
                 test.before.failures,
                 test.before.runs,
-                escaped(&test.class)
+                escaped(&test.class),
+                digest.owner(&test.test, called)
             ));
         }
         let all = digest.moves.get(moved.word()).copied().unwrap_or(0);
@@ -62,14 +65,14 @@ pub fn render(digest: &Digest) -> String {
     let quarantine = &digest.quarantine;
     if quarantine.entries + quarantine.entered + quarantine.left > 0 {
         line(format_args!(
-            "\n### Quarantine\n\n{} entries; {} entered, {} left healthy, {} expired.",
-            quarantine.entries,
+            "\n### Quarantine\n\n{}; {} entered, {} left healthy, {} expired.",
+            counted(quarantine.entries, "entry", "entries"),
             quarantine.entered,
             quarantine.left,
             quarantine.expired.len()
         ));
         for test in quarantine.expired.iter().take(20) {
-            line(format_args!("- expired: {}", code(test)));
+            line(format_args!("- expired: {}{}", code(test), digest.owner(test, called)));
         }
     }
     if !digest.causes.is_empty() {
@@ -80,15 +83,16 @@ pub fn render(digest: &Digest) -> String {
     }
     if !digest.priorities.is_empty() {
         line(format_args!("\n### To be mended first\n"));
-        line(format_args!("| test | cost | chance | cause |"));
-        line(format_args!("| --- | ---: | ---: | --- |"));
+        line(format_args!("| test | cost | chance | cause | owner |"));
+        line(format_args!("| --- | ---: | ---: | --- | --- |"));
         for priority in &digest.priorities {
             line(format_args!(
-                "| {} | {:.0} min | {:.0} % | {} |",
+                "| {} | {:.0} min | {:.0} % | {} | {} |",
                 code(&priority.test).replace('|', "\\|"),
                 priority.minutes,
                 priority.chance * 100.0,
-                escaped(priority.cause.as_deref().unwrap_or("not known yet"))
+                escaped(priority.cause.as_deref().unwrap_or("not known yet")),
+                digest.owners.get(&priority.test).map_or_else(String::new, |owner| called(owner))
             ));
         }
     }
@@ -99,6 +103,11 @@ pub fn render(digest: &Digest) -> String {
         }
     }
     text
+}
+
+/// So many of something.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// How long tests stay red, and whether that became longer.

@@ -11,6 +11,7 @@ pub use priority::{Advice, Priority, Repairs};
 use crate::db::{Db, DbError, SweepFilter};
 use crate::history::questions::{self, TestMoved, Window};
 use crate::history::recovery::Recovery;
+use crate::owners::Owners;
 use crate::quarantine::{Entry, Standing};
 use flakefarm_shared::UnixMicros;
 use flakefarm_shared::blobs::Blobs;
@@ -69,6 +70,8 @@ pub struct Digest {
     pub priorities: Vec<Priority>,
     /// What to type.
     pub advice: Vec<Advice>,
+    /// Who answers for the tests that are named, as their quarantine or the last sweep's sources say.
+    pub owners: BTreeMap<String, String>,
 }
 
 /// What flaky tests have cost in the window, added up; a run that several broke counts for each.
@@ -105,6 +108,11 @@ impl Digest {
             && quarantine.entered + quarantine.left == 0
             && quarantine.expired.is_empty()
             && self.repairs.tried == 0
+    }
+
+    /// Who answers for a test, as the end of a line; nothing if nobody does.
+    fn owner(&self, test: &str, called: impl Fn(&str) -> String) -> String {
+        self.owners.get(test).map_or_else(String::new, |owner| format!(" ({})", called(owner)))
     }
 
     /// The window in a line.
@@ -162,6 +170,16 @@ pub async fn collect(
     by_cause.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let priorities = priority::rank(&ranking.tests, &causes, repairs);
     let advice = priority::advise(&priorities, &week.tests, &entries, now);
+    let owners = match blobs {
+        Some(blobs) => last_owners(db, blobs, project).await?,
+        None => Owners::default(),
+    };
+    let moved_names = week.tests.iter().take(NAMED).map(|test| &test.test);
+    let expired = quarantine.expired.iter();
+    let named = moved_names.chain(priorities.iter().map(|priority| &priority.test)).chain(expired);
+    let of_entry = |test: &str| entries.iter().find(|entry| entry.test == test).and_then(|e| e.owner.clone());
+    let owner = |test: &str| of_entry(test).or_else(|| owners.of(test));
+    let owners = named.filter_map(|test| Some((test.clone(), owner(test)?))).collect();
     let date = |day: i64| crate::history::collect::date_of(day).to_string();
     Ok(Digest {
         schema: "flakefarm.digest/v1",
@@ -181,6 +199,17 @@ pub async fn collect(
         quarantine,
         priorities,
         advice,
+        owners,
+    })
+}
+
+/// As the newest sweep's sources say.
+async fn last_owners(db: &Db, blobs: &Blobs, project: &str) -> Result<Owners, DbError> {
+    let filter = SweepFilter { projects: Some(vec![project.to_owned()]), ..SweepFilter::default() };
+    let rows = db.sweeps_page(&filter, 1).await?;
+    Ok(match rows.first() {
+        Some(row) => Owners::of_sweep(blobs, &row.context).await,
+        None => Owners::default(),
     })
 }
 

@@ -29,10 +29,11 @@ pub use submit::{Submission, SubmitError};
 use crate::db::{Db, DbError};
 use crate::events::{Event, Events};
 use crate::history::retention::HistoryRetention;
+use crate::owners::Owners;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::queue::{Queue, QueueError};
 use flakefarm_shared::samples::Samples;
-use flakefarm_shared::{Refusal, SweepId};
+use flakefarm_shared::{Digest, Refusal, SweepId};
 use memory::Memories;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -123,6 +124,8 @@ pub struct Coordinator {
     troubles: trouble::Troubles,
     samples: Option<Samples>,
     keep: HistoryRetention,
+    /// The owners of the last sweep that was asked about, by its context.
+    owners: Arc<Mutex<Option<(Digest, Arc<Owners>)>>>,
 }
 
 /// Which sweeps a coordinator works on.
@@ -155,6 +158,7 @@ impl Coordinator {
             troubles: trouble::Troubles::default(),
             samples: None,
             keep: HistoryRetention::default(),
+            owners: Arc::default(),
         }
     }
 
@@ -182,6 +186,19 @@ impl Coordinator {
     /// The store of samples, if it has one.
     pub fn samples(&self) -> Option<&Samples> {
         self.samples.as_ref()
+    }
+
+    /// Who answers for the tests of a sweep, by the digest of its context.
+    async fn owners_of(&self, context: &Digest) -> Arc<Owners> {
+        // Held while they are read: several channels ask for the same.
+        let mut known = self.owners.lock().await;
+        match &*known {
+            Some((of, owners)) if of == context => owners.clone(),
+            Some(_) | None => {
+                let owners = Arc::new(Owners::of_sweep(&self.blobs, context).await);
+                known.insert((context.clone(), owners)).1.clone()
+            }
+        }
     }
 
     /// Notes how a step of a loop went.

@@ -131,7 +131,8 @@ impl Coordinator {
                     return Ok(self.of(channel, answer.into_iter().collect()));
                 }
                 let told = self.db.told(channel.id).await?;
-                let (messages, told) = message::after_sweep(&channel.channel, &told, &report);
+                let owners = self.owners_of(&found.context).await;
+                let (messages, told) = message::after_sweep(&channel.channel, &told, &report, &owners);
                 Ok(Followed { told, ..self.of(channel, messages) })
             }
             Event::Finished { sweep, state } if state == "failed" => {
@@ -148,6 +149,13 @@ impl Coordinator {
             }
             Event::QuarantineChanged { sweep, test, action, why } => {
                 let project = &channel.project;
+                let owner = self.owner_in_quarantine(project, test.as_str(), *sweep).await?;
+                if !channel.channel.hears_of(owner.as_deref()) {
+                    return Ok(Followed::default());
+                }
+                let answers = owner
+                    .as_deref()
+                    .map_or_else(String::new, |owner| format!(" ({})", message::called(owner)));
                 let words = match action.as_str() {
                     "entered" => "is in quarantine",
                     "left" => "has left quarantine",
@@ -159,8 +167,12 @@ impl Coordinator {
                     event: Subject::QuarantineChanged,
                     project: project.clone(),
                     title: message::one_line(&format!("{project}: {test} {words}")),
-                    text: format!("{}: {}\n", code(test.as_str()), escaped(why)),
+                    text: format!("{}: {}{answers}\n", code(test.as_str()), escaped(why)),
                     tests: vec![test.to_string()],
+                    owners: owner
+                        .iter()
+                        .flat_map(|owner| owner.split_whitespace().map(str::to_owned))
+                        .collect(),
                     sweep: sweep.map(|sweep| sweep.to_string()),
                     thread: None,
                 };
@@ -168,6 +180,23 @@ impl Coordinator {
             }
             _ => Ok(Followed::default()),
         }
+    }
+
+    /// Who answers for a test whose quarantine has changed: as its entry says, else the sources of the sweep.
+    async fn owner_in_quarantine(
+        &self,
+        project: &str,
+        test: &str,
+        sweep: Option<SweepId>,
+    ) -> Result<Option<String>, EngineError> {
+        let entries = self.db.quarantine(project).await?;
+        let named = entries.into_iter().find(|entry| entry.test == test).and_then(|entry| entry.owner);
+        if named.is_some() {
+            return Ok(named);
+        }
+        let Some(sweep) = sweep else { return Ok(None) };
+        let Some(row) = self.db.sweep(sweep).await? else { return Ok(None) };
+        Ok(self.owners_of(&row.context).await.of(test))
     }
 
     /// The week of a channel, when it is due; one in which nothing happened is passed over.
@@ -188,6 +217,7 @@ impl Coordinator {
                 title: message::one_line(&format!("{}: {}", channel.project, found.headline())),
                 text: digest::markdown::render(&found),
                 tests: Vec::new(),
+                owners: Vec::new(),
                 sweep: None,
                 thread: None,
             };
@@ -241,6 +271,7 @@ impl Coordinator {
             title: message::one_line(&format!("{}: this channel works", channel.project)),
             text: "Somebody tried it with `flakefarm notify try`.\n".to_owned(),
             tests: Vec::new(),
+            owners: Vec::new(),
             sweep: None,
             thread: None,
         };
@@ -264,6 +295,7 @@ fn failed_schedule(
         title: message::one_line(&format!("{project}: the sweep of schedule {schedule} could not run")),
         text: format!("{}\n", escaped(&why)),
         tests: Vec::new(),
+        owners: Vec::new(),
         sweep: Some(sweep.to_string()),
         thread: None,
     }
@@ -285,6 +317,7 @@ fn farm_message(row: &EventRow) -> Option<Message> {
         title: message::one_line(&title),
         text: String::new(),
         tests: Vec::new(),
+        owners: Vec::new(),
         sweep: None,
         thread: None,
     })

@@ -55,11 +55,12 @@ impl Coordinator {
                     }
                 }
                 Change::Enters { test, why, expires } => {
+                    let owner = self.owners_of(&row.context).await.of(&test);
                     let entry = Entry {
                         test,
                         signature: None,
                         reason: why.clone(),
-                        owner: None,
+                        owner,
                         ticket: None,
                         expires,
                         added_at: now,

@@ -25,6 +25,9 @@ pub struct Channel {
     /// one, so that a test that fails seldom does not come and go.
     #[serde(default = "recovery")]
     pub recovery_sweeps: u32,
+    /// Whose tests it hears of, as CODEOWNERS spells them; none: everybody's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<String>,
     /// When nobody is to be disturbed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet: Option<Quiet>,
@@ -175,6 +178,12 @@ impl std::str::FromStr for Quiet {
 }
 
 impl Channel {
+    /// Whether it hears of a test of `owner`: owners with blanks between them, or nobody.
+    pub fn hears_of(&self, owner: Option<&str>) -> bool {
+        let mut all = owner.unwrap_or_default().split_whitespace();
+        self.owners.is_empty() || all.any(|owner| self.owners.iter().any(|own| own == owner))
+    }
+
     /// What is wrong with it, in words.
     pub fn wrong(&self) -> Option<String> {
         if self.name.is_empty()
@@ -261,6 +270,7 @@ pub(crate) mod tests {
             kind: Kind::Slack { url: "http://127.0.0.1:9/hook/secret".parse().unwrap() },
             alarm_rate: 0.0,
             recovery_sweeps: 2,
+            owners: Vec::new(),
             quiet: quiet.map(|quiet| quiet.parse().unwrap()),
             digest: None,
             zone: zone.to_owned(),

@@ -2,6 +2,7 @@
 //! before and what the sweep found go in, messages and what is to be remembered come out.
 
 use super::channel::Channel;
+use crate::owners::Owners;
 use crate::report::{Report, TestReport, Verdict};
 use flakefarm_shared::Digest;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,9 @@ pub struct Message {
     pub text: String,
     /// The tests.
     pub tests: Vec<String>,
+    /// Who answers for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<String>,
     /// The sweep that found it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<String>,
@@ -58,7 +62,7 @@ pub struct Message {
     pub thread: Option<String>,
 }
 
-/// The answer to a comment that asked for reruns.
+/// The answer to a comment that asked for reruns. Somebody who waits for it: it calls nobody else.
 pub fn of_reruns(report: &Report, thread: &str) -> Message {
     let tests: Vec<&TestReport> = report.tests.iter().collect();
     let failed = tests.iter().filter(|test| test.failures > 0).count();
@@ -68,7 +72,8 @@ pub fn of_reruns(report: &Report, thread: &str) -> Message {
         format!("{failed} of {} tests failed in reruns", tests.len())
     };
     let event = if failed == 0 { Subject::TestsRecovered } else { Subject::TestsFlaked };
-    let answer = message(report, format!("pull-request/{thread}"), event, &what, &tests);
+    let nobody = Owners::default();
+    let answer = message(report, &nobody, format!("pull-request/{thread}"), event, &what, &tests);
     Message { thread: Some(thread.to_owned()), ..answer }
 }
 
@@ -89,12 +94,16 @@ pub fn after_sweep(
     channel: &Channel,
     told: &BTreeMap<String, Told>,
     report: &Report,
+    owners: &Owners,
 ) -> (Vec<Message>, BTreeMap<String, Told>) {
     let mut changed = BTreeMap::new();
     let mut alarms: BTreeMap<(String, bool), Vec<&TestReport>> = BTreeMap::new();
     let mut recovered: BTreeMap<String, Vec<&TestReport>> = BTreeMap::new();
     let unknown = Told::default();
     for test in &report.tests {
+        if !channel.hears_of(owners.of(&test.id).as_deref()) {
+            continue;
+        }
         let known = told.get(&test.id).unwrap_or(&unknown);
         let fails = matches!(test.verdict, Verdict::Flaky | Verdict::Fragile | Verdict::Broken)
             && test.rate.as_ref().is_none_or(|rate| rate.estimate >= channel.alarm_rate);
@@ -121,12 +130,12 @@ pub fn after_sweep(
     let alarms = alarms.into_iter().map(|((cause, broken), tests)| {
         let (event, what) =
             if broken { (Subject::TestsBroke, "broken") } else { (Subject::TestsFlaked, "flaky") };
-        message(report, cause, event, &format!("{} {what}", counted(tests.len())), &tests)
+        message(report, owners, cause, event, &format!("{} {what}", counted(tests.len())), &tests)
     });
     let recovered = recovered.into_iter().map(|(cause, tests)| {
         let title =
             format!("{} recovered", counted(tests.len()).trim_end_matches(" is").trim_end_matches(" are"));
-        message(report, cause, Subject::TestsRecovered, &title, &tests)
+        message(report, owners, cause, Subject::TestsRecovered, &title, &tests)
     });
     (bounded(report, alarms.chain(recovered).collect()), changed)
 }
@@ -145,20 +154,31 @@ fn cause_of(report: &Report, test: &TestReport) -> String {
     format!("test/{}", &Digest::of(named.as_bytes()).as_str()[..16])
 }
 
-fn message(report: &Report, cause: String, event: Subject, what: &str, tests: &[&TestReport]) -> Message {
+fn message(
+    report: &Report,
+    owners: &Owners,
+    cause: String,
+    event: Subject,
+    what: &str,
+    tests: &[&TestReport],
+) -> Message {
     let project = report.sweep.project.clone();
     let mut text = String::new();
+    let mut answering = BTreeSet::new();
     for test in tests.iter().take(NAMED) {
+        let owner = owners.of(&test.id);
+        answering.extend(owner.iter().flat_map(|owner| owner.split_whitespace().map(str::to_owned)));
         let rate = test.rate.as_ref().map_or_else(String::new, |rate| {
             format!(", {:.1} to {:.1} % of the time", rate.lower * 100.0, rate.upper * 100.0)
         });
         writeln!(
             text,
-            "- {}: failed in {} of {} runs{}",
+            "- {}: failed in {} of {} runs{}{}",
             code(&test.id),
             test.failures,
             test.attempts,
-            if test.failures > 0 { rate } else { String::new() }
+            if test.failures > 0 { rate } else { String::new() },
+            owner.map_or_else(String::new, |owner| format!(" ({})", called(&owner)))
         )
         .expect("writing to memory");
     }
@@ -180,9 +200,21 @@ fn message(report: &Report, cause: String, event: Subject, what: &str, tests: &[
         title,
         text,
         tests: tests.iter().map(|test| test.id.clone()).collect(),
+        owners: answering.into_iter().collect(),
         sweep: Some(report.sweep.id.clone()),
         thread: None,
     }
+}
+
+/// Owners as a host of code calls them: what CODEOWNERS may name, and nothing else, is not escaped.
+pub fn called(owners: &str) -> String {
+    let is_name = |owner: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '@' | '+');
+        owner.contains('@') && owner.chars().all(plain)
+    };
+    let each =
+        owners.split_whitespace().map(|owner| if is_name(owner) { owner.to_owned() } else { escaped(owner) });
+    each.collect::<Vec<_>>().join(" ")
 }
 
 /// A day on which everything breaks is one message, not a thousand.
@@ -208,6 +240,13 @@ fn bounded(report: &Report, mut messages: Vec<Message>) -> Vec<Message> {
         title: format!("{}: {} more changes", report.sweep.project, rest.len()),
         text,
         tests: rest.iter().flat_map(|message| message.tests.iter().cloned()).collect(),
+        owners: rest
+            .iter()
+            .flat_map(|message| &message.owners)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .cloned()
+            .collect(),
         sweep: Some(report.sweep.id.clone()),
         thread: None,
     });
@@ -264,7 +303,8 @@ mod tests {
         let channel = slack(None, "UTC");
         let mut told = BTreeMap::new();
         let mut sweep = |verdict: Verdict| {
-            let (messages, changed) = after_sweep(&channel, &told, &report(&[("a.py::a", verdict)]));
+            let (messages, changed) =
+                after_sweep(&channel, &told, &report(&[("a.py::a", verdict)]), &Owners::default());
             told.extend(changed);
             messages.into_iter().map(|message| message.event).collect::<Vec<_>>()
         };
@@ -280,10 +320,35 @@ mod tests {
     }
 
     #[test]
+    fn owners_are_called_and_hear_of_their_own_tests_only() {
+        let owners = Owners::of_text("/a/ @org/team-a me@example.org\n/b/ @all<img>\n");
+        let found = report(&[
+            ("a/t.py::a", Verdict::Flaky),
+            ("b/t.py::b", Verdict::Flaky),
+            ("c.py::c", Verdict::Flaky),
+        ]);
+        let told = |own: &[&str]| {
+            let own = own.iter().map(|owner| (*owner).to_owned()).collect();
+            let channel = Channel { owners: own, ..slack(None, "UTC") };
+            after_sweep(&channel, &BTreeMap::new(), &found, &owners).0
+        };
+        let of_a = told(&["@org/team-a"]);
+        assert_eq!(of_a.len(), 1, "{of_a:?}");
+        assert_eq!(of_a[0].tests, ["a/t.py::a"]);
+        assert_eq!(of_a[0].owners, ["@org/team-a", "me@example.org"]);
+        assert!(of_a[0].text.contains("(@org/team-a me@example.org)"), "{}", of_a[0].text);
+        assert_eq!(told(&["@org/team"]), []);
+        let all = told(&[]);
+        assert_eq!(all.len(), 3);
+        assert!(all.iter().any(|message| message.text.contains("(\\@all\\<img\\>)")), "{all:?}");
+    }
+
+    #[test]
     fn a_day_on_which_everything_breaks_is_a_few_messages() {
         let names: Vec<String> = (0..300).map(|n| format!("t.py::test_{n}")).collect();
         let verdicts: Vec<_> = names.iter().map(|name| (name.as_str(), Verdict::Broken)).collect();
-        let (messages, changed) = after_sweep(&slack(None, "UTC"), &BTreeMap::new(), &report(&verdicts));
+        let (messages, changed) =
+            after_sweep(&slack(None, "UTC"), &BTreeMap::new(), &report(&verdicts), &Owners::default());
         assert_eq!((messages.len(), changed.len()), (MOST, 300));
         assert_eq!(messages.iter().map(|message| message.tests.len()).sum::<usize>(), 300);
     }
@@ -297,7 +362,7 @@ mod tests {
             together: 3,
             attempts: 4,
         }];
-        let (messages, _) = after_sweep(&slack(None, "UTC"), &BTreeMap::new(), &found);
+        let (messages, _) = after_sweep(&slack(None, "UTC"), &BTreeMap::new(), &found, &Owners::default());
         assert_eq!(messages.len(), 1, "{messages:?}");
         assert!(!messages[0].title.contains('\n'));
         assert!(messages[0].text.contains("`` t.py::x`\u{fffd}@all <img> ``"), "{}", messages[0].text);
@@ -305,6 +370,10 @@ mod tests {
             test.rate.as_mut().expect("the sample has a rate").estimate = 0.2;
         }
         let high = Channel { alarm_rate: 0.5, ..slack(None, "UTC") };
-        assert_eq!(after_sweep(&high, &BTreeMap::new(), &found).0, [], "below the alarm's threshold");
+        assert_eq!(
+            after_sweep(&high, &BTreeMap::new(), &found, &Owners::default()).0,
+            [],
+            "below the alarm's threshold"
+        );
     }
 }

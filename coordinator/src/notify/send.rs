@@ -121,6 +121,7 @@ pub fn webhook_body(outgoing: Outgoing<'_>) -> String {
         "title": message.title,
         "text": message.text,
         "tests": message.tests,
+        "owners": message.owners,
         "sweep": message.sweep,
     });
     body.to_string()

@@ -133,7 +133,7 @@ pub fn export(entries: &[Entry], format: Format, now: UnixMicros) -> Exported {
             format!("--testNamePattern=^(?!(.* )?({names})$).*$\n")
         }),
         Format::Nextest => nextest(&tests),
-        Format::Go => one_of(&tests, last_name).map_or_else(String::new, |names| format!("^({names})$\n")),
+        Format::Go => go(&tests),
         Format::Surefire => surefire(&tests),
     };
     Exported { text, left_out }
@@ -191,19 +191,41 @@ fn regex(text: &str) -> String {
     pattern
 }
 
+/// Alternatives outside of brackets, and in each a pattern for every level of sub-tests: Go splits the whole at
+/// `|` and at `/` before it reads any of it.
+fn go(tests: &[&str]) -> String {
+    let level = |name: &str| format!("^{}$", regex(name));
+    let path = |test: &str| go_name(test).split('/').map(level).collect::<Vec<_>>().join("/");
+    let paths: BTreeSet<String> = tests.iter().map(|test| path(test)).collect();
+    if paths.is_empty() { String::new() } else { paths.into_iter().collect::<Vec<_>>().join("|") + "\n" }
+}
+
+/// The name of a test of Go without its package: `example.com/shop.TestTotal/empty` is `TestTotal/empty`.
+fn go_name(test: &str) -> &str {
+    let starts = [".Test", ".Fuzz", ".Example"];
+    match (test.rsplit_once("::"), starts.iter().filter_map(|start| test.find(start)).min()) {
+        (Some((_, name)), _) => name,
+        (None, Some(dot)) => &test[dot + 1..],
+        (None, None) => test,
+    }
+}
+
 fn nextest(tests: &[&str]) -> String {
     if tests.is_empty() {
         return "all()\n".to_owned();
     }
-    let each: Vec<String> = tests
-        .iter()
-        .map(|test| {
-            // A slash would end the expression.
-            let pattern = regex(test).replace('/', "\\/");
-            format!("test(/^{pattern}$/)")
-        })
-        .collect();
-    format!("not ({})\n", each.join(" | "))
+    // A slash would end the expression.
+    let whole = |text: &str| format!("/^{}$/", regex(text).replace('/', "\\/"));
+    let each = tests.iter().flat_map(|test| {
+        // As reports name it, with its binary before it: nobody says where that one's name ends.
+        let of_binary =
+            test.match_indices("::").chain(test.match_indices('.').take(1)).map(|(at, between)| {
+                let (binary, name) = (&test[..at], &test[at + between.len()..]);
+                format!("(binary_id({}) & test({}))", whole(binary), whole(name))
+            });
+        std::iter::once(format!("test({})", whole(test))).chain(of_binary).collect::<Vec<_>>()
+    });
+    format!("not ({})\n", each.collect::<Vec<_>>().join(" | "))
 }
 
 /// `!Class#method+other,…`: everything but these.
@@ -276,9 +298,15 @@ mod tests {
             &["a.test.js::adds (1+2)"],
             "--testNamePattern=^(?!(.* )?(adds \\(1\\+2\\))$).*$\n",
         );
-        check(Format::Nextest, &["shop::a", "x::b*"], "not (test(/^shop::a$/) | test(/^x::b.*$/))\n");
+        check(
+            Format::Nextest,
+            &["shop::bin/a::b*"],
+            "not (test(/^shop::bin\\/a::b.*$/) | (binary_id(/^shop$/) & test(/^bin\\/a::b.*$/)) | \
+             (binary_id(/^shop::bin\\/a$/) & test(/^b.*$/)))\n",
+        );
         check(Format::Nextest, &[], "all()\n");
-        check(Format::Go, &["shop::TestA", "shop::TestB/sub.x"], "^(TestA|TestB/sub\\.x)$\n");
+        let of_go = ["shop::TestA", "shop::TestB/sub.x", "example.com/shop.TestC/a(b|c)"];
+        check(Format::Go, &of_go, "^TestA$|^TestB$/^sub\\.x$|^TestC$/^a\\(b\\|c\\)$\n");
         check(Format::Surefire, &["org.a.B::c", "org.a.B::d[1]", "org.a.E#f"], "!org.a.B#c+d,!org.a.E#f\n");
         assert!(
             said(Format::PytestXfail, &["a.py::b[\"\\]"])
@@ -297,6 +325,6 @@ mod tests {
         let exported = export(&entries, Format::PytestDeselect, NOW);
         assert_eq!(exported.text, "");
         assert_eq!(exported.left_out.len(), 4, "{:?}", exported.left_out);
-        assert_eq!(export(&entries, Format::Go, NOW).text, "^(many.*)$\n");
+        assert_eq!(export(&entries, Format::Go, NOW).text, "^many.*$\n");
     }
 }

@@ -1,7 +1,10 @@
 //! Who answers for a file, as the project's CODEOWNERS says: the patterns are git's, the last line that
-//! matches holds, and one without owners takes the file from those before it.
+//! matches holds, and one without owners takes the file from those before it. What cannot be read names nobody.
 
+use flakefarm_shared::blobs::Blobs;
+use flakefarm_shared::{Digest, SweepContext};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use std::io::Read;
 use std::path::Path;
 
 /// Where it may lie, in the order in which hosts look for it.
@@ -9,14 +12,63 @@ const PLACES: [&str; 4] = [".github/CODEOWNERS", ".gitlab/CODEOWNERS", "CODEOWNE
 /// Larger files are not read.
 const LARGEST: u64 = 3 << 20;
 
-/// The owners of the test `test`, whose id begins with its file, in the project at `root`.
-pub(super) fn owner_of(root: &Path, test: &str) -> Option<String> {
-    let found = PLACES.iter().map(|place| root.join(place)).find(|path| path.is_file())?;
-    if found.metadata().ok()?.len() > LARGEST {
-        return None;
+/// Most of a snapshot that is looked through for it, unpacked.
+const LOOKED_THROUGH: u64 = 2 << 30;
+
+/// What a project's CODEOWNERS says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owners {
+    text: String,
+}
+
+impl Owners {
+    /// Of this text.
+    pub fn of_text(text: impl Into<String>) -> Self {
+        Self { text: text.into() }
     }
-    let text = std::fs::read_to_string(found).ok()?;
-    owner(&text, &normalised(test.split("::").next()?)?)
+
+    /// Of the project at `root`. Blocking.
+    pub fn in_tree(root: &Path) -> Self {
+        let found = PLACES.iter().map(|place| root.join(place)).find(|path| path.is_file());
+        let small = found.filter(|path| path.metadata().is_ok_and(|known| known.len() <= LARGEST));
+        Self { text: small.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default() }
+    }
+
+    /// Of a sweep's snapshot, by the digest of its context.
+    pub async fn of_sweep(blobs: &Blobs, context: &Digest) -> Self {
+        let Ok(context) = blobs.get_json::<SweepContext>(context, "a sweep's context").await else {
+            return Self::default();
+        };
+        let Ok(archive) = blobs.get(&context.snapshot).await else { return Self::default() };
+        let read = tokio::task::spawn_blocking(move || in_archive(&archive)).await;
+        Self { text: read.ok().flatten().unwrap_or_default() }
+    }
+
+    /// The owners of a test, whose id begins with its file, with blanks between them.
+    pub fn of(&self, test: &str) -> Option<String> {
+        owner(&self.text, &normalised(test.split("::").next()?)?)
+    }
+}
+
+/// The text of the first place of an archive that has it.
+fn in_archive(archive: &[u8]) -> Option<String> {
+    let unpacked = zstd::Decoder::new(archive).ok()?.take(LOOKED_THROUGH);
+    let mut found: Option<(usize, String)> = None;
+    for entry in tar::Archive::new(unpacked).entries().ok()? {
+        let mut entry = entry.ok()?;
+        let path = entry.path().ok()?.to_string_lossy().trim_start_matches("./").to_owned();
+        let Some(rank) = PLACES.iter().position(|place| *place == path) else { continue };
+        let better = found.as_ref().is_none_or(|(known, _)| rank < *known);
+        if better && entry.size() <= LARGEST {
+            let mut text = String::new();
+            entry.read_to_string(&mut text).ok()?;
+            found = Some((rank, text));
+        }
+        if rank == 0 {
+            break;
+        }
+    }
+    found.map(|(_, text)| text)
 }
 
 /// A path below the root, as CODEOWNERS spells paths; none if it leaves the root.
@@ -108,6 +160,25 @@ mod tests {
         check("with blank/a.py", Some("@blank"));
         assert_eq!(owner("[Tests] @team\ntests/\n", "tests/a.py").as_deref(), Some("@team"));
         assert_eq!(owner("", "a"), None);
+    }
+
+    #[test]
+    fn a_snapshot_is_looked_through_for_the_place_that_counts() {
+        let archive = |files: &[(&str, &str)]| {
+            let mut archive = tar::Builder::new(zstd::Encoder::new(Vec::new(), 1).unwrap());
+            for (path, content) in files {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(content.len() as u64);
+                archive.append_data(&mut header, path, content.as_bytes()).unwrap();
+            }
+            archive.into_inner().unwrap().finish().unwrap()
+        };
+        let both = archive(&[("CODEOWNERS", "* @root"), ("a.py", ""), (".gitlab/CODEOWNERS", "* @lab")]);
+        assert_eq!(in_archive(&both).as_deref(), Some("* @lab"));
+        assert_eq!(in_archive(&archive(&[("x/CODEOWNERS", "* @x")])), None);
+        assert_eq!(in_archive(b"no archive"), None);
+        assert_eq!(Owners::of_text("* @root").of("tests/a.py::x").as_deref(), Some("@root"));
+        assert_eq!(Owners::default().of("tests/a.py::x"), None);
     }
 
     #[test]
