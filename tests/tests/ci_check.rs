@@ -81,6 +81,28 @@ fn each_failed_test_gets_its_answer() {
 }
 
 #[test]
+fn a_failure_that_only_the_order_of_the_job_shows_is_seen_in_it() {
+    let source = "SEEN = []\ndef test_victim(): assert not SEEN\ndef test_other(): pass\ndef test_polluter(): SEEN.append(1)\n";
+    let project = project(&[TOML, ("tests/test_o.py", source)]);
+    let root = project.path();
+    let case = |name: &str, body: &str| {
+        format!("<testcase classname=\"tests.test_o\" name=\"{name}\" time=\"0.01\">{body}</testcase>")
+    };
+    let failure = "<failure message=\"assert not [1]\"/>";
+    let cases = case("test_polluter", "") + &case("test_other", "") + &case("test_victim", failure);
+    let text = format!("<testsuites><testsuite name=\"pytest\">{cases}</testsuite></testsuites>");
+    std::fs::write(root.join("report.xml"), text).unwrap();
+    let report = root.join("report.xml").display().to_string();
+    let output = check(root, &["--junit", &report, "--format", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let answers = checked["answers"].as_array().unwrap();
+    assert_eq!((answers.len(), &answers[0]["answer"]), (1, &"flaky".into()), "{checked:#}");
+    let reason = answers[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("it passes alone") && reason.contains("in the order of the job"), "{reason}");
+}
+
+#[test]
 fn what_cannot_be_asked_is_said() {
     let project = repository_with_a_change();
     let root = project.path();

@@ -126,8 +126,12 @@ pub(super) fn answer(id: &str, message: &str, shown: &Shown<'_>) -> Answered {
         base: shown.base.flatten().map(|base| [base.attempts, base.failures]),
         known: None,
         message: first_line(message),
+        // A sweep of it alone would show nothing: what looks for its company does.
+        reproduce: match &company {
+            Some(_) => Some(format!("flakefarm diagnose {}", shell_words::quote(id))),
+            None => (report.failures > 0).then(|| report.reproduce.clone()),
+        },
         reason: reason.or(company),
-        reproduce: (report.failures > 0).then(|| report.reproduce.clone()),
     }
 }
 

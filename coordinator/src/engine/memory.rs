@@ -176,7 +176,7 @@ impl Coordinator {
                 EngineError::unusable("the sweep cannot be answered".to_owned(), &incapable.to_string())
             })?;
             *held = Some(SweepMemory {
-                ledger: Ledger::new(asked.question.select(&listing.tests)).with_files(&listing),
+                ledger: Ledger::new(asked.question.looked_at(&listing.tests)).with_files(&listing),
                 question: asked.question,
                 left_out: asked.left_out,
                 history: self.history(row, &listing).await?,

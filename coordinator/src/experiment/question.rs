@@ -10,6 +10,7 @@ use super::request::{BisectRequest, Rerun, ValidateRequest};
 use super::sandbox::SandboxChoice;
 use flakefarm_shared::{Capabilities, Order, TestId, World};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::str::FromStr;
@@ -94,6 +95,14 @@ impl Question {
     /// The tests of a listing that the question is about, in the listing's order.
     pub fn select(&self, tests: &[TestId]) -> Vec<TestId> {
         tests.iter().filter(|test| self.tests.selects(test)).cloned().collect()
+    }
+
+    /// Of `tests`, those that are asked about and those that run with them in the orders of a job.
+    pub fn looked_at(&self, tests: &[TestId]) -> Vec<TestId> {
+        let selected = self.select(tests);
+        let Some(rerun) = &self.rerun else { return selected };
+        let wanted: HashSet<&TestId> = selected.iter().chain(rerun.orders.iter().flatten()).collect();
+        tests.iter().filter(|test| wanted.contains(test)).cloned().collect()
     }
 
     /// The tests of a listing that the question wants an answer for, in the listing's order: those

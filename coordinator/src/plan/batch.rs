@@ -34,7 +34,8 @@ pub(super) fn pack(phase: JobPhase, first: usize, wanted: Vec<Wanted>, workers: 
     for (place, Wanted { mut spec, seconds }) in wanted.into_iter().enumerate() {
         let cost = seconds.unwrap_or(f64::INFINITY);
         match jobs.last_mut() {
-            Some(job) if filled + cost <= target && job.attempts.len() < JOB_ATTEMPTS => {
+            // What adds up to the target exactly may be a rounding error beyond it.
+            Some(job) if filled + cost <= target * (1.0 + 1e-9) && job.attempts.len() < JOB_ATTEMPTS => {
                 spec.index = index(job.attempts.len());
                 job.attempts.push(spec);
                 filled += cost;
