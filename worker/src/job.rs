@@ -235,7 +235,7 @@ async fn attempt_all(
             let left: Vec<&AttemptSpec> =
                 attempts.iter().filter(|attempt| !known.contains(&attempt.index)).collect();
             let shares = |attempt: &&AttemptSpec| attempt.level != SandboxLevel::Container;
-            if let Some(place @ 1..) = left.iter().position(|attempt| shares(attempt)) {
+            if let Some(place @ 1..) = left.iter().position(shares) {
                 let setting = &settings[&left[place].treatment.source];
                 attempt::open_ahead(setting, &attempt::plan_run(setting, spec.id, left[place]));
             }

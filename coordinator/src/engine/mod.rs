@@ -125,8 +125,11 @@ pub struct Coordinator {
     samples: Option<Samples>,
     keep: HistoryRetention,
     /// The owners of the last sweep that was asked about, by its context.
-    owners: Arc<Mutex<Option<(Digest, Arc<Owners>)>>>,
+    owners: Arc<Mutex<Option<KnownOwners>>>,
 }
+
+/// Owners, and the context of the sweep that they are of.
+type KnownOwners = (Digest, Arc<Owners>);
 
 /// Which sweeps a coordinator works on.
 #[derive(Debug, Clone)]

@@ -10,13 +10,16 @@ use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 use tokio_util::task::AbortOnDropHandle;
 
+/// A nest on its way; given up, what was created is removed.
+type Opening = AbortOnDropHandle<Result<Nest, NotStarted>>;
+
 /// Starts the attempts of one job. Dropped, it hands what it keeps to the clean-up of its level.
 #[derive(Debug)]
 pub struct JobSandbox {
     sandbox: Sandbox,
     idle: Idle,
     /// A nest that is being opened for attempts to come.
-    ahead: Mutex<Option<(Key, AbortOnDropHandle<Result<Nest, NotStarted>>)>>,
+    ahead: Mutex<Option<(Key, Opening)>>,
     not_forked: Mutex<Option<String>>,
     not_nested: Mutex<Option<String>>,
 }
