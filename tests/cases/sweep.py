@@ -144,7 +144,8 @@ def configuration(project, options, arguments=()):
         "[project]",
         f"name = {json.dumps(project['name'])}",
     ]
-    lines += ["", "[tests]"]
+    # Known tests are named as pytest names them.
+    lines += ["", "[tests]", 'framework = "pytest"']
     if arguments:
         lines += [f"arguments = {json.dumps(arguments)}"]
     if project.get("test_paths"):

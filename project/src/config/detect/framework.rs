@@ -6,7 +6,8 @@ use flakefarm_shared::project::Framework;
 use std::path::Path;
 
 /// Files that may speak of pytest, at the root.
-const SPEAKING: [&str; 10] = [
+const SPEAKING: [&str; 11] = [
+    "flakefarm.toml",
     "pyproject.toml",
     "setup.cfg",
     "setup.py",
@@ -39,7 +40,7 @@ pub(super) fn of(root: &Path) -> (Framework, Option<String>) {
 fn speaks_of_pytest(root: &Path) -> bool {
     let at_root = SPEAKING.iter().any(|name| {
         let path = root.join(name);
-        path.is_file() && (*name == "conftest.py" || read(&path).contains("pytest"))
+        path.is_file() && (*name == "conftest.py" || speaks(&path))
     });
     at_root
         || REQUIREMENTS.iter().any(|directory| {
@@ -51,6 +52,13 @@ fn speaks_of_pytest(root: &Path) -> bool {
                 lists && is_text && read(&path).contains("pytest")
             })
         })
+}
+
+/// Whether a file speaks of pytest; what a TOML file says in comments does not count.
+fn speaks(path: &Path) -> bool {
+    let is_comment = |line: &&str| line.trim_start().starts_with('#');
+    let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+    read(path).lines().filter(|line| !is_toml || !is_comment(line)).any(|line| line.contains("pytest"))
 }
 
 /// The first test file with cases of unittest, if all test files are such that unittest finds every test.
@@ -135,5 +143,8 @@ mod tests {
         check(&[case, ("dev-requirements.txt", "pytest")], Framework::Pytest);
         check(&[case, ("tox.ini", "[testenv]\ncommands = pytest")], Framework::Pytest);
         check(&[("check_a.py", CASES)], Framework::Pytest);
+        let set_up = "[environment]\nsetup = [\"pip install pytest-asyncio==1.5.0 pytest==9.2.0\"]";
+        check(&[case, ("flakefarm.toml", set_up)], Framework::Pytest);
+        check(&[case, ("flakefarm.toml", "# Arguments of pytest.\n[project]")], Framework::Unittest);
     }
 }
