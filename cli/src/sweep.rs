@@ -13,7 +13,7 @@ use flakefarm_coordinator::plan::{
 };
 use flakefarm_coordinator::report::{Report, Verdict};
 use flakefarm_project::settings::{Layer, SettingError, Settings};
-use flakefarm_shared::{Capabilities, World};
+use flakefarm_shared::{Capabilities, World, now_micros};
 use std::num::NonZeroU32;
 
 pub(crate) async fn sweep(args: &SweepArgs) -> Result<Exit, Complaint> {
@@ -143,7 +143,7 @@ pub(crate) fn question(wishes: Wishes, session: &Session<'_>) -> Result<Question
         workers: session.slots(),
         tests: wishes.tests,
         sandbox: sandbox.unwrap_or_default(),
-        panel: panel.worlds(&session.loaded.spec),
+        panel: panel.worlds(&session.loaded.spec, now_micros()),
         // What the framework can do is known once it has listed the tests.
         able: Capabilities::default(),
         rerun: None,

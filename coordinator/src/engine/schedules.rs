@@ -4,6 +4,7 @@
 use super::trouble::Step;
 use super::{Coordinator, EngineError, Submission};
 use crate::db::{Fired, NewSweep, ScheduleRow, SweepState};
+use crate::plan;
 use crate::schedule::{Rhythm, RhythmError};
 use flakefarm_shared::{SweepId, UnixMicros, now_micros};
 use std::time::Duration;
@@ -149,6 +150,7 @@ impl Coordinator {
             context.revision = latest.revision;
         }
         question.seed = id.0.as_u64_pair().0 ^ id.0.as_u64_pair().1;
+        plan::turn(&mut question.panel, now);
         Ok(Ok(NewSweep {
             id,
             project: schedule.project.clone(),

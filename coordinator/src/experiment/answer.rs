@@ -26,8 +26,8 @@ pub struct TestAnswer {
     pub answer: Answer,
     /// Clean runs that are enough, old ones included.
     pub clean_runs_wanted: u32,
-    /// Clean runs in other worlds that count among them.
-    pub clean_elsewhere: u32,
+    /// Runs in other worlds that count among those in the plain one, with the same outcome.
+    pub elsewhere: u32,
     /// What earlier sweeps saw of it as it is now; none if that does not count.
     pub record: Option<Record>,
     /// If it never failed: the probability that it flakes at the question's rate or above.

@@ -37,6 +37,8 @@ pub enum JobPhase {
     More,
     /// Shuffles again in which tests failed; the arm is the slot, if it had one.
     Repeat,
+    /// What failed only in prepared interpreters, again in fresh containers.
+    Confirm,
     /// The diagnosis of one test; the arm is its place in the listing.
     DiagnoseTest,
     /// Attempts on the suite that serve the diagnosis of all tests.
@@ -68,7 +70,7 @@ impl Series {
 
 impl JobPhase {
     /// All of them.
-    pub const ALL: [JobPhase; 18] = [
+    pub const ALL: [JobPhase; 19] = [
         JobPhase::List,
         JobPhase::Slots(Series::Suite),
         JobPhase::Slots(Series::File),
@@ -82,6 +84,7 @@ impl JobPhase {
         JobPhase::WithFile,
         JobPhase::More,
         JobPhase::Repeat,
+        JobPhase::Confirm,
         JobPhase::DiagnoseTest,
         JobPhase::DiagnoseSuite,
         JobPhase::Bisect,
@@ -105,6 +108,7 @@ impl JobPhase {
             JobPhase::WithFile => "with-file",
             JobPhase::More => "more",
             JobPhase::Repeat => "repeat",
+            JobPhase::Confirm => "confirm",
             JobPhase::DiagnoseTest => "diagnose",
             JobPhase::DiagnoseSuite => "diagnose/suite",
             JobPhase::Bisect => "bisect",

@@ -21,17 +21,25 @@ use crate::experiment::{
     Answer, Estimate, Guarantee, History, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question,
     ScopeChoice, Series, Standing, TestTally,
 };
+use crate::score::Category;
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Jobs under way per worker beyond which nothing is planned that can wait.
 const JOBS_PER_WORKER: usize = 3;
-/// Runs alone of a test that fails and has passed, and of one that has only failed.
+/// Runs alone of a test that fails and has passed: at once, and at most, as long as it is open whether its
+/// neighbours spoil it, prepare something for it, or have no part in it. And of one that has only failed.
+const ALONE_AT_ONCE: u32 = 2;
 const ALONE_VARYING: u32 = 8;
-/// One that fails less often than this among others gets one run alone: more would not tell order from
-/// chance.
+/// What a suspicious test may have at least where there are no more than so many.
+const ALONE_LEAST: u32 = 3;
+const FEW_SUSPECTS: usize = 12;
+/// One that fails less often than this among others gets one run alone, and more only once an order was
+/// seen to decide: before that, more would not tell order from chance.
 const OFTEN: f64 = 0.2;
+/// Where more tests than this fail, each gets what is meant for all of them at once.
+const JUDGED_ONE_BY_ONE: usize = 60;
 const ALONE_FAILING: u32 = 2;
 /// Share of the container time so far that runs alone of suspicious tests may cost, but for a floor
 /// in seconds.
@@ -40,9 +48,11 @@ const ALONE_SECONDS: f64 = 30.0;
 /// The same for tests that fail each time: one run of each.
 const FAILING_SHARE: f64 = 0.05;
 const FAILING_SECONDS: f64 = 120.0;
-/// The same for the screen: tests that run alone once although nothing speaks against them.
+/// The same for the screen: tests that run alone once although nothing speaks against them. The floor is no
+/// more than a share of the fixed number of runs, of which a small suite's are mostly starts.
 const SCREEN_SHARE: f64 = 0.003;
 const SCREEN_SECONDS: f64 = 5.0;
+const SCREEN_SHARE_OF_ALL: f64 = 0.02;
 const SCREEN_TESTS: usize = 400;
 /// Tests are left out of an attempt on the suite if that saves this share of it.
 const WORTH_LEAVING_OUT: f64 = 0.003;
@@ -183,15 +193,15 @@ impl<'a> Turn<'a> {
             }
         }
         let each = self.runs_alone(&suspects);
+        let few = suspects.len() <= JUDGED_ONE_BY_ONE;
+        let at_the_end = wants.iter().all(|want| *want == 0) && self.ledger.outstanding().next().is_none();
         let (varying, failing): (Vec<usize>, Vec<usize>) =
             suspects.into_iter().partition(|place| self.tally(*place).passes > 0);
         for place in varying.into_iter().chain(self.sample_of_failing(failing)) {
             let tally = self.tally(place);
-            let often = f64::from(tally.failures) >= OFTEN * f64::from(tally.attempts());
-            let runs = match (tally.passes, often || repeats::failed_alone(self.ledger, place)) {
-                (0, _) => ALONE_FAILING.min(each),
-                (1.., true) => each,
-                (1.., false) => 1,
+            let runs = match tally.passes {
+                0 => ALONE_FAILING.min(each),
+                1.. => self.runs_alone_of_varying(place, each, at_the_end, few),
             };
             self.raise(&mut targets, place, runs.min(self.question.runs_for_guarantee()), wants);
         }
@@ -199,6 +209,24 @@ impl<'a> Turn<'a> {
             self.raise(&mut targets, *place, *runs, wants);
         }
         self.priced(self.futile.alone.wanted(&targets, self.ledger))
+    }
+
+    /// How often a test that passed and failed is to run alone, at most `each` times: a few at once; then one
+    /// by one, where an order decides and it is open which way, or nothing has decided in the end.
+    fn runs_alone_of_varying(&self, place: usize, each: u32, at_the_end: bool, few: bool) -> u32 {
+        let tally = self.tally(place);
+        let often = f64::from(tally.failures) >= OFTEN * f64::from(tally.attempts());
+        let likely = often || repeats::failed_alone(self.ledger, place);
+        let first = if likely { ALONE_AT_ONCE.min(each) } else { 1 };
+        if !few || tally.alone < first || tally.alone >= each || tally.alone_under_way > 0 {
+            return first;
+        }
+        let is_open = match crate::score::category_of(self.ledger, &self.ledger.tests()[place]) {
+            Some(Category::OrderDependent) => true,
+            Some(_) => false,
+            None => likely && at_the_end,
+        };
+        if is_open { tally.alone + 1 } else { first }
     }
 
     /// Has the test at `place` run alone `runs` times at least; runs that are new count towards its want.
@@ -221,7 +249,8 @@ impl<'a> Turn<'a> {
         let one_round: f64 = suspects.iter().filter_map(|place| self.costs.alone(&tests[*place])).sum();
         let money = (ALONE_SHARE * self.foreseen_seconds()).max(ALONE_SECONDS);
         let affordable = if one_round > 0.0 { (money / one_round) as u32 } else { ALONE_VARYING };
-        affordable.clamp(1, ALONE_VARYING)
+        let least = if suspects.len() <= FEW_SUSPECTS { ALONE_LEAST } else { 1 };
+        affordable.clamp(least, ALONE_VARYING)
     }
 
     /// Those of the tests that always fail that are tried alone: all, unless that costs too much. Where
@@ -258,7 +287,9 @@ impl<'a> Turn<'a> {
         {
             return Vec::new();
         }
-        let money = (SCREEN_SHARE * self.foreseen_seconds()).max(SCREEN_SECONDS);
+        let all = f64::from(self.question.runs_for_guarantee()) * self.costs.suite().unwrap_or(0.0);
+        let floor = SCREEN_SECONDS.min(SCREEN_SHARE_OF_ALL * all);
+        let money = (SCREEN_SHARE * self.foreseen_seconds()).max(floor);
         let unknown = |test: &&TestId| {
             self.ledger.place(test).is_some_and(|place| {
                 wants[place] > 0 && record_of(self.history, self.ledger, place).is_none()

@@ -42,10 +42,11 @@ pub fn answers(question: &Question, ledger: &Ledger, history: &History) -> Answe
         let tally = ledger.tally_of(place);
         let record = old.and_then(|history| record_of(history, ledger, place)).copied();
         let elsewhere = match question.runs {
-            Runs::Adaptive => tally.clean_elsewhere(),
+            Runs::Adaptive => tally.elsewhere(),
             Runs::Fixed(_) => 0,
         };
-        let clean = record.map_or(0.0, |record| record.clean_runs) + f64::from(tally.passes + elsewhere);
+        let passes = if tally.passes > 0 { tally.passes + elsewhere } else { 0 };
+        let clean = record.map_or(0.0, |record| record.clean_runs) + f64::from(passes);
         let belief = beliefs.of(place);
         let answer = match &needs {
             Some(needs) => needs.answers[place],
@@ -63,7 +64,7 @@ pub fn answers(question: &Question, ledger: &Ledger, history: &History) -> Answe
         tests.push(TestAnswer {
             answer,
             clean_runs_wanted: needs.as_ref().map_or(question.runs_per_test(), |needs| needs.targets[place]),
-            clean_elsewhere: elsewhere,
+            elsewhere,
             record,
             risk,
         });
@@ -146,7 +147,7 @@ fn unlisted_answer(question: &Question, observations: &[Observation]) -> TestAns
     TestAnswer {
         answer: fixed_answer(question, &tally),
         clean_runs_wanted: question.runs_per_test(),
-        clean_elsewhere: 0,
+        elsewhere: 0,
         record: None,
         risk: rates.risk(question.max_flake_rate, f64::from(tally.passes)),
     }

@@ -1,5 +1,5 @@
 //! How wanted attempts are packed into jobs: about half a minute each, never two minutes of what
-//! is foreseen, and no worker left idle for the sake of packing.
+//! is foreseen, and no worker left idle for more than a few seconds for the sake of packing.
 
 use super::costs::Costs;
 use crate::experiment::{JobKey, JobPhase, Ledger, PlannedJob};
@@ -8,6 +8,9 @@ use std::cmp::Reverse;
 
 /// Seconds a job is to take.
 const JOB_SECONDS: f64 = 30.0;
+/// And at least, even where workers are left idle for it: the first attempt of a job makes ready what the
+/// others find ready, which takes as long as one or two of them.
+const LEAST_JOB_SECONDS: f64 = 4.0;
 /// Most attempts of one job, however short.
 const JOB_ATTEMPTS: usize = 1000;
 
@@ -21,7 +24,7 @@ pub(super) struct Wanted {
 
 /// Seconds that each of the jobs is to take that make up `total` seconds of work.
 pub(super) fn job_seconds(total: f64, workers: usize) -> f64 {
-    JOB_SECONDS.min(total / workers as f64)
+    JOB_SECONDS.min((total / workers as f64).max(LEAST_JOB_SECONDS))
 }
 
 /// Packs `wanted`, in order, into jobs of `phase`, numbered by the place of their first attempt after

@@ -4,7 +4,9 @@
 //! Where a choice allows attempts that are forked from prepared interpreters, these only screen: what
 //! they find is looked at again in containers of their own.
 
-use crate::experiment::{JobKey, Ledger, Observation, Plan, Question, SandboxChoice, Seen, derive_seed};
+use crate::experiment::{
+    JobKey, JobPhase, Ledger, Observation, Plan, Question, SandboxChoice, Seen, derive_seed,
+};
 use flakefarm_shared::{AttemptSpec, Detail, Order, SandboxLevel, Scope, Selection, TestId};
 use std::collections::BTreeSet;
 
@@ -50,13 +52,14 @@ fn level(
         SandboxChoice::Host => SandboxLevel::Host,
         SandboxChoice::Process => SandboxLevel::Process,
         SandboxChoice::Forked | SandboxChoice::Auto => {
-            let again = match (&attempt.scope, &attempt.tests) {
-                (Scope::Test | Scope::File, Selection::Only(tests)) => {
-                    tests.iter().any(|test| suspects.contains(test))
-                }
-                // A test that depends on its neighbours fails among them or not at all.
-                (Scope::Suite, _) | (_, Selection::All) => !suspects.is_empty() && one_in(CONFIRMING),
-            };
+            let again = key.phase == JobPhase::Confirm
+                || match (&attempt.scope, &attempt.tests) {
+                    (Scope::Test | Scope::File, Selection::Only(tests)) => {
+                        tests.iter().any(|test| suspects.contains(test))
+                    }
+                    // A test that depends on its neighbours fails among them or not at all.
+                    (Scope::Suite, _) | (_, Selection::All) => !suspects.is_empty() && one_in(CONFIRMING),
+                };
             // Reruns are few, and somebody waits: no dice, but some of each job.
             let chosen = match question.rerun {
                 Some(_) => attempt.index.is_multiple_of(ASSURING_RERUNS),
@@ -78,7 +81,6 @@ fn suspects(ledger: &Ledger) -> BTreeSet<&TestId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::JobPhase;
     use crate::plan::{Estimate, PlannedJob, Planning};
     use flakefarm_shared::{Treatment, World};
 

@@ -8,6 +8,7 @@ mod answers;
 mod batch;
 mod beliefs;
 mod chains;
+mod confirm;
 mod costs;
 mod fixed;
 mod funds;
@@ -27,7 +28,7 @@ pub use crate::experiment::{
     TestAnswer, TestFilter, TestHistory, UnknownSandbox, WorldsSeen,
 };
 pub use answers::{affords_one_round, answers};
-pub use panel::{Panel, UnknownPanel};
+pub use panel::{Panel, UnknownPanel, turn};
 
 pub(crate) use crate::experiment::file_of;
 use std::time::Duration;
@@ -40,5 +41,5 @@ pub fn plan(question: &Question, ledger: &Ledger, history: &History, elapsed: Du
         Runs::Fixed(_) => fixed::plan(question, ledger, history),
         Runs::Adaptive => adaptive::plan(question, ledger, history, elapsed),
     };
-    level::assign(question, ledger, planned)
+    level::assign(question, ledger, confirm::confirm(question, ledger, planned))
 }

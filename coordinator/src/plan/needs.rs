@@ -5,8 +5,11 @@
 use super::alone::Alone;
 use super::beliefs::Beliefs;
 use super::costs::Costs;
-use crate::experiment::{Answer, Guarantee, History, Ledger, Question, Record, TestTally, derive_seed};
-use flakefarm_shared::Scope;
+use crate::experiment::{
+    Answer, Guarantee, History, Ledger, Question, Record, Standing, TestTally, derive_seed,
+};
+use flakefarm_shared::{Scope, Selection, World};
+use std::collections::BTreeMap;
 
 /// Runs of a test that was seen to fail, for its rate: as many as the others get, within these bounds.
 const LEAST_RUNS_FOR_RATE: u32 = 10;
@@ -61,9 +64,10 @@ impl Needs {
         let count = ledger.tests().len();
         let look = derive_seed(question.seed, "look");
         let runs_for_guarantee = question.runs_for_guarantee();
+        let elsewhere = Elsewhere::under_way(ledger);
         let targets = match question.guarantee {
             Guarantee::PerTest => vec![question.runs_for_guarantee(); count],
-            Guarantee::PerSuite => suite_targets(question, ledger, history, beliefs, costs),
+            Guarantee::PerSuite => suite_targets(question, ledger, history, beliefs, costs, &elsewhere),
         };
         // A failing test gets as many runs as the others, and enough for its rate.
         let most = targets.iter().copied().max().unwrap_or(0);
@@ -87,10 +91,16 @@ impl Needs {
             let tally = ledger.tally_of(place);
             let answer = of.answer(tally);
             needs.runs.push(match answer {
-                Answer::Open(_) => match of.answer(&hoped_for(tally, ledger.under_way(place))) {
-                    Answer::Open(runs) => runs,
-                    Answer::Healthy | Answer::Flaky | Answer::Broken | Answer::Skipped | Answer::GivenUp => 0,
-                },
+                Answer::Open(_) => {
+                    match of.answer(&hoped_for(tally, ledger.under_way(place), elsewhere.of(place))) {
+                        Answer::Open(runs) => runs,
+                        Answer::Healthy
+                        | Answer::Flaky
+                        | Answer::Broken
+                        | Answer::Skipped
+                        | Answer::GivenUp => 0,
+                    }
+                }
                 Answer::Healthy | Answer::Flaky | Answer::Broken | Answer::Skipped | Answer::GivenUp => 0,
             });
             needs.answers.push(answer);
@@ -125,16 +135,50 @@ pub(super) fn joins_others(tally: &TestTally) -> bool {
 }
 
 /// The counts as they will be if what is under way does as before.
-fn hoped_for(tally: &TestTally, under_way: u32) -> TestTally {
+fn hoped_for(tally: &TestTally, under_way: u32, elsewhere: u32) -> TestTally {
     let mut hoped = *tally;
     if tally.heard() > 0 && tally.skips == tally.heard() {
         hoped.skips += under_way;
     } else if tally.failures > 0 && tally.passes == 0 {
         hoped.failures += under_way;
+        hoped.failures_elsewhere += elsewhere;
     } else {
         hoped.passes += under_way;
+        hoped.passes_elsewhere += elsewhere;
     }
     hoped
+}
+
+/// Runs in other worlds that are under way and will count.
+struct Elsewhere {
+    of_all: u32,
+    of_some: BTreeMap<usize, u32>,
+}
+
+impl Elsewhere {
+    fn under_way(ledger: &Ledger) -> Self {
+        let mut found = Self { of_all: 0, of_some: BTreeMap::new() };
+        let outstanding = ledger.each_attempt().filter(|attempt| attempt.standing == Standing::Outstanding);
+        for spec in outstanding.filter_map(|attempt| attempt.spec) {
+            let Some(runs) = spec.treatment.other_world().map(World::clean_runs).filter(|runs| *runs > 0)
+            else {
+                continue;
+            };
+            match &spec.tests {
+                Selection::All => found.of_all += runs,
+                Selection::Only(tests) => {
+                    for place in tests.iter().filter_map(|test| ledger.place(test)) {
+                        *found.of_some.entry(place).or_default() += runs;
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn of(&self, place: usize) -> u32 {
+        self.of_all + self.of_some.get(&place).copied().unwrap_or(0)
+    }
 }
 
 /// One test, and what its answer depends on beside its counts.
@@ -175,11 +219,15 @@ impl Of<'_> {
                     Some(_) | None if confirmed => self.runs_for_rate,
                     Some(_) | None => self.question.runs_for_guarantee(),
                 };
-                open(wanted, tally.attempts()).unwrap_or(Answer::Flaky)
+                // Its rate is that of plain runs; whether it will be seen again is asked of all.
+                let made = if confirmed { tally.attempts() } else { tally.attempts() + tally.elsewhere() };
+                open(wanted, made).unwrap_or(Answer::Flaky)
             }
-            (0, failures @ 1.., _) => open(self.failures_for_broken(), failures).unwrap_or(Answer::Broken),
+            (0, failures @ 1.., _) => {
+                open(self.failures_for_broken(), failures + tally.elsewhere()).unwrap_or(Answer::Broken)
+            }
             (passes, 0, skips) => {
-                let passes = passes + tally.clean_elsewhere();
+                let passes = passes + tally.elsewhere();
                 let old = self.record.map_or(0.0, |record| record.clean_runs);
                 // A missing half is not worth an attempt: old runs are weighed, not counted.
                 let missing = (f64::from(self.target) - old - 0.5).ceil().max(0.0) as u32;
@@ -261,6 +309,7 @@ fn suite_targets(
     history: &History,
     beliefs: &Beliefs,
     costs: &Costs<'_>,
+    elsewhere: &Elsewhere,
 ) -> Vec<u32> {
     let most = question.most_runs();
     let count = ledger.tests().len();
@@ -274,7 +323,8 @@ fn suite_targets(
             continue;
         }
         let old = record_of(history, ledger, place).map_or(0.0, |record| record.clean_runs);
-        let clean = old + f64::from(tally.passes + ledger.under_way(place));
+        let seen = tally.passes + ledger.under_way(place) + tally.elsewhere() + elsewhere.of(place);
+        let clean = old + f64::from(seen);
         let belief = beliefs.of(place);
         let have = (clean as usize).min(most as usize);
         if belief.missed_after(old) <= wanted_share * belief.missed[0] {

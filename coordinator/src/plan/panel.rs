@@ -13,8 +13,8 @@ use crate::experiment::{
 use flakefarm_shared::project::Network;
 use flakefarm_shared::world::Role;
 use flakefarm_shared::{
-    AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Risk, Scope, Selection, TestId, Treatment, World,
-    Zone,
+    AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Risk, Scope, Selection, TestId, Treatment,
+    UnixMicros, World, Zone,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,15 +23,15 @@ use std::str::FromStr;
 
 /// Attempts of a closer look, alone in that world, and in the plain one.
 const LOOKS: u32 = 2;
-const PLAIN_LOOKS: u32 = 3;
+const PLAIN_LOOKS: u32 = 2;
 /// A test that took less in plain runs waits for nothing.
 const QUICK_SECONDS: f64 = 0.02;
+const DAY_MICROS: UnixMicros = 86_400_000_000;
 /// Tests of one world that are looked at.
 const LOOKED_AT: usize = 30;
 
-/// The worlds of the quick panel: with given, reversed and shuffled, twelve suite attempts, and one
-/// more that depends on the project.
-const QUICK: [World; 9] = [
+/// The worlds of the quick panel, beside three months and one that depends on the project.
+const QUICK: [World; 7] = [
     World::Twice,
     World::TimeZone(Zone::Ahead),
     World::TimeZone(Zone::Behind),
@@ -39,9 +39,6 @@ const QUICK: [World; 9] = [
     // A machine four times slower. More would fail tests whose limits leave ample room.
     World::CpuContention { hogs: 3 },
     World::Clock(ClockStart::YearEnd),
-    // With today and the two others, no part of the year longer than a season is left out.
-    World::Clock(ClockStart::InMonth { month: 5 }),
-    World::Clock(ClockStart::InMonth { month: 8 }),
     World::RandomSeed { seed: 1 },
 ];
 
@@ -49,7 +46,7 @@ const QUICK: [World; 9] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Panel {
-    /// About ten conditions.
+    /// About a dozen conditions.
     #[default]
     Quick,
     /// Every condition there is.
@@ -71,9 +68,10 @@ impl Panel {
         }
     }
 
-    /// Its worlds for `project`. [`World::NetworkOn`] is among them where the plain run has no
-    /// network: for tests that were seen to ask for one, not for the suite.
-    pub fn worlds(self, project: &ProjectSpec) -> Vec<World> {
+    /// Its worlds for `project` in a sweep that is asked for `now`: the quick panel has three months of the year,
+    /// others on each of four days. [`World::NetworkOn`] is among them where the plain run has no network: for tests
+    /// that were seen to ask for one, not for the suite.
+    pub fn worlds(self, project: &ProjectSpec, now: UnixMicros) -> Vec<World> {
         let pinned = project.variables.get("PYTHONHASHSEED").is_some_and(|seed| seed != "random");
         let with_network = project.limits.network == Network::Bridge;
         match self {
@@ -87,7 +85,8 @@ impl Panel {
                     World::DirectoryOrder { seed: 1 }
                 };
                 let network = (!with_network).then_some(World::NetworkOn);
-                QUICK.into_iter().chain([last]).chain(network).collect()
+                let months = World::months_in_turn(days_since_1970(now));
+                QUICK.into_iter().chain(months).chain([last]).chain(network).collect()
             }
             Panel::Full => World::catalogue()
                 .iter()
@@ -102,6 +101,20 @@ impl Panel {
                 .collect(),
         }
     }
+}
+
+/// The same panel on another day: with that day's months, if it is one that takes turns.
+pub fn turn(panel: &mut [World], now: UnixMicros) {
+    let months = World::months_in_turn(days_since_1970(now));
+    let is_month = |world: &&mut World| matches!(world, World::Clock(ClockStart::InMonth { .. }));
+    let places: Vec<&mut World> = panel.iter_mut().filter(is_month).collect();
+    if places.len() == months.len() {
+        places.into_iter().zip(months).for_each(|(place, month)| *place = month);
+    }
+}
+
+fn days_since_1970(now: UnixMicros) -> u64 {
+    u64::try_from(now / DAY_MICROS).unwrap_or(0)
 }
 
 impl fmt::Display for Panel {
@@ -220,13 +233,16 @@ fn that_may_wait(
     world: World,
     everything: &Selection,
 ) -> Selection {
-    if world.slowdown() <= 1 {
-        return everything.clone();
-    }
     let planned = ledger.keys_of(JobPhase::Slots(Series::Panel)).flat_map(|key| ledger.attempts_of(key));
     let mut planned = planned.filter_map(|attempt| attempt.spec);
     if let Some(spec) = planned.find(|spec| spec.treatment.world == world) {
         return spec.tests.clone();
+    }
+    let in_tests: f64 =
+        selected.iter().filter_map(|test| ledger.place(test)).map(|place| costs.seconds_at(place)).sum();
+    // Where tests take no time, a start more for each of them is what costs.
+    if world.slowdown() <= 1 || f64::from(world.slowdown()) * in_tests < costs.overhead(Scope::Suite) {
+        return everything.clone();
     }
     let waits = |risk: &Risk| match risk {
         Risk::Sleep | Risk::Concurrency | Risk::Clock | Risk::Network | Risk::Subprocess | Risk::Unknown => {

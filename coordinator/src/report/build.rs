@@ -382,6 +382,7 @@ fn folded(notes: Vec<String>) -> Vec<String> {
             }
         }
         match kinds.iter_mut().find(|(known, ..)| *known == kind) {
+            Some((_, known, _)) if *known == note => {}
             Some((.., count)) => *count += 1,
             None => kinds.push((kind, note, 1)),
         }

@@ -5,6 +5,7 @@ use crate::experiment::{Ledger, Standing, WorldsSeen};
 
 use flakefarm_shared::{AttemptEnd, World};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use time::macros::format_description;
 use time::{Month, OffsetDateTime, Weekday};
 
@@ -56,9 +57,12 @@ fn words(now: Option<OffsetDateTime>, moved: &[OffsetDateTime]) -> String {
         now.map_or_else(String::new, |now| format!("{} (now), ", shown(&now))),
         moved.iter().map(shown).collect::<Vec<_>>().join(", ")
     );
-    let missing: Vec<String> = [missing_months, missing_days].concat();
+    let missing: Vec<String> = [missing_months.as_slice(), &missing_days].concat();
     if !missing.is_empty() {
-        text.push_str(&format!("; none in {} (`--panel full` has every month)", missing.join(", ")));
+        let _infallible = write!(text, "; none in {}", missing.join(", "));
+        if !missing_months.is_empty() {
+            text.push_str(" (three months take turns from day to day: four days' sweeps have all; so has `--panel full`)");
+        }
     }
     text
 }
@@ -75,7 +79,7 @@ mod tests {
             words(Some(datetime!(2026-11-28 12:00 UTC)), &moved),
             "dates covered (UTC): Sat 28 Nov 2026 12:00 (now), Thu 31 Dec 2026 23:59, Mon 31 May 2027 05:30; none in \
              January, February, March, April, June, July, August, September, October, Tuesday, Wednesday, Friday, \
-             Sunday (`--panel full` has every month)"
+             Sunday (three months take turns from day to day: four days' sweeps have all; so has `--panel full`)"
         );
         let now = datetime!(2026-11-28 12:00 UTC);
         let months: Vec<OffsetDateTime> = World::months()

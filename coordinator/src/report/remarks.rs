@@ -11,9 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 const QUOTED_LINES: usize = 3;
 const NAMED: usize = 5;
 
-/// Attempts that died before their first test, with nothing changed around the tests.
+/// Attempts that died before their first test, unless that happened only where something was changed around
+/// the tests.
 pub(super) fn failed_starts(ledger: &Ledger) -> u64 {
-    plain(ledger).filter(|record| died(record)).count() as u64
+    starts(ledger).filter(|record| died(record)).count() as u64
+}
+
+/// All attempts if one with nothing changed around the tests died before its first test; else none.
+fn starts(ledger: &Ledger) -> impl Iterator<Item = &AttemptRecord> {
+    let dies = plain(ledger).any(died);
+    ended(ledger).filter(move |_| dies)
 }
 
 /// Attempts after which the framework ended oddly, with nothing changed around the tests.
@@ -32,12 +39,14 @@ pub(super) fn notes(ledger: &Ledger) -> Vec<String> {
     let all = records.len();
     let of = |n: usize| format!("{n} of {}", words::count(all as u64, "attempt"));
     let mut notes = Vec::new();
-    let starts: BTreeMap<&str, usize> =
-        counted(records.iter().filter(|record| died(record)).map(|record| match &record.end {
+    let of_starts = words::count(starts(ledger).count() as u64, "attempt");
+    let failed: BTreeMap<&str, usize> =
+        counted(starts(ledger).filter(|record| died(record)).map(|record| match &record.end {
             AttemptEnd::NothingRan { reason, .. } => reason.as_str(),
             AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => "",
         }));
-    notes.extend(starts.iter().map(|(reason, n)| format!("{} could not start: {}", of(*n), quoted(reason))));
+    let failed = failed.iter();
+    notes.extend(failed.map(|(reason, n)| format!("{n} of {of_starts} could not start: {}", quoted(reason))));
     let empty: BTreeSet<&str> = records
         .iter()
         .filter(|record| !died(record))
@@ -46,7 +55,7 @@ pub(super) fn notes(ledger: &Ledger) -> Vec<String> {
             AttemptEnd::Completed | AttemptEnd::Interrupted { .. } | AttemptEnd::Infrastructure(_) => None,
         })
         .collect();
-    notes.extend(empty.into_iter().map(|reason| format!("nothing ran in an attempt: {reason}")));
+    notes.extend(empty.into_iter().map(|reason| format!("nothing ran in an attempt: {}", quoted(reason))));
     let remarks = || records.iter().flat_map(|record| &record.remarks);
     let tampered = counted(remarks().filter_map(|remark| match remark {
         Remark::Tampering { what } => Some(what.as_str()),
@@ -99,7 +108,7 @@ pub(super) fn notes(ledger: &Ledger) -> Vec<String> {
     notes.extend(shared.iter().take(NAMED).map(|test| {
         format!("several tests have the id `{test}`: what is told of it and of `{test}#2` is whichever fared better and worse")
     }));
-    notes.extend(ledger.changing().iter().take(NAMED).map(changing));
+    notes.extend(changing(ledger.changing().iter()));
     notes.extend(asides::notes(ledger));
     notes
 }
@@ -113,21 +122,38 @@ pub fn of_listing(listing: &flakefarm_shared::Listing) -> Vec<String> {
             words::count(u64::from(listing.failed_starts), "attempt")
         ));
     }
-    notes.extend(listing.changing.iter().take(NAMED).map(changing));
+    notes.extend(changing(listing.changing.iter()));
     notes
 }
 
-fn changing(test: &TestId) -> String {
-    format!(
-        "ids of `{test}` change from run to run: its parameters count as one test; give `ids=` to tell them apart"
-    )
+/// One sentence for all tests whose ids change.
+fn changing<'t>(tests: impl ExactSizeIterator<Item = &'t TestId>) -> Option<String> {
+    let all = tests.len();
+    let named: Vec<String> = tests.take(NAMED).map(|test| format!("`{test}`")).collect();
+    let named = match named.as_slice() {
+        [] => return None,
+        [one] => {
+            return Some(format!(
+                "ids of {one} change from run to run: its parameters count as one test; give `ids=` to tell them apart"
+            ));
+        }
+        many if many.len() < all => format!("{} and {} more", many.join(", "), all - many.len()),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    };
+    Some(format!(
+        "ids of {named} change from run to run: the parameters of each count as one test; give `ids=` to tell them apart"
+    ))
+}
+
+fn ended(ledger: &Ledger) -> impl Iterator<Item = &AttemptRecord> {
+    ledger.each_attempt().filter_map(|attempt| match attempt.standing {
+        Standing::Ended(record) => Some(record),
+        Standing::Outstanding | Standing::Lost => None,
+    })
 }
 
 fn plain(ledger: &Ledger) -> impl Iterator<Item = &AttemptRecord> {
-    ledger.each_attempt().filter_map(|attempt| match attempt.standing {
-        Standing::Ended(record) if record.treatment.is_plain() => Some(record),
-        Standing::Ended(_) | Standing::Outstanding | Standing::Lost => None,
-    })
+    ended(ledger).filter(|record| record.treatment.is_plain())
 }
 
 fn died(record: &AttemptRecord) -> bool {
@@ -147,4 +173,19 @@ fn quoted(text: &str) -> String {
     let lines: Vec<&str> =
         lines[lines.len().saturating_sub(QUOTED_LINES)..].iter().map(|line| line.trim()).collect();
     lines.join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_whose_ids_change_are_told_in_one_sentence() {
+        let tests: Vec<TestId> = (0..7).map(|n| TestId(format!("t.py::test_{n}"))).collect();
+        let told = |many: usize| changing(tests[..many].iter()).unwrap_or_default();
+        assert_eq!(told(0), "");
+        assert!(told(1).starts_with("ids of `t.py::test_0` change from run to run: its parameters"));
+        assert!(told(3).starts_with("ids of `t.py::test_0`, `t.py::test_1` and `t.py::test_2` change"));
+        assert!(told(7).contains("`t.py::test_4` and 2 more change"), "{}", told(7));
+    }
 }

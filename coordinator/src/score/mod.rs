@@ -27,6 +27,14 @@ pub use ranking::SignatureCount;
 pub use shared::judge_shared;
 pub use verdict::{Assessment, assess};
 
+/// What a test that passed and failed depends on, as far as plain runs show it.
+pub(crate) fn category_of(
+    ledger: &crate::experiment::Ledger,
+    test: &flakefarm_shared::TestId,
+) -> Option<Category> {
+    category::categorise(ledger, test).map(|finding| finding.category)
+}
+
 /// Fisher's exact test, one-sided towards the difference that was seen: the chance that two counts, each
 /// (failures, attempts), at least this far apart come from one rate.
 pub(crate) fn chance_of_difference(one: (u32, u32), other: (u32, u32)) -> f64 {

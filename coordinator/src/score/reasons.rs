@@ -53,7 +53,7 @@ impl Case<'_> {
         if passes == 0 && old == 0.0 {
             return (Verdict::Inconclusive, self.why_never_ran());
         }
-        let elsewhere = self.answer.clean_elsewhere;
+        let elsewhere = self.answer.elsewhere;
         let runs = f64::from(passes + elsewhere) + old;
         let bound = percent_up(upper_bound_after_clean_runs(runs, self.question.confidence));
         let sure = self.sure();
@@ -91,12 +91,16 @@ impl Case<'_> {
     }
 
     pub(super) fn always_failed(&self, failures: u32) -> (Verdict, String) {
-        let bound = percent_up(upper_bound_after_clean_runs(f64::from(failures), self.question.confidence));
+        let runs = failures + self.answer.elsewhere;
+        let bound = percent_up(upper_bound_after_clean_runs(f64::from(runs), self.question.confidence));
         let sure = self.sure();
-        let failed = format!("failed {failures} of {failures} ({})", words(self.conditions));
+        let mut failed = format!("failed {failures} of {failures} ({})", words(self.conditions));
+        if self.answer.elsewhere > 0 {
+            failed.push_str(&format!(" and {} in other worlds", self.answer.elsewhere));
+        }
         match self.answer.answer {
             Answer::Open(more) => {
-                let needed = failures + more;
+                let needed = runs + more;
                 let text = format!(
                     "{failed}, {needed} are needed: if it passes, less than {bound} of the time ({sure})"
                 );

@@ -77,6 +77,12 @@ impl World {
             World::Clock(ClockStart::InMonth { month: u8::try_from(place + 1).expect("twelve months") })
         })
     }
+
+    /// Three of them, four months apart: others on each of four days, and every third of the year in each.
+    pub fn months_in_turn(days_since_1970: u64) -> [World; 3] {
+        let first = (days_since_1970 % 4) as usize;
+        std::array::from_fn(|place| World::months()[first + 4 * place])
+    }
 }
 
 impl ClockStart {
@@ -168,6 +174,15 @@ mod tests {
             assert_eq!(parts.len(), 8, "every three hours");
             let days: BTreeSet<u8> = instants.iter().map(|at| (at.day() - 1) / 7).collect();
             assert_eq!(days.len(), 5, "every week of a month");
+        }
+    }
+
+    #[test]
+    fn every_four_days_touch_every_month_whatever_the_interval_of_a_schedule() {
+        for (begin, interval) in [(20_786, 1), (20_787, 7), (3, 1), (0, 3)] {
+            let all: BTreeSet<World> =
+                (0..4).flat_map(|turn| World::months_in_turn(begin + interval * turn)).collect();
+            assert_eq!(all, World::months().into_iter().collect(), "{begin}, {interval}");
         }
     }
 

@@ -29,7 +29,7 @@ pub struct TestTally {
     pub interruptions: u32,
     /// Clean runs that passes in other worlds stand for; see [`flakefarm_shared::World::clean_runs`].
     pub passes_elsewhere: u32,
-    /// Failures in such worlds.
+    /// Failures in such worlds, one for each attempt.
     pub failures_elsewhere: u32,
     /// Time of all runs, in microseconds.
     pub wall_us: u64,
@@ -43,13 +43,15 @@ impl TestTally {
         self.passes + self.failures
     }
 
-    /// Clean runs in other worlds that count where a test is to be healthy over all of them; none if it
-    /// failed in one.
-    pub fn clean_elsewhere(&self) -> u32 {
-        if self.failures_elsewhere == 0 && self.failures == 0 && self.passes > 0 {
-            self.passes_elsewhere
-        } else {
-            0
+    /// Runs in other worlds that count beside those in the plain one: where a test does the same in all of
+    /// them, or may fail in some and never did in the plain one, or is not yet known to do both by chance.
+    pub fn elsewhere(&self) -> u32 {
+        match (self.passes, self.failures) {
+            (0, 0) => 0,
+            (1.., 0) => self.passes_elsewhere,
+            (0, 1..) if self.passes_elsewhere == 0 => self.failures_elsewhere,
+            (0, 1..) => 0,
+            (1.., 1..) => self.passes_elsewhere + self.failures_elsewhere,
         }
     }
 
@@ -214,12 +216,10 @@ impl Ledger {
         let tally = &mut self.tallies[place];
         if !observation.treatment.is_plain() {
             let stands_for = observation.treatment.other_world().map_or(0, World::clean_runs);
-            for _ in 0..stands_for {
-                match observation.seen {
-                    Seen::Pass => change.apply(&mut tally.passes_elsewhere),
-                    Seen::Fail(_) => change.apply(&mut tally.failures_elsewhere),
-                    Seen::Skip => {}
-                }
+            match observation.seen {
+                Seen::Pass => (0..stands_for).for_each(|_| change.apply(&mut tally.passes_elsewhere)),
+                Seen::Fail(_) if stands_for > 0 => change.apply(&mut tally.failures_elsewhere),
+                Seen::Fail(_) | Seen::Skip => {}
             }
             return;
         }

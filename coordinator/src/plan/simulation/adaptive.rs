@@ -25,7 +25,7 @@ pub(super) fn everything_is_answered(model: &Model, question: &Question, ledger:
             ledger.place(test).map(|place| ledger.tally_of(place))
         );
         if question.guarantee == Guarantee::PerTest && *nature == Nature::Steady && history.is_empty() {
-            let clean = found.attempts + answers.of(ledger, test).clean_elsewhere;
+            let clean = found.attempts + answers.of(ledger, test).elsewhere;
             assert!(clean >= question.runs_for_guarantee(), "{test}: {text}");
         }
     }

@@ -138,11 +138,13 @@ class Locale(World):
 
 
 class CpuContention(World):
-    """Busy processes that are nobody's children and end with this one."""
+    """Busy processes that are nobody's children and end with this one. They are made at once, where nothing
+    else runs yet, and wait until tests are collected: imports are not what is looked at."""
 
     def __init__(self, wanted):
         import fcntl
 
+        waiting, begin = os.pipe()
         ours, theirs = os.pipe()
         for _ in range(wanted["hogs"]):
             child = os.fork()
@@ -150,23 +152,36 @@ class CpuContention(World):
                 try:
                     if os.fork() == 0:
                         os.close(theirs)
-                        _compute_until_closed(ours)
+                        os.close(begin)
+                        _compute_until_closed(waiting, ours)
                 finally:
                     os._exit(0)
             os.waitpid(child, 0)
+        os.close(waiting)
         os.close(ours)
         # Out of the way of tests that close low descriptors.
         self._held = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 220)
         os.close(theirs)
+        self._begin = fcntl.fcntl(begin, fcntl.F_DUPFD_CLOEXEC, 221)
+        os.close(begin)
+
+    def collected(self):
+        if self._begin is not None:
+            os.close(self._begin)
+            self._begin = None
 
 
-def _compute_until_closed(fd):
+def _compute_until_closed(waiting, life):
+    import fcntl
     import select
 
+    waiting, life = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (waiting, life)]
     # Whoever holds a descriptor of the results keeps the attempt from ending.
-    os.dup2(fd, 0)
-    os.closerange(1, 256)
-    while not select.select([0], [], [], 0)[0]:
+    os.dup2(waiting, 0)
+    os.dup2(life, 1)
+    os.closerange(2, 256)
+    os.read(0, 1)
+    while not select.select([1], [], [], 0)[0]:
         for _ in range(200000):
             pass
 
