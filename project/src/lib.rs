@@ -2,6 +2,7 @@
 //! as a snapshot, as it is or as it was at a revision. Knows no containers, no SQL and no HTTP.
 
 pub mod config;
+pub mod fetch;
 pub mod patch;
 pub mod revisions;
 pub mod settings;
