@@ -223,6 +223,8 @@ async fn watch(
             | Event::VerdictChanged { .. }
             | Event::JobDead { .. }
             | Event::QuarantineChanged { .. }
+            | Event::FiringFailed { .. }
+            | Event::FarmDoubted { .. }
             | Event::WorkerGone { .. } => {}
         }
     }

@@ -83,6 +83,8 @@ impl Progress {
             Event::Submitted { .. }
             | Event::VerdictChanged { .. }
             | Event::QuarantineChanged { .. }
+            | Event::FiringFailed { .. }
+            | Event::FarmDoubted { .. }
             | Event::WorkerGone { .. } => {}
         }
     }

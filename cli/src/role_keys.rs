@@ -11,6 +11,16 @@ pub(crate) static ROLE_KEYS: &[Setting] = &[
     Setting::new("coordinator.listen", Kind::Text).variable("FLAKEFARM_LISTEN").default("127.0.0.1:7878"),
     Setting::new("coordinator.lease", Kind::Duration).variable("FLAKEFARM_LEASE").default("10m"),
     Setting::new("coordinator.admin_token_file", Kind::Text).variable("FLAKEFARM_ADMIN_TOKEN_FILE"),
+    Setting::new("coordinator.quota_attempts", Kind::Whole { least: 1, most: u64::MAX })
+        .variable("FLAKEFARM_QUOTA_ATTEMPTS")
+        .default("5000000"),
+    Setting::new("coordinator.quota_jobs", Kind::Whole { least: 1, most: u64::MAX })
+        .variable("FLAKEFARM_QUOTA_JOBS")
+        .default("10000"),
+    Setting::new("coordinator.quota_bytes", Kind::Size).variable("FLAKEFARM_QUOTA_BYTES").default("100GiB"),
+    Setting::new("coordinator.fetch_size", Kind::Size).variable("FLAKEFARM_FETCH_SIZE").default("2GiB"),
+    Setting::new("coordinator.fetch_time", Kind::Duration).variable("FLAKEFARM_FETCH_TIME").default("10m"),
+    Setting::new("coordinator.git_hosts", Kind::Texts).variable("FLAKEFARM_GIT_HOSTS"),
     Setting::new("history.keep_points", Kind::Duration).variable("FLAKEFARM_KEEP_POINTS").default("14d"),
     Setting::new("history.keep_hourly", Kind::Duration).variable("FLAKEFARM_KEEP_HOURLY").default("90d"),
     Setting::new("history.keep_daily", Kind::Duration).variable("FLAKEFARM_KEEP_DAILY").default("400d"),

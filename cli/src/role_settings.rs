@@ -7,8 +7,10 @@ use crate::exit::Complaint;
 use crate::output;
 use crate::role_keys::ROLE_KEYS;
 use crate::say::say;
+use flakefarm_coordinator::engine::{Fetching, Quotas};
 use flakefarm_coordinator::history::retention::HistoryRetention;
 use flakefarm_project::config::{GivenOption, GivenValue};
+use flakefarm_project::fetch::FetchLimits;
 use flakefarm_project::settings::{Layers, Setting, Settings, print};
 use std::path::Path;
 
@@ -46,6 +48,26 @@ pub(crate) fn of_role(args: &RoleArgs, options: &[GivenOption]) -> Result<Option
         return Ok(None);
     }
     Ok(Some(settings))
+}
+
+/// What one project may have.
+pub(crate) fn quotas(settings: &Settings) -> Quotas {
+    let default = Quotas::FARM;
+    Quotas {
+        queued_attempts: settings.whole("coordinator.quota_attempts").unwrap_or(default.queued_attempts),
+        running_jobs: settings.whole("coordinator.quota_jobs").unwrap_or(default.running_jobs),
+        stored_bytes: settings.size("coordinator.quota_bytes").unwrap_or(default.stored_bytes),
+    }
+}
+
+/// What is fetched for schedules.
+pub(crate) fn fetching(settings: &Settings) -> Fetching {
+    let default = FetchLimits::default();
+    let limits = FetchLimits {
+        bytes: settings.size("coordinator.fetch_size").unwrap_or(default.bytes),
+        time: settings.duration("coordinator.fetch_time").unwrap_or(default.time),
+    };
+    Fetching { limits, hosts: settings.texts("coordinator.git_hosts") }
 }
 
 /// How long history and what sweeps made are kept.

@@ -40,7 +40,10 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
         .map_err(|error| Complaint::farm(format!("failed to listen on {listen}: {error}")))?;
     let lease = settings.duration("coordinator.lease").unwrap_or(engine::DEFAULT_LEASE);
     let keep = role_settings::retention(&settings)?;
-    let mut coordinator = Coordinator::new(db, queue.clone(), blobs, lease).with_retention(keep);
+    let mut coordinator = Coordinator::new(db, queue.clone(), blobs, lease)
+        .with_retention(keep)
+        .with_quotas(role_settings::quotas(&settings))
+        .with_fetching(role_settings::fetching(&settings));
     match settings.text("stores.samples") {
         Some(address) => coordinator = coordinator.with_samples(stores::open_samples(&address, &keep).await?),
         None => {

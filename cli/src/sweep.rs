@@ -13,7 +13,7 @@ use flakefarm_coordinator::plan::{
 };
 use flakefarm_coordinator::report::{Report, Verdict};
 use flakefarm_project::settings::{Layer, SettingError, Settings};
-use flakefarm_shared::{Capabilities, World, now_micros};
+use flakefarm_shared::{Capabilities, Digest, World, now_micros};
 use std::num::NonZeroU32;
 
 pub(crate) async fn sweep(args: &SweepArgs) -> Result<Exit, Complaint> {
@@ -43,13 +43,7 @@ pub(crate) async fn prepare(
     args: &SweepArgs,
     session: &mut Session<'_>,
 ) -> Result<(Place, Submission), Complaint> {
-    let wishes = Wishes {
-        kind: QuestionKind::Detect,
-        tests: TestFilter(args.tests.clone()),
-        order: args.order,
-        repeats: args.order.is_some() || args.under.is_some(),
-    };
-    let question = question(wishes, session)?;
+    let question = wished(args, session)?;
     let place = session.place(question.sandbox).await?;
     let archive = session.archive().await?;
     let snapshot = place.put(archive.bytes).await?;
@@ -57,6 +51,29 @@ pub(crate) async fn prepare(
     let under = args.under.unwrap_or(World::Plain);
     let submission = session.submission(question, snapshot, archive.revision, under);
     Ok((place, submission))
+}
+
+/// The same of sources that come from elsewhere: nothing is packed, and the snapshot stands for none.
+pub(crate) async fn prepare_elsewhere(
+    args: &SweepArgs,
+    session: &mut Session<'_>,
+) -> Result<(Place, Submission), Complaint> {
+    let question = wished(args, session)?;
+    let place = session.place(question.sandbox).await?;
+    session.progress.note(&announcement(session, &question));
+    let under = args.under.unwrap_or(World::Plain);
+    let submission = session.submission(question, Digest::of(b""), None, under);
+    Ok((place, submission))
+}
+
+fn wished(args: &SweepArgs, session: &Session<'_>) -> Result<Question, Complaint> {
+    let wishes = Wishes {
+        kind: QuestionKind::Detect,
+        tests: TestFilter(args.tests.clone()),
+        order: args.order,
+        repeats: args.order.is_some() || args.under.is_some(),
+    };
+    question(wishes, session)
 }
 
 /// Goes on with an interrupted sweep, or follows again one that was left to a farm.

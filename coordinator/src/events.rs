@@ -94,6 +94,20 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A firing of a schedule has no sweep, and gets none. Recorded.
+    FiringFailed {
+        /// The schedule's name.
+        schedule: String,
+        /// Why.
+        why: String,
+    },
+    /// The control of a scheduled sweep says that the farm cannot be trusted. Recorded.
+    FarmDoubted {
+        /// The scheduled sweep.
+        sweep: SweepId,
+        /// What was missed, and what was accused.
+        why: String,
+    },
     /// A worker has fallen silent without saying goodbye. Recorded.
     WorkerGone {
         /// Which.
@@ -111,10 +125,11 @@ impl Event {
             | Event::Finished { sweep, .. }
             | Event::Submitted { sweep }
             | Event::VerdictChanged { sweep, .. }
+            | Event::FarmDoubted { sweep, .. }
             | Event::JobDead { sweep, .. } => *sweep == wanted,
             Event::QuarantineChanged { sweep, .. } => *sweep == Some(wanted),
             Event::Trouble { .. } => true,
-            Event::WorkerGone { .. } => false,
+            Event::FiringFailed { .. } | Event::WorkerGone { .. } => false,
         }
     }
 
@@ -127,6 +142,8 @@ impl Event {
             | Event::VerdictChanged { .. }
             | Event::JobDead { .. }
             | Event::QuarantineChanged { .. }
+            | Event::FiringFailed { .. }
+            | Event::FarmDoubted { .. }
             | Event::WorkerGone { .. } => true,
             Event::Preparing { .. }
             | Event::Listed { .. }

@@ -1,6 +1,7 @@
 //! Plans, publishes, collects, scores, remembers and answers. Sole owner of relational state.
 
 pub mod conditions;
+pub mod control;
 pub mod db;
 pub mod diagnose;
 pub mod digest;

@@ -9,7 +9,7 @@ COPY . .
 RUN cargo build --locked --release -p flakefarm
 
 FROM ${BASE} AS common
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates git openssh-client && rm -rf /var/lib/apt/lists/* \
  && mkdir -p /var/lib/flakefarm /blobs && chown 10001:10001 /var/lib/flakefarm /blobs \
  && echo 'flakefarm:x:10001:10001:flakefarm:/var/lib/flakefarm:/usr/sbin/nologin' >> /etc/passwd \
  && echo 'flakefarm:x:10001:' >> /etc/group

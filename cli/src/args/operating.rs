@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use flakefarm_coordinator::http::{Scope, TokenKind};
 use flakefarm_project::config::GivenOption;
 use flakefarm_shared::SweepId;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -118,6 +118,25 @@ pub(crate) struct CoordinatorArgs {
     /// Issue an admin token into this file (readable by its owner only) if the coordinator has none
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<String>,
+    /// Attempts that one project may have queued [default: 5000000]
+    #[arg(long, value_name = "N", value_parser = checked(counted::<NonZeroU64>))]
+    quota_attempts: Option<String>,
+    /// Jobs that one project may have on the queue or in workers' hands; others wait [default: 10000]
+    #[arg(long, value_name = "N", value_parser = checked(counted::<NonZeroU64>))]
+    quota_jobs: Option<String>,
+    /// What one project may store in snapshots [default: 100GiB]
+    #[arg(long, value_name = "SIZE")]
+    quota_bytes: Option<String>,
+    /// Most that is fetched of a schedule's git remote [default: 2GiB]
+    #[arg(long, value_name = "SIZE")]
+    fetch_size: Option<String>,
+    /// Longest time that this may take [default: 10m]
+    #[arg(long, value_name = "DURATION", value_parser = checked(duration))]
+    fetch_time: Option<String>,
+    /// Hosts that schedules may fetch from, separated by spaces; *.example.org for all below
+    /// [default: all]
+    #[arg(long, value_name = "HOSTS")]
+    git_hosts: Option<String>,
     #[command(flatten)]
     keep: KeepArgs,
 }
@@ -128,6 +147,12 @@ impl CoordinatorArgs {
         let mut options = self.stores.options();
         options.extend(given(&[
             ("coordinator.listen", "--listen", &self.listen),
+            ("coordinator.quota_attempts", "--quota-attempts", &self.quota_attempts),
+            ("coordinator.quota_jobs", "--quota-jobs", &self.quota_jobs),
+            ("coordinator.quota_bytes", "--quota-bytes", &self.quota_bytes),
+            ("coordinator.fetch_size", "--fetch-size", &self.fetch_size),
+            ("coordinator.fetch_time", "--fetch-time", &self.fetch_time),
+            ("coordinator.git_hosts", "--git-hosts", &self.git_hosts),
             ("coordinator.lease", "--lease", &self.lease),
             ("coordinator.admin_token_file", "--admin-token-file", &self.admin_token_file),
         ]));

@@ -4,6 +4,7 @@ use super::groups::FarmAddressArgs;
 use super::looking::ListFormat;
 use super::questions::SweepArgs;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
 /// `flakefarm schedule`
 #[derive(Debug, Args)]
@@ -16,7 +17,7 @@ pub(crate) struct ScheduleArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ScheduleAction {
     /// Add a schedule, or replace the one of this name: a sweep at each firing, of the project's last
-    /// uploaded snapshot
+    /// uploaded snapshot or of a git remote
     Add(Box<ScheduleAddArgs>),
     /// List schedules, with the times they fire next
     List(ScheduleListArgs),
@@ -42,6 +43,20 @@ pub(crate) struct ScheduleAddArgs {
     /// The time zone that this is meant in, such as Europe/Berlin
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     pub(crate) zone: String,
+    /// Fetch the sources from this git remote at each firing: https://, ssh://, http://, git:// or
+    /// user@host:path
+    #[arg(long, value_name = "URL")]
+    pub(crate) git: Option<String>,
+    /// The branch, tag or whole commit to fetch
+    #[arg(long, value_name = "REVISION", default_value = "HEAD", requires = "git")]
+    pub(crate) branch: String,
+    /// The project's directory in the repository [default: as PATH lies in its own]
+    #[arg(long, value_name = "DIR", requires = "git")]
+    pub(crate) git_directory: Option<String>,
+    /// File with what opens the remote: a token, user:password, or a private key of ssh followed by the
+    /// lines of its known hosts
+    #[arg(long, value_name = "FILE", requires = "git")]
+    pub(crate) git_credentials: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sweep: SweepArgs,
 }

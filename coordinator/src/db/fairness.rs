@@ -19,8 +19,9 @@ struct Waiting {
     pending: u64,
 }
 
-/// In whose turn `room` jobs are published: sweeps, each as often as it may publish.
-fn turns(waiting: &[Waiting], room: usize) -> Vec<SweepId> {
+/// In whose turn `room` jobs are published: sweeps, each as often as it may publish. No project has more
+/// than `most` under way.
+fn turns(waiting: &[Waiting], room: usize, most: u64) -> Vec<SweepId> {
     let mut of_project: BTreeMap<&str, u64> = BTreeMap::new();
     for sweep in waiting {
         *of_project.entry(&sweep.project).or_default() += sweep.under_way;
@@ -30,7 +31,8 @@ fn turns(waiting: &[Waiting], room: usize) -> Vec<SweepId> {
     while turns.len() < room {
         // Ties go to the sweep that was submitted first, which is the order they come in.
         let least = |sweep: &&mut Waiting| (of_project[sweep.project.as_str()], sweep.under_way);
-        let Some(next) = open.iter_mut().filter(|sweep| sweep.pending > 0).min_by_key(least) else { break };
+        let may = |sweep: &&mut Waiting| sweep.pending > 0 && of_project[sweep.project.as_str()] < most;
+        let Some(next) = open.iter_mut().filter(may).min_by_key(least) else { break };
         next.pending -= 1;
         next.under_way += 1;
         turns.push(next.sweep);
@@ -49,6 +51,17 @@ impl Db {
         class: Class,
         now: UnixMicros,
         limit: u32,
+    ) -> Result<Vec<JobRow>, DbError> {
+        self.publishable_within(class, now, limit, u64::MAX).await
+    }
+
+    /// The same, with at most `most` jobs of one project on the queue or in workers' hands.
+    pub async fn publishable_within(
+        &self,
+        class: Class,
+        now: UnixMicros,
+        limit: u32,
+        most: u64,
     ) -> Result<Vec<JobRow>, DbError> {
         let query = "SELECT sweeps.id, sweeps.project,
                          (SELECT COUNT(*) FROM jobs WHERE jobs.sweep = sweeps.id AND jobs.state = 'queued'),
@@ -71,7 +84,7 @@ impl Db {
                 pending: pending.unsigned_abs(),
             })
             .collect();
-        let turns = turns(&waiting, limit as usize);
+        let turns = turns(&waiting, limit as usize, most);
         let mut shares: HashMap<SweepId, i64> = HashMap::new();
         for sweep in &turns {
             *shares.entry(*sweep).or_default() += 1;
@@ -102,6 +115,10 @@ mod tests {
 
     /// Sweeps as (project, under way, pending), and whose turn it is, by their places.
     fn check(sweeps: &[(&str, u64, u64)], room: usize, expect: &[usize]) {
+        check_within(sweeps, room, u64::MAX, expect);
+    }
+
+    fn check_within(sweeps: &[(&str, u64, u64)], room: usize, most: u64, expect: &[usize]) {
         let waiting: Vec<Waiting> = sweeps
             .iter()
             .map(|(project, under_way, pending)| Waiting {
@@ -112,7 +129,7 @@ mod tests {
             })
             .collect();
         let place = |turn: &SweepId| waiting.iter().position(|sweep| sweep.sweep == *turn).unwrap();
-        let found: Vec<usize> = turns(&waiting, room).iter().map(place).collect();
+        let found: Vec<usize> = turns(&waiting, room, most).iter().map(place).collect();
         assert_eq!(found, expect, "{sweeps:?}");
     }
 
@@ -122,6 +139,12 @@ mod tests {
         check(&[("a", 0, 2)], 9, &[0, 0]);
         check(&[("a", 3, 0)], 9, &[]);
         check(&[], 9, &[]);
+    }
+
+    #[test]
+    fn no_project_has_more_under_way_than_its_quota() {
+        check_within(&[("a", 3, 9), ("a", 0, 9), ("b", 0, 1)], 9, 5, &[2, 1, 1]);
+        check_within(&[("a", 7, 9)], 9, 5, &[]);
     }
 
     #[test]

@@ -96,6 +96,18 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0052_hooks.sql"),
         postgres: include_str!("../../migrations/postgres/0052_hooks.sql"),
     },
+    Step {
+        version: 61,
+        name: "firings",
+        sqlite: include_str!("../../migrations/sqlite/0061_firings.sql"),
+        postgres: include_str!("../../migrations/postgres/0061_firings.sql"),
+    },
+    Step {
+        version: 62,
+        name: "stored bytes",
+        sqlite: include_str!("../../migrations/sqlite/0062_stored_bytes.sql"),
+        postgres: include_str!("../../migrations/postgres/0062_stored_bytes.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

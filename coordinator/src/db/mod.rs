@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod fairness;
 mod farm;
+mod firings;
 mod garbage;
 mod jobs;
 mod leases;
@@ -37,6 +38,7 @@ pub use costs::{BranchFlips, CiCost, FailedOn, SignatureDay};
 pub use days::{ProjectDayRow, RunAround};
 pub use error::{DbError, FailedAction};
 pub use events::{EventRow, NewEvent};
+pub use firings::{Fired, FiringRow, FiringState};
 pub use garbage::{JobRefers, SweepRefers};
 pub use notifications::{ChannelRow, DeliveryRow, Followed};
 pub use quarantine::Deed;
@@ -45,7 +47,7 @@ pub use rows::{
     Settled, Settlement, SweepRow, SweepState, TestRow, TokenRow, VerdictRow, WorkerRow,
 };
 pub use runs::RunsOfClass;
-pub use schedules::{Fired, ScheduleRow};
+pub use schedules::ScheduleRow;
 pub(crate) use sqlite::is_between_transactions;
 pub use tenants::{DeadJob, SweepFilter};
 

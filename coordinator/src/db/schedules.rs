@@ -1,10 +1,8 @@
-//! Schedules: sweeps that begin by the clock. A firing and its sweep are one transaction, so that
-//! neither a crash nor a second coordinator makes two of one or none.
+//! Schedules: sweeps that begin by the clock.
 
 use super::raw::clean;
-use super::rows::NewSweep;
-use super::{Db, DbError, change, postgres, read};
-use flakefarm_shared::{SweepId, UnixMicros};
+use super::{Db, DbError, change, read};
+use flakefarm_shared::UnixMicros;
 use uuid::Uuid;
 
 /// A recorded schedule.
@@ -34,39 +32,10 @@ pub struct ScheduleRow {
     pub last_sweep: Option<Uuid>,
     /// When it last did not fire because the sweep before was still running.
     pub skipped_at: Option<UnixMicros>,
-}
-
-/// Whether a firing took place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fired {
-    /// Its sweep is recorded.
-    Yes,
-    /// Somebody else took it, or the schedule was changed meanwhile.
-    No,
-}
-
-const FIRE: &str = "UPDATE schedules SET next_at = $3, last_at = $4, last_sweep = $5
-                    WHERE id = $1 AND next_at = $2 AND paused_at IS NULL";
-const SWEEP: &str =
-    "INSERT INTO sweeps (id, project, revision, question, context, class, seed, source, created_at, state)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running') ON CONFLICT (id) DO NOTHING";
-
-/// The new sweep's statement, with its values.
-macro_rules! insert_sweep {
-    ($transaction:expr, $sweep:expr) => {
-        sqlx::query(SWEEP)
-            .bind($sweep.id.0)
-            .bind(clean(&$sweep.project))
-            .bind($sweep.revision.as_deref().map(clean))
-            .bind(clean(&$sweep.question))
-            .bind($sweep.context.as_str())
-            .bind($sweep.class.word())
-            .bind($sweep.seed.cast_signed())
-            .bind(clean(&$sweep.source))
-            .bind($sweep.created_at)
-            .execute(&mut *$transaction)
-            .await
-    };
+    /// The git remote that its sources come from, as JSON; none: the last uploaded snapshot.
+    pub source: Option<String>,
+    /// What opens that.
+    pub secret: Option<String>,
 }
 
 impl Db {
@@ -76,11 +45,13 @@ impl Db {
             self,
             "record a schedule",
             sqlx::query(
-                "INSERT INTO schedules (id, project, name, cron, zone, submission, created_at, next_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                "INSERT INTO schedules (id, project, name, cron, zone, submission, created_at, next_at,
+                     source, secret)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
                  ON CONFLICT (project, name) DO UPDATE SET cron = excluded.cron, zone = excluded.zone,
                      submission = excluded.submission, created_at = excluded.created_at,
-                     next_at = excluded.next_at, paused_at = NULL",
+                     next_at = excluded.next_at, paused_at = NULL, source = excluded.source,
+                     secret = excluded.secret",
             )
             .bind(schedule.id)
             .bind(clean(&schedule.project))
@@ -90,6 +61,8 @@ impl Db {
             .bind(clean(&schedule.submission))
             .bind(schedule.created_at)
             .bind(schedule.next_at)
+            .bind(schedule.source.as_deref().map(clean))
+            .bind(schedule.secret.as_deref().map(clean))
         )?;
         Ok(())
     }
@@ -115,47 +88,6 @@ impl Db {
         read!(self, "read due schedules", fetch_all, sqlx::query_as(query).bind(now))
     }
 
-    /// Fires a schedule that is due at `due`: records its sweep, and that it fires next at `next`.
-    pub async fn fire_schedule(
-        &self,
-        schedule: Uuid,
-        due: UnixMicros,
-        next: Option<UnixMicros>,
-        sweep: &NewSweep,
-    ) -> Result<Fired, DbError> {
-        let fired = match self {
-            Db::Sqlite(store) => {
-                async {
-                    let mut transaction = store.begin().await?;
-                    let fire = sqlx::query(FIRE).bind(schedule).bind(due).bind(next);
-                    let fire = fire.bind(sweep.created_at).bind(sweep.id.0);
-                    if fire.execute(&mut *transaction).await?.rows_affected() == 0 {
-                        return Ok(Fired::No);
-                    }
-                    insert_sweep!(transaction, sweep)?;
-                    transaction.commit().await?;
-                    Ok(Fired::Yes)
-                }
-                .await
-            }
-            Db::Postgres(store) => {
-                postgres::in_time(async {
-                    let mut transaction = store.pool.begin().await?;
-                    let fire = sqlx::query(FIRE).bind(schedule).bind(due).bind(next);
-                    let fire = fire.bind(sweep.created_at).bind(sweep.id.0);
-                    if fire.execute(&mut *transaction).await?.rows_affected() == 0 {
-                        return Ok(Fired::No);
-                    }
-                    insert_sweep!(transaction, sweep)?;
-                    transaction.commit().await?;
-                    Ok(Fired::Yes)
-                })
-                .await
-            }
-        };
-        fired.map_err(|source| DbError::from_driver("fire a schedule", source))
-    }
-
     /// Lets a firing pass because the sweep before is still running.
     pub async fn skip_schedule(
         &self,
@@ -166,13 +98,6 @@ impl Db {
     ) -> Result<(), DbError> {
         let query = "UPDATE schedules SET next_at = $3, skipped_at = $4 WHERE id = $1 AND next_at = $2";
         change!(self, "skip a schedule", sqlx::query(query).bind(schedule).bind(due).bind(next).bind(now))?;
-        Ok(())
-    }
-
-    /// Fires a schedule at another time than its own: now, say. Its rhythm stays as it is.
-    pub async fn note_firing(&self, schedule: Uuid, sweep: SweepId, now: UnixMicros) -> Result<(), DbError> {
-        let query = "UPDATE schedules SET last_at = $2, last_sweep = $3 WHERE id = $1";
-        change!(self, "note a firing", sqlx::query(query).bind(schedule).bind(now).bind(sweep.0))?;
         Ok(())
     }
 
@@ -195,6 +120,9 @@ impl Db {
             "remove a schedule",
             sqlx::query("DELETE FROM schedules WHERE id = $1").bind(schedule)
         )?;
+        let query = "UPDATE firings SET state = 'failed', next_at = NULL, words = 'its schedule was removed'
+                     WHERE schedule = $1 AND state = 'fetching'";
+        change!(self, "end the firings of a schedule", sqlx::query(query).bind(schedule))?;
         Ok(())
     }
 }

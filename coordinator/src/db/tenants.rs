@@ -4,7 +4,7 @@
 use super::events::{EventRow, RawEvent};
 use super::raw::{RawJob, RawSweep, clean};
 use super::rows::{JobRow, SweepRow};
-use super::{Db, DbError, postgres, read};
+use super::{Db, DbError, change, postgres, read};
 use flakefarm_shared::{Digest, JobId, SweepId};
 use sqlx::QueryBuilder;
 
@@ -188,6 +188,47 @@ impl Db {
             }
         }
         .map_err(|source| DbError::from_driver("record whose blobs these are", source))
+    }
+
+    /// Records that projects may read a blob of so many bytes, which counts towards what they store.
+    pub async fn charge_blob(&self, projects: &[String], digest: &Digest, bytes: u64) -> Result<(), DbError> {
+        let query = "INSERT INTO project_blobs (project, digest, bytes) VALUES ($1, $2, $3)
+                     ON CONFLICT (project, digest) DO UPDATE SET bytes = excluded.bytes";
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        for project in projects {
+            change!(
+                self,
+                "record what a project stores",
+                sqlx::query(query).bind(clean(project)).bind(digest.as_str()).bind(bytes)
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that count towards what a project stores.
+    pub async fn stored_bytes(&self, project: &str) -> Result<u64, DbError> {
+        let query = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM project_blobs WHERE project = $1";
+        let bytes: i64 = read!(
+            self,
+            "read what a project stores",
+            fetch_one,
+            sqlx::query_scalar(query).bind(clean(project))
+        )?;
+        Ok(bytes.unsigned_abs())
+    }
+
+    /// Attempts of a project's running sweeps that are planned and have not ended.
+    pub async fn queued_attempts(&self, project: &str) -> Result<u64, DbError> {
+        let query = "SELECT CAST(COALESCE(SUM(jobs.attempts), 0) AS BIGINT) FROM jobs
+                     JOIN sweeps ON sweeps.id = jobs.sweep
+                     WHERE sweeps.project = $1 AND sweeps.state = 'running' AND jobs.state IN ('pending', 'queued')";
+        let attempts: i64 = read!(
+            self,
+            "read what a project has queued",
+            fetch_one,
+            sqlx::query_scalar(query).bind(clean(project))
+        )?;
+        Ok(attempts.unsigned_abs())
     }
 
     /// Whether one of the projects may read a blob.

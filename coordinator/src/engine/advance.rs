@@ -180,6 +180,10 @@ impl Coordinator {
         drop(held);
         let Some((planned, progress)) = made else { return Ok(()) };
         self.tell_progress(progress).await?;
+        if !planned.jobs.is_empty() && self.may_queue(&row.project).await?.is_err() {
+            // As many as it may have are under way: it goes on when some of them have ended.
+            return Ok(());
+        }
         let wanted = planned.jobs.into_iter().map(|job| (job.key, Work::Run { attempts: job.attempts }));
         let new_jobs = self.new_jobs(&row, wanted).await?;
         if !new_jobs.is_empty() {
@@ -190,6 +194,7 @@ impl Coordinator {
         let spent = if planned.limited { Spent::Everything } else { Spent::Enough };
         match planned.state {
             Planning::Working => {}
+            Planning::Complete if self.waits_for_control(&row).await? => {}
             Planning::Complete => self.finish(&row, &question, SweepState::Answered, spent).await?,
             Planning::Overdue => {
                 // Once the sweep has ended, nobody hands its jobs out; workers are only told sooner.

@@ -4,6 +4,7 @@
 use super::advance::Spent;
 use super::memory::{compute, question_of};
 use super::{Coordinator, EngineError};
+use crate::control::CONTROL;
 use crate::db::{DbError, NewEvent, SweepRow, SweepState};
 use crate::events::Event;
 use crate::plan::{History, Ledger, Question, QuestionKind};
@@ -88,7 +89,7 @@ impl Coordinator {
         self.build_report(&row, &question, &row.state, Spent::Enough).await
     }
 
-    async fn row(&self, sweep: SweepId) -> Result<SweepRow, EngineError> {
+    pub(super) async fn row(&self, sweep: SweepId) -> Result<SweepRow, EngineError> {
         let row = self.db.sweep(sweep).await?;
         row.ok_or_else(|| DbError::NotFound(format!("sweep {sweep}")).into())
     }
@@ -102,6 +103,7 @@ impl Coordinator {
     ) -> Result<Report, EngineError> {
         let listing = self.listing(row).await?;
         let context = self.context(row).await?;
+        let of_listing = listing.as_ref().map(report::of_listing).unwrap_or_default();
         let mut meta = SweepMeta {
             id: row.id.to_string(),
             project: row.project.clone(),
@@ -116,9 +118,10 @@ impl Coordinator {
             image: listing.as_ref().map(|listing| listing.image.clone()),
             command: listing.as_ref().map(|listing| listing.command.clone()),
             sandbox: Some(question.sandbox.word().to_owned()),
+            trust: self.trust(row.id).await?,
             typed: context.typed,
             under: context.under,
-            notes: listing.as_ref().map(report::of_listing).unwrap_or_default(),
+            notes: self.left_out_of(row.id).await?.into_iter().chain(of_listing).collect(),
             collection_errors: listing
                 .map(|listing| listing.collection_errors)
                 .unwrap_or_default()
@@ -154,6 +157,9 @@ impl Coordinator {
         let report = self.build_report(row, question, &state, spent).await?;
         let finished_at = now_micros();
         self.record_findings(row, question, &report, finished_at).await?;
+        if let Some(trust) = &report.sweep.trust {
+            self.remember_trust(row, trust, finished_at).await?;
+        }
         // An interrupted sweep has no final report: it may go on.
         let digest = match &state {
             SweepState::Interrupted | SweepState::Running => None,
@@ -189,6 +195,10 @@ impl Coordinator {
         report: &Report,
         finished_at: UnixMicros,
     ) -> Result<(), EngineError> {
+        // What is known already is nobody's history.
+        if row.project == CONTROL {
+            return Ok(());
+        }
         let Some(listing) = self.listing(row).await? else { return Ok(()) };
         let before = match question.kind {
             QuestionKind::Detect => self.db.last_verdicts(&row.project, row.id).await?,

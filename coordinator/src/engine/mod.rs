@@ -3,6 +3,7 @@
 
 mod advance;
 mod collecting;
+mod fetching;
 mod finish;
 mod intake;
 mod leader;
@@ -20,10 +21,12 @@ mod submit;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod trusting;
 
 pub use advance::WORKER_SILENCE_MICROS;
-pub use limits::{LimitExceeded, Limits};
+pub use limits::{Fetching, LimitExceeded, Limits, QuotaExceeded, Quotas};
 pub use notifying::FARM;
+pub use schedules::{FiredByHand, GitSource, WantedSchedule};
 pub use submit::{Submission, SubmitError};
 
 use crate::db::{Db, DbError};
@@ -110,11 +113,13 @@ pub struct Coordinator {
     events: Events,
     memories: Memories,
     limits: Limits,
+    quotas: Quotas,
     /// Names this coordinator in leases.
     holder: Arc<str>,
     wake: Arc<Notify>,
     wake_outbox: Arc<Notify>,
     wake_relay: Arc<Notify>,
+    wake_schedules: Arc<Notify>,
     /// Held from publishing jobs until they are recorded as queued.
     sending: Arc<Mutex<()>>,
     /// What the loops that carry jobs know.
@@ -126,6 +131,7 @@ pub struct Coordinator {
     keep: HistoryRetention,
     /// The owners of the last sweep that was asked about, by its context.
     owners: Arc<Mutex<Option<KnownOwners>>>,
+    fetching: Arc<Fetching>,
 }
 
 /// Owners, and the context of the sweep that they are of.
@@ -150,10 +156,13 @@ impl Coordinator {
             events: Events::default(),
             memories: Memories::default(),
             limits: Limits::FARM,
+            quotas: Quotas::FARM,
             holder: Arc::from(SweepId::new().to_string()),
             wake: Arc::default(),
             wake_outbox: Arc::default(),
             wake_relay: Arc::default(),
+            wake_schedules: Arc::default(),
+            fetching: Arc::default(),
             sending: Arc::default(),
             carriage: Arc::default(),
             lease,
@@ -168,7 +177,12 @@ impl Coordinator {
     /// As [`Coordinator::new`], but working only on the first sweep submitted to or resumed in it.
     pub fn embedded(db: Db, queue: Queue, blobs: Blobs, lease: Duration) -> Self {
         let assignment = Assignment::OneSweep(Arc::default());
-        Self { assignment, limits: Limits::EMBEDDED, ..Self::new(db, queue, blobs, lease) }
+        Self {
+            assignment,
+            limits: Limits::EMBEDDED,
+            quotas: Quotas::NONE,
+            ..Self::new(db, queue, blobs, lease)
+        }
     }
 
     /// The same with other limits.
@@ -184,6 +198,16 @@ impl Coordinator {
     /// The same that keeps history and what sweeps made for other times.
     pub fn with_retention(self, keep: HistoryRetention) -> Self {
         Self { keep, ..self }
+    }
+
+    /// The same with other quotas.
+    pub fn with_quotas(self, quotas: Quotas) -> Self {
+        Self { quotas, ..self }
+    }
+
+    /// The same that fetches otherwise.
+    pub fn with_fetching(self, fetching: Fetching) -> Self {
+        Self { fetching: Arc::new(fetching), ..self }
     }
 
     /// The store of samples, if it has one.

@@ -137,14 +137,35 @@ impl Coordinator {
             }
             Event::Finished { sweep, state } if state == "failed" => {
                 // Who asked for it has been told; a schedule's sweep has nobody who looks.
-                let schedules = self.db.schedules().await?;
-                let Some(schedule) = schedules.iter().find(|schedule| schedule.last_sweep == Some(sweep.0))
-                else {
+                let Some(schedule) = self.db.schedule_of(*sweep).await? else {
                     return Ok(Followed::default());
                 };
+                let row_id = row.id;
                 let row = self.db.sweep(*sweep).await?;
                 let refusal = row.as_ref().and_then(|row| row.state.refusal().cloned());
-                let message = failed_schedule(&channel.project, &schedule.name, *sweep, refusal.as_ref());
+                let message =
+                    refusal.map_or_else(|| "nobody knows why".to_owned(), |refusal| refusal.message);
+                let message =
+                    failed_schedule(&channel.project, &schedule.name, Some(*sweep), row_id, &message);
+                Ok(self.of(channel, vec![message]))
+            }
+            Event::FiringFailed { schedule, why } => {
+                let message = failed_schedule(&channel.project, schedule, None, row.id, why);
+                Ok(self.of(channel, vec![message]))
+            }
+            Event::FarmDoubted { sweep, why } => {
+                let message = Message {
+                    key: format!("doubted/{sweep}"),
+                    cause: "trust".to_owned(),
+                    event: Subject::FarmFailed,
+                    project: channel.project.clone(),
+                    title: message::one_line(&format!("{}: the farm cannot be trusted", channel.project)),
+                    text: format!("{}\n", escaped(why)),
+                    tests: Vec::new(),
+                    owners: Vec::new(),
+                    sweep: Some(sweep.to_string()),
+                    thread: None,
+                };
                 Ok(self.of(channel, vec![message]))
             }
             Event::QuarantineChanged { sweep, test, action, why } => {
@@ -280,23 +301,18 @@ impl Coordinator {
     }
 }
 
-fn failed_schedule(
-    project: &str,
-    schedule: &str,
-    sweep: SweepId,
-    refusal: Option<&flakefarm_shared::Refusal>,
-) -> Message {
-    let why = refusal.map_or_else(|| "nobody knows why".to_owned(), |refusal| refusal.message.clone());
+fn failed_schedule(project: &str, schedule: &str, sweep: Option<SweepId>, event: i64, why: &str) -> Message {
+    let key = sweep.map_or_else(|| format!("event/{event}"), |sweep| format!("failed/{sweep}"));
     Message {
-        key: format!("failed/{sweep}"),
+        key,
         cause: format!("schedule/{schedule}"),
         event: Subject::FarmFailed,
         project: project.to_owned(),
         title: message::one_line(&format!("{project}: the sweep of schedule {schedule} could not run")),
-        text: format!("{}\n", escaped(&why)),
+        text: format!("{}\n", escaped(why)),
         tests: Vec::new(),
         owners: Vec::new(),
-        sweep: Some(sweep.to_string()),
+        sweep: sweep.map(|sweep| sweep.to_string()),
         thread: None,
     }
 }

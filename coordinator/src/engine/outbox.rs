@@ -123,7 +123,8 @@ async fn slots(coordinator: &Coordinator) -> Result<u64, EngineError> {
 }
 
 async fn publish_class(coordinator: &Coordinator, class: Class, room: u32) -> Result<(), EngineError> {
-    let jobs = coordinator.db.publishable(class, now_micros(), room).await?;
+    let jobs =
+        coordinator.db.publishable_within(class, now_micros(), room, coordinator.quotas.running_jobs).await?;
     let messages: Vec<JobMessage> = jobs
         .into_iter()
         .filter(|job| coordinator.works_on(job.sweep))

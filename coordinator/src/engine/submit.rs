@@ -1,6 +1,7 @@
 //! A sweep begins: submitted, or taken up again after an interruption.
 
 use super::{Coordinator, EngineError};
+use crate::control::CONTROL;
 use crate::db::{JobState, NewEvent, NewSweep, SweepState};
 use crate::events::Event;
 use crate::garbage::LEASE_MICROS;
@@ -30,9 +31,15 @@ pub enum SubmitError {
     /// Of another version.
     #[error("submission of version {0}, this coordinator reads version {WIRE_VERSION}")]
     Version(u32),
+    /// In the name of the farm's own tests.
+    #[error("the project name `{CONTROL}` is the farm's own")]
+    Reserved,
     /// More than the operator allows.
     #[error(transparent)]
     Limit(#[from] super::LimitExceeded),
+    /// More than the project may have.
+    #[error(transparent)]
+    Quota(#[from] super::QuotaExceeded),
     /// Ours failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -45,13 +52,18 @@ impl Coordinator {
         if context.v != WIRE_VERSION {
             return Err(SubmitError::Version(context.v));
         }
+        if context.project.name == CONTROL {
+            return Err(SubmitError::Reserved);
+        }
         self.limits.admit(&submission.question)?;
+        self.may_queue(&context.project.name).await.map_err(EngineError::from)??;
         // From here on nobody collects it, until a row refers to it.
         let until = now_micros() + LEASE_MICROS;
         self.db.lease_blob(&context.snapshot, until).await.map_err(EngineError::from)?;
         if !self.blobs.contains(&context.snapshot).await.map_err(EngineError::from)? {
             return Err(SubmitError::NoSnapshot(context.snapshot.clone()));
         }
+        self.charge(&context.project.name, &context.snapshot).await??;
         let context_digest = self.blobs.put_json(context).await.map_err(EngineError::from)?;
         let id = SweepId::new();
         let now = now_micros();

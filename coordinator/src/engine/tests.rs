@@ -1,6 +1,7 @@
 //! Coordinators over a file and a queue of this process, without workers: jobs end as the test says.
 
 use super::*;
+use crate::control::CONTROL;
 use crate::db::{EventRow, JobState, NewSweep, Settlement, SweepState};
 use crate::experiment::JobKey;
 use crate::plan::{Question, Runs};
@@ -343,34 +344,47 @@ async fn a_schedule_fires_once_for_what_was_missed_and_never_beside_its_own_swee
     // Two coordinators whose loops do not run: the test says what time it is.
     let (one, two) = (farm.coordinator_until(stopped.clone()), farm.coordinator_until(stopped));
     let submission = farm.submission(one_run()).await;
-    let refused = one.put_schedule("nightly", "0 2 * * *", "Europe/Atlantis", &submission).await.unwrap();
+    let wanted = |cron, zone| WantedSchedule {
+        name: "nightly",
+        cron,
+        zone,
+        submission: &submission,
+        source: None,
+        secret: None,
+    };
+    let sweeps = async || {
+        let mut sweeps = farm.db.sweeps(20).await.unwrap();
+        sweeps.retain(|sweep| sweep.project != CONTROL);
+        sweeps
+    };
+    let refused = one.put_schedule(wanted("0 2 * * *", "Europe/Atlantis")).await.unwrap();
     assert!(refused.unwrap_err().hint().contains("Europe/Berlin"));
-    let never = one.put_schedule("nightly", "0 2 30 2 *", "UTC", &submission).await.unwrap();
+    let never = one.put_schedule(wanted("0 2 30 2 *", "UTC")).await.unwrap();
     assert!(never.unwrap_err().to_string().contains("never"));
-    one.put_schedule("nightly", "0 2 * * *", "UTC", &submission).await.unwrap().unwrap();
+    one.put_schedule(wanted("0 2 * * *", "UTC")).await.unwrap().unwrap();
     let (_, due) = schedule(&farm).await;
     one.fire_due(due - 1).await.unwrap();
-    assert_eq!(farm.db.sweeps(10).await.unwrap().len(), 0, "not yet");
+    assert_eq!(sweeps().await.len(), 0, "not yet");
     // A week late, by both at once: one sweep.
     let day = 24 * 3_600 * 1_000_000;
     let (first, second) = tokio::join!(one.fire_due(due + 7 * day), two.fire_due(due + 7 * day));
     first.unwrap();
     second.unwrap();
-    let sweeps = farm.db.sweeps(10).await.unwrap();
-    assert_eq!(sweeps.len(), 1, "{sweeps:?}");
+    let found = sweeps().await;
+    assert_eq!(found.len(), 1, "{found:?}");
     // It still runs: the next firing passes, and the one after it does not.
     let (row, due) = schedule(&farm).await;
-    assert_eq!(row.last_sweep, Some(sweeps[0].id.0));
+    assert_eq!(row.last_sweep, Some(found[0].id.0));
     one.fire_due(due).await.unwrap();
-    assert_eq!(farm.db.sweeps(10).await.unwrap().len(), 1);
-    assert!(matches!(one.run_schedule(&row).await, Ok(None)));
-    farm.db.finish_sweep(sweeps[0].id, &SweepState::Cancelled, now_micros(), None).await.unwrap();
+    assert_eq!(sweeps().await.len(), 1);
+    assert!(matches!(one.run_schedule(&row).await, Ok(FiredByHand::StillRuns)));
+    farm.db.finish_sweep(found[0].id, &SweepState::Cancelled, now_micros(), None).await.unwrap();
     let (row, due) = schedule(&farm).await;
     assert_eq!(row.skipped_at, Some(due - day));
     two.fire_due(due).await.unwrap();
-    assert_eq!(farm.db.sweeps(10).await.unwrap().len(), 2);
+    assert_eq!(sweeps().await.len(), 2);
     let (row, _) = schedule(&farm).await;
     farm.db.pause_schedule(row.id, Some(due), None).await.unwrap();
     one.fire_due(due + 30 * day).await.unwrap();
-    assert_eq!(farm.db.sweeps(10).await.unwrap().len(), 2, "paused");
+    assert_eq!(sweeps().await.len(), 2, "paused");
 }

@@ -30,7 +30,7 @@ pub use hooks::{Hooked, NewHook};
 pub use quarantine::{NewEntry, NewRule, QuarantineLog, QuarantineView, Removal};
 pub use refused::ErrorBody;
 pub use results::ResultsQuery;
-pub use schedules::{NewSchedule, ScheduleView, Schedules};
+pub use schedules::{FiringView, GitView, NewGit, NewSchedule, ScheduleView, Schedules};
 pub use tokens::{NewToken, TokenKind, check_token, issue_token};
 
 use crate::engine::Coordinator;
@@ -50,7 +50,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -134,11 +134,50 @@ fn routes() -> OpenApiRouter<App> {
 
 /// The description of the interface: OpenAPI 3.1.
 pub fn document() -> OpenApi {
-    routes().split_for_parts().1
+    described().1
+}
+
+/// All routes, and their description with what the standard wants and attributes leave out: a name of
+/// each operation that no other has, and words for each answer.
+fn described() -> (Router<App>, OpenApi) {
+    let (router, mut document) = routes().split_for_parts();
+    for (path, item) in &mut document.paths.paths {
+        let place: Vec<&str> = path.split(['/', '.', '{', '}']).filter(|part| !part.is_empty()).collect();
+        let operations = [
+            ("get", &mut item.get),
+            ("put", &mut item.put),
+            ("post", &mut item.post),
+            ("delete", &mut item.delete),
+        ];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            operation.operation_id = Some(format!("{method}_{}", place.join("_")));
+            for (status, answer) in &mut operation.responses.responses {
+                if let RefOr::T(answer) = answer
+                    && answer.description.is_empty()
+                {
+                    answer.description = words(status).to_owned();
+                }
+            }
+        }
+    }
+    (router, document)
+}
+
+/// What an answer of a status is, where nothing else is said of it.
+fn words(status: &str) -> &'static str {
+    match status {
+        "default" => "refused, with what is wrong and what to do about it",
+        "201" => "done; what was made",
+        "202" => "taken; it follows",
+        "204" => "done; nothing more to say",
+        "503" => "not now",
+        _ => "what was asked for",
+    }
 }
 
 fn router(coordinator: Coordinator, stop: CancellationToken) -> Router {
-    let (router, document) = routes().split_for_parts();
+    let (router, document) = described();
     guarded(router, &document, coordinator, stop)
 }
 

@@ -1,7 +1,7 @@
 //! An answer that is no success. Whatever goes wrong, its body is `{"error", "code", "hint"}`.
 
 use crate::db::DbError;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, QuotaExceeded};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -64,6 +64,7 @@ impl Refused {
             StatusCode::UNPROCESSABLE_ENTITY => "unprocessable",
             StatusCode::UPGRADE_REQUIRED => "other_version",
             StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
+            StatusCode::INSUFFICIENT_STORAGE => "quota_exceeded",
             StatusCode::SERVICE_UNAVAILABLE => "unavailable",
             _ => "internal",
         }
@@ -105,6 +106,16 @@ impl From<EngineError> for Refused {
         // Addresses and paths of the farm are none of a client's business.
         error!(error = flakefarm_shared::chain(&error), "request failed");
         Refused::new(status, error.to_string()).hint("the coordinator's log says more")
+    }
+}
+
+impl From<QuotaExceeded> for Refused {
+    fn from(exceeded: QuotaExceeded) -> Self {
+        let refused = |status| Refused::new(status, exceeded.to_string()).hint(exceeded.hint());
+        match exceeded {
+            QuotaExceeded::Attempts { .. } => refused(StatusCode::TOO_MANY_REQUESTS).retry_after(60),
+            QuotaExceeded::Bytes { .. } => refused(StatusCode::INSUFFICIENT_STORAGE),
+        }
     }
 }
 

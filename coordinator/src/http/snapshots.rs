@@ -55,11 +55,13 @@ pub(super) async fn put_snapshot(
     let (to_check, checking) = archive::check(ArchiveLimits::SNAPSHOT);
     let received = receive(body, &to_store, to_check).await;
     let checked = checking.await.map_err(|_| unavailable())?;
+    let projects = caller.projects.names();
     let accepted = match (received, checked) {
         (Err(refused), _) => Err(refused),
-        (Ok(()), Err(error)) => Err(bad_archive(&error)),
-        (Ok(()), Ok(_files)) => Ok(()),
+        (Ok(_), Err(error)) => Err(bad_archive(&error)),
+        (Ok(size), Ok(_files)) => room(&app, projects.as_deref().unwrap_or_default(), size).await,
     };
+    let size = *accepted.as_ref().unwrap_or(&0);
     if accepted.is_ok() {
         // Only now is it kept: without this word, what was written is dropped.
         to_store.send(Piece::End(named)).await.map_err(|_| unavailable())?;
@@ -70,18 +72,26 @@ pub(super) async fn put_snapshot(
     let digest = stored?;
     if let Projects::Only(names) = &caller.projects {
         let names: Vec<String> = names.iter().cloned().collect();
-        app.coordinator.db().grant_blobs(&names, std::slice::from_ref(&digest)).await?;
+        app.coordinator.db().charge_blob(&names, &digest, size).await?;
     }
     Ok((StatusCode::CREATED, Json(Stored { digest: digest.to_string() })).into_response())
 }
 
-/// Passes the body on, piece by piece. A body that is refused is read to its end, within the limit, so
+/// Whether each of the projects may store so many bytes more; gives them back.
+async fn room(app: &App, projects: &[String], bytes: u64) -> Result<u64, Refused> {
+    for project in projects {
+        app.coordinator.may_store(project, bytes).await??;
+    }
+    Ok(bytes)
+}
+
+/// Passes the body on, piece by piece; gives its size. A body that is refused is read to its end, within the limit, so
 /// that its sender hears why.
 async fn receive(
     body: Body,
     to_store: &mpsc::Sender<Piece>,
     to_check: mpsc::Sender<Bytes>,
-) -> Result<(), Refused> {
+) -> Result<u64, Refused> {
     let mut to_check = Some(to_check);
     let mut size = 0;
     let mut pieces = body.into_data_stream();
@@ -103,7 +113,7 @@ async fn receive(
         }
         to_store.send(Piece::Data(piece)).await.map_err(|_| unavailable())?;
     }
-    Ok(())
+    Ok(size)
 }
 
 /// What is sent to be stored.

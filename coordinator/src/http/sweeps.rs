@@ -61,6 +61,10 @@ pub(super) async fn submit(
     let id = app.coordinator.submit(&submission).await.map_err(|error| match error {
         SubmitError::NoSnapshot(_) => no_snapshot(&error),
         SubmitError::Version(_) => Refused::new(StatusCode::UPGRADE_REQUIRED, error.to_string()),
+        SubmitError::Reserved => {
+            Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).hint("choose another")
+        }
+        SubmitError::Quota(exceeded) => exceeded.into(),
         SubmitError::Limit(exceeded) => {
             Refused::new(StatusCode::UNPROCESSABLE_ENTITY, exceeded.to_string()).hint(exceeded.hint())
         }

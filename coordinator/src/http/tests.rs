@@ -96,6 +96,25 @@ async fn answer(response: Response) -> (u16, Value) {
     )
 }
 
+/// A sweep of a project and a snapshot, as a client asks for it.
+fn submission(project: &str, snapshot: &Digest) -> String {
+    let project = json!({
+        "name": project, "framework": "pytest",
+        "environment": {
+            "image": { "reference": "x" }, "setup": [], "inputs": [], "extra_ca_certificates": null,
+            "setup_variables": {}, "python": "python3",
+        },
+        "test_paths": [], "arguments": [], "variables": {},
+        "limits": {
+            "test_timeout_ms": 1, "attempt_timeout_ms": 1, "memory_bytes": 1, "cpu_millis": 1, "pids": 1,
+            "scratch_bytes": 1, "network": "none",
+        },
+    });
+    let context = json!({ "v": flakefarm_shared::WIRE_VERSION, "project": project, "snapshot": snapshot, "revision": null });
+    let question = crate::plan::Question::detect(1);
+    json!({ "context": context, "question": question, "class": "bulk", "source": "" }).to_string()
+}
+
 /// Every route of the document: path, method.
 fn operations() -> Vec<(String, String)> {
     let document = serde_json::to_value(document()).unwrap();
@@ -123,12 +142,21 @@ fn every_route_declares_a_rule_and_is_described() {
     assert_eq!(text["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     let operations = operations();
     assert!(operations.len() >= 15, "{operations:?}");
+    let mut named = BTreeSet::new();
     for (path, method) in &operations {
         let method: Method = method.parse().unwrap();
         assert!(rules.get(path, &method).is_some(), "{method} {path} has no rule");
         let operation = &text["paths"][path][method.as_str().to_lowercase()];
         assert!(operation["summary"].is_string(), "{method} {path} is not described");
-        assert!(operation["responses"].as_object().is_some_and(|answers| !answers.is_empty()));
+        let answers = operation["responses"].as_object().unwrap();
+        assert!(!answers.is_empty(), "{method} {path}");
+        for (status, answer) in answers {
+            assert!(
+                answer["description"].as_str().is_some_and(|words| !words.is_empty()),
+                "{method} {path} {status}"
+            );
+        }
+        assert!(named.insert(operation["operationId"].as_str().unwrap().to_owned()), "{method} {path}");
     }
     // What is referred to is there.
     let all = text.to_string();
@@ -272,6 +300,136 @@ async fn tokens_do_what_they_are_for_and_nothing_else() {
     assert!(used.iter().all(|row| !read.contains(&row.hash)), "the secret is not stored");
 }
 
+/// Over every route of the document: whoever has no token, one that is over, or one for everything else, is
+/// refused before the route looks at what is asked.
+#[tokio::test]
+async fn every_route_refuses_tokens_that_are_over_and_those_without_its_scope() {
+    let server = Server::start().await;
+    let with = async |scopes: &[Scope], expires_at| {
+        let scopes = Some(scopes.iter().copied().collect());
+        let kind = TokenKind::Admin;
+        let token = NewToken { kind, scopes, projects: Projects::All, label: String::new(), expires_at };
+        issue_token(&server.db, token).await.unwrap()
+    };
+    let expired = with(&Scope::ALL, Some(now_micros() - 1)).await;
+    let revoked = with(&Scope::ALL, None).await;
+    server.db.revoke_token(revoked.split('_').nth(2).unwrap(), now_micros()).await.unwrap();
+    let document = serde_json::to_value(document()).unwrap();
+    let mut guarded = 0;
+    for (path, method) in operations() {
+        let security = &document["paths"][&path][method.to_lowercase()]["security"];
+        let concrete = path.replace("{id}", &SweepId::new().to_string());
+        let concrete = concrete.replace("{project}", "p").replace("{digest}", Digest::of(b"none").as_str());
+        let Some(needed) = security[0]["token"][0].as_str() else {
+            // Open to everybody, or with another way to say who calls.
+            assert!(
+                ["/healthz", "/readyz", "/openapi.json"].contains(&path.as_str())
+                    || path.starts_with("/v1/hooks/"),
+                "{path}"
+            );
+            continue;
+        };
+        let needed: Scope = needed.parse().unwrap();
+        let others: Vec<Scope> = Scope::ALL.into_iter().filter(|scope| *scope != needed).collect();
+        let without = with(&others, None).await;
+        for (token, status, code) in [
+            ("", 401, "unauthorised"),
+            (&expired, 401, "unauthorised"),
+            (&revoked, 401, "unauthorised"),
+            (&without, 403, "forbidden"),
+        ] {
+            let (found, body) = answer(server.send(&method, &concrete, token, "{}").await).await;
+            assert_eq!(
+                (found, body["code"].as_str()),
+                (status, Some(code)),
+                "{method} {path} {token}: {body}"
+            );
+        }
+        let request = Request::builder().method(method.as_str()).uri(&concrete).body(Body::empty()).unwrap();
+        assert_eq!(server.router.clone().oneshot(request).await.unwrap().status(), 401, "{method} {path}");
+        guarded += 1;
+    }
+    assert!(guarded >= 30, "{guarded} routes");
+}
+
+/// What a project may have is refused with words, a hint and the code that says which.
+#[tokio::test]
+async fn quotas_are_kept_for_each_project_and_said() {
+    let server = Server::start().await;
+    let queue = Queue::open("embedded:", Role::Coordinator).unwrap();
+    let quotas = crate::engine::Quotas { queued_attempts: 10, running_jobs: 1, stored_bytes: 4_000 };
+    let coordinator = Coordinator::new(server.db.clone(), queue, server.blobs.clone(), DEFAULT_LEASE);
+    let router = router(coordinator.with_quotas(quotas), CancellationToken::new());
+    let server = Server { router, ..server };
+    let (busy, idle) =
+        (server.token(TokenKind::Submit, &["busy"]).await, server.token(TokenKind::Submit, &["idle"]).await);
+    let (sweep, _, _) = server.sweep("busy").await;
+    let jobs: Vec<NewJob> = (0..3)
+        .map(|n| NewJob {
+            id: JobId::derive(sweep, &format!("{n}")),
+            key: format!("{n}"),
+            class: Class::Bulk,
+            spec: Payload::Inline(vec![1]),
+            attempts: 4,
+        })
+        .collect();
+    server.db.insert_jobs(sweep, &jobs, now_micros()).await.unwrap();
+    let archive = |bytes: usize| {
+        // Nothing that can be made smaller.
+        let mut noise = 1_u64;
+        let content: Vec<u8> = (0..bytes)
+            .map(|_| {
+                noise ^= noise << 13;
+                noise ^= noise >> 7;
+                noise ^= noise << 17;
+                noise as u8
+            })
+            .collect();
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "a.py", content.as_slice()).unwrap();
+        zstd::encode_all(tar.into_inner().unwrap().as_slice(), 3).unwrap()
+    };
+    let upload = async |token: &str, bytes| {
+        answer(server.send("POST", "/v1/snapshots", token, archive(bytes)).await).await
+    };
+    let (status, body) = upload(&idle, 2_000).await;
+    assert_eq!(status, 201, "{body}");
+    let digest: Digest = body["digest"].as_str().unwrap().parse().unwrap();
+    let (status, body) = upload(&idle, 3_000).await;
+    assert_eq!((status, &body["code"]), (507, &json!("quota_exceeded")), "{body}");
+    assert!(
+        body["hint"].as_str().unwrap().contains("--quota-bytes")
+            && body["error"].as_str().unwrap().contains("`idle`")
+    );
+    // Another project has its own.
+    let (status, body) = upload(&busy, 3_000).await;
+    assert_eq!(status, 201, "{body}");
+    let theirs: Digest = body["digest"].as_str().unwrap().parse().unwrap();
+    let response = server.send("POST", "/v1/sweeps", &busy, submission("busy", &theirs)).await;
+    assert_eq!(response.headers()["retry-after"], "60");
+    let (status, body) = answer(response).await;
+    assert_eq!((status, &body["code"]), (429, &json!("too_many_requests")), "{body}");
+    assert!(body["error"].as_str().unwrap().contains("12 attempts queued, of 10"), "{body}");
+    let (status, body) =
+        answer(server.send("POST", "/v1/sweeps", &idle, submission("idle", &digest)).await).await;
+    assert_eq!(status, 201, "{body}");
+    let (status, body) =
+        answer(server.send("POST", "/v1/sweeps", &idle, submission("flakefarm-control", &digest)).await)
+            .await;
+    assert_eq!(status, 403, "{body}");
+    // Jobs beyond the quota wait.
+    let publishable =
+        server.db.publishable_within(Class::Bulk, now_micros(), 10, quotas.running_jobs).await.unwrap();
+    assert_eq!(publishable.iter().filter(|job| job.sweep == sweep).count(), 1);
+    server.db.finish_sweep(sweep, &SweepState::Cancelled, now_micros(), None).await.unwrap();
+    let (status, body) =
+        answer(server.send("POST", "/v1/sweeps", &busy, submission("busy", &theirs)).await).await;
+    assert_eq!(status, 201, "{body}");
+}
+
 /// Tested over every route of the document, so that one that is added later is tested, too.
 #[tokio::test]
 async fn one_project_never_sees_anothers() {
@@ -348,23 +506,6 @@ async fn one_project_never_sees_anothers() {
     let (status, _) = server.get(&format!("/v1/blobs/{our_blob}"), &token).await;
     assert_eq!(status, 200);
     // Neither by submitting what is another's, nor in another's name.
-    let submission = |project: &str, snapshot: &Digest| {
-        let project = json!({
-            "name": project, "framework": "pytest",
-            "environment": {
-                "image": { "reference": "x" }, "setup": [], "inputs": [], "extra_ca_certificates": null,
-                "setup_variables": {}, "python": "python3",
-            },
-            "test_paths": [], "arguments": [], "variables": {},
-            "limits": {
-                "test_timeout_ms": 1, "attempt_timeout_ms": 1, "memory_bytes": 1, "cpu_millis": 1, "pids": 1,
-                "scratch_bytes": 1, "network": "none",
-            },
-        });
-        let context = json!({ "v": flakefarm_shared::WIRE_VERSION, "project": project, "snapshot": snapshot, "revision": null });
-        let question = crate::plan::Question::detect(1);
-        json!({ "context": context, "question": question, "class": "bulk", "source": "" }).to_string()
-    };
     let post = async |body: String| answer(server.send("POST", "/v1/sweeps", &token, body).await).await;
     let (status, body) = post(submission("theirs", &our_blob)).await;
     assert_eq!(status, 403, "{body}");

@@ -60,6 +60,8 @@ pub struct SweepMeta {
     pub collection_errors: Vec<CollectionError>,
     /// What a reader should know and no field says, a sentence each.
     pub notes: Vec<String>,
+    /// What its control said of the farm.
+    pub trust: Option<super::trust::Trust>,
 }
 
 /// The report of a sweep. Calling it while the sweep runs gives a preliminary one.
@@ -158,6 +160,7 @@ pub fn build(meta: SweepMeta, question: &Question, ledger: &Ledger, history: &Hi
         notes: notes(meta.notes, question, ledger, &worlds),
         clusters: clusters(ledger, &worlds, &tests),
         infrastructure: surroundings.infrastructure,
+        trust: meta.trust,
     };
     Report { schema: SCHEMA.to_owned(), sweep, tests }
 }

@@ -50,6 +50,9 @@ pub fn render(report: &Report) -> String {
     if let Some(unproved) = words::unproved(report) {
         let _ = writeln!(out, "{unproved}.\n");
     }
+    if let Some(trust) = &report.sweep.trust {
+        let _ = writeln!(out, "{}.\n", plain(&trust.line()));
+    }
     for note in report.sweep.notes.iter().take(10) {
         let _ = writeln!(out, "- {}", code(note));
     }

@@ -22,6 +22,7 @@ mod reproduce;
 mod svg;
 pub mod table;
 mod timeline;
+mod trust;
 mod values;
 mod words;
 

@@ -7,6 +7,7 @@
 use super::compared::Comparison;
 use super::experiment::Experiment;
 pub use super::rate::Rate;
+pub use super::trust::{Trust, TrustState};
 use crate::diagnose::bisect::Bisection;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -136,6 +137,9 @@ pub struct Sweep {
     /// Infrastructure errors in the order they happened, at most [`INFRASTRUCTURE_LIMIT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub infrastructure: Vec<InfrastructureError>,
+    /// Whether the farm can be trusted, of a sweep that a schedule began: what it said of tests that are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
 }
 
 /// Entries kept of [`Sweep::infrastructure`].

@@ -50,6 +50,7 @@ fn sweep() -> Sweep {
         notes: Vec::new(),
         clusters: Vec::new(),
         infrastructure: Vec::new(),
+        trust: None,
     }
 }
 

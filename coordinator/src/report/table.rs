@@ -116,6 +116,9 @@ fn summary(out: &mut String, report: &Report, style: Style, width: usize) {
     if let Some(unproved) = words::unproved(report) {
         field(out, style, width, "open", &unproved);
     }
+    if let Some(trust) = &sweep.trust {
+        field(out, style, width, "trust", &trust.line());
+    }
     for note in &sweep.notes {
         field(out, style, width, "note", &words::visible(note));
     }

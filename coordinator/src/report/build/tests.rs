@@ -37,6 +37,7 @@ fn meta() -> SweepMeta {
         under: World::Plain,
         collection_errors: Vec::new(),
         notes: Vec::new(),
+        trust: None,
     }
 }
 
