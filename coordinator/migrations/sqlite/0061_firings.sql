@@ -8,23 +8,23 @@ ALTER TABLE schedules ADD COLUMN secret TEXT;
 
 CREATE TABLE firings (
     -- The sweep that it makes: known before there is one.
-    sweep    UUID PRIMARY KEY NOT NULL,
-    schedule UUID NOT NULL,
-    due      BIGINT NOT NULL,
+    sweep    BLOB PRIMARY KEY NOT NULL,
+    schedule BLOB NOT NULL,
+    due      INTEGER NOT NULL,
     -- fetching, fired or failed.
     state    TEXT NOT NULL,
-    tries    BIGINT NOT NULL,
+    tries    INTEGER NOT NULL,
     -- When its source is fetched, or fetched again.
-    next_at  BIGINT,
-    ended_at BIGINT,
+    next_at  INTEGER,
+    ended_at INTEGER,
     revision TEXT,
     -- Why it was in vain so far.
     words    TEXT,
     -- JSON: what was left out.
     notes    TEXT,
     -- The sweep of known tests beside it, and what that said: JSON.
-    control  UUID,
+    control  BLOB,
     trust    TEXT
-);
+) STRICT;
 CREATE UNIQUE INDEX firings_once ON firings (schedule, due);
 CREATE INDEX firings_open ON firings (next_at) WHERE state = 'fetching';
