@@ -40,9 +40,11 @@ fn most_telling(ledger: &Ledger) -> Option<AttemptSpec> {
     for test in unconfirmed {
         let mut specs: Vec<&AttemptSpec> = Vec::new();
         for spec in ledger.observations(test).iter().filter(failed).filter_map(|o| ledger.spec_of(o)) {
-            if spec.scope != Scope::Test && !specs.iter().any(|known| is_same(known, spec)) {
-                specs.push(spec);
-            } else if spec.scope == Scope::Test && specs.is_empty() {
+            let is_new = match spec.scope {
+                Scope::Test => specs.is_empty(),
+                Scope::File | Scope::Suite => !specs.iter().any(|known| is_same(known, spec)),
+            };
+            if is_new {
                 specs.push(spec);
             }
         }
