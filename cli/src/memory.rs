@@ -70,11 +70,13 @@ impl Memory {
         let today = codec::day_of(now);
         mend_columns(db, &self.project, now).await?;
         let noted = db.noted_days(&self.project, today - FRESH_DAYS, today + 1).await?;
-        for day in today - FRESH_DAYS..=today {
+        let late = db.late_days(&self.project).await?;
+        let fresh = today - FRESH_DAYS..=today;
+        for day in late.iter().copied().filter(|day| *day < today - FRESH_DAYS).chain(fresh) {
             let note = noted.iter().find(|note| note.day == day);
             // A day that was summed up after it had been over for two days does not change any more.
             let settled = |at: i64| at > codec::day_start(day + 3) || now - at < FRESH_MICROS;
-            if note.is_some_and(|note| settled(note.at)) {
+            if note.is_some_and(|note| settled(note.at)) && !late.contains(&day) {
                 continue;
             }
             match collect_day(db, samples.as_ref(), &self.project, day, now).await {

@@ -172,21 +172,27 @@ fn tell(args: &UploadArgs, project: &str, ci: &CiJob, ingested: &[Ingested]) -> 
     output::print(&summary(project, ci, ingested))
 }
 
+fn counted(number: u64, what: &str) -> String {
+    if number == 1 { format!("{number} {what}") } else { format!("{number} {what}s") }
+}
+
 fn summary(project: &str, ci: &CiJob, ingested: &[Ingested]) -> String {
     let sum = |of: fn(&Ingested) -> u64| {
         ingested.iter().filter(|report| report.news == News::New).map(of).sum::<u64>()
     };
     let known = ingested.iter().filter(|report| report.news == News::Known).count();
     let mut text = format!(
-        "{project}: {} tests in {} new reports, {} attempts, {} failed, {} skipped\n",
-        sum(|report| report.counts.cases),
-        ingested.len() - known,
-        sum(|report| report.counts.attempts),
+        "{project}: {} in {}, {}, {} failed, {} skipped\n",
+        counted(sum(|report| report.counts.cases), "test"),
+        counted((ingested.len() - known) as u64, "new report"),
+        counted(sum(|report| report.counts.attempts), "attempt"),
         sum(|report| report.counts.failed),
         sum(|report| report.counts.skipped),
     );
     if known > 0 {
-        text.push_str(&format!("{known} reports were sent before and count once\n"));
+        let (sent, count) = if known == 1 { ("was", "counts") } else { ("were", "count") };
+        let known = counted(known as u64, "report");
+        text.push_str(&format!("{known} {sent} sent before and {count} once\n"));
     }
     match (&ci.revision, &ci.branch) {
         (Some(revision), Some(branch)) => text.push_str(&format!("revision {revision}, branch {branch}\n")),
@@ -197,7 +203,8 @@ fn summary(project: &str, ci: &CiJob, ingested: &[Ingested]) -> String {
     }
     let future = sum(|report| report.counts.from_the_future);
     if future > 0 {
-        text.push_str(&format!("{future} tests lay in the future and were taken for now\n"));
+        let (lay, were) = if future == 1 { ("lies", "is") } else { ("lie", "are") };
+        text.push_str(&format!("{} {lay} in the future and {were} taken for now\n", counted(future, "test")));
     }
     // The last report knows most of the run.
     if let Some(incident) = ingested.iter().rev().find_map(|report| report.incident.as_ref()) {

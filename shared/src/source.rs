@@ -13,6 +13,10 @@ pub struct TestSource {
     pub fingerprint: Digest,
     /// What was found in the test and in what it names; sorted.
     pub risks: Vec<Risk>,
+    /// Over what the test itself does: it stays as long as the test is only renamed or moved. None where
+    /// that could not be told, or where there is nothing to tell it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Digest>,
 }
 
 /// Something in the source of a test that makes flakiness likelier.
@@ -69,6 +73,12 @@ impl fmt::Display for Risk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_older_worker_says_has_no_body() {
+        let told = format!(r#"{{"fingerprint":"{}","risks":[]}}"#, Digest::of(b""));
+        assert_eq!(serde_json::from_str::<TestSource>(&told).unwrap().body, None);
+    }
 
     #[test]
     fn risks_of_a_newer_worker_are_read() {

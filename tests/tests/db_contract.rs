@@ -74,6 +74,7 @@ check!(
     runs_are_recorded_once_and_completed,
     tests_keep_their_first_and_last_sight,
     projects_are_known_by_their_name,
+    links_are_made_and_taken_back,
     a_hundred_thousand_verdicts_take_seconds,
     workers_are_as_last_heard,
     tokens_are_used_and_revoked,

@@ -6,6 +6,7 @@ use flakefarm_coordinator::db::Db;
 use flakefarm_coordinator::history::collect::{collect_day, date_of, mend_columns};
 use flakefarm_coordinator::history::ingest::ci::CiJob;
 use flakefarm_coordinator::history::ingest::{SentReport, ingest};
+use flakefarm_coordinator::history::linking;
 use flakefarm_coordinator::history::moves::Move;
 use flakefarm_coordinator::history::questions::{self, Changed, Window};
 use flakefarm_coordinator::plan::Confidence;
@@ -169,6 +170,28 @@ async fn answers_are_those_of_the_truth(url: &str) {
     // They go over the wire as they are.
     let text = serde_json::to_string(&trends).unwrap();
     assert_eq!(serde_json::from_str::<questions::Trends>(&text).unwrap(), trends);
+
+    // Under another name it is the same test; what was said is taken back without a trace.
+    let (one, other) = (id("test_one"), id("test_other"));
+    linking::link(&db, "shop", (&one, &other), Some("moved"), now).await.unwrap();
+    let linked = of_test("test_one").await;
+    assert_eq!(linked.earlier_names, [other.to_string()]);
+    let class = &linked.classes[0].summary;
+    assert_eq!((class.runs, class.failures), (112, 8), "runs of both");
+    assert_eq!((linked.signatures.len(), linked.signatures[0].count), (1, 8));
+    assert_eq!(of_test("test_other").await.later_name, Some(one.to_string()));
+    let both = questions::ranking(&db, "shop", window, None, 50).await.unwrap();
+    assert_eq!((both.total, both.tests.len()), (11, 11));
+    let ranked = both.tests.iter().find(|ranked| ranked.test == one.0).unwrap();
+    assert_eq!((ranked.classes[0].runs, ranked.classes[0].failures), (112, 8));
+    assert_eq!(ranked.classes[0].p50_ms, Some(100.0));
+    let together = questions::trends(&db, "shop", window).await.unwrap();
+    assert_eq!((together.clusters.len(), together.recovery.cases, together.days[0].tests), (0, 3, 11));
+    assert_eq!((together.days[0].runs, together.days[0].failures), (48, 2));
+    assert!(linking::link(&db, "shop", (&id("test_a"), &other), None, now).await.is_err());
+    assert!(linking::unlink(&db, "shop", (&one, &other), now).await.unwrap());
+    assert_eq!(questions::ranking(&db, "shop", window, None, 50).await.unwrap(), ranking);
+    assert_eq!(questions::trends(&db, "shop", window).await.unwrap(), trends);
     let nobody = questions::trends(&db, "nobody", window).await.unwrap();
     assert_eq!((nobody.days.len(), nobody.recovery.cases), (0, 0));
     db.close().await;

@@ -218,7 +218,7 @@ mod tests {
             parts: tests.iter().map(TestParts::of_recorded).collect(),
             sources: tests
                 .iter()
-                .map(|test| TestSource { fingerprint: fingerprint(test), risks: Vec::new() })
+                .map(|test| TestSource { fingerprint: fingerprint(test), risks: Vec::new(), body: None })
                 .collect(),
             tests,
             ..Listing::default()

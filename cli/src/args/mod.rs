@@ -31,7 +31,8 @@ pub(crate) use quarantine::{
 };
 pub(crate) use questions::{BisectArgs, DiagnoseArgs, Gate, SweepArgs};
 pub(crate) use remembering::{
-    AnswerFormat, ForecastArgs, GcArgs, HistoryArgs, MemoryArgs, TestsArgs, TrendsArgs, UploadArgs,
+    AnswerFormat, ForecastArgs, GcArgs, HistoryArgs, LinkArgs, LinksArgs, MemoryArgs, TestsAction, TestsArgs,
+    TrendsArgs, UploadArgs,
 };
 pub(crate) use scheduling::{
     ScheduleAction, ScheduleAddArgs, ScheduleArgs, ScheduleListArgs, ScheduleNameArgs,
@@ -79,7 +80,7 @@ pub(crate) enum Command {
     Upload(Box<UploadArgs>),
     /// Say what is known of one test over time
     History(Box<HistoryArgs>),
-    /// List a project's tests, the worst first
+    /// List a project's tests, the worst first; link those that were renamed
     Tests(Box<TestsArgs>),
     /// Show a project's runs and failures over time
     Trends(Box<TrendsArgs>),

@@ -2,7 +2,7 @@
 
 use super::groups::{FarmAddressArgs, given};
 use super::values::{checked, duration};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use flakefarm_coordinator::history::ingest::ci;
 use flakefarm_coordinator::history::moves::Move;
 use flakefarm_project::config::GivenOption;
@@ -73,7 +73,10 @@ pub(crate) struct HistoryArgs {
 
 /// `flakefarm tests`
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct TestsArgs {
+    #[command(subcommand)]
+    pub(crate) action: Option<TestsAction>,
     #[command(flatten)]
     pub(crate) question: QuestionArgs,
     /// Show so many
@@ -82,6 +85,41 @@ pub(crate) struct TestsArgs {
     /// Only those that are new, worse, better or gone this week
     #[arg(long, value_name = "MOVE", value_parser = moved)]
     pub(crate) moved: Option<Move>,
+}
+
+/// What else is done with tests.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TestsAction {
+    /// List the tests that were renamed or moved, and what they were
+    Links(LinksArgs),
+    /// Say that a test is what an earlier one was, so that its history goes on
+    Link(LinkArgs),
+    /// Take a link back, one that was found too: it is not found again
+    Unlink(LinkArgs),
+}
+
+/// `flakefarm tests links`
+#[derive(Debug, Args)]
+pub(crate) struct LinksArgs {
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    /// Format of the answer
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Human)]
+    pub(crate) format: AnswerFormat,
+}
+
+/// `flakefarm tests link` and `unlink`
+#[derive(Debug, Args)]
+pub(crate) struct LinkArgs {
+    /// The test, by its id
+    pub(crate) test: String,
+    /// What it was
+    pub(crate) earlier: String,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
 }
 
 /// `flakefarm trends`

@@ -2,10 +2,11 @@
 
 use super::Farm;
 use crate::exit::Complaint;
+use flakefarm_coordinator::history::linking::Links;
 use flakefarm_coordinator::http::views::{DeadPage, Submitted, SweepView, SweepsPage, Workers};
 use flakefarm_coordinator::http::{
     ChannelName, Channels, Deliveries, NewChannel, NewEntry, NewHook, NewRule, NewSchedule, QuarantineLog,
-    QuarantineView, Removal, Revived, ScheduleView, Schedules,
+    QuarantineView, Removal, Revived, ScheduleView, Schedules, TestLink,
 };
 use flakefarm_shared::{JobId, SweepId};
 use reqwest::{Method, StatusCode};
@@ -63,6 +64,21 @@ impl Farm {
     pub(crate) async fn set_quarantine_rule(&self, rule: &NewRule) -> Result<(), Complaint> {
         let request = self.request(Method::PUT, "v1/quarantine/rule")?.timeout(super::TIMEOUT).json(rule);
         self.send(request).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn test_links(&self, project: &str) -> Result<Links, Complaint> {
+        self.get(&format!("v1/test-links?{}", query(&[("project", Some(project))]))).await
+    }
+
+    pub(crate) async fn link_tests(&self, link: &TestLink) -> Result<(), Complaint> {
+        self.send(self.request(Method::POST, "v1/test-links")?.timeout(super::TIMEOUT).json(link)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn unlink_tests(&self, link: &TestLink) -> Result<(), Complaint> {
+        self.send(self.request(Method::POST, "v1/test-links/remove")?.timeout(super::TIMEOUT).json(link))
+            .await?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 mod collecting;
 mod foretelling;
+mod linking;
 mod of_project;
 mod of_test;
 pub(crate) mod shown;
@@ -42,6 +43,9 @@ pub(crate) async fn history(args: &HistoryArgs) -> Result<Exit, Complaint> {
 }
 
 pub(crate) async fn tests(args: &TestsArgs) -> Result<Exit, Complaint> {
+    if let Some(action) = &args.action {
+        return linking::of_action(action).await;
+    }
     let question = &args.question;
     let memory = Memory::of(&question.memory)?;
     let window = Window::last(question.days, now_micros());

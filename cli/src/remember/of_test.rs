@@ -15,6 +15,9 @@ pub(super) fn text(history: &TestHistory) -> String {
     if !history.earlier_names.is_empty() {
         text.push_str(&format!("  was {}\n", history.earlier_names.join(", ")));
     }
+    if let Some(later) = &history.later_name {
+        text.push_str(&format!("  is {later} now\n"));
+    }
     text.push_str(&format!(
         "  seen from {} to {}; shown: {} to {}\n",
         date(history.first_seen),

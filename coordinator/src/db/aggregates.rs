@@ -2,7 +2,7 @@
 
 use super::raw::clean;
 use super::{Db, DbError, change, postgres, read, read_among};
-use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
+use flakefarm_shared::{TreatmentClass, UnixMicros};
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
@@ -89,7 +89,7 @@ pub struct FlipRow {
     pub variant: String,
     /// The branch.
     pub branch: Option<String>,
-    /// When it was noticed.
+    /// When the run ended that showed it.
     pub at: UnixMicros,
 }
 
@@ -264,61 +264,5 @@ impl Db {
             read!(self, "read flips", fetch_all, sqlx::query_as(query).bind(test).bind(since))?;
         let row = |(revision, variant, branch, at)| FlipRow { revision, variant, branch, at };
         Ok(rows.into_iter().map(row).collect())
-    }
-
-    /// Says that a test is what `earlier` was, renamed or moved; saying it again renews it.
-    pub async fn link_tests(
-        &self,
-        test: i64,
-        earlier: i64,
-        reason: &str,
-        now: UnixMicros,
-    ) -> Result<(), DbError> {
-        if test == earlier {
-            return Err(DbError::Conflict("a test is not linked to itself".to_owned()));
-        }
-        change!(
-            self,
-            "link tests",
-            sqlx::query(
-                "INSERT INTO test_links (test, earlier, reason, linked_at) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (test, earlier) DO UPDATE SET reason = excluded.reason,
-                     linked_at = excluded.linked_at, unlinked_at = NULL",
-            )
-            .bind(test)
-            .bind(earlier)
-            .bind(clean(reason))
-            .bind(now)
-        )?;
-        Ok(())
-    }
-
-    /// Takes a link back; gives whether it was there.
-    pub async fn unlink_tests(&self, test: i64, earlier: i64, now: UnixMicros) -> Result<bool, DbError> {
-        let query = "UPDATE test_links SET unlinked_at = $3
-                     WHERE test = $1 AND earlier = $2 AND unlinked_at IS NULL";
-        let changed = change!(self, "unlink tests", sqlx::query(query).bind(test).bind(earlier).bind(now))?;
-        Ok(changed > 0)
-    }
-
-    /// What a test was called before, as far as it is linked, with the links of those.
-    pub async fn earlier_tests(&self, test: i64) -> Result<Vec<(i64, TestId)>, DbError> {
-        let mut found: Vec<(i64, TestId)> = Vec::new();
-        let mut open = vec![test];
-        while let Some(test) = open.pop() {
-            let query = "SELECT tests.number, tests.test FROM test_links
-                         JOIN tests ON tests.number = test_links.earlier
-                         WHERE test_links.test = $1 AND test_links.unlinked_at IS NULL";
-            let rows: Vec<(i64, String)> =
-                read!(self, "read links of tests", fetch_all, sqlx::query_as(query).bind(test))?;
-            for (number, name) in rows {
-                // Links may go in a circle, which says nothing new.
-                if found.len() < 100 && found.iter().all(|(known, _)| *known != number) {
-                    found.push((number, TestId(name)));
-                    open.push(number);
-                }
-            }
-        }
-        Ok(found)
     }
 }

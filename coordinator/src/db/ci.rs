@@ -85,7 +85,7 @@ pub struct Suspect {
     pub test: TestId,
     /// Revisions and variants on which it did.
     pub flips: u64,
-    /// When that was last noticed.
+    /// When the last run ended that showed it.
     pub last_at: UnixMicros,
 }
 

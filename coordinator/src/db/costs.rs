@@ -24,6 +24,16 @@ pub struct CiCost {
     pub rerun_micros: u64,
 }
 
+impl CiCost {
+    /// Adds what was paid under another name.
+    pub fn add(&mut self, other: Self) {
+        self.failed_runs += other.failed_runs;
+        self.retries += other.retries;
+        self.reruns += other.reruns;
+        self.rerun_micros += other.rerun_micros;
+    }
+}
+
 /// Flips of a project on one branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BranchFlips {

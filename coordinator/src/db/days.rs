@@ -83,6 +83,37 @@ impl Db {
         read!(self, "read days without columns", fetch_all, sqlx::query_scalar(query).bind(clean(project)))
     }
 
+    /// Notes that points of days that are over came at `at`: they are to be summed up again.
+    pub async fn note_late(&self, project: &str, days: &[i64], at: UnixMicros) -> Result<(), DbError> {
+        if days.is_empty() {
+            return Ok(());
+        }
+        let number = self.project_number(project, at).await?;
+        for day in days {
+            change!(
+                self,
+                "note a late report",
+                sqlx::query(
+                    "INSERT INTO aggregated_days (project, day, points, at, late_at) VALUES ($1, $2, 0, 0, $3)
+                     ON CONFLICT (project, day) DO UPDATE SET late_at = excluded.late_at",
+                )
+                .bind(number)
+                .bind(*day)
+                .bind(at)
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Days of which points came after they were summed up last, oldest first.
+    pub async fn late_days(&self, project: &str) -> Result<Vec<i64>, DbError> {
+        let query = "SELECT aggregated_days.day
+                     FROM aggregated_days JOIN projects ON projects.number = aggregated_days.project
+                     WHERE projects.name = $1 AND aggregated_days.late_at >= aggregated_days.at
+                     ORDER BY aggregated_days.day";
+        read!(self, "read late days", fetch_all, sqlx::query_scalar(query).bind(clean(project)))
+    }
+
     /// Deletes days, and notes of days, before a day; gives how many.
     pub async fn delete_days_before(&self, day: i64) -> Result<u64, DbError> {
         let notes = "DELETE FROM aggregated_days WHERE day < $1";

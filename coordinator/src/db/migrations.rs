@@ -97,6 +97,12 @@ const STEPS: &[Step] = &[
         postgres: include_str!("../../migrations/postgres/0052_hooks.sql"),
     },
     Step {
+        version: 60,
+        name: "links",
+        sqlite: include_str!("../../migrations/sqlite/0060_links.sql"),
+        postgres: include_str!("../../migrations/postgres/0060_links.sql"),
+    },
+    Step {
         version: 61,
         name: "firings",
         sqlite: include_str!("../../migrations/sqlite/0061_firings.sql"),

@@ -17,6 +17,7 @@ mod firings;
 mod garbage;
 mod jobs;
 mod leases;
+mod links;
 mod migrations;
 mod notifications;
 mod postgres;
@@ -40,6 +41,7 @@ pub use error::{DbError, FailedAction};
 pub use events::{EventRow, NewEvent};
 pub use firings::{Fired, FiringRow, FiringState};
 pub use garbage::{JobRefers, SweepRefers};
+pub use links::{LinkOrigin, LinkRow, ListedTest};
 pub use notifications::{ChannelRow, DeliveryRow, Followed};
 pub use quarantine::Deed;
 pub use rows::{

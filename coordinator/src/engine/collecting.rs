@@ -5,6 +5,7 @@ use super::trouble::Step;
 use super::{Coordinator, EngineError, STORE_MARKER};
 use crate::garbage::{self, Doing, Garbage, GarbageError};
 use crate::history::collect::{CollectError, collect_day, mend_columns};
+use crate::history::ingest::SUMMED_ANYWAY;
 use flakefarm_shared::samples::codec;
 use flakefarm_shared::{Digest, UnixMicros, now_micros};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use tracing::{info, warn};
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_secs(600);
 /// Days before today that are summed up again: attempts end after midnight, reports come late.
-const AGAIN: i64 = 2;
+const AGAIN: i64 = SUMMED_ANYWAY;
 /// How often that is done for a day that is over.
 const AGAIN_MICROS: UnixMicros = 4 * 3_600_000_000;
 /// How often what is no longer kept is collected.
@@ -43,7 +44,8 @@ async fn round(coordinator: &Coordinator) -> Result<(), EngineError> {
     for project in coordinator.db.projects().await? {
         mend_columns(&coordinator.db, &project.name, now).await?;
         let noted = coordinator.db.noted_days(&project.name, today - AGAIN, today).await?;
-        for day in today - AGAIN..=today {
+        let late = coordinator.db.late_days(&project.name).await?;
+        for day in late.into_iter().filter(|day| *day < today - AGAIN).chain(today - AGAIN..=today) {
             let summed_up = noted.iter().find(|note| note.day == day).map(|note| note.at);
             if summed_up.is_some_and(|at| at > codec::day_start(day + 1) && now - at < AGAIN_MICROS) {
                 continue;

@@ -82,6 +82,7 @@ impl Coordinator {
         if let Err(exceeded) = self.limits.admit_tests(question, selected.len()) {
             return Ok(Err(exceeded.refusal()));
         }
+        self.note_listing(row, question, &listing).await?;
         let digest = self.blobs.put_json(&listing).await?;
         self.db.set_listing(row.id, &digest).await?;
         self.events.send(Event::Listed {

@@ -16,6 +16,7 @@ mod outbox;
 mod past;
 mod quarantine;
 mod relay;
+mod renames;
 mod schedules;
 mod submit;
 #[cfg(test)]

@@ -28,19 +28,26 @@ impl Coordinator {
         if !reads_history(class) {
             return Ok(History::default());
         }
-        let past = self.db.past_runs(&row.project, class, row.created_at, PAST_RUNS).await?;
+        let mut past = self.db.past_runs(&row.project, class, row.created_at, PAST_RUNS).await?;
+        let names = self.names_then(row, listing).await?;
+        for run in &mut past {
+            if let Some(now) = names.get(&run.test) {
+                run.test = now.clone();
+            }
+        }
         let fingerprints = fingerprint::of_listing(&context.project, listing);
         let of = |(test, source): (&TestId, &TestSource)| TestSource {
             fingerprint: fingerprints[test].clone(),
             risks: source.risks.clone(),
+            body: source.body.clone(),
         };
         let sources: Vec<TestSource> = listing.tests.iter().zip(&listing.sources).map(of).collect();
         let history = History::new(&listing.tests, &sources, past, row.created_at);
         let since = row.created_at.saturating_sub(SUSPICION_MICROS);
         let suspects = self.db.suspects(&row.project, since, row.created_at).await?;
         let listed: HashSet<&TestId> = listing.tests.iter().collect();
-        Ok(history
-            .suspecting(suspects.iter().map(|suspect| &suspect.test).filter(|test| listed.contains(test))))
+        let suspects = suspects.iter().map(|suspect| names.get(&suspect.test).unwrap_or(&suspect.test));
+        Ok(history.suspecting(suspects.filter(|test| listed.contains(test))))
     }
 
     pub(super) async fn affords_one_round(
@@ -124,7 +131,7 @@ impl Coordinator {
 }
 
 /// Whether earlier runs of a class say something of the next one: they do where all of its runs are alike.
-fn reads_history(class: TreatmentClass) -> bool {
+pub(super) fn reads_history(class: TreatmentClass) -> bool {
     match class {
         TreatmentClass::Plain | TreatmentClass::Unisolated => true,
         TreatmentClass::Unknown
@@ -147,7 +154,7 @@ pub(super) fn origin_of(question: &Question) -> RunOrigin {
 }
 
 /// The class of the attempts that ask for nothing special.
-fn class_of(question: &Question, context: &SweepContext) -> TreatmentClass {
+pub(super) fn class_of(question: &Question, context: &SweepContext) -> TreatmentClass {
     let level = match question.sandbox {
         SandboxChoice::Process => SandboxLevel::Process,
         SandboxChoice::Host => SandboxLevel::Host,

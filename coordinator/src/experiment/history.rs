@@ -228,7 +228,11 @@ mod tests {
 
     fn known(version: &str, past: &[PastRun], day: i64) -> TestHistory {
         let tests = [TestId::from("t")];
-        let sources = [TestSource { fingerprint: Digest::of(version.as_bytes()), risks: vec![Risk::Sleep] }];
+        let sources = [TestSource {
+            fingerprint: Digest::of(version.as_bytes()),
+            risks: vec![Risk::Sleep],
+            body: None,
+        }];
         let there = History::new(&tests, &sources, past.to_vec(), day * DAY);
         let back = History::new(&tests, &sources, past.iter().rev().cloned(), day * DAY);
         assert_eq!(there, back, "runs may come in any order");

@@ -12,6 +12,7 @@ mod extract;
 mod farm;
 mod history;
 mod hooks;
+mod links;
 mod quarantine;
 mod rates;
 mod refused;
@@ -27,6 +28,7 @@ pub mod views;
 pub use caller::{Caller, Projects, Scope};
 pub use channels::{ChannelName, ChannelView, Channels, Deliveries, DeliveryView, NewChannel, Revived};
 pub use hooks::{Hooked, NewHook};
+pub use links::TestLink;
 pub use quarantine::{NewEntry, NewRule, QuarantineLog, QuarantineView, Removal};
 pub use refused::ErrorBody;
 pub use results::ResultsQuery;
@@ -109,6 +111,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(history::history))
         .routes(routes!(history::trends))
         .routes(routes!(history::forecast))
+        .routes(routes!(links::list, links::put))
+        .routes(routes!(links::remove))
         .routes(routes!(quarantine::list, quarantine::put))
         .routes(routes!(quarantine::remove))
         .routes(routes!(quarantine::log))

@@ -169,6 +169,7 @@ impl Population {
         let source = |test: &TestModel| TestSource {
             fingerprint: Digest::of(format!("{}:{}", test.id, test.version).as_bytes()),
             risks: test.risks.clone(),
+            body: None,
         };
         self.tests.iter().map(source).collect()
     }

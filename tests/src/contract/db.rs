@@ -4,10 +4,12 @@
 mod entities;
 mod farm;
 mod jobs;
+mod links;
 
 pub use entities::*;
 pub use farm::*;
 pub use jobs::*;
+pub use links::*;
 
 use flakefarm_coordinator::db::{
     Db, DbError, JobRow, JobState, NewJob, NewSweep, Settled, Settlement, SweepState, TokenRow, VerdictRow,

@@ -75,6 +75,8 @@ pub struct Problem {
     pub what: String,
 }
 
+/// Bytes of a text that a problem shows.
+const SHOWN_TEXT: usize = 80;
 /// Problems shown of one report; more are counted.
 const SHOWN_PROBLEMS: usize = 20;
 
@@ -97,6 +99,26 @@ impl Reading {
         self.problem_count += 1;
         if self.problems.len() < SHOWN_PROBLEMS {
             self.problems.push(Problem { line, what: what.into() });
+        }
+    }
+
+    /// Notes that a text of a report says nothing, if it was not understood and is not empty.
+    pub fn doubt(&mut self, line: u64, what: &str, text: &str, understood: bool) {
+        if !understood && !text.trim().is_empty() {
+            self.note(
+                line,
+                format!("`{}` is no {what}: it is taken for unknown", name(cut(text, SHOWN_TEXT))),
+            );
+        }
+    }
+
+    /// Notes that a name holds characters that are not shown, if it does.
+    pub fn doubt_name(&mut self, line: u64, text: &str) {
+        if text.trim().chars().any(is_hidden) {
+            self.note(
+                line,
+                format!("control characters in the name `{}` are replaced", name(cut(text, SHOWN_TEXT))),
+            );
         }
     }
 }

@@ -2,26 +2,33 @@
 //! Long texts are cut before they are read, see [`Shortened`].
 
 use super::case::{self, Case, CaseAttempt, CaseOutcome, Reading};
+use super::shortened::{LONGEST_TEXT, Lines, Shortened};
 use super::when;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::cell::Cell;
 use std::fmt;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
-/// Longest text that is kept, in bytes.
-const LONGEST_TEXT: usize = 16 << 10;
 /// Most attempts of one case.
 const MOST_ATTEMPTS: usize = 1_000;
 /// Versions that this reader was written for begin with one of these.
 const KNOWN_VERSIONS: [&str; 2] = ["0.", "1."];
+/// What a test may say of how it ended.
+const STATUSES: [&str; 5] = ["passed", "failed", "skipped", "pending", "other"];
+/// Bytes of an unknown one that are shown.
+const LONGEST_STATUS: usize = 40;
 
 /// Reads a report; gives its cases to `sink` in their order until it breaks off.
 pub fn read(input: impl BufRead, sink: &mut dyn FnMut(Case) -> ControlFlow<()>) -> Reading {
     let mut reading = Reading::default();
     let mut found = Found::Nothing;
-    let mut deserializer = serde_json::Deserializer::from_reader(io::BufReader::new(Shortened::new(input)));
-    let seed = Report { sink, reading: &mut reading, found: &mut found };
+    let line = Rc::new(Cell::new(1));
+    let counted = Lines::new(io::BufReader::new(Shortened::new(input)), &line);
+    let mut deserializer = serde_json::Deserializer::from_reader(counted);
+    let seed = Report { sink, reading: &mut reading, found: &mut found, line: &line };
     let read = seed.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match (read, found) {
         (_, Found::Stopped) => {}
@@ -50,6 +57,7 @@ struct Report<'a> {
     sink: &'a mut dyn FnMut(Case) -> ControlFlow<()>,
     reading: &'a mut Reading,
     found: &'a mut Found,
+    line: &'a Cell<u64>,
 }
 
 impl<'de> DeserializeSeed<'de> for Report<'_> {
@@ -71,13 +79,14 @@ impl<'de> Visitor<'de> for Report<'_> {
             match key.as_str() {
                 "results" => {
                     let (sink, reading) = (&mut *self.sink, &mut *self.reading);
-                    map.next_value_seed(Results { sink, reading, found: &mut *self.found })?;
+                    map.next_value_seed(Results { sink, reading, found: &mut *self.found, line: self.line })?;
                 }
                 "specVersion" => {
                     let version = map.next_value::<Text>()?.0;
                     if !KNOWN_VERSIONS.iter().any(|known| version.starts_with(known)) {
                         let version = case::name(&version);
-                        self.reading.note(1, format!("CTRF of version `{version}`: read as version 1"));
+                        self.reading
+                            .note(self.line.get(), format!("CTRF of version `{version}`: read as version 1"));
                     }
                 }
                 "reportFormat" => {
@@ -98,6 +107,7 @@ struct Results<'a> {
     sink: &'a mut dyn FnMut(Case) -> ControlFlow<()>,
     reading: &'a mut Reading,
     found: &'a mut Found,
+    line: &'a Cell<u64>,
 }
 
 impl<'de> DeserializeSeed<'de> for Results<'_> {
@@ -119,7 +129,7 @@ impl<'de> Visitor<'de> for Results<'_> {
             if key == "tests" {
                 *self.found = Found::Tests;
                 let (sink, reading) = (&mut *self.sink, &mut *self.reading);
-                map.next_value_seed(Tests { sink, reading, found: &mut *self.found })?;
+                map.next_value_seed(Tests { sink, reading, found: &mut *self.found, line: self.line })?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -132,6 +142,7 @@ struct Tests<'a> {
     sink: &'a mut dyn FnMut(Case) -> ControlFlow<()>,
     reading: &'a mut Reading,
     found: &'a mut Found,
+    line: &'a Cell<u64>,
 }
 
 impl<'de> DeserializeSeed<'de> for Tests<'_> {
@@ -152,8 +163,10 @@ impl<'de> Visitor<'de> for Tests<'_> {
         let mut number = 0u64;
         while let Some(test) = tests.next_element::<Test>()? {
             number += 1;
-            let Some(case) = test.case() else {
-                self.reading.note(1, format!("test {number} has no name"));
+            let line = self.line.get();
+            test.doubt(line, number, self.reading);
+            let Some(case) = test.case(line) else {
+                self.reading.note(line, format!("test {number} has no name"));
                 continue;
             };
             self.reading.cases += 1;
@@ -195,7 +208,32 @@ struct Attempt {
 }
 
 impl Test {
-    fn case(self) -> Option<Case> {
+    /// Notes what of it nobody can believe. Texts that a status may be are those of all versions.
+    fn doubt(&self, line: u64, number: u64, reading: &mut Reading) {
+        let status = self.status.0.as_str();
+        if case::name(&self.name.0).is_empty() {
+            return;
+        }
+        if !status.is_empty() && !STATUSES.contains(&status) {
+            let status = case::name(case::cut(status, LONGEST_STATUS));
+            reading.note(line, format!("test {number} has the status `{status}`, so it counts as skipped"));
+        }
+        let numbers = [
+            ("duration", self.duration.0, self.duration.milliseconds().is_some()),
+            ("moment between 2000 and 2100", self.start.0, self.start.0.and_then(moment).is_some()),
+        ];
+        for (what, number, understood) in numbers {
+            reading.doubt(
+                line,
+                what,
+                &number.map(|number| number.to_string()).unwrap_or_default(),
+                understood,
+            );
+        }
+        reading.doubt_name(line, &self.name.0);
+    }
+
+    fn case(self, line: u64) -> Option<Case> {
         let name = case::name(&self.name.0);
         if name.is_empty() {
             return None;
@@ -233,7 +271,7 @@ impl Test {
             file: case::name(&self.file.0),
             attempts,
             at: self.start.0.and_then(moment),
-            line: 1,
+            line,
         })
     }
 }
@@ -358,86 +396,6 @@ impl<'de> Deserialize<'de> for Flag {
     }
 }
 
-/// JSON with its long strings cut, so that no string is held that is longer than what is kept of it.
-/// Strings end only at the end of a character and of an escape.
-struct Shortened<R> {
-    input: R,
-    in_string: bool,
-    /// Digits of an escape that are still to come, or [`AFTER_BACKSLASH`].
-    escape: u8,
-    /// Whether the escape's first two digits are those of the first half of a pair.
-    surrogate: [bool; 2],
-    length: usize,
-    dropping: bool,
-}
-
-/// An escape of which only the backslash has come.
-const AFTER_BACKSLASH: u8 = 5;
-
-impl<R: BufRead> Shortened<R> {
-    fn new(input: R) -> Self {
-        Self { input, in_string: false, escape: 0, surrogate: [false; 2], length: 0, dropping: false }
-    }
-
-    /// Whether a byte is kept.
-    fn keeps(&mut self, byte: u8) -> bool {
-        if !self.in_string {
-            if byte == b'"' {
-                (self.in_string, self.length, self.dropping, self.escape) = (true, 0, false, 0);
-                self.surrogate = [false, false];
-            }
-            return true;
-        }
-        let begins = self.escape == 0 && byte & 0xc0 != 0x80;
-        if begins {
-            // The second half of a pair of escapes comes along.
-            self.dropping |= self.length >= LONGEST_TEXT && self.surrogate != [true, true];
-            self.surrogate = [false, false];
-        }
-        self.length += 1;
-        match (self.escape, byte) {
-            (0, b'\\') => self.escape = AFTER_BACKSLASH,
-            (0, b'"') => {
-                self.in_string = false;
-                return true;
-            }
-            (0, _) => {}
-            (AFTER_BACKSLASH, b'u') => self.escape = 4,
-            (AFTER_BACKSLASH, _) => self.escape = 0,
-            (4, digit) => (self.escape, self.surrogate[0]) = (3, matches!(digit, b'd' | b'D')),
-            (3, digit) => {
-                (self.escape, self.surrogate[1]) =
-                    (2, matches!(digit, b'8' | b'9' | b'a' | b'b' | b'A' | b'B'));
-            }
-            (rest, _) => self.escape = rest - 1,
-        }
-        !self.dropping
-    }
-}
-
-impl<R: BufRead> Read for Shortened<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let length = self.input.fill_buf()?.len().min(into.len());
-            if length == 0 {
-                return Ok(0);
-            }
-            into[..length].copy_from_slice(&self.input.fill_buf()?[..length]);
-            self.input.consume(length);
-            let mut kept = 0;
-            for at in 0..length {
-                if self.keeps(into[at]) {
-                    into[kept] = into[at];
-                    kept += 1;
-                }
-            }
-            if kept > 0 {
-                return Ok(kept);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -497,6 +455,10 @@ mod tests {
             assert!(problem.what.contains(what) && problem.line == line, "{reading:?}");
         }
         check("{\"results\": {\"tests\": [{\"name\": \"a\"},\n{\"name\": \"b", 1, 2, "cut off");
+        let unknown = "{\"results\": {\"tests\": [\n{\"name\": \"a\", \"status\": \"exploded\"}\n]";
+        check(unknown, 1, 2, "status `exploded`, so it counts as skipped");
+        let negative = "{\"results\": {\"tests\": [\n\n{\"name\": \"a\", \"duration\": -3}";
+        check(negative, 1, 3, "`-3` is no duration");
         check("{\"reportFormat\": \"SARIF\", \"results\": {}}", 0, 1, "SARIF");
         check("{}", 0, 1, "no `results.tests`");
         check("[]", 0, 1, "an object");

@@ -63,6 +63,7 @@ pub fn read(input: impl BufRead, sink: &mut dyn FnMut(Case) -> ControlFlow<()>) 
     for (line, what) in scanner.oddities() {
         reading.note(line, what);
     }
+    reading.problems.sort_by_key(|problem| problem.line);
     if let Some((_, case)) = reader.held.take() {
         reading.cases += 1;
         if sink(case).is_break() {
@@ -158,7 +159,7 @@ impl Reader {
                     self.rooted = true;
                 }
                 self.depth += 1;
-                self.open(&element, line);
+                self.open(&element, line, reading);
                 if element.empty { Ok(self.close(line, reading)) } else { Ok(None) }
             }
             Token::Close(_) if self.depth == 0 => Err("an element is closed that was not open".to_owned()),
@@ -175,43 +176,52 @@ impl Reader {
         }
     }
 
-    fn open(&mut self, element: &Element, line: u64) {
+    fn open(&mut self, element: &Element, line: u64, reading: &mut Reading) {
         let depth = self.depth;
         match (element.name.as_str(), &mut self.case) {
             ("testsuite" | "testsuites", None) => {
                 let outer = self.suites.last().map(|(_, suite)| suite.clone()).unwrap_or_default();
                 let or = |own: &str, outer: &str| case::name(if own.trim().is_empty() { outer } else { own });
+                let (timestamp, outer_at) = (element.attribute("timestamp"), outer.at);
+                let at = when::parse(timestamp);
+                reading.doubt(line, "moment between 2000 and 2100", timestamp, at.is_some());
                 let suite = Suite {
                     name: or(element.attribute("name"), &outer.name),
                     file: or(element.first_of(&["file", "filepath"]), &outer.file),
-                    at: when::parse(element.attribute("timestamp")).or(outer.at),
+                    at: at.or(outer_at),
                 };
                 self.suites.push((depth, suite));
             }
-            ("testcase", None) => self.case = Some(self.begin(element, line)),
+            ("testcase", None) => self.case = Some(self.begin(element, line, reading)),
             (name, Some(open)) if open.detail.is_none() => open.begin(name, element, depth),
             _ => {}
         }
     }
 
-    fn begin(&self, element: &Element, line: u64) -> OpenCase {
+    fn begin(&self, element: &Element, line: u64, reading: &mut Reading) -> OpenCase {
         let suite = self.suites.last().map(|(_, suite)| suite.clone()).unwrap_or_default();
         let file = element.first_of(&["file", "filepath"]);
         let skipped = matches!(element.attribute("status"), "notrun" | "skipped" | "disabled")
             || matches!(element.attribute("result"), "skipped" | "suppressed");
+        let (time, moment) =
+            (element.first_of(&["time", "duration"]), element.first_of(&["timestamp", "started-at"]));
+        let (wall_us, at) = (case::seconds(time), when::parse(moment));
+        reading.doubt(line, "duration", time, wall_us.is_some());
+        reading.doubt(line, "moment between 2000 and 2100", moment, at.is_some());
+        reading.doubt_name(line, element.attribute("name"));
         let case = Case {
             class: case::name(element.first_of(&["classname", "class"])),
             name: case::name(element.attribute("name")),
             file: if file.is_empty() { suite.file } else { case::name(file) },
             suite: suite.name,
             attempts: Vec::new(),
-            at: when::parse(element.first_of(&["timestamp", "started-at"])).or(suite.at),
+            at: at.or(suite.at),
             line,
         };
         OpenCase {
             depth: self.depth,
             case,
-            wall_us: case::seconds(element.first_of(&["time", "duration"])),
+            wall_us,
             last: skipped.then_some(CaseOutcome::Skip),
             before: Vec::new(),
             after: Vec::new(),

@@ -8,6 +8,7 @@ pub mod junit;
 pub mod names;
 mod record;
 mod scanner;
+mod shortened;
 mod when;
 
-pub use record::{IngestError, Ingested, MOST_CASES, News, SentReport, ingest};
+pub use record::{IngestError, Ingested, MOST_CASES, News, SUMMED_ANYWAY, SentReport, ingest};

@@ -9,7 +9,7 @@ use super::names::Names;
 use super::{ctrf, junit};
 use crate::db::{Db, DbError, FailureRow, RunRow, RunSpan, SeenTest};
 use flakefarm_shared::samples::{Chunk, Point, PointOutcome, RunTag, SampleError, SampleStore, codec};
-use flakefarm_shared::{JobId, RunOrigin, TestId, TestParts, TreatmentClass, UnixMicros};
+use flakefarm_shared::{JobId, RunOrigin, TestId, TestParts, TreatmentClass, UnixMicros, now_micros};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -25,6 +25,8 @@ const BATCH: usize = 500;
 const WAITING: usize = 4;
 /// Cases of one report; what comes after them is not read.
 pub const MOST_CASES: u64 = 2_000_000;
+/// Days before today that are summed up again without a word, since attempts end after midnight.
+pub const SUMMED_ANYWAY: i64 = 2;
 /// Tests that are looked at for flips after one report.
 const MOST_CANDIDATES: u32 = 2_000;
 /// The names of runs of CI.
@@ -131,7 +133,7 @@ pub async fn ingest(
     ingested.incident = counts::incident(ran, failed);
     db.set_incident(run, ingested.incident.as_deref()).await?;
     if ingested.incident.is_none() {
-        ingested.suspected = flips(db, samples, report, run, now).await?;
+        ingested.suspected = flips(db, samples, report, run, touched.to.min(now)).await?;
     }
     Ok(ingested)
 }
@@ -265,6 +267,8 @@ struct Clock {
     suite_began: UnixMicros,
     /// When its last case ended.
     end: UnixMicros,
+    /// The line of the first case whose time is yet to come.
+    future: Option<u64>,
 }
 
 impl Touched {
@@ -298,7 +302,10 @@ impl Recorder<'_> {
             number += 1;
         }
         let read = reading.await.map_err(|error| RecordError::Io(std::io::Error::other(error)))?;
-        let reading = read.map_err(RecordError::Io)?;
+        let mut reading = read.map_err(RecordError::Io)?;
+        if let Some(line) = clock.future {
+            reading.note(line, "its time lies in the future, so it is taken for now");
+        }
         let ingested = Ingested {
             name: report.name.clone(),
             run: self.run,
@@ -317,17 +324,23 @@ impl Recorder<'_> {
         number: u64,
         cases: &[Case],
         counts: &mut Counts,
-        Clock { touched, suite_began, end }: &mut Clock,
+        Clock { touched, suite_began, end, future }: &mut Clock,
     ) -> Result<(), RecordError> {
         let mut of_batch = None;
+        let mut late: BTreeSet<i64> = BTreeSet::new();
         let name = Uuid::new_v5(&self.run, format!("{} {number}", self.digest).as_bytes());
         let mut points: HashMap<TestId, Vec<(TreatmentClass, Point)>> = HashMap::new();
         let mut seen: HashMap<TestId, SeenTest> = HashMap::new();
         let mut failures: HashMap<(TestId, u64), SeenFailure> = HashMap::new();
         for case in cases {
             counts.add(case);
+            let known_from_the_future = counts.from_the_future;
             let at = counts::moment(case, self.received_at, counts);
+            if counts.from_the_future > known_from_the_future {
+                future.get_or_insert(case.line);
+            }
             of_batch = Touched::and(of_batch, at);
+            late.insert(codec::day_of(at));
             // Reports say when a suite began: its cases came one after the other.
             let micros: u64 = case.attempts.iter().filter_map(|attempt| attempt.wall_us).sum();
             let before = if *suite_began == at { *end } else { at };
@@ -365,6 +378,9 @@ impl Recorder<'_> {
         for at in [of_batch.from, of_batch.to] {
             *touched = Touched::and(*touched, at);
         }
+        let over = codec::day_of(self.received_at) - SUMMED_ANYWAY;
+        let late: Vec<i64> = late.into_iter().filter(|day| *day < over).collect();
+        self.db.note_late(self.project, &late, now_micros()).await.map_err(RecordError::Db)?;
         // When they ran, not when the report came: what is older is summed up with its own day.
         self.db.note_tests(self.project, &seen, of_batch.from).await.map_err(RecordError::Db)?;
         if codec::day_of(of_batch.to) > codec::day_of(of_batch.from) {
@@ -403,7 +419,7 @@ async fn flips(
     samples: &dyn SampleStore,
     report: &SentReport,
     run: Uuid,
-    now: UnixMicros,
+    at: UnixMicros,
 ) -> Result<Vec<TestId>, IngestError> {
     let revision = report.ci.revision.clone().unwrap_or_else(|| run.to_string());
     let variant = report.variant.clone().unwrap_or_default();
@@ -432,7 +448,7 @@ async fn flips(
     let flipped: Vec<&(i64, TestId)> =
         candidates.iter().filter(|(number, _)| passed.contains(number) && failed.contains(number)).collect();
     let numbers: Vec<i64> = flipped.iter().map(|(number, _)| *number).collect();
-    db.record_flips(run, &revision, &variant, report.ci.branch.as_deref(), &numbers, now).await?;
+    db.record_flips(run, &revision, &variant, report.ci.branch.as_deref(), &numbers, at).await?;
     let mut suspected: Vec<TestId> = flipped.into_iter().map(|(_, test)| test.clone()).collect();
     suspected.sort();
     Ok(suspected)

@@ -1,5 +1,6 @@
 //! Which tests are likely to fail when they run next, where forecasts have shown skill.
 
+use super::names::Names;
 use super::sums::Days;
 use super::{AS_IT_IS, Window};
 use crate::db::{Db, DbError};
@@ -42,7 +43,8 @@ pub struct TestForecast {
 /// The tests of a project that are likeliest to fail next, up to `limit`; none where forecasts show no skill.
 pub async fn forecast(db: &Db, project: &str, window: Window, limit: usize) -> Result<Forecast, DbError> {
     let rows = db.project_days(project, window.from, window.to).await?;
-    let learnt = tokio::task::spawn_blocking(move || learn(&Days::open(&rows)));
+    let known = Names::read(db, project).await?;
+    let learnt = tokio::task::spawn_blocking(move || learn(&Days::open(&rows, &known)));
     let (evaluation, mut likely) =
         learnt.await.unwrap_or_else(|_| (Forecaster::default().evaluation(), Vec::new()));
     let withheld = evaluation.withheld();
@@ -69,17 +71,17 @@ pub async fn forecast(db: &Db, project: &str, window: Window, limit: usize) -> R
 fn learn(days: &Days<'_>) -> (Evaluation, Vec<(TreatmentClass, i64, f64)>) {
     let mut forecaster = Forecaster::default();
     let mut known: HashMap<(TreatmentClass, i64), Known> = HashMap::new();
-    let first = days.iter().map(|(_, day, _)| *day).next();
+    let first = days.iter().map(|(_, day, _)| day).next();
     let mut before = None;
-    for (class, day, columns) in days.iter().filter(|(class, ..)| AS_IT_IS.contains(class)) {
-        let judged = first.is_some_and(|first| *day >= first + LEARNING_DAYS);
-        if before.is_some_and(|before| before != *day) {
+    for (class, day, counts) in days.iter().filter(|(class, ..)| AS_IT_IS.contains(class)) {
+        let judged = first.is_some_and(|first| day >= first + LEARNING_DAYS);
+        if before.is_some_and(|before| before != day) {
             forecaster.end_day(judged);
         }
-        before = Some(*day);
-        for (test, runs, failures) in columns.counts() {
+        before = Some(day);
+        for (test, runs, failures) in counts {
             let ran = Ran { runs, failures, touched: false };
-            forecaster.day(known.entry((*class, test)).or_default(), ran, judged);
+            forecaster.day(known.entry((class, test)).or_default(), ran, judged);
         }
     }
     let mut likely: Vec<(TreatmentClass, i64, f64)> = known

@@ -7,6 +7,7 @@
 mod changing;
 mod costing;
 mod foretelling;
+mod names;
 mod of_project;
 mod of_test;
 mod of_week;

@@ -1,17 +1,18 @@
 //! The tests of a project ranked, and a project over time.
 
 use super::costing::{CostSeen, minutes};
+use super::names::Names;
 use super::of_week::{self, Week};
 use super::sums::{ClassSums, Days, Took};
 use super::{AS_IT_IS, RateSeen, Window};
-use crate::db::{BranchFlips, Db, DbError, RunsOfClass};
+use crate::db::{BranchFlips, CiCost, Db, DbError, RunsOfClass};
 use crate::history::collect::date_of;
 use crate::history::moves::{self, Move, RunsSeen};
 use crate::history::recovery::Recovery;
 use crate::plan::Confidence;
 use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// One test of a ranking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,7 +77,8 @@ pub async fn ranking(
     let (week, before) = of_week::windows(window.to);
     let rows = db.project_days(project, window.from.min(before.from), window.to).await?;
     let flips = db.flips_by_test(project, window.start(), window.end()).await?;
-    let days = Days::open(&rows);
+    let names = Names::read(db, project).await?;
+    let days = Days::open(&rows, &names);
     let sums = days.sums([window, before, week]);
     let mut weights: BTreeMap<i64, Weight> = BTreeMap::new();
     for (class, of_class) in &sums {
@@ -91,16 +93,16 @@ pub async fn ranking(
         }
     }
     for (test, flips) in &flips {
-        weights.entry(*test).or_default().flips = *flips;
+        weights.entry(names.now(*test)).or_default().flips += *flips;
     }
     let mut order: Vec<(i64, Weight)> = weights.into_iter().collect();
     if let Some(wanted) = moved {
         order.retain(|(_, weight)| weight.moved == Some(wanted));
     }
     order.sort_by(|(a, one), (b, other)| other.key().cmp(&one.key()).then(a.cmp(b)));
-    let total = if moved.is_some() { order.len() as u64 } else { db.count_tests(project).await? };
+    let total = if moved.is_some() { order.len() as u64 } else { count_tests(db, project, &names).await? };
     if moved.is_none() && order.len() < limit {
-        add_others(db, project, limit, &mut order).await?;
+        add_others(db, project, limit, &names, &mut order).await?;
     }
     order.truncate(limit);
     let tests = shown(db, window, &order, &days, &sums).await?;
@@ -133,15 +135,22 @@ async fn add_others(
     db: &Db,
     project: &str,
     limit: usize,
+    names: &Names,
     order: &mut Vec<(i64, Weight)>,
 ) -> Result<(), DbError> {
-    let known: std::collections::HashSet<i64> = order.iter().map(|(test, _)| *test).collect();
+    let listed = order.iter().map(|(test, _)| *test);
+    let known: HashSet<i64> = listed.chain(names.iter().map(|(earlier, _)| earlier)).collect();
     let enough = u32::try_from(limit.saturating_add(known.len())).unwrap_or(u32::MAX);
     let others = db.first_tests(project, enough).await?;
     order.extend(
         others.into_iter().filter(|test| !known.contains(test)).map(|test| (test, Weight::default())),
     );
     Ok(())
+}
+
+/// Tests that anybody ever saw, each under one name.
+async fn count_tests(db: &Db, project: &str, names: &Names) -> Result<u64, DbError> {
+    Ok(db.count_tests(project).await?.saturating_sub(names.len() as u64))
 }
 
 /// What is shown of tests in an order.
@@ -156,13 +165,21 @@ async fn shown<const N: usize>(
     let took = days.took(&numbers, window);
     let flaky: Vec<i64> =
         order.iter().filter(|(_, weight)| weight.flips > 0 || weight.both).map(|(test, _)| *test).collect();
-    let costs = db.ci_costs(&flaky, window.start(), window.end()).await?;
-    let names: HashMap<i64, (TestId, UnixMicros, UnixMicros)> = db
-        .tests_by_number(&numbers)
-        .await?
-        .into_iter()
-        .map(|(number, test, first, last)| (number, (test, first, last)))
-        .collect();
+    let mut costs: HashMap<i64, CiCost> = HashMap::new();
+    let with_earlier = days.names().with_earlier(&flaky);
+    for (test, cost) in db.ci_costs(&with_earlier, window.start(), window.end()).await? {
+        costs.entry(days.names().now(test)).or_default().add(cost);
+    }
+    let mut names: HashMap<i64, (TestId, UnixMicros, UnixMicros)> = HashMap::new();
+    let known = db.tests_by_number(&days.names().with_earlier(&numbers)).await?;
+    for (number, test, first, last) in &known {
+        names.insert(*number, (test.clone(), *first, *last));
+    }
+    for (number, _, first, last) in known.iter().filter(|(number, ..)| days.names().is_earlier(*number)) {
+        if let Some((_, since, until)) = names.get_mut(&days.names().now(*number)) {
+            (*since, *until) = ((*since).min(*first), (*until).max(*last));
+        }
+    }
     let mut tests = Vec::with_capacity(order.len());
     for (number, weight) in order {
         let Some((test, first_seen, last_seen)) = names.get(number) else { continue };
@@ -245,7 +262,8 @@ pub struct Trends {
 pub async fn trends(db: &Db, project: &str, window: Window) -> Result<Trends, DbError> {
     let (_, before) = of_week::windows(window.to);
     let rows = db.project_days(project, window.from.min(before.from), window.to).await?;
-    let days = Days::open(&rows);
+    let names = Names::read(db, project).await?;
+    let days = Days::open(&rows, &names);
     Ok(Trends {
         schema: "flakefarm.trends/v1".to_owned(),
         project: project.to_owned(),
@@ -255,18 +273,18 @@ pub async fn trends(db: &Db, project: &str, window: Window) -> Result<Trends, Db
         flips_by_branch: db.flips_by_branch(project, window.start(), window.end()).await?,
         recovery: of_week::recovery(db, &days, window).await?,
         week: of_week::of_days(db, &days, window.to).await?,
-        clusters: of_week::clusters(db, project, window).await?,
+        clusters: of_week::clusters(db, project, window, &names).await?,
     })
 }
 
 fn of_days(days: &Days<'_>, window: Window) -> Vec<ProjectDay> {
     let mut by_day: BTreeMap<i64, HashMap<i64, RunsSeen>> = BTreeMap::new();
-    for (class, day, columns) in days.iter() {
-        if !AS_IT_IS.contains(class) || !(window.from..window.to).contains(day) {
+    for (class, day, counts) in days.iter() {
+        if !AS_IT_IS.contains(&class) || !(window.from..window.to).contains(&day) {
             continue;
         }
-        let tests = by_day.entry(*day).or_default();
-        for (test, runs, failures) in columns.counts() {
+        let tests = by_day.entry(day).or_default();
+        for (test, runs, failures) in counts {
             let seen = tests.entry(test).or_default();
             seen.runs += runs;
             seen.failures += failures;

@@ -10,7 +10,8 @@ use crate::plan::Confidence;
 use flakefarm_shared::samples::{RunTag, SampleStore, codec};
 use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 /// Days that points are asked for.
 const POINT_DAYS: i64 = 15;
@@ -84,7 +85,7 @@ pub struct FlipSeen {
     pub variant: String,
     /// The branch.
     pub branch: Option<String>,
-    /// When it was noticed.
+    /// When the run ended that showed it.
     pub at: UnixMicros,
 }
 
@@ -118,6 +119,9 @@ pub struct TestHistory {
     pub test: String,
     /// What it was called before, where that was linked.
     pub earlier_names: Vec<String>,
+    /// What it is called now, where that was linked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later_name: Option<String>,
     /// The window.
     pub window: Window,
     /// When it was first seen, in microseconds since the epoch.
@@ -177,18 +181,20 @@ pub async fn test_history(
             class.changes = changing::changes(db, project, word, moments).await?;
         }
     }
-    let mut signatures = Vec::new();
+    let mut by_day = Vec::new();
+    let mut rows = Vec::new();
     let mut flips = Vec::new();
     let mut branches: BTreeMap<Option<String>, u64> = BTreeMap::new();
     for number in &numbers {
-        let by_day = db.signature_days(*number, since).await?;
-        let of_test = db.signatures_of(*number, since).await?;
-        signatures.extend(of_test.into_iter().map(|row| signature(row, &by_day)));
+        by_day.extend(db.signature_days(*number, since).await?);
+        rows.extend(db.signatures_of(*number, since).await?);
         flips.extend(db.flips_of(*number, since).await?.into_iter().map(flip));
         for (branch, flips) in db.test_flips_by_branch(*number, since).await? {
             *branches.entry(branch).or_default() += flips;
         }
     }
+    flips.sort_by(|a: &FlipSeen, b| b.at.cmp(&a.at).then_with(|| a.revision.cmp(&b.revision)));
+    let signatures = signatures(rows, by_day);
     let mut flips_by_branch: Vec<BranchSeen> =
         branches.into_iter().map(|(branch, flips)| BranchSeen { branch, flips }).collect();
     flips_by_branch.sort_by(|a, b| b.flips.cmp(&a.flips).then_with(|| a.branch.cmp(&b.branch)));
@@ -198,14 +204,18 @@ pub async fn test_history(
         verdicts.extend(db.test_history(project, name, VERDICTS).await?);
     }
     verdicts.sort_by_key(|row| std::cmp::Reverse(row.verdict.finished_at));
+    let seen_before = db.tests_by_number(&numbers[1..]).await?;
+    let first_seen = seen_before.iter().map(|(_, _, first, _)| *first).fold(row.first_seen, i64::min);
+    let last_seen = seen_before.iter().map(|(_, _, _, last)| *last).fold(row.last_seen, i64::max);
     Ok(Some(TestHistory {
         schema: "flakefarm.history/v1".to_owned(),
         project: project.to_owned(),
         test: test.to_string(),
         earlier_names: earlier.iter().map(|(_, name)| name.to_string()).collect(),
+        later_name: db.later_test(row.number).await?.map(|name| name.to_string()),
         window,
-        first_seen: row.first_seen,
-        last_seen: row.last_seen,
+        first_seen,
+        last_seen,
         classes: seen,
         signatures,
         flips,
@@ -323,10 +333,36 @@ fn classes(
     seen
 }
 
-fn signature(row: SignatureRow, by_day: &[SignatureDay]) -> SignatureSeen {
-    let own = by_day.iter().filter(|day| day.class == row.class && day.signature == row.signature);
+/// Failures by class and signature, the most often first, whatever the test was called then.
+fn signatures(rows: Vec<SignatureRow>, by_day: Vec<SignatureDay>) -> Vec<SignatureSeen> {
+    let mut days: BTreeMap<(String, u64), BTreeMap<i64, u64>> = BTreeMap::new();
+    for day in by_day {
+        *days.entry((day.class, day.signature)).or_default().entry(day.day).or_default() += day.count;
+    }
+    let mut sums: BTreeMap<(String, u64), SignatureRow> = BTreeMap::new();
+    for row in rows {
+        match sums.entry((row.class.clone(), row.signature)) {
+            Entry::Vacant(entry) => drop(entry.insert(row)),
+            Entry::Occupied(mut entry) => {
+                let sum = entry.get_mut();
+                sum.count += row.count;
+                sum.first_at = sum.first_at.min(row.first_at);
+                sum.last_at = sum.last_at.max(row.last_at);
+            }
+        }
+    }
+    let mut rows: Vec<SignatureRow> = sums.into_values().collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.count));
+    let mut seen = |row: SignatureRow| {
+        let days = days.remove(&(row.class.clone(), row.signature)).unwrap_or_default();
+        signature(row, days)
+    };
+    rows.into_iter().map(&mut seen).collect()
+}
+
+fn signature(row: SignatureRow, days: BTreeMap<i64, u64>) -> SignatureSeen {
     SignatureSeen {
-        days: own.map(|day| (date_of(day.day).to_string(), day.count)).collect(),
+        days: days.into_iter().map(|(day, count)| (date_of(day).to_string(), count)).collect(),
         class: row.class,
         signature: format!("{:016x}", row.signature),
         count: row.count,

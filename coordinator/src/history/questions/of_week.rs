@@ -1,9 +1,10 @@
 //! What is new of a project: tests that moved this week, tests that fail together, how long they stay red.
 
+use super::names::Names;
 use super::sums::Days;
 use super::{AS_IT_IS, Window};
-use crate::db::{Db, DbError, PackRow, PackSpan};
-use crate::history::aggregate;
+use crate::db::{Db, DbError, PackSpan};
+use crate::history::aggregate::{self, Aggregate};
 use crate::history::moves::{self, BEFORE, Move, RunsSeen, WEEK};
 use crate::history::recovery::{self, Case, DayCount, End, Lasted, Recovery};
 use crate::history::together;
@@ -74,7 +75,8 @@ pub async fn week(db: &Db, project: &str, now: UnixMicros) -> Result<Week, DbErr
     let to = codec::day_of(now) + 1;
     let (_, before) = windows(to);
     let rows = db.project_days(project, before.from, to).await?;
-    of_days(db, &Days::open(&rows), to).await
+    let names = Names::read(db, project).await?;
+    of_days(db, &Days::open(&rows, &names), to).await
 }
 
 pub(super) async fn of_days(db: &Db, days: &Days<'_>, to: i64) -> Result<Week, DbError> {
@@ -119,7 +121,12 @@ pub(super) async fn of_days(db: &Db, days: &Days<'_>, to: i64) -> Result<Week, D
 }
 
 /// Tests of a project that fail together in a window, by class.
-pub(super) async fn clusters(db: &Db, project: &str, window: Window) -> Result<Vec<ClusterSeen>, DbError> {
+pub(super) async fn clusters(
+    db: &Db,
+    project: &str,
+    window: Window,
+    names: &Names,
+) -> Result<Vec<ClusterSeen>, DbError> {
     let mut found = Vec::new();
     for class in AS_IT_IS {
         let rows = db.failed_on(project, class, window.start(), window.end()).await?;
@@ -133,17 +140,17 @@ pub(super) async fn clusters(db: &Db, project: &str, window: Window) -> Result<V
         for row in rows {
             let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
             let batch = (class != TreatmentClass::Ci).then_some(row.batch);
-            failed.push((*numbers.entry((row.run, batch)).or_insert(next), row.test));
+            failed.push((*numbers.entry((row.run, batch)).or_insert(next), names.now(row.test)));
         }
         let occasions = u32::try_from(occasions).unwrap_or(u32::MAX).max(numbers.len() as u32);
         let together = tokio::task::spawn_blocking(move || together::clusters(&failed, occasions));
         let mut together = together.await.unwrap_or_default();
         together.truncate(SHOWN_CLUSTERS);
         let tests: Vec<i64> = together.iter().flat_map(|cluster| cluster.tests.iter().copied()).collect();
-        let names = db.names_of(&tests).await?;
+        let ids = db.names_of(&tests).await?;
         found.extend(together.into_iter().map(|cluster| ClusterSeen {
             class: class.word().to_owned(),
-            tests: cluster.tests.iter().filter_map(|test| Some(names.get(test)?.to_string())).collect(),
+            tests: cluster.tests.iter().filter_map(|test| Some(ids.get(test)?.to_string())).collect(),
             all_failed: cluster.all_failed,
             any_failed: cluster.any_failed,
         }));
@@ -154,16 +161,15 @@ pub(super) async fn clusters(db: &Db, project: &str, window: Window) -> Result<V
 /// How long tests stay red, over cases that begin in a window.
 pub(super) async fn recovery(db: &Db, days: &Days<'_>, window: Window) -> Result<Recovery, DbError> {
     let mut red: BTreeSet<(TreatmentClass, i64)> = BTreeSet::new();
-    for (class, _, columns) in days.iter().filter(|(class, ..)| AS_IT_IS.contains(class)) {
-        red.extend(
-            columns.counts().filter(|(_, _, failures)| *failures > 0).map(|(test, ..)| (*class, test)),
-        );
+    for (class, _, counts) in days.iter().filter(|(class, ..)| AS_IT_IS.contains(class)) {
+        let failed = counts.into_iter().filter(|(_, _, failures)| *failures > 0);
+        red.extend(failed.map(|(test, ..)| (class, test)));
     }
     let mut counts: BTreeMap<(TreatmentClass, i64), Vec<DayCount>> = BTreeMap::new();
-    for (class, day, columns) in days.iter().filter(|(class, ..)| AS_IT_IS.contains(class)) {
-        for (test, runs, failures) in columns.counts() {
-            if red.contains(&(*class, test)) {
-                counts.entry((*class, test)).or_default().push(DayCount { day: *day, runs, failures });
+    for (class, day, of_day) in days.iter().filter(|(class, ..)| AS_IT_IS.contains(class)) {
+        for (test, runs, failures) in of_day {
+            if red.contains(&(class, test)) {
+                counts.entry((class, test)).or_default().push(DayCount { day, runs, failures });
             }
         }
     }
@@ -177,11 +183,15 @@ pub(super) async fn recovery(db: &Db, days: &Days<'_>, window: Window) -> Result
                 .map(|case| (*class, *test, case)),
         );
     }
-    lasted(db, &cases).await.map(|lasted| Recovery::of(&lasted))
+    lasted(db, &cases, days.names()).await.map(|lasted| Recovery::of(&lasted))
 }
 
 /// How long cases lasted, to the hour where hours are known.
-async fn lasted(db: &Db, cases: &[(TreatmentClass, i64, Case)]) -> Result<Vec<Lasted>, DbError> {
+async fn lasted(
+    db: &Db,
+    cases: &[(TreatmentClass, i64, Case)],
+    names: &Names,
+) -> Result<Vec<Lasted>, DbError> {
     let mut wanted: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
     for (_, test, case) in cases {
         let end = match case.end {
@@ -191,13 +201,18 @@ async fn lasted(db: &Db, cases: &[(TreatmentClass, i64, Case)]) -> Result<Vec<La
             wanted.entry(day).or_default().insert(*test);
         }
     }
-    let mut hours: HashMap<(TreatmentClass, i64, i64), Hours> = HashMap::new();
+    let mut sums: HashMap<(TreatmentClass, i64, i64), BTreeMap<u8, Aggregate>> = HashMap::new();
     for (day, tests) in wanted {
-        let tests: Vec<i64> = tests.into_iter().collect();
+        let tests: Vec<i64> = names.with_earlier(&tests.into_iter().collect::<Vec<_>>());
         for pack in db.packs_of(&tests, PackSpan::Hours, day).await? {
-            hours.insert((pack.class, pack.test, day), Hours::of(&pack));
+            let of_day = sums.entry((pack.class, names.now(pack.test), day)).or_default();
+            for (hour, sum) in aggregate::unpack(&pack.packed).unwrap_or_default() {
+                of_day.entry(hour).or_default().merge(&sum);
+            }
         }
     }
+    let hours: HashMap<(TreatmentClass, i64, i64), Hours> =
+        sums.iter().map(|(key, sums)| (*key, Hours::of(sums))).collect();
     let of_case = |(class, test, case): &(TreatmentClass, i64, Case)| {
         let hours = |day: i64| hours.get(&(*class, *test, day));
         let at = |day: i64, hour: Option<u8>| day as f64 + f64::from(hour.unwrap_or(0)) / 24.0;
@@ -226,12 +241,10 @@ struct Hours {
 }
 
 impl Hours {
-    fn of(pack: &PackRow) -> Self {
+    fn of(sums: &BTreeMap<u8, Aggregate>) -> Self {
         let mut hours = Hours::default();
-        for (hour, sum) in aggregate::unpack(&pack.packed).unwrap_or_default() {
-            if sum.runs() == 0 {
-                continue;
-            }
+        for (hour, sum) in sums.iter().filter(|(_, sum)| sum.runs() > 0) {
+            let hour = *hour;
             hours.first = hours.first.or(Some(hour));
             hours.last = Some(hour);
             if sum.failures > 0 {

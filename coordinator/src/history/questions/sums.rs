@@ -1,6 +1,7 @@
 //! Sums over the columns of a project's days: of every test, by class, over several windows at once.
 
 use super::Window;
+use super::names::Names;
 use crate::db::ProjectDayRow;
 use crate::history::columns::Columns;
 use crate::history::moves::RunsSeen;
@@ -8,8 +9,11 @@ use flakefarm_shared::TreatmentClass;
 use flakefarm_shared::samples::codec;
 use std::collections::{BTreeMap, HashMap};
 
-/// A project's days, opened.
-pub(super) struct Days<'a>(Vec<(TreatmentClass, i64, Columns<'a>)>);
+/// A project's days, opened; tests are known under their present names.
+pub(super) struct Days<'a> {
+    days: Vec<(TreatmentClass, i64, Columns<'a>)>,
+    names: &'a Names,
+}
 
 /// Runs and failures of every test of one class in each of `N` windows, by the test's number less `first`.
 pub(super) struct ClassSums<const N: usize> {
@@ -43,13 +47,37 @@ impl Took {
 
 impl<'a> Days<'a> {
     /// A day that cannot be read is left out: it can be summed up anew.
-    pub(super) fn open(rows: &'a [ProjectDayRow]) -> Self {
+    pub(super) fn open(rows: &'a [ProjectDayRow], names: &'a Names) -> Self {
         let open = |row: &'a ProjectDayRow| Some((row.class, row.day, Columns::read(&row.packed)?));
-        Self(rows.iter().filter_map(open).collect())
+        Self { days: rows.iter().filter_map(open).collect(), names }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &(TreatmentClass, i64, Columns<'a>)> {
-        self.0.iter()
+    /// Class, day, and number, runs and failures of every test that ran, each once.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TreatmentClass, i64, Vec<(i64, u64, u64)>)> + '_ {
+        self.days.iter().map(|(class, day, columns)| (*class, *day, self.counts(columns)))
+    }
+
+    fn counts(&self, columns: &Columns<'_>) -> Vec<(i64, u64, u64)> {
+        if self.names.is_empty() {
+            return columns.counts().collect();
+        }
+        let mut counts: Vec<(i64, u64, u64)> =
+            columns.counts().map(|(test, runs, failures)| (self.names.now(test), runs, failures)).collect();
+        counts.sort_unstable_by_key(|(test, ..)| *test);
+        counts.dedup_by(|one, kept| {
+            let same = one.0 == kept.0;
+            if same {
+                kept.1 += one.1;
+                kept.2 += one.2;
+            }
+            same
+        });
+        counts
+    }
+
+    /// What tests are called now.
+    pub(super) fn names(&self) -> &Names {
+        self.names
     }
 
     /// The sums over each window, by class.
@@ -57,12 +85,14 @@ impl<'a> Days<'a> {
         &self,
         windows: [Window; N],
     ) -> BTreeMap<TreatmentClass, ClassSums<N>> {
-        let ends = self.0.iter().filter_map(|(_, _, columns)| columns.ends());
+        let ends = self.days.iter().filter_map(|(_, _, columns)| columns.ends());
+        // A test may not have run yet under its present name.
+        let named = self.names.iter().map(|(_, now)| (now, now));
         let (first, last) =
-            ends.fold((i64::MAX, i64::MIN), |(first, last), (a, b)| (first.min(a), last.max(b)));
+            ends.chain(named).fold((i64::MAX, i64::MIN), |(first, last), (a, b)| (first.min(a), last.max(b)));
         let length = usize::try_from(last.saturating_sub(first).saturating_add(1)).unwrap_or(0);
         let mut classes: BTreeMap<TreatmentClass, ClassSums<N>> = BTreeMap::new();
-        for (class, day, columns) in &self.0 {
+        for (class, day, columns) in &self.days {
             let inside = windows.map(|window| (window.from..window.to).contains(day));
             if !inside.contains(&true) {
                 continue;
@@ -80,15 +110,20 @@ impl<'a> Days<'a> {
                 }
             }
         }
+        for of_class in classes.values_mut() {
+            for (earlier, now) in self.names.iter() {
+                of_class.rename(earlier, now);
+            }
+        }
         classes
     }
 
     /// What the runs of some tests took in a window, by test and class.
     pub(super) fn took(&self, tests: &[i64], window: Window) -> HashMap<(i64, TreatmentClass), Took> {
-        let mut wanted: Vec<i64> = tests.to_vec();
+        let mut wanted: Vec<i64> = self.names.with_earlier(tests);
         wanted.sort_unstable();
         let mut took: HashMap<(i64, TreatmentClass), Took> = HashMap::new();
-        for (class, day, columns) in &self.0 {
+        for (class, day, columns) in &self.days {
             if !(window.from..window.to).contains(day) {
                 continue;
             }
@@ -101,7 +136,7 @@ impl<'a> Days<'a> {
                 }
                 let (mean_us, median_us) = columns.durations(place);
                 if median_us > 0 {
-                    let of_test = took.entry((test, *class)).or_default();
+                    let of_test = took.entry((self.names.now(test), *class)).or_default();
                     of_test.medians.push((median_us, runs));
                     of_test.micros += f64::from(mean_us) * runs as f64;
                 }
@@ -112,6 +147,20 @@ impl<'a> Days<'a> {
 }
 
 impl<const N: usize> ClassSums<N> {
+    /// Counts what ran under an earlier number for the present one.
+    fn rename(&mut self, earlier: i64, now: i64) {
+        let place = |test: i64| usize::try_from(test.wrapping_sub(self.first)).ok();
+        let (Some(from), Some(to)) = (place(earlier), place(now)) else { return };
+        let nothing = [RunsSeen::default(); N];
+        let Some(moved) = self.sums.get_mut(from).map(|sums| std::mem::replace(sums, nothing)) else {
+            return;
+        };
+        for (sum, moved) in self.sums[to].iter_mut().zip(moved) {
+            sum.runs += moved.runs;
+            sum.failures += moved.failures;
+        }
+    }
+
     /// Tests that ran in any of the windows, by number.
     pub(super) fn iter(&self) -> impl Iterator<Item = (i64, &[RunsSeen; N])> {
         let ran = |sums: &[RunsSeen; N]| sums.iter().any(|sum| sum.runs > 0);
@@ -158,7 +207,8 @@ mod tests {
             row(11, &[day(7, 1, 0, 300)]),
             row(20, &[day(90, 2, 2, 0)]),
         ];
-        let days = Days::open(&rows);
+        let names = Names::default();
+        let days = Days::open(&rows, &names);
         let sums = days.sums([Window { from: 0, to: 100 }, Window { from: 11, to: 12 }]);
         let ci = &sums[&TreatmentClass::Ci];
         let seen = |runs, failures| RunsSeen { runs, failures };
@@ -170,6 +220,6 @@ mod tests {
         let of_seven = &took[&(7, TreatmentClass::Ci)];
         assert_eq!((of_seven.median_ms(), of_seven.micros), (Some(0.1), 800.0));
         assert_eq!(took[&(90, TreatmentClass::Ci)].micros, 1_200.0);
-        assert!(Days::open(&[]).sums([Window { from: 0, to: 100 }]).is_empty());
+        assert!(Days::open(&[], &names).sums([Window { from: 0, to: 100 }]).is_empty());
     }
 }

@@ -170,7 +170,7 @@ fn what_earlier_sweeps_saw_is_not_run_again() {
         tests.iter().map(run).collect()
     };
     let history = |version: &str, failures, today| {
-        let source = TestSource { fingerprint: fingerprint(version), risks: Vec::new() };
+        let source = TestSource { fingerprint: fingerprint(version), risks: Vec::new(), body: None };
         History::new(&tests, &vec![source; tests.len()], past(failures), today * DAY)
     };
     for guarantee in Guarantee::ALL {
@@ -194,7 +194,7 @@ fn what_earlier_sweeps_saw_is_not_run_again() {
 fn a_budget_too_small_for_one_round_is_refused_with_one_that_is_not() {
     const DAY: i64 = 86_400_000_000;
     let tests = Model::new(&[], 40, CALM).ids();
-    let source = TestSource { fingerprint: Digest::of(b"new"), risks: Vec::new() };
+    let source = TestSource { fingerprint: Digest::of(b"new"), risks: Vec::new(), body: None };
     let run = |test: &TestId| PastRun {
         test: test.clone(),
         fingerprint: Some(Digest::of(b"old")),

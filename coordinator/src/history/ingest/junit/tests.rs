@@ -30,6 +30,7 @@ fn check(document: &str, expect: &[&str]) {
     let (found, reading) = cases(document.as_bytes());
     assert_eq!(found, expect, "{reading:?}");
     assert_eq!((reading.complete, reading.cases), (true, expect.len() as u64), "{reading:?}");
+    assert_eq!(reading.problems, [], "what tools write is understood");
 }
 
 #[test]
@@ -163,6 +164,28 @@ fn of_a_damaged_report_the_good_part_is_kept_and_the_line_is_said() {
     damaged(deep.as_bytes(), &[], 1, "nested");
     let (found, reading) = cases(b"<testsuite name='s'><testcase/><testcase name='a'/></testsuite>");
     assert_eq!((found.len(), reading.problem_count, reading.complete), (1, 1, true));
+}
+
+#[test]
+fn what_nobody_can_believe_is_left_out_and_the_line_is_said() {
+    let (found, reading) = cases(
+        b"<testsuite name='s' timestamp='yesterday'>\n<testcase name='a' time='-5'/>\n<testcase name='b' time='1e300'/>\n\
+          <testcase name='c' time='1,234.5' timestamp='1850-01-01T00:00:00'/>\n<testcase name='d&#27;[31m' time=''/></testsuite>",
+    );
+    assert_eq!(found, ["s::a pass", "s::b pass", "s::c pass@1234500", "s::d\u{fffd}[31m pass"]);
+    let told: Vec<(u64, &str)> =
+        reading.problems.iter().map(|problem| (problem.line, problem.what.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (1, "`yesterday` is no moment between 2000 and 2100: it is taken for unknown"),
+            (2, "`-5` is no duration: it is taken for unknown"),
+            (3, "`1e300` is no duration: it is taken for unknown"),
+            (4, "`1850-01-01T00:00:00` is no moment between 2000 and 2100: it is taken for unknown"),
+            (5, "control characters in the name `d\u{fffd}[31m` are replaced"),
+        ]
+    );
+    assert!(reading.complete);
 }
 
 #[test]

@@ -307,11 +307,10 @@ class Recorder:
         options = getattr(session.config, "inicfg", {})
         configuration = ["%s=%s" % (name, options[name]) for name in sorted(options)]
         try:
-            found = self.sources.describe(session.items, self.root, configuration)
+            tests = self.sources.describe(session.items, self.root, configuration)
         except Exception as error:  # a guess that sources help with must not cost the listing
             sys.stderr.write("flakefarm: sources could not be read: %s: %s\n" % (type(error).__name__, error))
             return
-        tests = [{"fingerprint": fingerprint, "risks": risks} for fingerprint, risks in found]
         self.channel.send_list({"e": "sources"}, "tests", tests)
 
     def settle(self, session):

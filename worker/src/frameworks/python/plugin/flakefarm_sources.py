@@ -1,12 +1,14 @@
 """What the sources say of each listed test: a fingerprint, which changes when the test or what it
-touches changes, and risks, which make flakiness likelier. Sources are parsed, never run, each file
-once; what does not parse is taken as the bytes it is.
+touches changes, a digest of its body, which stays when it is renamed or moved, and risks, which make
+flakiness likelier. Sources are parsed, never run, each file once; what does not parse is taken as the
+bytes it is.
 """
 
 import ast
 import gc
 import hashlib
 import os
+import re
 import sys
 
 from flakefarm_risks import Definitions, imports_of, statements_of
@@ -18,13 +20,13 @@ FOREIGN = ("site-packages", "dist-packages", ".tox", ".nox", "node_modules", "__
 
 
 def describe(items, root, configuration):
-    """One `(fingerprint, risks)` per item, in order. `configuration` counts as touched by all."""
+    """One description per item, in order. `configuration` counts as touched by all."""
     collecting = gc.isenabled()
     gc.disable()  # syntax trees are many, and none of them is garbage yet
     try:
         sources = Sources(root)
         base = digest(configuration)
-        return [(sources.fingerprint(item, base), sources.risks(item)) for item in items]
+        return [sources.describe(item, base) for item in items]
     finally:
         if collecting:
             gc.enable()
@@ -53,6 +55,13 @@ class Sources:
         if known is None:
             known = self.files[path] = File(path)
         return known
+
+    def describe(self, item, base):
+        told = {"fingerprint": self.fingerprint(item, base), "risks": self.risks(item)}
+        body = self.file(path_of(item)).body_digest(names_of(item))
+        if body is not None:
+            told["body"] = body
+        return told
 
     # Fingerprints
 
@@ -182,12 +191,14 @@ class File:
 
     def __init__(self, path):
         self.lines = []
+        self.inside = set()
         self.tree = None
         self.imports = []
         self.imported = None
         self.bound = {}
         self.definitions = {}
         self.own = {}
+        self.bodies = {}
         self.rest = None
         try:
             with open(path, "rb") as source:
@@ -204,7 +215,7 @@ class File:
             self.tree = None
             return
         statements = statements_of(self.tree)
-        self.lines = meaningful_lines(text, statements)
+        self.lines, self.inside = meaningful_lines(text, statements)
         self.digest = digest([line for line in self.lines if line is not None])
         self.imports, self.bound = imports_of(statements)
         self.definitions = Definitions(self.tree, self.bound)
@@ -219,15 +230,23 @@ class File:
             known = self.own[key] = self.digest_without_other_tests(names)
         return known
 
-    def digest_without_other_tests(self, names):
+    def chain_of(self, names):
+        """The classes around a test and its function; none if it is inherited, generated, or the
+        interpreter is too old to say where definitions end."""
         chain, body = [], self.tree.body
         for name in names:
             # Of two definitions of one name, the later one counts.
             node = next((node for node in reversed(body) if getattr(node, "name", None) == name), None)
             if node is None or getattr(node, "end_lineno", None) is None:
-                return self.digest  # inherited, generated or an old interpreter: all of the file
+                return None
             chain.append(node)
             body = getattr(node, "body", [])
+        return chain
+
+    def digest_without_other_tests(self, names):
+        chain = self.chain_of(names)
+        if chain is None:
+            return self.digest  # all of the file
         parts = [self.text_of(chain[-1])]
         for node in chain[:-1]:
             parts += [self.text_of(child) for child in frame_of(node) if not is_test(child)]
@@ -236,6 +255,49 @@ class File:
             kept = [self.text_of(node) for node in self.tree.body if not is_test(node)]
             self.rest = digest(kept)
         return digest(parts + [self.rest])
+
+    def body_digest(self, names):
+        """A digest of what a test does, whatever it is called and wherever it stands: its decorators,
+        parameters and statements. None where that cannot be told, or there is nothing to tell it by."""
+        if self.tree is None or not names:
+            return None
+        key = ".".join(names)
+        if key not in self.bodies:
+            chain = self.chain_of(names)
+            self.bodies[key] = self.digest_of_body(chain[-1]) if chain else None
+        return self.bodies[key]
+
+    def digest_of_body(self, node):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return None
+        body = node.body[1:] if says_only(node.body[0], str) else node.body
+        if all(isinstance(child, ast.Pass) or says_only(child, type(Ellipsis)) for child in body):
+            return None
+        parts = [self.text_without_margin(each) for each in node.decorator_list]
+        # As a method it has a `self` that it has not as a function.
+        names = [each.arg for each in getattr(node.args, "posonlyargs", []) + node.args.args]
+        parts.append(",".join(names[1:] if names[:1] in (["self"], ["cls"]) else names))
+        parts.append(type(node).__name__)
+        parts += [self.text_without_margin(child) for child in body]
+        return digest(parts)
+
+    def text_without_margin(self, node):
+        """Its lines as if it stood at the left margin."""
+        decorators = getattr(node, "decorator_list", [])
+        start = min([node.lineno] + [decorator.lineno for decorator in decorators])
+        margin = re.compile("[ \t]{0,%d}" % node.col_offset)
+        lines = []
+        for number in range(start - 1, node.end_lineno):
+            line = self.lines[number]
+            if line is None:
+                continue
+            if number == start - 1:
+                # Offsets count bytes.
+                line = line.encode("utf-8", "surrogatepass")[node.col_offset:].decode("utf-8", "replace")
+            elif number not in self.inside:
+                line = margin.sub("", line, count=1)
+            lines.append(line)
+        return "\n".join(lines)
 
     def head_of(self, node):
         first = min([node.lineno] + [decorator.lineno for decorator in node.decorator_list])
@@ -251,8 +313,8 @@ class File:
 
 
 def meaningful_lines(text, statements):
-    """The lines of a file; none for those that say nothing to the interpreter. A line within a
-    string is part of it, whatever it looks like."""
+    """The lines of a file, none for those that say nothing to the interpreter, and the numbers of those
+    within a string, which are part of it, whatever they look like."""
     lines = text.splitlines()
     inside = set()
     if '"""' in text or "'''" in text or "\\\n" in text:
@@ -267,7 +329,7 @@ def meaningful_lines(text, statements):
             lines[number] = None
         elif number not in inside:
             lines[number] = line.rstrip()
-    return lines
+    return lines, inside
 
 
 def expressions_over_lines(statement):
@@ -290,6 +352,15 @@ def is_test(node):
     if isinstance(node, ast.ClassDef):
         return name.startswith("Test") or any("TestCase" in ast.dump(base) for base in node.bases)
     return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and name.startswith("test")
+
+
+def says_only(node, kind):
+    """Whether a statement is a constant of a kind, such as a docstring."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, kind)
+    )
 
 
 def frame_of(node):

@@ -91,11 +91,10 @@ class Session:
         import flakefarm_sources
 
         try:
-            found = flakefarm_sources.describe(self._items, self._root, self._arguments)
+            told = flakefarm_sources.describe(self._items, self._root, self._arguments)
         except Exception as error:  # a guess that sources help with must not cost the listing
             sys.stderr.write("flakefarm: sources could not be read: %s: %s\n" % (type(error).__name__, error))
             return
-        told = [{"fingerprint": fingerprint, "risks": risks} for fingerprint, risks in found]
         self._channel.send_list({"e": "sources"}, "tests", told)
 
     # Running
