@@ -5,7 +5,7 @@
 use flakefarm_coordinator::db::Db;
 use flakefarm_coordinator::history::collect::{collect_day, date_of, mend_columns};
 use flakefarm_coordinator::history::ingest::ci::CiJob;
-use flakefarm_coordinator::history::ingest::{SentReport, ingest};
+use flakefarm_coordinator::history::ingest::{SUMMED_ANYWAY, SentReport, ingest};
 use flakefarm_coordinator::history::linking;
 use flakefarm_coordinator::history::moves::Move;
 use flakefarm_coordinator::history::questions::{self, Changed, Window};
@@ -97,11 +97,19 @@ async fn answers_are_those_of_the_truth(url: &str) {
     let now = now_micros();
     let today = codec::day_of(now);
     fill(&db, &samples, directory.path(), today).await;
+    let late = db.late_days("shop").await.unwrap();
+    assert_eq!(
+        late,
+        (today - DAYS..today - SUMMED_ANYWAY).collect::<Vec<_>>(),
+        "reports told of days that are over"
+    );
+    let summed_up = now_micros();
     for day in today - DAYS..=today {
-        collect_day(&db, &samples, "shop", day, now).await.unwrap();
+        collect_day(&db, &samples, "shop", day, summed_up).await.unwrap();
         // Once more changes nothing.
-        collect_day(&db, &samples, "shop", day, now).await.unwrap();
+        collect_day(&db, &samples, "shop", day, summed_up).await.unwrap();
     }
+    assert_eq!(db.late_days("shop").await.unwrap(), Vec::<i64>::new());
     mend_columns(&db, "shop", now).await.unwrap();
     let window = Window::last(30, now);
     let of_test = async |name: &str| {
@@ -170,6 +178,18 @@ async fn answers_are_those_of_the_truth(url: &str) {
     // They go over the wire as they are.
     let text = serde_json::to_string(&trends).unwrap();
     assert_eq!(serde_json::from_str::<questions::Trends>(&text).unwrap(), trends);
+
+    // A sample store that was emptied: the sums answer, and the gap is said at once.
+    assert_eq!(new.gaps, Vec::<String>::new());
+    let emptied =
+        SqliteSamples::open(&directory.path().join("empty.db"), Retention::default()).await.unwrap();
+    let emptied: Option<&dyn flakefarm_shared::samples::SampleStore> = Some(&emptied);
+    let name = id("test_new");
+    let found = questions::test_history(&db, emptied, "shop", &name, window, Confidence::DEFAULT);
+    let found = found.await.unwrap().unwrap();
+    assert_eq!(found.classes, new.classes);
+    let [gap] = found.gaps.as_slice() else { panic!("{:?}", found.gaps) };
+    assert!(gap.contains("lost points of 10 runs"), "two days of four runs and a second attempt: {gap}");
 
     // Under another name it is the same test; what was said is taken back without a trace.
     let (one, other) = (id("test_one"), id("test_other"));

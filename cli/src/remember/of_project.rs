@@ -18,12 +18,17 @@ pub(super) fn ranking(ranking: &Ranking) -> String {
         date_of(ranking.window.to - 1),
         rests_on(&ranking.runs)
     );
+    text.push_str(&missing(&ranking.gaps));
     ranking.tests.iter().for_each(|test| text.push_str(&ranked(test)));
     let more = ranking.total.saturating_sub(ranking.tests.len() as u64);
     if more > 0 {
         text.push_str(&format!("and {more} more (--limit)\n"));
     }
     text
+}
+
+fn missing(gaps: &[String]) -> String {
+    gaps.iter().map(|gap| format!("missing: {gap}\n")).collect()
 }
 
 fn ranked(test: &TestRanked) -> String {
@@ -80,6 +85,7 @@ pub(super) fn trends(trends: &Trends) -> String {
         date_of(trends.window.to - 1),
         rests_on(&trends.runs)
     );
+    text.push_str(&missing(&trends.gaps));
     type Count = fn(&ProjectDay) -> u64;
     let lines: [(&str, Count); 4] = [
         ("runs", |day| day.runs),

@@ -23,7 +23,8 @@ pub use of_test::{
 pub use of_week::{ClusterSeen, TestMoved, Week, week};
 
 use super::aggregate::{self, Aggregate};
-use crate::db::PackRow;
+use super::collect::date_of;
+use crate::db::{Db, DbError, PackRow};
 use crate::plan::Confidence;
 use crate::score::interval::rate_interval;
 use flakefarm_shared::samples::codec;
@@ -114,6 +115,12 @@ impl RateSeen {
 /// Classes whose runs ran the tests as they are: what says how a test fares.
 pub(crate) const AS_IT_IS: [TreatmentClass; 3] =
     [TreatmentClass::Plain, TreatmentClass::Unisolated, TreatmentClass::Ci];
+
+/// What was found missing of a project's days, in words.
+async fn noted_gaps(db: &Db, project: &str, window: Window) -> Result<Vec<String>, DbError> {
+    let notes = db.noted_days(project, window.from, window.to).await?;
+    Ok(notes.into_iter().filter_map(|note| Some(format!("{}: {}", date_of(note.day), note.gap?))).collect())
+}
 
 /// The days of a pack of days.
 fn days_of(pack: &PackRow) -> impl Iterator<Item = (i64, Aggregate)> {

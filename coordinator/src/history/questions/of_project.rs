@@ -4,7 +4,7 @@ use super::costing::{CostSeen, minutes};
 use super::names::Names;
 use super::of_week::{self, Week};
 use super::sums::{ClassSums, Days, Took};
-use super::{AS_IT_IS, RateSeen, Window};
+use super::{AS_IT_IS, RateSeen, Window, noted_gaps};
 use crate::db::{BranchFlips, CiCost, Db, DbError, RunsOfClass};
 use crate::history::collect::date_of;
 use crate::history::moves::{self, Move, RunsSeen};
@@ -63,6 +63,9 @@ pub struct Ranking {
     pub runs: Vec<RunsOfClass>,
     /// The first of them.
     pub tests: Vec<TestRanked>,
+    /// What is missing, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<String>,
 }
 
 /// The tests of a project, those first that CI saw flip, then those that both passed and failed as they are,
@@ -113,6 +116,7 @@ pub async fn ranking(
         total,
         runs: db.runs_by_class(project, window.start(), window.end()).await?,
         tests,
+        gaps: noted_gaps(db, project, window).await?,
     })
 }
 
@@ -256,6 +260,9 @@ pub struct Trends {
     pub week: Week,
     /// Tests that fail together.
     pub clusters: Vec<of_week::ClusterSeen>,
+    /// What is missing, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<String>,
 }
 
 /// A project over a window.
@@ -274,6 +281,7 @@ pub async fn trends(db: &Db, project: &str, window: Window) -> Result<Trends, Db
         recovery: of_week::recovery(db, &days, window).await?,
         week: of_week::of_days(db, &days, window.to).await?,
         clusters: of_week::clusters(db, project, window, &names).await?,
+        gaps: noted_gaps(db, project, window).await?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::changing::{self, ChangeSeen};
 use super::costing::{CostSeen, minutes};
-use super::{AS_IT_IS, Summary, Window};
+use super::{AS_IT_IS, Summary, Window, noted_gaps};
 use crate::db::{Db, DbError, FlipRow, HistoryRow, RunsOfClass, SignatureDay, SignatureRow};
 use crate::history::aggregate::Aggregate;
 use crate::history::collect::date_of;
@@ -15,6 +15,8 @@ use std::collections::btree_map::{BTreeMap, Entry};
 
 /// Days that points are asked for.
 const POINT_DAYS: i64 = 15;
+/// Days up to now of which points are there, however short they are kept.
+const STAYING: i64 = 3;
 /// Verdicts of a test that are shown.
 const VERDICTS: u32 = 20;
 
@@ -163,15 +165,22 @@ pub async fn test_history(
     let mut gaps = Vec::new();
     if let Some(samples) = samples {
         let names = std::iter::once(test).chain(earlier.iter().map(|(_, name)| name));
-        if let Err(why) = recent(db, samples, project, names, window, &mut all).await? {
-            gaps.push(format!("the sample store does not answer, so the last hours may be missing: {why}"));
+        match recent(db, samples, project, names, window, &mut all).await? {
+            Ok(gone) => gaps.extend(gone.map(|(runs, from)| {
+                format!(
+                    "the sample store has lost points of {runs} runs since {}: their sums are shown, and what was not \
+                     summed up yet is missing",
+                    date_of(from)
+                )
+            })),
+            Err(why) => {
+                gaps.push(format!("the sample store does not answer, so the last hours may be missing: {why}"));
+            }
         }
     }
     let mut days = all.clone();
     days.retain(|(_, day), _| (window.from..window.to).contains(day));
-    for note in db.noted_days(project, window.from, window.to).await? {
-        gaps.extend(note.gap.map(|gap| format!("{}: {gap}", date_of(note.day))));
-    }
+    gaps.extend(noted_gaps(db, project, window).await?);
     let since = window.start();
     let mut seen = classes(&days, &all, confidence);
     let moments = changing::moments(db, &numbers, (window.from, window.to), &days).await?;
@@ -266,7 +275,8 @@ async fn cost(
     Ok(Some(cost))
 }
 
-/// Puts what points say of the last days in the place of sums that know less.
+/// Puts what points say of the last days in the place of sums that know less. Gives how many runs of the last days
+/// are in sums and have no points any more, and the first such day.
 async fn recent(
     db: &Db,
     samples: &dyn SampleStore,
@@ -274,7 +284,7 @@ async fn recent(
     names: impl Iterator<Item = &TestId>,
     window: Window,
     days: &mut BTreeMap<(TreatmentClass, i64), Aggregate>,
-) -> Result<Result<(), String>, DbError> {
+) -> Result<Result<Option<(u64, i64)>, String>, DbError> {
     let from = window.from.max(window.to - POINT_DAYS);
     let (since, until) = (codec::day_start(from), codec::day_start(window.to));
     let incidents: HashSet<RunTag> =
@@ -290,13 +300,22 @@ async fn recent(
             found.entry(key).or_default().merge(&Aggregate::of([stored]));
         }
     }
+    let mut gone: Option<(u64, i64)> = None;
+    let staying = from.max(window.to - STAYING)..window.to;
+    for ((class, day), sum) in days.iter().filter(|((_, day), _)| staying.contains(day)) {
+        let there = found.get(&(*class, *day)).map_or(0, Aggregate::runs);
+        if let Some(lost) = sum.runs().checked_sub(there).filter(|lost| *lost > 0) {
+            let (runs, first) = gone.unwrap_or((0, *day));
+            gone = Some((runs + lost, first.min(*day)));
+        }
+    }
     for (key, sum) in found {
         let known = days.entry(key).or_default();
         if sum.runs() + sum.skips >= known.runs() + known.skips {
             *known = sum;
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(gone))
 }
 
 /// The classes of a window's `days`; when each first and last failed is said by `all` days.
