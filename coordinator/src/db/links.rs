@@ -62,6 +62,7 @@ pub struct LinkRow {
     pub unlinked_at: Option<UnixMicros>,
 }
 
+type RawListed = (i64, String, Option<String>, Option<String>, i64);
 type RawLink = (i64, String, i64, String, String, String, i64, Option<i64>);
 
 impl Db {
@@ -111,7 +112,7 @@ impl Db {
         let query = "SELECT tests.number, tests.test, tests.parts, tests.body, tests.listed_at
                      FROM tests JOIN projects ON projects.number = tests.project
                      WHERE projects.name = $1 AND tests.listed_at IS NOT NULL ORDER BY tests.number";
-        let rows: Vec<(i64, String, Option<String>, Option<String>, i64)> =
+        let rows: Vec<RawListed> =
             read!(self, "read listed tests", fetch_all, sqlx::query_as(query).bind(clean(project)))?;
         let row = |(number, test, parts, body, listed_at)| ListedTest {
             number,

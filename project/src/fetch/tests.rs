@@ -46,7 +46,7 @@ fn daemon(base: &Path) -> (Child, u16) {
 fn listen(mut answer: impl FnMut(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| answer(stream)));
+    std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
     port
 }
 
