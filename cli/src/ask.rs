@@ -217,7 +217,7 @@ impl<'a> Session<'a> {
     /// Does one task in this process.
     pub(crate) async fn run_here(&mut self, embedded: Embedded, task: Task<'_>) -> Result<Ended, Complaint> {
         let outputs = Outputs::Blobs(embedded.blobs.clone());
-        let (row, report) = embedded.run(task, &mut self.progress, self.stop.clone()).await?;
+        let (row, report) = Box::pin(embedded.run(task, &mut self.progress, self.stop.clone())).await?;
         Ok(ended_here(&row, report, outputs))
     }
 }

@@ -11,6 +11,7 @@ use crate::operators::{ago, json, print_table};
 use crate::say::say;
 use crate::{signals, sweep};
 use flakefarm_coordinator::http::{NewGit, NewSchedule, ScheduleView};
+use flakefarm_coordinator::report::trust_short;
 use flakefarm_project::config::{FILE_NAME, without_project};
 use flakefarm_shared::Digest;
 use std::time::Duration;
@@ -161,7 +162,7 @@ fn told(schedule: &ScheduleView) -> String {
     let tries = if firing.state == "fetching" && firing.tries > 0 { "tried again: " } else { "" };
     let why = firing.why.as_ref().map(|why| format!("{tries}{why}"));
     let notes = (!firing.notes.is_empty()).then(|| firing.notes.join("; "));
-    let trust = firing.trust.as_ref().map(flakefarm_coordinator::report::model::Trust::short);
+    let trust = firing.trust.as_ref().map(trust_short);
     [trust, why, notes].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 

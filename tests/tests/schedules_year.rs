@@ -97,7 +97,7 @@ async fn killed(coordinator: &Coordinator, now: UnixMicros, steps: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_year_of_firings_makes_one_sweep_each_through_restarts_and_two_coordinators() {
-    in_schema(async |url| {
+    Box::pin(in_schema(async |url| {
         let directory = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(&format!("file://{}", directory.path().display())).unwrap();
         let db = Db::open(url).await.unwrap();
@@ -193,6 +193,6 @@ async fn a_year_of_firings_makes_one_sweep_each_through_restarts_and_two_coordin
             wanted.sort_unstable();
             assert_eq!(made, wanted, "{project}: exactly one sweep of each firing");
         }
-    })
+    }))
     .await;
 }

@@ -113,7 +113,7 @@ pub(crate) enum Command {
     /// Say what is wrong with this machine or farm
     Doctor(DoctorArgs),
     /// Run a farm's coordinator
-    Coordinator(CoordinatorArgs),
+    Coordinator(Box<CoordinatorArgs>),
     /// Run one of a farm's workers
     Worker(WorkerArgs),
     /// Issue, list and revoke the tokens that guard a coordinator

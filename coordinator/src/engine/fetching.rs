@@ -2,7 +2,7 @@
 //! goes on beside everything else, few at once, is tried again a few times, and what it cannot do costs
 //! its own firing alone.
 
-use super::schedules::GitSource;
+use super::git_source::GitSource;
 use super::{Coordinator, EngineError, Submission};
 use crate::db::{FiringRow, NewEvent, ScheduleRow};
 use crate::events::Event;

@@ -1,7 +1,7 @@
 //! What one sweep may ask for. A coordinator plans for everybody: what would take more memory or jobs
 //! than the operator allows is refused, with a hint, before anything is planned.
 
-use super::schedules::GitSource;
+use super::git_source::GitSource;
 use super::{Coordinator, EngineError};
 use crate::db::DbError;
 use crate::plan::{Question, QuestionKind, Runs};

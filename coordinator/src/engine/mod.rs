@@ -5,6 +5,7 @@ mod advance;
 mod collecting;
 mod fetching;
 mod finish;
+mod git_source;
 mod intake;
 mod leader;
 pub mod leases;
@@ -25,9 +26,10 @@ mod trouble;
 mod trusting;
 
 pub use advance::WORKER_SILENCE_MICROS;
+pub use git_source::GitSource;
 pub use limits::{Fetching, LimitExceeded, Limits, QuotaExceeded, Quotas};
 pub use notifying::FARM;
-pub use schedules::{FiredByHand, GitSource, WantedSchedule};
+pub use schedules::{FiredByHand, WantedSchedule};
 pub use submit::{Submission, SubmitError};
 
 use crate::db::{Db, DbError};

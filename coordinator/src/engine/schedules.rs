@@ -3,15 +3,14 @@
 //! (`fetching.rs`); beside each sweep goes its control (`trusting.rs`).
 
 use super::fetching::Fetches;
+use super::git_source::GitSource;
 use super::trouble::Step;
 use super::{Coordinator, EngineError, Submission};
 use crate::db::{Fired, FiringRow, NewSweep, ScheduleRow, SweepState};
 use crate::garbage::LEASE_MICROS;
 use crate::plan;
 use crate::schedule::{Rhythm, RhythmError};
-use flakefarm_project::fetch::Remote;
 use flakefarm_shared::{SweepContext, SweepId, UnixMicros, now_micros};
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -19,16 +18,6 @@ use uuid::Uuid;
 
 /// How often schedules are polled.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// Where the sources of a schedule come from that a git remote keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GitSource {
-    /// What is fetched.
-    pub remote: Remote,
-    /// SHA-256 of the project's configuration file when the schedule was added, if it had one.
-    #[serde(default)]
-    pub configuration: Option<String>,
-}
 
 /// A schedule that somebody wants.
 #[derive(Debug, Clone, Copy)]

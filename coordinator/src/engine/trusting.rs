@@ -7,6 +7,7 @@ use crate::db::{NewEvent, NewSweep, SweepRow, SweepState};
 use crate::events::Event;
 use crate::plan::Question;
 use crate::report::model::{Trust, TrustState};
+use crate::report::trust_line;
 use bytes::Bytes;
 use flakefarm_shared::blobs::BlobError;
 use flakefarm_shared::{Digest, SweepContext, SweepId, UnixMicros, now_micros};
@@ -127,7 +128,7 @@ impl Coordinator {
                 at,
                 project: Some(row.project.clone()),
                 sweep: Some(row.id),
-                event: Event::FarmDoubted { sweep: row.id, why: trust.line() },
+                event: Event::FarmDoubted { sweep: row.id, why: trust_line(trust) },
             };
             self.db.record_events(&[event]).await?;
         }

@@ -61,7 +61,7 @@ pub struct SweepMeta {
     /// What a reader should know and no field says, a sentence each.
     pub notes: Vec<String>,
     /// What its control said of the farm.
-    pub trust: Option<super::trust::Trust>,
+    pub trust: Option<super::model::Trust>,
 }
 
 /// The report of a sweep. Calling it while the sweep runs gives a preliminary one.

@@ -51,7 +51,7 @@ pub fn render(report: &Report) -> String {
         let _ = writeln!(out, "{unproved}.\n");
     }
     if let Some(trust) = &report.sweep.trust {
-        let _ = writeln!(out, "{}.\n", plain(&trust.line()));
+        let _ = writeln!(out, "{}.\n", plain(&words::trust_line(trust)));
     }
     for note in report.sweep.notes.iter().take(10) {
         let _ = writeln!(out, "- {}", code(note));

@@ -33,3 +33,4 @@ pub use build::{SweepMeta, build};
 pub use model::{Report, Stopped, TestReport, Verdict};
 pub use remarks::of_listing;
 pub use table::Style;
+pub use words::{trust_line, trust_short};

@@ -117,7 +117,7 @@ fn summary(out: &mut String, report: &Report, style: Style, width: usize) {
         field(out, style, width, "open", &unproved);
     }
     if let Some(trust) = &sweep.trust {
-        field(out, style, width, "trust", &trust.line());
+        field(out, style, width, "trust", &words::trust_line(trust));
     }
     for note in &sweep.notes {
         field(out, style, width, "note", &words::visible(note));

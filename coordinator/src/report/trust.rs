@@ -1,6 +1,5 @@
 //! Whether the farm itself can be trusted: what a sweep of tests whose answers are known said of it.
 
-use super::words;
 use serde::{Deserialize, Serialize};
 
 /// What a control said of the farm.
@@ -46,46 +45,4 @@ pub enum TrustState {
     /// Its control still runs, or something that a newer program knows.
     #[serde(other)]
     Pending,
-}
-
-impl Trust {
-    /// A sentence, without its end.
-    pub fn line(&self) -> String {
-        let counts = format!(
-            "found {} of {} known flaky tests, accused {} of {} stable",
-            self.found, self.flaky, self.accused, self.stable
-        );
-        let list = |what: &str, names: &[String]| match names {
-            [] => String::new(),
-            names => format!("; {what} {}", words::visible(&names.join(", "))),
-        };
-        let names = [
-            list("missed", &self.missed),
-            list("accused", &self.wronged),
-            list("no answer for", &self.unanswered),
-        ]
-        .concat();
-        match self.state {
-            TrustState::Trusted => format!("the farm can be trusted: {counts}"),
-            TrustState::NotTrusted => {
-                format!("THE FARM CANNOT BE TRUSTED, nor this report: {counts}{names}")
-            }
-            TrustState::Unknown => {
-                let why = self.why.as_deref().unwrap_or("nobody knows why");
-                format!("whether the farm can be trusted is not known: {}", words::visible(why))
-            }
-            TrustState::Pending => "the farm's control of known tests still runs".to_owned(),
-        }
-    }
-
-    /// The same in a few words, for a list.
-    pub fn short(&self) -> String {
-        let counts = format!("{}/{} found, {}/{} accused", self.found, self.flaky, self.accused, self.stable);
-        match self.state {
-            TrustState::Trusted => format!("trusted ({counts})"),
-            TrustState::NotTrusted => format!("NOT TRUSTED ({counts})"),
-            TrustState::Unknown => "trust unknown".to_owned(),
-            TrustState::Pending => "control runs".to_owned(),
-        }
-    }
 }

@@ -43,7 +43,7 @@ fn daemon(base: &Path) -> (Child, u16) {
 }
 
 /// Answers each connection as `answer` does, until the process ends.
-fn listen(mut answer: impl FnMut(TcpStream) + Send + 'static) -> u16 {
+fn listen(answer: impl FnMut(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
