@@ -21,15 +21,15 @@ fn layers(file: &str, directory: &Path, variables: &[(&str, &str)]) -> Result<Se
 #[test]
 fn secrets_come_from_files_and_are_never_shown() {
     let directory = tempfile::tempdir().expect("a directory");
-    std::fs::write(directory.path().join("db"), "postgres://u:pw@h/d\n").expect("a file");
+    std::fs::write(directory.path().join("db"), "postgres://u:open-sesame@h/d\n").expect("a file");
     let settings = layers("[stores]\ndatabase_file = \"db\"\n", directory.path(), &[]).expect("settings");
-    assert_eq!(settings.text("stores.database").as_deref(), Some("postgres://u:pw@h/d"));
+    assert_eq!(settings.text("stores.database").as_deref(), Some("postgres://u:open-sesame@h/d"));
     assert!(settings.origin("stores.database").expect("an origin").ends_with("farm.toml:2"));
-    assert!(!print(&settings).contains("pw"), "{}", print(&settings));
+    assert!(!print(&settings).contains("sesame"), "{}", print(&settings));
 
     let path = directory.path().join("db").display().to_string();
     let settings = layers("", directory.path(), &[("X_DATABASE_FILE", &path)]).expect("settings");
-    assert_eq!(settings.text("stores.database").as_deref(), Some("postgres://u:pw@h/d"));
+    assert_eq!(settings.text("stores.database").as_deref(), Some("postgres://u:open-sesame@h/d"));
     assert_eq!(settings.origin("stores.database"), Some("X_DATABASE_FILE"));
 
     let error = layers("", directory.path(), &[("X_DATABASE_FILE", "/absent")]).expect_err("no file");
