@@ -87,7 +87,8 @@ check!(
     with_address:
     concurrent_writers_all_succeed,
     data_survive_reopening,
-    new_database_may_be_opened_by_several_at_once
+    new_database_may_be_opened_by_several_at_once,
+    who_gives_up_leaves_no_transaction_behind
 );
 
 const FROM_THE_FUTURE: &str =

@@ -103,7 +103,7 @@ impl Db {
             }
             Db::Postgres(store) => {
                 postgres::in_time(async {
-                    let mut transaction = store.pool.begin().await?;
+                    let mut transaction = store.begin().await?;
                     in_order(&mut transaction).await?;
                     for event in events {
                         insert_event!(transaction, event)?;

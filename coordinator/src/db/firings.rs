@@ -150,7 +150,7 @@ macro_rules! transaction {
             }
             Db::Postgres(store) => {
                 postgres::in_time(async {
-                    let mut $transaction = store.pool.begin().await?;
+                    let mut $transaction = store.begin().await?;
                     $work
                     $transaction.commit().await?;
                     Ok(Fired::Yes)

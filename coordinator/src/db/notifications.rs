@@ -262,7 +262,7 @@ impl Db {
             }
             Db::Postgres(store) => {
                 postgres::in_time(async {
-                    let mut transaction = store.pool.begin().await?;
+                    let mut transaction = store.begin().await?;
                     follow!(transaction, channel, followed, now);
                     transaction.commit().await
                 })

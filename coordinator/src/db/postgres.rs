@@ -7,7 +7,7 @@ use super::raw::{Noted, RawJob, clean, subject};
 use super::rows::{NewJob, VerdictRow};
 use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, Transaction};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -46,6 +46,15 @@ impl Postgres {
         Ok(Self { pool })
     }
 
+    /// Begins a transaction. Who asks may go away before it has begun (a client that hangs up, a deadline): the
+    /// driver would then give the connection back with a transaction that nobody ends, and what is written
+    /// over it later would never be committed. So beginning goes on without them.
+    pub(super) async fn begin(&self) -> Result<Transaction<'static, sqlx::Postgres>, sqlx::Error> {
+        let pool = self.pool.clone();
+        let beginning = tokio::spawn(async move { pool.begin().await });
+        beginning.await.map_err(|stopped| sqlx::Error::Io(std::io::Error::other(stopped)))?
+    }
+
     pub(super) async fn insert_jobs(
         &self,
         sweep: SweepId,
@@ -53,7 +62,7 @@ impl Postgres {
         ordinals: &[i64],
         now: UnixMicros,
     ) -> Result<u64, sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let mut inserted = 0;
         for (jobs, ordinals) in jobs.chunks(ROWS_PER_STATEMENT).zip(ordinals.chunks(ROWS_PER_STATEMENT)) {
             let done = sqlx::query(
@@ -207,7 +216,7 @@ impl Postgres {
         tests: &[Noted],
         at: UnixMicros,
     ) -> Result<(), sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         for tests in tests.chunks(ROWS_PER_STATEMENT) {
             sqlx::query(
                 "INSERT INTO tests (project, subject, test, parts, first_seen, last_seen)
@@ -233,7 +242,7 @@ impl Postgres {
         sweep: SweepId,
         verdicts: &[VerdictRow],
     ) -> Result<(), sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         for verdicts in verdicts.chunks(ROWS_PER_STATEMENT) {
             let projects: Vec<_> = verdicts.iter().map(|verdict| clean(&verdict.project)).collect();
             let tests: Vec<_> = verdicts.iter().map(|verdict| clean(verdict.test.as_str())).collect();

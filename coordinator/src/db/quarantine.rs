@@ -173,7 +173,7 @@ impl Db {
             }
             Db::Postgres(store) => {
                 postgres::in_time(async {
-                    let mut transaction = store.pool.begin().await?;
+                    let mut transaction = store.begin().await?;
                     put!(transaction, project, entry, deed);
                     transaction.commit().await
                 })
@@ -204,7 +204,7 @@ impl Db {
             }
             Db::Postgres(store) => {
                 postgres::in_time(async {
-                    let mut transaction = store.pool.begin().await?;
+                    let mut transaction = store.begin().await?;
                     let taken = take!(transaction, project, test, signature, action, deed);
                     transaction.commit().await?;
                     Ok(taken)

@@ -153,7 +153,7 @@ impl Db {
             }
             Db::Postgres(store) => {
                 postgres::in_time(async {
-                    let mut transaction = store.pool.begin().await?;
+                    let mut transaction = store.begin().await?;
                     let changed = update!(transaction)?.rows_affected();
                     if changed > 0 {
                         let project = sqlx::query_scalar(OF_SWEEP).bind(sweep.0);

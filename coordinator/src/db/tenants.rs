@@ -178,7 +178,7 @@ impl Db {
             }
             Db::Postgres(store) => {
                 postgres::in_time(async {
-                    let mut transaction = store.pool.begin().await?;
+                    let mut transaction = store.begin().await?;
                     for (project, digest) in &pairs {
                         sqlx::query(QUERY).bind(project).bind(*digest).execute(&mut *transaction).await?;
                     }

@@ -4,7 +4,9 @@ use super::{AWKWARD, NOW, SECOND, new_job, new_sweep, running_sweep};
 use flakefarm_coordinator::db::{Db, NewEvent, NewSweep, Settlement, SweepFilter, SweepState};
 use flakefarm_coordinator::events::Event;
 use flakefarm_shared::{Class, Digest, JobId, SweepId};
-use std::time::Duration;
+use futures::poll;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -31,6 +33,33 @@ pub async fn a_lease_has_one_holder(db: &Db) {
 fn event(key: &str, sweep: SweepId, project: Option<&str>) -> NewEvent {
     let project = project.map(str::to_owned);
     NewEvent { key: key.to_owned(), at: NOW, project, sweep: Some(sweep), event: Event::Submitted { sweep } }
+}
+
+/// Whoever asks may go away at any moment, in the middle of beginning too: what is written afterwards is
+/// written all the same, and others see it.
+pub async fn who_gives_up_leaves_no_transaction_behind(url: &str) {
+    let (one, other) = (Db::open(url).await.unwrap(), Db::open(url).await.unwrap());
+    let sweep = running_sweep(&one).await;
+    for moment in 0..40_u64 {
+        {
+            let events = [event(&format!("given up {moment}"), sweep, None)];
+            let mut given_up = pin!(one.record_events(&events));
+            let until = Instant::now() + Duration::from_micros(50 * moment);
+            while poll!(given_up.as_mut()).is_pending() && Instant::now() < until {
+                tokio::task::yield_now().await;
+            }
+        }
+        // Over each connection that it may have.
+        let digests: Vec<Digest> =
+            (0..20_u64).map(|n| Digest::of(&(20 * moment + n).to_le_bytes())).collect();
+        let leases = digests.iter().map(|digest| one.lease_blob(digest, NOW + SECOND));
+        futures::future::try_join_all(leases).await.unwrap();
+        for digest in &digests {
+            assert!(other.is_leased(digest, NOW).await.unwrap(), "given up after {moment} × 50 µs");
+        }
+    }
+    one.close().await;
+    other.close().await;
 }
 
 /// An event is recorded once, and read by everybody in one order; a sweep's end is one by itself.
