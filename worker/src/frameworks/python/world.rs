@@ -150,22 +150,32 @@ mod tests {
 
     #[test]
     fn the_plugin_and_the_report_agree_on_where_a_clock_starts() {
-        let clocks = World::catalogue().iter().filter_map(|world| match world {
-            World::Clock(start) => Some(*start),
-            _ => None,
-        });
+        let clocks: Vec<ClockStart> = World::catalogue()
+            .iter()
+            .filter_map(|world| match world {
+                World::Clock(start) => Some(*start),
+                _ => None,
+            })
+            .collect();
         // Before, in and after February of leap and other years, and at a year's end.
-        for now in [1_700_000_000, 1_709_164_800, 1_709_251_200, 1_795_910_400, 1_798_761_599] {
-            for start in clocks.clone() {
-                let asked = serde_json::to_string(&PluginWorld::of(World::Clock(start))).unwrap();
-                let program = "import json, sys; sys.path.insert(0, sys.argv[1]); import flakefarm_clock as c; \
-                    print(int(sys.argv[3]) + c.seconds_until(json.loads(sys.argv[2]), int(sys.argv[3])))";
-                let mut python = Command::new("python3");
-                python.args(["-c", program, PLUGIN, &asked, &now.to_string()]);
-                let said = String::from_utf8(python.output().unwrap().stdout).unwrap();
+        let moments = [1_700_000_000, 1_709_164_800, 1_709_251_200, 1_795_910_400, 1_798_761_599];
+        let asked: Vec<PluginWorld> =
+            clocks.iter().map(|start| PluginWorld::of(World::Clock(*start))).collect();
+        let program = "import json, sys; sys.path.insert(0, sys.argv[1]); import flakefarm_clock as c; \
+            [print(now + c.seconds_until(asked, now)) for now in json.loads(sys.argv[3]) \
+             for asked in json.loads(sys.argv[2])]";
+        let mut python = Command::new("python3");
+        python.args(["-c", program, PLUGIN, &serde_json::to_string(&asked).unwrap()]);
+        python.arg(serde_json::to_string(&moments).unwrap());
+        let said = String::from_utf8(python.output().unwrap().stdout).unwrap();
+        let mut said = said.lines();
+        for now in moments {
+            for start in &clocks {
                 let instant = start.instant(OffsetDateTime::from_unix_timestamp(now).unwrap());
-                assert_eq!(said.trim(), instant.unix_timestamp().to_string(), "{start:?} at {now}");
+                let expect = instant.unix_timestamp().to_string();
+                assert_eq!(said.next(), Some(expect.as_str()), "{start:?} at {now}");
             }
         }
+        assert_eq!(said.next(), None);
     }
 }
