@@ -57,12 +57,16 @@ fn words(now: Option<OffsetDateTime>, moved: &[OffsetDateTime]) -> String {
         now.map_or_else(String::new, |now| format!("{} (now), ", shown(&now))),
         moved.iter().map(shown).collect::<Vec<_>>().join(", ")
     );
-    let missing: Vec<String> = [missing_months.as_slice(), &missing_days].concat();
-    if !missing.is_empty() {
-        let _infallible = write!(text, "; none in {}", missing.join(", "));
-        if !missing_months.is_empty() {
-            text.push_str(" (three months take turns from day to day: four days' sweeps have all; so has `--panel full`)");
-        }
+    if !missing_months.is_empty() {
+        let _infallible = write!(
+            text,
+            "; none in {} (three months take turns from day to day: four days' sweeps have all; so has \
+             `--panel full`)",
+            missing_months.join(", ")
+        );
+    }
+    if !missing_days.is_empty() {
+        let _infallible = write!(text, "; none on a {}", missing_days.join(", "));
     }
     text
 }
@@ -78,8 +82,9 @@ mod tests {
         assert_eq!(
             words(Some(datetime!(2026-11-28 12:00 UTC)), &moved),
             "dates covered (UTC): Sat 28 Nov 2026 12:00 (now), Thu 31 Dec 2026 23:59, Mon 31 May 2027 05:30; none in \
-             January, February, March, April, June, July, August, September, October, Tuesday, Wednesday, Friday, \
-             Sunday (three months take turns from day to day: four days' sweeps have all; so has `--panel full`)"
+             January, February, March, April, June, July, August, September, October (three months take turns from \
+             day to day: four days' sweeps have all; so has `--panel full`); none on a Tuesday, Wednesday, Friday, \
+             Sunday"
         );
         let now = datetime!(2026-11-28 12:00 UTC);
         let months: Vec<OffsetDateTime> = World::months()
