@@ -163,24 +163,19 @@ pub fn judge(sweep: SweepId, report: &Report) -> Trust {
     let accused = names(STABLE.into_iter().filter(accused).collect());
     let unanswered = names(STABLE.into_iter().filter(unanswered).collect());
     let good = missed.is_empty() && accused.is_empty() && unanswered.is_empty();
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let state = if good { TrustState::Trusted } else { TrustState::NotTrusted };
     Trust {
-        state: if good { TrustState::Trusted } else { TrustState::NotTrusted },
-        flaky: count(FLAKY.len()),
         found: count(FLAKY.len() - missed.len()),
-        stable: count(STABLE.len()),
         accused: count(accused.len()),
         missed,
         wronged: accused,
         unanswered,
-        sweep: Some(sweep.to_string()),
-        why: None,
+        ..silent(state, Some(sweep), None)
     }
 }
 
 /// What is said of the farm before its control has ended, or when that cannot say anything.
 pub fn silent(state: TrustState, sweep: Option<SweepId>, why: Option<String>) -> Trust {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Trust {
         state,
         flaky: count(FLAKY.len()),
@@ -193,6 +188,10 @@ pub fn silent(state: TrustState, sweep: Option<SweepId>, why: Option<String>) ->
         sweep: sweep.map(|sweep| sweep.to_string()),
         why,
     }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Who answers for a file, as the project's CODEOWNERS says: the patterns are git's, the last line that
 //! matches holds, and one without owners takes the file from those before it. What cannot be read names nobody.
 
+use flakefarm_project::paths;
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::{Digest, SweepContext};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -73,18 +74,7 @@ fn in_archive(archive: &[u8]) -> Option<String> {
 
 /// A path below the root, as CODEOWNERS spells paths; none if it leaves the root.
 fn normalised(path: &str) -> Option<String> {
-    let path = path.replace('\\', "/");
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    (!parts.is_empty()).then(|| parts.join("/"))
+    paths::normalised(&path.replace('\\', "/")).filter(|path| !path.is_empty())
 }
 
 fn owner(text: &str, path: &str) -> Option<String> {

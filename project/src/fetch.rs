@@ -205,7 +205,7 @@ pub fn fetch(
     let url = || remote.url.clone();
     git.run(&["init", "--quiet", "--bare", "--template="]).map_err(|stopped| own(stopped, remote, limits))?;
     let refspec = format!("+{}:{TIP}", found.name);
-    git.asking(&[
+    git.run(&[
         "fetch",
         "--quiet",
         "--depth=1",
@@ -230,11 +230,11 @@ pub fn fetch(
     if kind != b"tree\n" {
         return Err(missing());
     }
-    let listed =
-        git.long(&["ls-tree", "-r", "-l", "-z", "--full-tree", &tree]).map_err(|stopped| match stopped {
-            Stopped::Failed(why) => damaged(why),
-            other => own(other, remote, limits),
-        })?;
+    let of_tree = |stopped| match stopped {
+        Stopped::Failed(why) => damaged(why),
+        other => own(other, remote, limits),
+    };
+    let listed = git.long(&["ls-tree", "-r", "-l", "-z", "--full-tree", &tree]).map_err(of_tree)?;
     let listing = Listing::read(&listed).map_err(damaged)?;
     if listing.bytes > SIZE_LIMIT {
         let root = Path::new(&remote.url).to_owned();
@@ -242,14 +242,8 @@ pub fn fetch(
         return Err(FetchError::Pack { commit, source });
     }
     let files = git.work_tree().map_err(FetchError::Scratch)?;
-    git.run(&["read-tree", &tree]).map_err(|stopped| match stopped {
-        Stopped::Failed(why) => damaged(why),
-        other => own(other, remote, limits),
-    })?;
-    git.run(&["checkout-index", "--all", "--force", "--quiet"]).map_err(|stopped| match stopped {
-        Stopped::Failed(why) => damaged(why),
-        other => own(other, remote, limits),
-    })?;
+    git.run(&["read-tree", &tree]).map_err(of_tree)?;
+    git.run(&["checkout-index", "--all", "--force", "--quiet"]).map_err(of_tree)?;
     let mut archive = snapshot::archive_everything(&files)
         .map_err(|source| FetchError::Pack { commit: commit.clone(), source })?;
     archive.revision = Some(commit.clone());
@@ -283,7 +277,7 @@ fn find(git: &Git<'_>, remote: &Remote) -> Result<Found, FetchError> {
     let wanted = remote.names();
     let mut arguments = vec!["ls-remote", "--quiet", "--", git.address()];
     arguments.extend(wanted.iter().map(String::as_str));
-    let answer = git.asking(&arguments).map_err(|stopped| of_remote(stopped, remote, git.limits()))?;
+    let answer = git.run(&arguments).map_err(|stopped| of_remote(stopped, remote, git.limits()))?;
     let answer = String::from_utf8_lossy(&answer);
     let named = |name: &String| {
         let commit = answer.lines().find_map(|line| line.strip_suffix(name.as_str())?.strip_suffix('\t'))?;

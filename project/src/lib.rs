@@ -4,6 +4,7 @@
 pub mod config;
 pub mod fetch;
 pub mod patch;
+pub mod paths;
 pub mod revisions;
 pub mod settings;
 pub mod snapshot;

@@ -23,6 +23,28 @@ pub struct ProjectSpec {
     pub limits: Limits,
 }
 
+impl ProjectSpec {
+    /// A project whose image needs no set-up, with the usual limits, no arguments and no variables.
+    pub fn of_image(name: &str, framework: Framework, image: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            framework,
+            environment: EnvironmentSpec {
+                image: ImageSource::Reference(image.to_owned()),
+                setup: Vec::new(),
+                inputs: Vec::new(),
+                extra_ca_certificates: None,
+                setup_variables: BTreeMap::new(),
+                python: "python3".to_owned(),
+            },
+            test_paths: Vec::new(),
+            arguments: Vec::new(),
+            variables: BTreeMap::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
 /// A test framework.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,6 +1,7 @@
 //! Harness, contract suites and fixtures of the end-to-end tests. Nothing here ships.
 
 pub mod contract;
+pub mod dice;
 pub mod eventually;
 pub mod farm;
 pub mod faultfarm;

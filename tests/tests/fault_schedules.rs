@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use flakefarm_shared::fault::POINTS;
+use flakefarm_tests::dice::Dice;
 use flakefarm_tests::faultfarm::{FaultFarm, Server, wait_for};
 use std::time::{Duration, Instant};
 
@@ -15,19 +16,6 @@ use std::time::{Duration, Instant};
 const FEW: u64 = 4;
 /// Work flows again so soon after a server is back.
 const RECOVERY: Duration = Duration::from_secs(15);
-
-/// splitmix64: the same numbers everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {

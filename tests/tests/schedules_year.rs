@@ -12,10 +12,8 @@ use flakefarm_coordinator::{Coordinator, Submission};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::project::Framework;
 use flakefarm_shared::queue::{Queue, Role};
-use flakefarm_shared::{
-    Class, Digest, EnvironmentSpec, ImageSource, Limits, ProjectSpec, SweepContext, Typed, UnixMicros,
-    WIRE_VERSION, World,
-};
+use flakefarm_shared::{Class, Digest, ProjectSpec, SweepContext, Typed, UnixMicros, WIRE_VERSION, World};
+use flakefarm_tests::dice::Dice;
 use flakefarm_tests::harness::in_schema;
 use futures::poll;
 use std::collections::BTreeMap;
@@ -36,36 +34,8 @@ const SCHEDULES: [(&str, &str, &str, &str, usize); 4] = [
     ("twice", "45 1 * * *", "Australia/Lord_Howe", "01:45", 0),
 ];
 
-/// splitmix64: the same numbers everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
-
 fn submission(project: &str) -> String {
-    let project = ProjectSpec {
-        name: project.to_owned(),
-        framework: Framework::Pytest,
-        environment: EnvironmentSpec {
-            image: ImageSource::Reference("none".to_owned()),
-            setup: Vec::new(),
-            inputs: Vec::new(),
-            extra_ca_certificates: None,
-            setup_variables: BTreeMap::new(),
-            python: "python3".to_owned(),
-        },
-        test_paths: Vec::new(),
-        arguments: Vec::new(),
-        variables: BTreeMap::new(),
-        limits: Limits::default(),
-    };
+    let project = ProjectSpec::of_image(project, Framework::Pytest, "none");
     let context = SweepContext {
         v: WIRE_VERSION,
         project,

@@ -14,8 +14,8 @@ use flakefarm_shared::project::Framework;
 use flakefarm_shared::queue::{Queue, Role};
 use flakefarm_shared::samples::Samples;
 use flakefarm_shared::{
-    AttemptSpec, Class, EnvironmentSpec, ImageSource, JobId, JobSpec, Limits, Listing, Order, ProjectSpec,
-    Scope, Selection, SweepContext, SweepId, TestId, WIRE_VERSION, Work, WorkerId, World, now_micros,
+    AttemptSpec, Class, JobId, JobSpec, Listing, Order, ProjectSpec, Scope, Selection, SweepContext, SweepId,
+    TestId, WIRE_VERSION, Work, WorkerId, World, now_micros,
 };
 use flakefarm_worker::ceilings::Ceilings;
 use flakefarm_worker::environment::{Environments, PreparedImage};
@@ -23,7 +23,6 @@ use flakefarm_worker::sandbox::{Sandbox, ScriptedSandbox};
 use flakefarm_worker::{Ending, WorkerParts};
 use futures::future::try_join_all;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -469,20 +468,5 @@ async fn end_workers(ending: &Ending, working: Vec<JoinHandle<()>>) -> Result<()
 }
 
 fn project() -> ProjectSpec {
-    ProjectSpec {
-        name: "bench".to_owned(),
-        framework: Framework::Pytest,
-        environment: EnvironmentSpec {
-            image: ImageSource::Reference("scripted".to_owned()),
-            setup: Vec::new(),
-            inputs: Vec::new(),
-            extra_ca_certificates: None,
-            setup_variables: BTreeMap::new(),
-            python: "python3".to_owned(),
-        },
-        test_paths: Vec::new(),
-        arguments: Vec::new(),
-        variables: BTreeMap::new(),
-        limits: Limits::default(),
-    }
+    ProjectSpec::of_image("bench", Framework::Pytest, "scripted")
 }

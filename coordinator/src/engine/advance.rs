@@ -194,7 +194,7 @@ impl Coordinator {
         let spent = if planned.limited { Spent::Everything } else { Spent::Enough };
         match planned.state {
             Planning::Working => {}
-            Planning::Complete if self.waits_for_control(&row).await? => {}
+            Planning::Complete if self.waits_for_control(row.id).await? => {}
             Planning::Complete => self.finish(&row, &question, SweepState::Answered, spent).await?,
             Planning::Overdue => {
                 // Once the sweep has ended, nobody hands its jobs out; workers are only told sooner.

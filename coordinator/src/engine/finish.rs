@@ -3,6 +3,7 @@
 
 use super::advance::Spent;
 use super::memory::{compute, question_of};
+use super::trusting::left_out_of;
 use super::{Coordinator, EngineError};
 use crate::control::CONTROL;
 use crate::db::{DbError, NewEvent, SweepRow, SweepState};
@@ -104,6 +105,12 @@ impl Coordinator {
         let listing = self.listing(row).await?;
         let context = self.context(row).await?;
         let of_listing = listing.as_ref().map(report::of_listing).unwrap_or_default();
+        let firing = self.db.firing(row.id).await?;
+        let left_out = firing.as_ref().map(left_out_of).unwrap_or_default();
+        let trust = match &firing {
+            Some(firing) => Some(self.trust(firing).await?),
+            None => None,
+        };
         let mut meta = SweepMeta {
             id: row.id.to_string(),
             project: row.project.clone(),
@@ -118,10 +125,10 @@ impl Coordinator {
             image: listing.as_ref().map(|listing| listing.image.clone()),
             command: listing.as_ref().map(|listing| listing.command.clone()),
             sandbox: Some(question.sandbox.word().to_owned()),
-            trust: self.trust(row.id).await?,
+            trust,
             typed: context.typed,
             under: context.under,
-            notes: self.left_out_of(row.id).await?.into_iter().chain(of_listing).collect(),
+            notes: left_out.into_iter().chain(of_listing).collect(),
             collection_errors: listing
                 .map(|listing| listing.collection_errors)
                 .unwrap_or_default()

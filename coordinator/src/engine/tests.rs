@@ -7,11 +7,10 @@ use crate::experiment::JobKey;
 use crate::plan::{Question, Runs};
 use flakefarm_shared::queue::Role;
 use flakefarm_shared::{
-    Class, Digest, EnvironmentSpec, ImageSource, JobReport, Listing, Payload, ProjectSpec, SweepContext,
-    TestId, WIRE_VERSION, World, now_micros,
+    Class, Digest, JobReport, Listing, Payload, ProjectSpec, SweepContext, TestId, WIRE_VERSION, World,
+    now_micros,
 };
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 struct Farm {
@@ -45,24 +44,12 @@ impl Farm {
     async fn submission(&self, question: Question) -> Submission {
         let snapshot = self.blobs.put("a snapshot").await.unwrap();
         let project = ProjectSpec {
-            name: "p".to_owned(),
-            framework: flakefarm_shared::project::Framework::Pytest,
-            environment: EnvironmentSpec {
-                image: ImageSource::Reference("none".to_owned()),
-                setup: Vec::new(),
-                inputs: Vec::new(),
-                extra_ca_certificates: None,
-                setup_variables: BTreeMap::new(),
-                python: "python3".to_owned(),
-            },
-            test_paths: Vec::new(),
-            arguments: Vec::new(),
-            variables: BTreeMap::new(),
             limits: serde_json::from_value(serde_json::json!({
                 "test_timeout_ms": 1, "attempt_timeout_ms": 1, "memory_bytes": 1, "cpu_millis": 1, "pids": 1,
                 "scratch_bytes": 1, "network": "none",
             }))
             .unwrap(),
+            ..ProjectSpec::of_image("p", flakefarm_shared::project::Framework::Pytest, "none")
         };
         let context = SweepContext {
             v: WIRE_VERSION,

@@ -3,7 +3,7 @@
 
 use super::{Coordinator, EngineError};
 use crate::control::{self, CONTROL};
-use crate::db::{NewEvent, NewSweep, SweepRow, SweepState};
+use crate::db::{FiringRow, NewEvent, NewSweep, SweepRow, SweepState};
 use crate::events::Event;
 use crate::plan::Question;
 use crate::report::model::{Trust, TrustState};
@@ -70,36 +70,26 @@ impl Coordinator {
 
     /// Whether the control of a sweep that is at its end still runs. One that takes too long is not
     /// waited for.
-    pub(super) async fn waits_for_control(&self, row: &SweepRow) -> Result<bool, EngineError> {
-        let Some(control) = self.control_row(row.id).await? else { return Ok(false) };
-        let patience = i64::try_from(control::PATIENCE.as_micros()).unwrap_or(i64::MAX);
-        Ok(matches!(control.state, SweepState::Running) && now_micros() - control.created_at < patience)
+    pub(super) async fn waits_for_control(&self, sweep: SweepId) -> Result<bool, EngineError> {
+        let Some(firing) = self.db.firing(sweep).await? else { return Ok(false) };
+        Ok(self.control_row(&firing).await?.is_some_and(|control| is_waited_for(&control)))
     }
 
-    async fn control_row(&self, sweep: SweepId) -> Result<Option<SweepRow>, EngineError> {
-        let Some(control) = self.db.firing(sweep).await?.and_then(|firing| firing.control) else {
-            return Ok(None);
-        };
+    async fn control_row(&self, firing: &FiringRow) -> Result<Option<SweepRow>, EngineError> {
+        let Some(control) = firing.control else { return Ok(None) };
         Ok(self.db.sweep(SweepId(control)).await?)
     }
 
-    /// What was left out of the sources of a scheduled sweep.
-    pub(super) async fn left_out_of(&self, sweep: SweepId) -> Result<Vec<String>, EngineError> {
-        let notes = self.db.firing(sweep).await?.and_then(|firing| firing.notes);
-        Ok(notes.and_then(|notes| serde_json::from_str(&notes).ok()).unwrap_or_default())
-    }
-
-    /// What the control of a scheduled sweep says of the farm; none of other sweeps.
-    pub(super) async fn trust(&self, sweep: SweepId) -> Result<Option<Trust>, EngineError> {
-        let Some(firing) = self.db.firing(sweep).await? else { return Ok(None) };
+    /// What the control of a scheduled sweep says of the farm.
+    pub(super) async fn trust(&self, firing: &FiringRow) -> Result<Trust, EngineError> {
         let unknown = |why: &str| {
             control::silent(TrustState::Unknown, firing.control.map(SweepId), Some(why.to_owned()))
         };
-        let Some(row) = self.control_row(sweep).await? else {
-            return Ok(Some(unknown("its control could not be made")));
+        let Some(row) = self.control_row(firing).await? else {
+            return Ok(unknown("its control could not be made"));
         };
-        Ok(Some(match &row.state {
-            SweepState::Running if self.waits_for_control(&self.row(sweep).await?).await? => {
+        Ok(match &row.state {
+            SweepState::Running if is_waited_for(&row) => {
                 control::silent(TrustState::Pending, Some(row.id), None)
             }
             SweepState::Running => unknown("its control took too long"),
@@ -112,7 +102,7 @@ impl Coordinator {
                 Err(error) if error.end_of_sweep().is_some() => unknown("its control's report is lost"),
                 Err(error) => return Err(error),
             },
-        }))
+        })
     }
 
     /// Records what a control said, for lists, and tells it if the farm is not to be trusted.
@@ -134,4 +124,15 @@ impl Coordinator {
         }
         Ok(self.db.set_trust(row.id, &serde_json::to_string(trust).expect("trust serialises")).await?)
     }
+}
+
+fn is_waited_for(control: &SweepRow) -> bool {
+    let patience = i64::try_from(control::PATIENCE.as_micros()).unwrap_or(i64::MAX);
+    matches!(control.state, SweepState::Running) && now_micros() - control.created_at < patience
+}
+
+/// What was left out of the sources of a scheduled sweep.
+pub(super) fn left_out_of(firing: &FiringRow) -> Vec<String> {
+    let notes = firing.notes.as_ref();
+    notes.and_then(|notes| serde_json::from_str(notes).ok()).unwrap_or_default()
 }

@@ -57,28 +57,16 @@ impl Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flakefarm_shared::Limits;
     use flakefarm_shared::project::Framework;
     use flakefarm_shared::project::Network;
-    use flakefarm_shared::{EnvironmentSpec, Limits};
-    use std::collections::BTreeMap;
 
     fn project() -> ProjectSpec {
-        ProjectSpec {
-            name: "shop".to_owned(),
-            framework: Framework::Pytest,
-            environment: EnvironmentSpec {
-                image: ImageSource::Reference("python:3.12".to_owned()),
-                setup: vec!["pip install -e .".to_owned()],
-                inputs: vec!["pyproject.toml".to_owned()],
-                extra_ca_certificates: None,
-                setup_variables: BTreeMap::new(),
-                python: "python3".to_owned(),
-            },
-            test_paths: Vec::new(),
-            arguments: Vec::new(),
-            variables: BTreeMap::from([("API_TOKEN".to_owned(), "first".to_owned())]),
-            limits: Limits::default(),
-        }
+        let mut project = ProjectSpec::of_image("shop", Framework::Pytest, "python:3.12");
+        project.environment.setup = vec!["pip install -e .".to_owned()];
+        project.environment.inputs = vec!["pyproject.toml".to_owned()];
+        project.variables.insert("API_TOKEN".to_owned(), "first".to_owned());
+        project
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! nothing is linked, and escaped so that it cannot leave them.
 
 use super::model::{Report, TestReport};
+use super::trusting::trust_line;
 use super::words;
 use std::fmt::Write as _;
 
@@ -51,7 +52,7 @@ pub fn render(report: &Report) -> String {
         let _ = writeln!(out, "{unproved}.\n");
     }
     if let Some(trust) = &report.sweep.trust {
-        let _ = writeln!(out, "{}.\n", plain(&words::trust_line(trust)));
+        let _ = writeln!(out, "{}.\n", plain(&trust_line(trust)));
     }
     for note in report.sweep.notes.iter().take(10) {
         let _ = writeln!(out, "- {}", code(note));

@@ -23,6 +23,7 @@ mod svg;
 pub mod table;
 mod timeline;
 mod trust;
+mod trusting;
 mod values;
 mod words;
 
@@ -33,4 +34,4 @@ pub use build::{SweepMeta, build};
 pub use model::{Report, Stopped, TestReport, Verdict};
 pub use remarks::of_listing;
 pub use table::Style;
-pub use words::{trust_line, trust_short};
+pub use trusting::{trust_line, trust_short};

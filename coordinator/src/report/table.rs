@@ -2,6 +2,7 @@
 //! block for each test that needs explaining. Readable without colour; colour is decided by the caller.
 
 use super::model::{Report, SignatureCount, TestReport, Verdict};
+use super::trusting::trust_line;
 use super::words;
 use std::fmt::Write as _;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -117,7 +118,7 @@ fn summary(out: &mut String, report: &Report, style: Style, width: usize) {
         field(out, style, width, "open", &unproved);
     }
     if let Some(trust) = &sweep.trust {
-        field(out, style, width, "trust", &words::trust_line(trust));
+        field(out, style, width, "trust", &trust_line(trust));
     }
     for note in &sweep.notes {
         field(out, style, width, "note", &words::visible(note));

@@ -1,12 +1,9 @@
 //! Words and numbers as people read them, shared by the renderers, and the two defences every one of
 //! them needs: text of tests made harmless for a terminal, and arguments quoted for a shell.
 
-mod trust;
-
 use super::model::{Cluster, ConditionCount, Report, Stopped, Subject, TestReport, Verdict};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-pub use trust::{trust_line, trust_short};
 
 /// `1 flaky test`, `2 flaky tests`, `5,000 flaky tests`.
 pub(crate) fn count(n: u64, noun: &str) -> String {

@@ -179,7 +179,7 @@ impl<'a> Git<'a> {
         Ok(files)
     }
 
-    /// A command about what is here.
+    /// Runs git with a short answer.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<Vec<u8>, Stopped> {
         self.bounded(arguments, ANSWER)
     }
@@ -187,11 +187,6 @@ impl<'a> Git<'a> {
     /// The same with a long answer.
     pub(super) fn long(&self, arguments: &[&str]) -> Result<Vec<u8>, Stopped> {
         self.bounded(arguments, LONG_ANSWER)
-    }
-
-    /// A command that asks the remote.
-    pub(super) fn asking(&self, arguments: &[&str]) -> Result<Vec<u8>, Stopped> {
-        self.bounded(arguments, ANSWER)
     }
 
     fn bounded(&self, arguments: &[&str], answer: u64) -> Result<Vec<u8>, Stopped> {

@@ -372,11 +372,11 @@ fn signatures(rows: Vec<SignatureRow>, by_day: Vec<SignatureDay>) -> Vec<Signatu
     }
     let mut rows: Vec<SignatureRow> = sums.into_values().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.count));
-    let mut seen = |row: SignatureRow| {
+    let seen = |row: SignatureRow| {
         let days = days.remove(&(row.class.clone(), row.signature)).unwrap_or_default();
         signature(row, days)
     };
-    rows.into_iter().map(&mut seen).collect()
+    rows.into_iter().map(seen).collect()
 }
 
 fn signature(row: SignatureRow, days: BTreeMap<i64, u64>) -> SignatureSeen {

@@ -3,31 +3,17 @@
 use super::*;
 use crate::experiment::{CauseCategory, Condition, JobPhase, SandboxChoice, Unbearable};
 use crate::plan::Panel;
-use flakefarm_shared::{
-    EnvironmentSpec, ImageSource, Limits, ProjectSpec, SandboxLevel, Zone, project::Framework,
-    project::Network,
-};
-use std::collections::{BTreeMap, BTreeSet};
+use flakefarm_shared::{Limits, ProjectSpec, SandboxLevel, Zone, project::Framework, project::Network};
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 
 const AHEAD: World = World::TimeZone(Zone::Ahead);
 
 fn project(network: Network, variables: &[(&str, &str)]) -> ProjectSpec {
     ProjectSpec {
-        name: "p".into(),
-        framework: Framework::Pytest,
-        environment: EnvironmentSpec {
-            image: ImageSource::Reference("i".into()),
-            setup: Vec::new(),
-            inputs: Vec::new(),
-            extra_ca_certificates: None,
-            setup_variables: BTreeMap::new(),
-            python: "python3".into(),
-        },
-        test_paths: Vec::new(),
-        arguments: Vec::new(),
         variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         limits: Limits { network, ..Limits::default() },
+        ..ProjectSpec::of_image("p", Framework::Pytest, "i")
     }
 }
 

@@ -7,6 +7,7 @@ mod experiment;
 mod matrix;
 
 use super::model::{Report, TestReport, Verdict};
+use super::trusting::trust_line;
 use super::{svg, words};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
@@ -96,7 +97,7 @@ fn header(report: &Report) -> Markup {
                     dt { "Ran in" } dd { (words::visible(framework)) @if let Some(image) = &sweep.image { ", image " code { (words::visible(image)) } } @if let Some(sandbox) = &sweep.sandbox { ", attempts isolated by " code { (words::visible(sandbox)) } } }
                 }
                 @if !sweep.workers.is_empty() { dt { "Workers" } dd { (words::visible(&sweep.workers.join(", "))) } }
-                @if let Some(trust) = &sweep.trust { dt { "Trust" } dd { (words::trust_line(trust)) } }
+                @if let Some(trust) = &sweep.trust { dt { "Trust" } dd { (trust_line(trust)) } }
                 @for note in &sweep.notes { dt { "Note" } dd { (words::visible(note)) } }
             }
         }

@@ -2,6 +2,7 @@
 
 use super::{Install, StepReads};
 use crate::environment::tree::Tree;
+use flakefarm_project::paths;
 use std::collections::BTreeSet;
 
 /// Options that take no value and read nothing.
@@ -246,15 +247,5 @@ fn normal(path: &str) -> Option<String> {
     if path.starts_with('/') || path.contains("://") {
         return None;
     }
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
+    paths::normalised(path)
 }

@@ -1,7 +1,7 @@
 //! Whether the farm itself can be trusted, in words.
 
-use super::visible;
-use crate::report::model::{Trust, TrustState};
+use super::model::{Trust, TrustState};
+use super::words::visible;
 
 /// A sentence, without its end.
 pub fn trust_line(trust: &Trust) -> String {
