@@ -100,11 +100,9 @@ peers: toolchain ## Compare with other ways to find flaky tests, the same time e
 picture: ## Write the picture of crates and modules into ARCHITECTURE.md; fails on a circle
 	deploy/dev/picture
 
-manifests: ## Check the Kubernetes manifests without a cluster (needs kubernetes-validate and PyYAML from PyPI)
-	@python3 -c 'import kubernetes_validate, yaml' 2>/dev/null || { \
-	  echo "error: kubernetes-validate is not installed" >&2; \
-	  echo "hint: python3 -m pip install kubernetes-validate pyyaml" >&2; exit 2; }
+manifests: ## Check Kubernetes manifests and the Helm chart, without a cluster (installs kubectl, helm and schemas)
 	@deploy/kubernetes/check
+	@deploy/kubernetes/check --self-test
 
 dist: toolchain ## Release binary with checksum, completions, man pages and a Debian package, into target/dist
 	@deploy/dist
