@@ -21,7 +21,7 @@ PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme forecast test test-stress faults lint services-up services-down services-status base-image cases causes peers picture manifests dist images build toolchain
+.PHONY: help demo bench bench-readme forecast test test-stress faults lint services-up services-down services-status base-image cases causes peers picture manifests dist images build toolchain release scaling backup-drill upgrade-drill
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,26 @@ picture: ## Write the picture of crates and modules into ARCHITECTURE.md; fails 
 manifests: ## Check Kubernetes manifests and the Helm chart, without a cluster (installs kubectl, helm and schemas)
 	@deploy/kubernetes/check
 	@deploy/kubernetes/check --self-test
+
+# Servers of the drills' own, whose data may be lost; the engine is the one that answers.
+DRILL := FLAKEFARM_DEV_DIR=$(CURDIR)/target/drill-services FLAKEFARM_DRILL_DIR=$(CURDIR)/target/drill-services \
+  FLAKEFARM_DEV_RABBITMQ_PLUGINS=rabbitmq_management deploy/dev/with-services docker rabbitmq redis postgres --
+RELEASE := target/release/flakefarm
+SCALING_ARGS ?= --write-docs docs/scaling.md
+# make upgrade-drill: the binary of the version before.
+OLD ?=
+
+release: toolchain
+	cargo build --locked --release -p flakefarm
+
+scaling: release ## KEDA and the kubelet, played on the real broker: a burst scales from none to eight workers and back; writes docs/scaling.md
+	@$(DRILL) python3 tests/drills/scaling.py --flakefarm $(RELEASE) $(SCALING_ARGS)
+
+backup-drill: release ## Copy a farm in a sweep, lose everything, restore: the sweep ends right
+	@$(DRILL) python3 tests/drills/backup.py --flakefarm $(RELEASE)
+
+upgrade-drill: release ## Replace every process of a farm in a sweep: make upgrade-drill OLD=BINARY
+	@$(DRILL) python3 tests/drills/upgrade.py --flakefarm $(RELEASE) $(if $(OLD),--old $(OLD))
 
 dist: toolchain ## Release binary with checksum, completions, man pages and a Debian package, into target/dist
 	@deploy/dist

@@ -6,7 +6,7 @@ ARG BASE=debian:bookworm-slim
 FROM ${BUILD} AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --locked --release -p flakefarm
+RUN cargo build --locked --release -p flakefarm --features cloud
 
 FROM ${BASE} AS common
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates git openssh-client && rm -rf /var/lib/apt/lists/* \
@@ -21,9 +21,11 @@ USER 10001:10001
 FROM common AS coordinator
 ENV FLAKEFARM_LISTEN=0.0.0.0:7878
 EXPOSE 7878
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD \
-  ["/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7878 && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && read -r line <&3 && [[ $line == *' 200 '* ]]"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["flakefarm", "probe", "healthz"]
 ENTRYPOINT ["flakefarm", "coordinator"]
 
 FROM common AS worker
+ENV FLAKEFARM_HEALTH_LISTEN=127.0.0.1:7879 FLAKEFARM_SPOOL=/var/lib/flakefarm/spool
+EXPOSE 7879
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["flakefarm", "probe", "healthz"]
 ENTRYPOINT ["flakefarm", "worker"]

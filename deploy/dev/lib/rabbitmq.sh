@@ -45,7 +45,7 @@ rabbitmq_up() {
     od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$dir/home/.erlang.cookie"
     chmod 400 "$dir/home/.erlang.cookie"
   fi
-  printf '[].\n' >"$dir/enabled_plugins"
+  rabbitmq_plugins "$dir"
   : >"$dir/env.conf"
   cat >"$dir/rabbitmq.conf" <<CONF
 listeners.tcp.1 = 127.0.0.1:$port
@@ -53,6 +53,10 @@ vm_memory_high_watermark.absolute = 512MiB
 disk_free_limit.absolute = 200MB
 log.console = false
 log.file.level = info
+CONF
+  [[ -z $(state rabbitmq management_port) ]] || cat >>"$dir/rabbitmq.conf" <<CONF
+management.tcp.ip = 127.0.0.1
+management.tcp.port = $(state rabbitmq management_port)
 CONF
   spawn rabbitmq env \
     HOME="$dir/home" LANG=C.UTF-8 LC_ALL=C.UTF-8 \
@@ -66,6 +70,17 @@ CONF
     "$server"
   wait_ready rabbitmq 120 rabbitmq rabbitmq_shakes_hands || return 1
   rabbitmq_is_up || remember rabbitmq pid "$(cat "$dir/node.pid")"
+}
+
+# None but what FLAKEFARM_DEV_RABBITMQ_PLUGINS named when the broker was first started here: a plugin costs memory and
+# seconds of each start. With rabbitmq_management there is a port for it.
+rabbitmq_plugins() {
+  [[ -z ${FLAKEFARM_DEV_RABBITMQ_PLUGINS:-} ]] || remember rabbitmq plugins "$FLAKEFARM_DEV_RABBITMQ_PLUGINS"
+  printf '[%s].\n' "$(state rabbitmq plugins)" >"$1/enabled_plugins"
+  case $(state rabbitmq plugins) in
+    *rabbitmq_management*) choose_port rabbitmq management_port 45772 >/dev/null ;;
+    *) forget rabbitmq management_port ;;
+  esac
 }
 
 # Ours listens on a port of its own; the next epmd must not find a registration left by a killed node.
@@ -85,4 +100,6 @@ rabbitmq_down() {
 rabbitmq_env() {
   export_line FLAKEFARM_TEST_AMQP_URL "amqp://guest:guest@127.0.0.1:$(state rabbitmq port)/%2f"
   export_line FLAKEFARM_TEST_AMQP_RESTART "$(restart_command rabbitmq)"
+  [[ -z $(state rabbitmq management_port) ]] ||
+    export_line FLAKEFARM_TEST_AMQP_MANAGEMENT "http://guest:guest@127.0.0.1:$(state rabbitmq management_port)"
 }

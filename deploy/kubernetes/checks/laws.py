@@ -35,7 +35,7 @@ def containers(spec):
 def serves(thing, container, spec):
     """Whether a container runs until it is told to leave."""
     is_side = container in spec.get("initContainers", [])
-    return container.get("restartPolicy") == "Always" if is_side else thing["kind"] != "CronJob"
+    return container.get("restartPolicy") == "Always" if is_side else thing["kind"] not in ("CronJob", "Job")
 
 
 def limits_and_probes(objects):
@@ -52,6 +52,8 @@ def limits_and_probes(objects):
                 if container not in spec.get("initContainers", []):
                     missing |= {"readinessProbe"} - container.keys()
                 yield from ("%s: no %s" % (where, probe) for probe in sorted(missing))
+        if thing["kind"] == "Job" and "activeDeadlineSeconds" not in thing["spec"]:
+            yield "%s: no deadline" % name(thing)
         if thing["kind"] == "CronJob":
             job = thing["spec"]["jobTemplate"]["spec"]
             if "activeDeadlineSeconds" not in job or thing["spec"].get("concurrencyPolicy") != "Forbid":

@@ -10,6 +10,7 @@
 {{- $text := index . 1 | replace "namespace: flakefarm-workers" "namespace: \x00" -}}
 {{- $text = $text | replace "metadata.name: flakefarm-workers" "metadata.name: \x00" -}}
 {{- $text = regexReplaceAll "namespace: flakefarm([,}])" $text (printf "namespace: %s${1}" $values.namespaces.coordinator) -}}
+{{- $text = replace "image: flakefarm-backup" (printf "image: %s" (include "flakefarm.image" (list (index . 0) "flakefarm-backup"))) $text -}}
 {{- $text | replace "\x00" $values.namespaces.workers -}}
 {{- end }}
 
