@@ -21,7 +21,7 @@ PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme forecast test test-stress faults lint services-up services-down services-status base-image cases causes peers picture manifests dist images build toolchain release scaling backup-drill upgrade-drill
+.PHONY: help demo bench bench-readme forecast test test-stress faults lint services-up services-down services-status base-image cases causes peers picture manifests dist images build toolchain alerts release scaling backup-drill upgrade-drill
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ picture: ## Write the picture of crates and modules into ARCHITECTURE.md; fails 
 manifests: ## Check Kubernetes manifests and the Helm chart, without a cluster (installs kubectl, helm and schemas)
 	@deploy/kubernetes/check
 	@deploy/kubernetes/check --self-test
+
+alerts: ## Show of each alert that it fires when it should (needs promtool)
+	@deploy/kubernetes/alerts-test
 
 # Servers of the drills' own, whose data may be lost; the engine is the one that answers.
 DRILL := FLAKEFARM_DEV_DIR=$(CURDIR)/target/drill-services FLAKEFARM_DRILL_DIR=$(CURDIR)/target/drill-services \
