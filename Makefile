@@ -103,6 +103,7 @@ picture: ## Write the picture of crates and modules into ARCHITECTURE.md; fails 
 manifests: ## Check Kubernetes manifests and the Helm chart, without a cluster (installs kubectl, helm and schemas)
 	@deploy/kubernetes/check
 	@deploy/kubernetes/check --self-test
+	@python3 -B tests/drills/test_law.py -q
 
 alerts: ## Show of each alert that it fires when it should (needs promtool)
 	@deploy/kubernetes/alerts-test

@@ -147,16 +147,17 @@ class Farm:
         if self.url is None:
             self.url = url
         if self.token is None:
-            self.token = self.run("token", "create", "--kind", "admin", "--label", "drill").strip()
+            # By the same version: a newer one would migrate the database.
+            self.token = self.run("token", "create", "--kind", "admin", "--label", "drill", binary=binary).strip()
         return process, url
 
     def log(self, name):
         return self.dir / (name + ".log")
 
-    def run(self, *arguments, check=True, url=None, **more):
+    def run(self, *arguments, check=True, url=None, binary=None, **more):
         """A command for people, against this farm."""
         farm = {"FLAKEFARM_FARM": url or self.url, "FLAKEFARM_TOKEN": self.token} if self.token else {}
-        done = subprocess.run([self.binary, *arguments], capture_output=True, text=True, env=self.environment(**farm, **more))
+        done = subprocess.run([binary or self.binary, *arguments], capture_output=True, text=True, env=self.environment(**farm, **more))
         if check and done.returncode != 0:
             raise SystemExit("error: flakefarm %s: %s" % (" ".join(arguments), done.stderr.strip()))
         return done.stdout
