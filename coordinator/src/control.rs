@@ -197,6 +197,7 @@ fn count(n: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::sample::of_verdicts;
     use std::collections::BTreeSet;
 
     #[test]
@@ -225,5 +226,47 @@ mod tests {
             assert_eq!(TESTS.matches(&format!("def {name}(self)")).count(), 1, "{name}");
         }
         assert_eq!(TESTS.matches("def test_").count(), FLAKY.len() + STABLE.len());
+    }
+
+    /// What is said of a farm whose control gave the right answers but for these.
+    fn judged(but: &[(&str, Option<Verdict>)]) -> Trust {
+        let right = |name: &'static str| match name {
+            name if FLAKY.contains(&name) => Verdict::Flaky,
+            BROKEN => Verdict::Broken,
+            _ => Verdict::Healthy,
+        };
+        let told: Vec<(String, Verdict)> = (FLAKY.into_iter().chain(STABLE))
+            .filter_map(|name| {
+                let other = but.iter().find(|(of, _)| *of == name).map(|(_, verdict)| *verdict);
+                Some((format!("test_known.py::Known::{name}"), other.unwrap_or(Some(right(name)))?))
+            })
+            .collect();
+        let told: Vec<(&str, Verdict)> = told.iter().map(|(id, verdict)| (id.as_str(), *verdict)).collect();
+        judge(SweepId(Uuid::nil()), &of_verdicts(&told))
+    }
+
+    #[test]
+    fn a_farm_is_trusted_only_if_every_known_answer_came_out() {
+        let all = judged(&[]);
+        assert_eq!((all.state, all.found, all.accused), (TrustState::Trusted, 4, 0), "{all:?}");
+
+        let missed = judged(&[("test_02_flakes_third", Some(Verdict::Healthy))]);
+        assert_eq!((missed.state, missed.found, missed.accused), (TrustState::NotTrusted, 3, 0));
+        assert_eq!(missed.missed, ["test_02_flakes_third"]);
+
+        // A test that always fails is not flaky, and one that never does is not either.
+        for name in ["test_12_always_fails", "test_15_waits"] {
+            let wronged = judged(&[(name, Some(Verdict::Flaky))]);
+            assert_eq!((wronged.state, wronged.found, wronged.accused), (TrustState::NotTrusted, 4, 1));
+            assert_eq!(wronged.wronged, [name]);
+        }
+
+        // What was not answered accuses nobody, but proves nothing either.
+        for nothing in [None, Some(Verdict::Inconclusive)] {
+            let silent = judged(&[("test_11_passes", nothing)]);
+            assert_eq!((silent.state, silent.accused), (TrustState::NotTrusted, 0));
+            assert_eq!(silent.unanswered, ["test_11_passes"]);
+        }
+        assert_eq!(judged(&[("test_04_ends_its_process", None)]).missed, ["test_04_ends_its_process"]);
     }
 }

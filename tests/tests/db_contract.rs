@@ -82,6 +82,7 @@ check!(
     events_are_recorded_once_and_read_in_one_order,
     progress_is_what_was_recorded_last,
     jobs_are_published_in_turns,
+    quotas_are_of_each_project,
     pages_are_of_projects_and_go_on,
     nul_in_text_is_replaced;
     with_address:

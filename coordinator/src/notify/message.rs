@@ -284,19 +284,7 @@ pub fn escaped(text: &str) -> String {
 mod tests {
     use super::super::channel::tests::slack;
     use super::*;
-    use crate::report::sample;
-
-    /// The sample report with these verdicts in the place of its own.
-    fn report(verdicts: &[(&str, Verdict)]) -> Report {
-        let mut report = sample::one_test();
-        let like = report.tests[0].clone();
-        report.sweep.clusters.clear();
-        report.tests = verdicts
-            .iter()
-            .map(|(id, verdict)| TestReport { id: (*id).to_owned(), verdict: *verdict, ..like.clone() })
-            .collect();
-        report
-    }
+    use crate::report::sample::of_verdicts as report;
 
     #[test]
     fn a_test_is_told_of_once_and_told_to_be_well_after_two_healthy_sweeps() {

@@ -35,6 +35,7 @@ fn changed_state_is_told_of_the_test_that_changed_it_and_of_no_other() {
     assert_eq!(change("environment variable", "SHOP_REGION").after, "south");
     assert_eq!(change("working directory", "cwd").after, "/");
     assert_eq!(change("umask", "umask").after, "027");
+    // However many files others write outside the project at the same time.
     assert!(change("file", "left-over.txt").after.starts_with("1 bytes"));
     assert_eq!(change("mock", "time.monotonic_ns").after, "Mock");
     assert!(change("logging", "shop").after.contains("NullHandler"));

@@ -149,6 +149,50 @@ pub async fn jobs_are_published_in_turns(db: &Db) {
     assert_eq!(next(4).await, ["list0", "one0", "one1", "big30"]);
 }
 
+/// What a project has queued and stores is counted by itself, and no more of its jobs are published than it
+/// may have under way.
+pub async fn quotas_are_of_each_project(db: &Db) {
+    let [heavy, light] = ["heavy", AWKWARD].map(new_sweep);
+    for sweep in [&heavy, &light] {
+        db.create_sweep(sweep).await.unwrap();
+        let jobs: Vec<_> = (0..6).map(|n| new_job(sweep.id, &format!("job {n}"), Class::Bulk)).collect();
+        db.insert_jobs(sweep.id, &jobs, NOW).await.unwrap();
+    }
+    let attempts = u64::from(new_job(heavy.id, "", Class::Bulk).attempts);
+    assert!(attempts > 0);
+    let queued = async |project: &str| db.queued_attempts(project).await.unwrap();
+    assert_eq!([queued("heavy").await, queued(AWKWARD).await, queued("none").await], [
+        6 * attempts,
+        6 * attempts,
+        0
+    ]);
+    let published = async |most| {
+        let jobs = db.publishable_within(Class::Bulk, NOW + 1, 100, most).await.unwrap();
+        let of = |sweep: &NewSweep| jobs.iter().filter(|job| job.sweep == sweep.id).count();
+        [of(&heavy), of(&light)]
+    };
+    assert_eq!(published(u64::MAX).await, [6, 6]);
+    assert_eq!(published(4).await, [4, 4]);
+    let first: Vec<_> = (0..3).map(|n| JobId::derive(heavy.id, &format!("job {n}"))).collect();
+    db.mark_queued(&first.iter().map(|id| (*id, 1)).collect::<Vec<_>>(), NOW).await.unwrap();
+    assert_eq!(published(4).await, [1, 4], "what is under way takes its place");
+    assert_eq!(published(3).await, [0, 3]);
+    for id in first {
+        db.settle_job(id, &Settlement::Cancelled, NOW).await.unwrap();
+    }
+    assert_eq!(queued("heavy").await, 3 * attempts, "what has ended counts no more");
+    assert_eq!(published(4).await, [3, 4]);
+
+    let stored = async |project: &str| db.stored_bytes(project).await.unwrap();
+    let (snapshot, other) = (Digest::of(b"snapshot"), Digest::of(b"other"));
+    let both = ["heavy".to_owned(), AWKWARD.to_owned()];
+    for _ in 0..2 {
+        db.charge_blob(&both[..1], &snapshot, 1 << 40).await.unwrap();
+    }
+    db.charge_blob(&both, &other, 7).await.unwrap();
+    assert_eq!([stored("heavy").await, stored(AWKWARD).await, stored("none").await], [(1 << 40) + 7, 7, 0]);
+}
+
 /// Pages hold what projects may see, and go on where the one before ended.
 pub async fn pages_are_of_projects_and_go_on(db: &Db) {
     let projects = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());

@@ -86,7 +86,7 @@ class Watcher:
             # Much of one kind must not hide the others.
             end = len(changes) + KIND_LIMIT
             # What lies outside the project comes last: others may write there, too.
-            for name in sorted(set(old) | set(new), key=lambda name: (name.startswith("/"), name)):
+            for name in sorted(set(old) | set(new), key=lambda name: (self._is_outside(name), name)):
                 if in_module and name.startswith(told_whole):
                     continue
                 if old.get(name) != new.get(name) and len(changes) < end:
@@ -172,6 +172,10 @@ class Watcher:
                 if isinstance(type(value), type) and issubclass(type(value), kinds):
                     found["%s.%s" % (name, own)] = type(value).__name__
         return found
+
+    def _is_outside(self, name):
+        """Whether `name` is a path that does not lie in the project."""
+        return name.startswith("/") and not name.startswith(self._root + os.sep)
 
     def _files(self):
         found = {}
