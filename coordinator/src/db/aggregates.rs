@@ -93,6 +93,9 @@ pub struct FlipRow {
     pub at: UnixMicros,
 }
 
+const OF_TEST: &str = "SELECT test, class, start, points, packed FROM aggregates
+                       WHERE test = $1 AND span = $2 AND start >= $3 AND start < $4 ORDER BY start";
+
 impl Db {
     /// The packs of some tests that start on a day.
     pub async fn packs_of(&self, tests: &[i64], span: PackSpan, start: i64) -> Result<Vec<PackRow>, DbError> {
@@ -154,20 +157,18 @@ impl Db {
         from: i64,
         to: i64,
     ) -> Result<Vec<PackRow>, DbError> {
-        let query = "SELECT test, class, start, points, packed FROM aggregates
-                     WHERE test = $1 AND span = $2 AND start >= $3 AND start < $4 ORDER BY start";
         let rows: Vec<RawPack> = read!(
             self,
             "read a test's aggregates",
             fetch_all,
-            sqlx::query_as(query).bind(test).bind(span.word()).bind(from).bind(to)
+            sqlx::query_as(OF_TEST).bind(test).bind(span.word()).bind(from).bind(to)
         )?;
         rows.into_iter().map(pack_row).collect()
     }
 
     /// How many packs start before a day.
     pub async fn count_packs_before(&self, span: PackSpan, day: i64) -> Result<u64, DbError> {
-        let query = "SELECT COUNT(*) FROM aggregates WHERE span = $1 AND start < $2";
+        let query = "SELECT COUNT(*) FROM aggregates WHERE span = $1 AND start + 0 < $2";
         let count: i64 = read!(
             self,
             "count aggregates",
@@ -179,7 +180,7 @@ impl Db {
 
     /// Deletes packs that start before a day; gives how many.
     pub async fn delete_packs_before(&self, span: PackSpan, day: i64) -> Result<u64, DbError> {
-        let query = "DELETE FROM aggregates WHERE span = $1 AND start < $2";
+        let query = "DELETE FROM aggregates WHERE span = $1 AND start + 0 < $2";
         change!(self, "delete aggregates", sqlx::query(query).bind(span.word()).bind(day))
     }
 
@@ -264,5 +265,24 @@ impl Db {
             read!(self, "read flips", fetch_all, sqlx::query_as(query).bind(test).bind(since))?;
         let row = |(revision, variant, branch, at)| FlipRow { revision, variant, branch, at };
         Ok(rows.into_iter().map(row).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SQLite chooses without statistics, so what it chooses for an empty table it chooses for a large one.
+    #[tokio::test]
+    async fn sqlite_reads_the_sums_of_one_test_and_not_those_of_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("farm.db").display());
+        let db = Db::open(&url).await.unwrap();
+        let Db::Sqlite(store) = &db else { panic!("{url} is SQLite") };
+        let plan = format!("EXPLAIN QUERY PLAN {OF_TEST}");
+        let steps: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(plan)).fetch_all(&store.readers).await.unwrap();
+        let found = steps.iter().any(|(.., step)| step.contains("PRIMARY KEY (test=? AND span=?"));
+        assert!(found, "{steps:?}");
     }
 }

@@ -101,18 +101,20 @@ impl Db {
         let again: Vec<(i64, i64, i64)> = read_among!(
             self,
             "read runs that were started again",
+            // In this order, which CROSS JOIN tells SQLite: it has no statistics, and would look at all of a
+            // project's runs, and at all failures of a test for each.
             "SELECT flips.test, COUNT(*), CAST(SUM(COALESCE(runs.finished_at, runs.started_at) - runs.started_at)
                     AS BIGINT)
-             FROM flips JOIN tests ON tests.number = flips.test
-                  JOIN runs ON runs.project = tests.project AND runs.revision = flips.revision
-                       AND runs.variant = flips.variant
-             WHERE flips.test IN (",
+             FROM flips CROSS JOIN tests CROSS JOIN runs
+             WHERE tests.number = flips.test AND runs.project = tests.project
+               AND runs.revision = flips.revision AND runs.variant = flips.variant AND flips.test IN (",
             tests,
             [") AND flips.at >= ", from, " AND flips.at < ", to],
             " AND runs.origin = 'ci' AND runs.incident IS NULL AND COALESCE(runs.attempt, 2) > 1 AND EXISTS (
-                  SELECT 1 FROM failures JOIN runs AS broken ON broken.id = failures.run
-                  WHERE failures.test = flips.test AND failures.broke = 1 AND broken.revision = runs.revision
-                    AND broken.variant = runs.variant AND broken.started_at < runs.started_at)
+                  SELECT 1 FROM runs AS broken CROSS JOIN failures
+                  WHERE broken.project = runs.project AND broken.revision = runs.revision
+                    AND broken.variant = runs.variant AND broken.started_at < runs.started_at
+                    AND failures.run = broken.id AND failures.test = flips.test AND failures.broke = 1)
               GROUP BY flips.test"
         );
         for (test, reruns, micros) in again {

@@ -114,6 +114,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0062_stored_bytes.sql"),
         postgres: include_str!("../../migrations/postgres/0062_stored_bytes.sql"),
     },
+    Step {
+        version: 70,
+        name: "aggregates by age",
+        sqlite: include_str!("../../migrations/sqlite/0070_aggregates_by_age.sql"),
+        postgres: include_str!("../../migrations/postgres/0070_aggregates_by_age.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

@@ -161,11 +161,10 @@ pub async fn quotas_are_of_each_project(db: &Db) {
     let attempts = u64::from(new_job(heavy.id, "", Class::Bulk).attempts);
     assert!(attempts > 0);
     let queued = async |project: &str| db.queued_attempts(project).await.unwrap();
-    assert_eq!([queued("heavy").await, queued(AWKWARD).await, queued("none").await], [
-        6 * attempts,
-        6 * attempts,
-        0
-    ]);
+    assert_eq!(
+        [queued("heavy").await, queued(AWKWARD).await, queued("none").await],
+        [6 * attempts, 6 * attempts, 0]
+    );
     let published = async |most| {
         let jobs = db.publishable_within(Class::Bulk, NOW + 1, 100, most).await.unwrap();
         let of = |sweep: &NewSweep| jobs.iter().filter(|job| job.sweep == sweep.id).count();
