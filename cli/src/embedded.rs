@@ -78,6 +78,7 @@ impl Embedded {
                     environments,
                     sandbox,
                     spool: None,
+                    health: None,
                     ceilings: Ceilings::default(),
                 }
             }
@@ -322,7 +323,18 @@ pub(crate) fn worker_parts(
     let environments = Environments::new(docker.engine().clone(), blobs.clone());
     let environments = environments.with_setup(ceilings.setup.clone());
     let sandbox = Sandbox::Docker(docker);
-    WorkerParts { id, slots, queue, samples, blobs, environments, sandbox, spool: None, ceilings }
+    WorkerParts {
+        id,
+        slots,
+        queue,
+        samples,
+        blobs,
+        environments,
+        sandbox,
+        spool: None,
+        ceilings,
+        health: None,
+    }
 }
 
 /// Attempts this machine makes at once unless told otherwise: more than it has cores makes all of

@@ -8,11 +8,12 @@ use crate::progress::Progress;
 use bytes::Bytes;
 use eventsource_stream::Eventsource;
 use flakefarm_coordinator::Submission;
+use flakefarm_coordinator::engine::Imported;
 use flakefarm_coordinator::events::Event;
 use flakefarm_coordinator::history::ingest::{Ingested, SentReport};
 use flakefarm_coordinator::history::moves::Move;
 use flakefarm_coordinator::history::questions::{Forecast, Ranking, TestHistory, Trends};
-use flakefarm_coordinator::http::{API_HEADER, API_VERSION};
+use flakefarm_coordinator::http::{API_HEADER, API_VERSION, DIGEST_HEADER};
 use flakefarm_coordinator::report::Report;
 use flakefarm_shared::backoff::Backoff;
 use flakefarm_shared::{Digest, Refusal, SweepId};
@@ -26,6 +27,8 @@ use url::Url;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+/// Years of sweeps are sent, and taken in one by one.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(4 * 3_600);
 /// How long a coordinator may be away before a client that follows a sweep gives up.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Between attempts to reach it again.
@@ -156,6 +159,23 @@ impl Farm {
             .body(snapshot);
         self.send(request).await?;
         Ok(digest)
+    }
+
+    /// Sends what was exported.
+    pub(crate) async fn import(&self, mut file: std::fs::File) -> Result<Imported, Complaint> {
+        let hashing = move || {
+            let digest = Digest::of_reader(&mut file)?;
+            std::io::Seek::rewind(&mut file)?;
+            Ok::<_, std::io::Error>((digest, file))
+        };
+        let (digest, file) = tokio::task::spawn_blocking(hashing).await??;
+        let body = tokio_util::io::ReaderStream::new(tokio::fs::File::from_std(file));
+        let request = self
+            .request(Method::POST, "v1/imports")?
+            .header(DIGEST_HEADER, digest.as_str())
+            .timeout(IMPORT_TIMEOUT)
+            .body(reqwest::Body::wrap_stream(body));
+        Ok(self.send(request).await?.json().await?)
     }
 
     /// Sends a report of CI's.

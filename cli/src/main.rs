@@ -22,9 +22,11 @@ mod init;
 mod left;
 mod measuring;
 mod memory;
+mod moving;
 mod notify;
 mod operators;
 mod output;
+mod probe;
 mod progress;
 mod quarantine;
 mod remember;
@@ -37,8 +39,10 @@ mod say;
 mod schedule;
 mod shown;
 mod signals;
+mod status;
 mod stores;
 mod sweep;
+mod telemetry;
 mod trees;
 mod upload;
 mod validate;
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Clean.into() };
         }
     };
-    logging(&cli.command);
+    let unsent = telemetry::init(&cli.command);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -69,12 +73,14 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(async {
+        let sending = unsent.start();
         let ended = match cli.command {
             // What it ends with is the command's own.
             Command::Run(args) => Box::pin(run::run(&args)).await,
             command => dispatch(command).await.map(ExitCode::from),
         };
         embedded::all_left().await;
+        sending.finish().await;
         ended
     });
     // Blocking file work may still be under way after an interruption; it must not hold us.
@@ -112,34 +118,19 @@ async fn dispatch(command: Command) -> Result<Exit, Complaint> {
         Command::Report(args) => shown::show(&args).await,
         Command::Sweeps(args) => operators::sweeps(&args).await,
         Command::Cancel(args) => operators::cancel(&args).await,
+        Command::Export(args) => Box::pin(moving::export(&args)).await,
+        Command::Import(args) => Box::pin(moving::import(&args)).await,
         Command::Digest(args) => Box::pin(digest::digest(&args)).await,
         Command::Notify(args) => Box::pin(notify::notify(&args)).await,
         Command::Schedule(args) => Box::pin(schedule::schedule(&args)).await,
         Command::Workers(args) => operators::workers(&args).await,
         Command::Dead(args) => operators::dead(&args).await,
         Command::Bench(args) => Box::pin(measuring::bench(&args)).await,
-        Command::Doctor(args) => doctor::doctor(&args).await,
+        Command::Doctor(args) => Box::pin(doctor::doctor(&args)).await,
+        Command::Status(args) => Box::pin(status::status(&args)).await,
+        Command::Probe(args) => probe::probe(&args).await,
         Command::Coordinator(args) => Box::pin(roles::coordinator(&args)).await,
         Command::Worker(args) => Box::pin(roles::worker(&args)).await,
         Command::Token(args) => roles::token(&args).await,
-    }
-}
-
-/// Roles log their life; commands speak through their own output and log only warnings.
-fn logging(command: &Command) {
-    use tracing_subscriber::EnvFilter;
-    let default = match command {
-        Command::Coordinator(_) | Command::Worker(_) => "info,sqlx=warn,lapin=error",
-        _ => "error",
-    };
-    let filter = EnvFilter::try_from_env("FLAKEFARM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    if std::env::var("FLAKEFARM_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        builder.json().init();
-    } else {
-        builder.with_ansi(false).init();
     }
 }

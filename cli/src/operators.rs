@@ -260,7 +260,7 @@ pub(crate) fn print_table<const N: usize>(rows: &[[String; N]], nothing: &str) -
     output::print(&table(rows))
 }
 
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     // What others have chosen as names is shown as it is written, and moves no cursor.
     let shown =
         |cell: &String| cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();

@@ -36,4 +36,5 @@ pub(crate) static ROLE_KEYS: &[Setting] = &[
     Setting::new("worker.slots", Kind::Whole { least: 1, most: 1_024 }).variable("FLAKEFARM_SLOTS"),
     Setting::new("worker.grace", Kind::Duration).variable("FLAKEFARM_GRACE").default("60s"),
     Setting::new("worker.spool", Kind::Text).variable("FLAKEFARM_SPOOL"),
+    Setting::new("worker.health_listen", Kind::Text).variable("FLAKEFARM_HEALTH_LISTEN"),
 ];

@@ -4,10 +4,12 @@ use crate::args::values::parsed;
 use crate::args::{CoordinatorArgs, TokenAction, TokenArgs, WorkerArgs};
 use crate::exit::{Complaint, Exit};
 use crate::role_settings::{self, needed, of_role};
+use crate::telemetry::set_own_ids;
 use crate::{embedded, operators, output, signals, stores};
 use flakefarm_coordinator::db::Db;
 use flakefarm_coordinator::http::{self, NewToken, Projects, TokenKind, issue_token};
 use flakefarm_coordinator::{Coordinator, engine};
+use flakefarm_shared::metrics::watch_runtime;
 use flakefarm_shared::queue::Role;
 use flakefarm_shared::{WorkerId, now_micros};
 use flakefarm_worker::ceilings::Ceilings;
@@ -17,6 +19,8 @@ use std::num::NonZeroU16;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// For running attempts to end, unless told otherwise.
@@ -35,9 +39,7 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
         admin_token(&db, Path::new(&file)).await?;
     }
     let listen = settings.text("coordinator.listen").unwrap_or_default();
-    let listener = tokio::net::TcpListener::bind(&listen)
-        .await
-        .map_err(|error| Complaint::farm(format!("failed to listen on {listen}: {error}")))?;
+    let listener = bind(&listen).await?;
     let lease = settings.duration("coordinator.lease").unwrap_or(engine::DEFAULT_LEASE);
     let keep = role_settings::retention(&settings)?;
     let mut coordinator = Coordinator::new(db, queue.clone(), blobs, lease)
@@ -50,9 +52,12 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
             warn!("no sample store is named (--samples): history does not grow, and CI's reports are refused")
         }
     }
+    set_own_ids(vec![("coordinator.id", coordinator.holder().to_owned())]);
+    let watching = tokio::spawn(watch_runtime(stop.clone()));
     let served = tokio::spawn(http::serve(listener, coordinator.clone(), stop.clone()));
     coordinator.run(stop).await;
     served.await??;
+    watching.await?;
     queue.close().await;
     Ok(Exit::Clean)
 }
@@ -89,6 +94,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     let ceilings = ceilings(settings.text("worker.ceilings").as_deref())?;
     let told = signals::watch()?;
     let id = WorkerId(settings.text("worker.id").unwrap_or_else(default_id));
+    set_own_ids(vec![("worker.id", id.0.clone())]);
     let queue = stores::open_queue(&role_settings::queue(&settings)?, Role::Worker)?;
     let samples =
         stores::open_samples(&needed(&settings, "stores.samples")?, &role_settings::retention(&settings)?)
@@ -110,8 +116,13 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
         Complaint::farm(format!("failed to open the spool {}: {error}", dir.display()))
             .hint("name a directory with --spool; each worker needs an --id of its own")
     })?;
+    let health = match settings.text("worker.health_listen") {
+        Some(address) => Some(bind(&address).await?),
+        None => None,
+    };
     let parts = WorkerParts {
         spool: Some(spool),
+        health,
         ..embedded::worker_parts(id, slots, queue.clone(), samples, blobs, docker, ceilings)
     };
     let ending = Ending { drain: told.stop.clone(), stop: told.hurry.child_token() };
@@ -124,10 +135,19 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
             stop.cancel();
         }
     });
+    let over = CancellationToken::new();
+    let watching = tokio::spawn(watch_runtime(over.clone()));
     flakefarm_worker::run(parts, ending).await;
+    over.cancel();
+    watching.await?;
     graced.abort();
     queue.close().await;
     Ok(if told.hurry.is_cancelled() { Exit::Interrupted } else { Exit::Clean })
+}
+
+async fn bind(address: &str) -> Result<TcpListener, Complaint> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| Complaint::farm(format!("failed to listen on {address}: {error}")))
 }
 
 /// What submissions may have on this worker, out of the operator's file.

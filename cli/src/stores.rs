@@ -6,7 +6,7 @@ use flakefarm_coordinator::history::retention::HistoryRetention;
 use flakefarm_coordinator::stores::sqlite_samples::SqliteSamples;
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::queue::{Queue, Role};
-use flakefarm_shared::samples::{RedisSamples, Retention, Samples};
+use flakefarm_shared::samples::{Counted, RedisSamples, Retention, Samples};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -46,11 +46,11 @@ pub(crate) async fn open_samples(address: &str, keep: &HistoryRetention) -> Resu
     if let Some(path) = address.strip_prefix("embedded:") {
         let samples =
             SqliteSamples::open(Path::new(path), keep).await.map_err(|error| Complaint::of(&error))?;
-        return Ok(Arc::new(samples));
+        return Ok(Counted::around(Arc::new(samples)));
     }
     let samples = RedisSamples::open(address, keep, None)
         .map_err(|error| Complaint::usage(format!("samples address `{address}`: {error}")))?;
-    Ok(Arc::new(samples))
+    Ok(Counted::around(Arc::new(samples)))
 }
 
 pub(crate) fn open_blobs(address: &str) -> Result<Blobs, Complaint> {

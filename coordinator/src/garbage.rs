@@ -7,10 +7,10 @@
 //! only keep too much. What is in flight is safe in two ways: blobs that were written lately are left alone, and
 //! whoever is about to refer to an older one leases it first.
 
-use crate::db::{Db, DbError, JobRefers, PackSpan};
+use crate::db::{Db, DbError, JobRefers, PackSpan, SweepRow};
 use crate::history::retention::HistoryRetention;
 use flakefarm_shared::blobs::{BlobEntry, BlobError, Blobs, Digests, Removed, digests_in};
-use flakefarm_shared::{Digest, Payload, UnixMicros};
+use flakefarm_shared::{Digest, Payload, SweepId, UnixMicros};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -182,17 +182,21 @@ async fn marked(
             for text in &sweep.texts {
                 marks.text(text.as_bytes()).await?;
             }
-            let mut after = None;
-            loop {
-                let jobs = db.jobs_refer(sweep.id, after, ROWS).await?;
-                let Some(last) = jobs.last() else { break };
-                after = Some(last.id);
-                for job in &jobs {
-                    marks.job(job).await?;
-                }
-            }
+            marks.jobs(db, sweep.id).await?;
         }
     }
+}
+
+/// All blobs that a sweep refers to, its jobs' included. Some of them may be gone.
+pub async fn of_sweep(db: &Db, blobs: &Blobs, row: &SweepRow) -> Result<HashSet<Digest>, GarbageError> {
+    let mut marks = Marks { blobs, marked: HashSet::new() };
+    marks.document(row.context.clone()).await?;
+    for digest in [&row.listing, &row.report].into_iter().flatten() {
+        marks.document(digest.clone()).await?;
+    }
+    marks.text(row.question.as_bytes()).await?;
+    marks.jobs(db, row.id).await?;
+    Ok(marks.marked)
 }
 
 struct Marks<'a> {
@@ -221,6 +225,19 @@ impl Marks<'_> {
             self.document(digest).await?;
         }
         Ok(())
+    }
+
+    /// What the jobs of a sweep refer to.
+    async fn jobs(&mut self, db: &Db, sweep: SweepId) -> Result<(), GarbageError> {
+        let mut after = None;
+        loop {
+            let jobs = db.jobs_refer(sweep, after, ROWS).await?;
+            let Some(last) = jobs.last() else { return Ok(()) };
+            after = Some(last.id);
+            for job in &jobs {
+                self.job(job).await?;
+            }
+        }
     }
 
     async fn job(&mut self, job: &JobRefers) -> Result<(), GarbageError> {

@@ -11,6 +11,7 @@ pub mod experiment;
 pub mod garbage;
 pub mod history;
 pub mod http;
+pub mod moving;
 pub mod notify;
 pub mod owners;
 pub mod plan;

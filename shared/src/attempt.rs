@@ -214,6 +214,30 @@ pub enum InfraStage {
     Worker,
 }
 
+impl InfraStage {
+    /// All there are.
+    pub const ALL: [InfraStage; 6] = [
+        InfraStage::Engine,
+        InfraStage::Environment,
+        InfraStage::Blobs,
+        InfraStage::Samples,
+        InfraStage::Sandbox,
+        InfraStage::Worker,
+    ];
+
+    /// The stable word of metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            InfraStage::Engine => "engine",
+            InfraStage::Environment => "environment",
+            InfraStage::Blobs => "blobs",
+            InfraStage::Samples => "samples",
+            InfraStage::Sandbox => "sandbox",
+            InfraStage::Worker => "worker",
+        }
+    }
+}
+
 impl std::fmt::Display for InfraStage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

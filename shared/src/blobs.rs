@@ -8,6 +8,7 @@ pub use keeping::{BlobEntry, Digests, Removed, digests_in};
 pub use streams::Upload;
 
 use crate::ids::Digest;
+use crate::metrics::timed;
 use bytes::Bytes;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -96,7 +97,10 @@ impl Blobs {
     /// Stores `content` and returns its name. Storing the same content again changes nothing, but that it is
     /// written anew from time to time: so whoever collects what nobody refers to sees that somebody will.
     pub async fn put(&self, content: impl Into<Bytes>) -> Result<Digest, BlobError> {
-        let content: Bytes = content.into();
+        timed("blobs", "put", self.put_bytes(content.into())).await
+    }
+
+    async fn put_bytes(&self, content: Bytes) -> Result<Digest, BlobError> {
         let digest = Digest::of(&content);
         let path = self.path(&digest);
         let failed = |source| BlobError::Store { action: "write", digest: digest.clone(), source };
@@ -112,6 +116,10 @@ impl Blobs {
     /// Reads a blob and checks it against its name. A damaged one is removed, so that it can be stored
     /// again.
     pub async fn get(&self, digest: &Digest) -> Result<Bytes, BlobError> {
+        timed("blobs", "get", self.get_bytes(digest)).await
+    }
+
+    async fn get_bytes(&self, digest: &Digest) -> Result<Bytes, BlobError> {
         let failed = |source| match source {
             object_store::Error::NotFound { .. } => BlobError::Missing(digest.clone()),
             source => BlobError::Store { action: "read", digest: digest.clone(), source },
@@ -127,11 +135,14 @@ impl Blobs {
 
     /// Whether a blob is there.
     pub async fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {
-        match self.store.head(&self.path(digest)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(source) => Err(BlobError::Store { action: "find", digest: digest.clone(), source }),
-        }
+        timed("blobs", "find", async {
+            match self.store.head(&self.path(digest)).await {
+                Ok(_) => Ok(true),
+                Err(object_store::Error::NotFound { .. }) => Ok(false),
+                Err(source) => Err(BlobError::Store { action: "find", digest: digest.clone(), source }),
+            }
+        })
+        .await
     }
 
     /// Stores `value` as zstd-compressed JSON.

@@ -189,6 +189,20 @@ impl Digest {
         Self(hex::encode(Sha256::digest(content)))
     }
 
+    /// The digest of all that `content` gives.
+    pub fn of_reader(content: &mut impl std::io::Read) -> std::io::Result<Self> {
+        let mut hash = Sha256::new();
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            match content.read(&mut piece) {
+                Ok(0) => return Ok(Self(hex::encode(hash.finalize()))),
+                Ok(read) => hash.update(&piece[..read]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// All 64 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0

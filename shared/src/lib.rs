@@ -12,6 +12,7 @@ pub mod fault;
 pub mod ids;
 pub mod job;
 pub mod message;
+pub mod metrics;
 pub mod outcome;
 pub mod payload;
 pub mod project;
@@ -21,6 +22,7 @@ pub mod samples;
 pub mod signature;
 pub mod source;
 pub mod spec;
+pub mod telemetry;
 pub mod treatment;
 pub mod world;
 

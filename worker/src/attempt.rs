@@ -8,6 +8,7 @@ use crate::frameworks::seal::Nonce;
 use crate::frameworks::{self, Adapter};
 use crate::sandbox::{JobSandbox, Preparation, SandboxRequest, Started};
 use flakefarm_shared::capabilities::Starts;
+use flakefarm_shared::metrics::catalogue::PHASE;
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptSpec, Detail, InfraError, JobId, Limits, Order, ProjectSpec, SandboxLevel,
     Selection, SweepId, WorkerId, World,
@@ -169,8 +170,10 @@ pub(crate) async fn run(
         return Ok(Watched { reading, stray_output: String::new(), level, instead: None });
     }
     let limits = request.limits.clone();
+    let starting = Instant::now();
     let Started { mut running, level, instead } =
         setting.sandbox.start(request, level, preparation.as_ref()).await?;
+    PHASE.observe(&["sandbox_start"], starting.elapsed());
     if let Some(next) = next
         && setting.not_given(next.level, next.world).is_none()
     {
@@ -207,6 +210,7 @@ pub(crate) async fn run(
         }
     }
     let exit = running.finish().await?;
+    PHASE.observe(&["run"], begun.elapsed());
     let stray_output = exit.output.to_text();
     let seen = ExitSeen { exit_code: exit.exit_code, oom: exit.oom_killed, timed_out: exceeded };
     Ok(Watched { reading: reader.conclude(seen, &stray_output), stray_output, level, instead })

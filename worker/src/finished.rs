@@ -2,8 +2,8 @@
 //! [`crate::delivery`] brings it home.
 
 use crate::job::Worked;
-use crate::samples::{self, Filing};
 use flakefarm_shared::samples::Chunk;
+use flakefarm_shared::samples::filing::{self, Filing};
 use flakefarm_shared::{InfraError, JobId, JobReport, Refusal, SweepId, WIRE_VERSION};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,6 @@ impl Finished {
     /// Points of all samples that are to be recorded.
     pub(crate) fn chunks(&self) -> Vec<Chunk> {
         let recorded = self.report.iter().filter(|_| self.record);
-        recorded.flat_map(|report| samples::chunks(&self.filing, self.sweep, self.job, report)).collect()
+        recorded.flat_map(|report| filing::chunks(&self.filing, self.sweep, self.job, report)).collect()
     }
 }

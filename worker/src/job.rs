@@ -7,11 +7,12 @@ use crate::environment::{Environments, PrepareError};
 use crate::frameworks;
 use crate::listing;
 use crate::machine;
-use crate::samples::Filing;
 use crate::sandbox::{Sandbox, ToCome};
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::fault;
+use flakefarm_shared::metrics::catalogue::{ATTEMPTS, INFRASTRUCTURE_ERRORS, PHASE};
 use flakefarm_shared::samples::Samples;
+use flakefarm_shared::samples::filing::Filing;
 use flakefarm_shared::{
     AttemptEnd, AttemptId, AttemptRecord, AttemptSpec, Class, Digest, ImageSource, InfraError, InfraStage,
     JobId, JobMessage, JobReport, JobSpec, Listing, NothingRan, Refusal, SandboxLevel, Source, SweepContext,
@@ -144,7 +145,14 @@ pub(crate) async fn work(
         }
         Err(Stop::Refused(refusal)) => return Worked::Refused(refusal),
         Err(Stop::Asked) => None,
-        Err(Stop::Infrastructure(error)) => Some(error),
+        Err(Stop::Infrastructure(error)) => {
+            let of_an_attempt = report.iter().flat_map(|report| report.attempts.last());
+            // That one was counted with its attempt.
+            if !of_an_attempt.into_iter().any(|attempt| attempt::is_infrastructure(&attempt.end)) {
+                INFRASTRUCTURE_ERRORS.count(&[error.stage.word()]);
+            }
+            Some(error)
+        }
     };
     let made = report.and_then(|mut report| {
         // What was lost to infrastructure is to be tried again.
@@ -186,12 +194,14 @@ async fn attempt_all(
     *made.lock().expect("no panic while holding the lock") =
         Made { filing: Filing::of(&spec, &context), report: Some(earlier) };
     progress.say("preparing the environment");
+    let preparing = Instant::now();
     let images = tokio::select! {
         (images, ()) = async {
             tokio::join!(images(bench, &context, &spec.work, progress), furnish_ahead(bench, &context))
         } => images?,
         () = until.drain.cancelled() => return Err(Stop::Asked),
     };
+    PHASE.observe(&["environment"], preparing.elapsed());
     let sandbox = bench.sandbox.open_job();
     let of_source = |source: &Source| AttemptSetting {
         sandbox: &sandbox,
@@ -252,6 +262,7 @@ async fn attempt_all(
                 planned = left.get(place + 1).copied().map(plan);
                 let (own, next) = (setting(attempt), planned.as_ref());
                 let record = run(bench, own, &spec, (attempt, this), next, &until.stop).await?;
+                count(&record);
                 fault::point("worker.attempted");
                 errors_in_a_row =
                     if attempt::is_infrastructure(&record.end) { errors_in_a_row + 1 } else { 0 };
@@ -268,6 +279,20 @@ async fn attempt_all(
     }
     sandbox.close().await;
     Ok(())
+}
+
+/// Counts an attempt that has ended.
+fn count(record: &AttemptRecord) {
+    let outcome = match &record.end {
+        AttemptEnd::Completed => "completed",
+        AttemptEnd::Interrupted { .. } => "interrupted",
+        AttemptEnd::NothingRan { .. } => "nothing_ran",
+        AttemptEnd::Infrastructure(error) => {
+            INFRASTRUCTURE_ERRORS.count(&[error.stage.word()]);
+            "infrastructure"
+        }
+    };
+    ATTEMPTS.count(&[outcome, record.level.word()]);
 }
 
 /// What earlier publications of the job have made; an empty report if nothing.

@@ -1,36 +1,38 @@
-//! The worker's life: a loop for each slot, signs of life, control messages, draining. Order for every
-//! job: permission, run, samples durable, end published, then the answer to the queue.
+//! The worker's life: a loop for each slot, and draining. Order for every job: permission, run, samples
+//! durable, end published, then the answer to the queue.
 
 use crate::ceilings::Ceilings;
-use crate::delivery::{Delivered, Home, deliver};
+use crate::delivery::Delivered;
 use crate::environment::Environments;
 use crate::finished::Finished;
+use crate::health::{self, Pulse};
 use crate::job::{self, Bench, Progress, Until};
 use crate::permission::Permissions;
 use crate::sandbox::Sandbox;
+use crate::side::{beat, health_of, listen, reap, send_beat};
 use crate::spool::Spool;
+use crate::state::{Ending, InHand, Worker};
+use crate::trace::{self, Begun, Made};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::fault;
-use flakefarm_shared::message::{BEAT, JobProgress};
+use flakefarm_shared::message::BEAT;
+use flakefarm_shared::metrics::catalogue::WORKER_JOBS;
 use flakefarm_shared::queue::{JobDelivery, JobSlot, Queue};
 use flakefarm_shared::samples::Samples;
-use flakefarm_shared::{Control, JobId, Permit, SweepId, WIRE_VERSION, WorkerId, WorkerMessage, now_micros};
+use flakefarm_shared::{Permit, WorkerId, now_micros, telemetry};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 
-/// Between a sign of life and one that says that jobs have started: short ones need none of their own.
-const SOON: Duration = Duration::from_millis(500);
-const REAP: Duration = Duration::from_secs(60);
 /// Less than the patience of a broker (RabbitMQ: 30 minutes by default), which then delivers to another
 /// what is still in hand. Beyond it a job is answered, and from then on the lease alone guards it.
 const HOLD: Duration = Duration::from_secs(20 * 60);
@@ -61,46 +63,8 @@ pub struct WorkerParts {
     /// Keeps what has been made while a server is away. Without one it is tried for a while, and made
     /// again.
     pub spool: Option<Spool>,
-}
-
-/// How a worker is told to end.
-#[derive(Debug, Clone, Default)]
-pub struct Ending {
-    /// Take no more jobs, finish the attempts that are running, hand back what is left, then return.
-    pub drain: CancellationToken,
-    /// Stop attempts now, hand back what is left, then return.
-    pub stop: CancellationToken,
-}
-
-#[derive(Debug)]
-struct InHand {
-    sweep: SweepId,
-    publication: u32,
-    progress: Arc<Progress>,
-    stop: CancellationToken,
-    cancelled: Arc<AtomicBool>,
-}
-
-#[derive(Debug)]
-struct Worker {
-    queue: Queue,
-    slots: u16,
-    bench: Bench,
-    spool: Option<Spool>,
-    ending: Ending,
-    permissions: Permissions,
-    hands: Mutex<HashMap<JobId, InHand>>,
-    /// Held by every job that runs; by a suspect alone.
-    company: RwLock<()>,
-    /// Somebody runs alone, or waits until nothing else runs: no slot holds a message that the end of
-    /// this process could be counted against.
-    alone: watch::Sender<bool>,
-    /// To be the one who does.
-    turn: tokio::sync::Mutex<()>,
-    /// What keeps it from going on.
-    trouble: Mutex<Option<String>>,
-    /// A job has started since the last sign of life.
-    job_started: Notify,
+    /// Where its health is asked for, if anywhere: a worker without one answers nobody.
+    pub health: Option<TcpListener>,
 }
 
 /// Works until told to end. When it returns, no sandbox of it is left.
@@ -129,6 +93,7 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
         turn: tokio::sync::Mutex::default(),
         trouble: Mutex::default(),
         job_started: Notify::new(),
+        pulse: Arc::new(Pulse::new()),
     });
     info!(worker.id = %worker.bench.worker, worker.slots = slots, "worker starts");
     let side = CancellationToken::new();
@@ -136,6 +101,9 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
     side_tasks.spawn(beat(worker.clone(), side.clone()));
     side_tasks.spawn(reap(worker.clone(), side.clone()));
     side_tasks.spawn(listen(worker.clone(), side.clone()));
+    if let Some(listener) = parts.health {
+        side_tasks.spawn(health::serve(listener, health_of(&worker), side.clone()));
+    }
 
     let mut jobs = JoinSet::new();
     for finished in worker.spool.iter().flat_map(Spool::leftovers) {
@@ -243,53 +211,6 @@ impl Drop for Raised<'_> {
     }
 }
 
-impl Worker {
-    fn hands(&self) -> MutexGuard<'_, HashMap<JobId, InHand>> {
-        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes a publication in hand, unless one of its job is there.
-    fn enter(&self, job: JobId, in_hand: InHand) -> bool {
-        let mut hands = self.hands();
-        let free = !hands.contains_key(&job);
-        if free {
-            hands.insert(job, in_hand);
-            self.job_started.notify_one();
-        }
-        free
-    }
-
-    async fn bring_home(&self, finished: Finished) -> Delivered {
-        let trouble = |trouble: Option<String>| {
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-        };
-        let home = Home {
-            worker: &self.bench.worker,
-            queue: &self.queue,
-            samples: &self.bench.samples,
-            blobs: &self.bench.blobs,
-            spool: self.spool.as_ref(),
-            trouble: &trouble,
-        };
-        let (job, publication) = (finished.job, finished.publication);
-        let delivered = deliver(&home, finished, &self.ending.stop).await;
-        if delivered == Delivered::Home {
-            self.permissions.ended(job, publication);
-        }
-        delivered
-    }
-
-    fn stops(&self) -> impl Future<Output = ()> {
-        let Ending { drain, stop } = self.ending.clone();
-        async move {
-            tokio::select! {
-                () = drain.cancelled() => {}
-                () = stop.cancelled() => {}
-            }
-        }
-    }
-}
-
 /// What an earlier process has made; in hand until it is delivered, so that its lease lives.
 async fn bring_leftover(worker: &Worker, finished: Finished) {
     let progress = Arc::new(Progress::default());
@@ -344,6 +265,7 @@ async fn take(
     let company = match (permit, company) {
         (Some(Permit::Drop), _) => {
             info!(job.id = %job, sweep.id = %sweep, job.publication = publication, "dropped a job that nobody needs any more");
+            WORKER_JOBS.count(&["dropped"]);
             answer(delivery).await;
             return Taken::Answered;
         }
@@ -373,11 +295,27 @@ async fn take(
     let until = Until { drain: worker.ending.drain.clone(), stop };
     let among = matches!(company, Company::Among(_));
     let aside = || urgent(worker, slot.filter(|_| among));
+    let begun = Begun {
+        job,
+        sweep,
+        publication,
+        class: message.class,
+        worker: id.clone(),
+        at: now_micros(),
+        from: delivery.context,
+    };
     let working = async {
         let worked = Box::pin(job::work(&worker.bench, &message, &progress, &until, &aside)).await;
         let cancelled = cancelled.load(Ordering::Relaxed);
-        worker.bring_home(Finished::of(job, sweep, publication, worked, cancelled)).await
+        let finished = Finished::of(job, sweep, publication, worked, cancelled);
+        let made = telemetry::is_on().then(|| Made::of(&finished, begun.at));
+        let delivered = worker.bring_home(finished).await;
+        if let Some(made) = made {
+            telemetry::tell(|| trace::span(&begun, made, now_micros()));
+        }
+        delivered
     };
+    let working = working.instrument(info_span!("job", job.id = %job, sweep.id = %sweep, worker.id = %id));
     let mut working = std::pin::pin!(working);
     let mut delivery = Some(delivery);
     let delivered = loop {
@@ -440,94 +378,5 @@ async fn give_back(delivery: JobDelivery) {
     let job = delivery.message.job;
     if let Err(error) = delivery.give_back().await {
         warn!(job.id = %job, error = %error, "the queue will give the job back by itself");
-    }
-}
-
-async fn beat(worker: Arc<Worker>, end: CancellationToken) {
-    loop {
-        // One that was not sent is owed: after an outage others are heard, and silence is judged.
-        let pause = if send_beat(&worker).await { BEAT } else { SOON };
-        let news = async {
-            tokio::time::sleep(SOON).await;
-            worker.job_started.notified().await;
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = news => {}
-            () = end.cancelled() => return,
-        }
-    }
-}
-
-/// Whether it has been sent.
-async fn send_beat(worker: &Worker) -> bool {
-    let jobs = worker
-        .hands()
-        .iter()
-        .map(|(job, hand)| JobProgress {
-            job: *job,
-            sweep: hand.sweep,
-            publication: hand.publication,
-            attempts_done: hand.progress.done.load(Ordering::Relaxed),
-            attempts_total: hand.progress.total.load(Ordering::Relaxed),
-            doing: hand.progress.doing.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        })
-        .collect();
-    let beat = WorkerMessage::Beat {
-        v: WIRE_VERSION,
-        worker: worker.bench.worker.clone(),
-        at: now_micros(),
-        slots: worker.slots,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        jobs,
-        draining: worker.ending.drain.is_cancelled() || worker.ending.stop.is_cancelled(),
-        trouble: worker.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-    };
-    match tokio::time::timeout(BEAT, worker.queue.publish_worker_message(&beat)).await {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            warn!(error = %error, "sign of life not sent");
-            false
-        }
-        Err(_) => false,
-    }
-}
-
-async fn reap(worker: Arc<Worker>, end: CancellationToken) {
-    loop {
-        match worker.bench.sandbox.reap().await {
-            Ok(0) => {}
-            Ok(removed) => info!(sandboxes.removed = removed, "removed sandboxes that nobody owned"),
-            Err(error) => warn!(error = %error, "could not look for leftover sandboxes"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(REAP) => {}
-            () = end.cancelled() => return,
-        }
-    }
-}
-
-async fn listen(worker: Arc<Worker>, end: CancellationToken) {
-    let mut controls = worker.queue.controls();
-    loop {
-        let control = tokio::select! {
-            control = controls.next() => control,
-            () = end.cancelled() => return,
-        };
-        match control {
-            None => return,
-            Some(Control::Cancel { sweep }) => {
-                worker.permissions.stopped(sweep);
-                for hand in worker.hands().values().filter(|hand| hand.sweep == sweep) {
-                    hand.cancelled.store(true, Ordering::Relaxed);
-                    hand.stop.cancel();
-                }
-            }
-            Some(Control::Answer { worker: asked, job, publication, permit }) => {
-                if asked == worker.bench.worker {
-                    worker.permissions.answered(job, publication, permit);
-                }
-            }
-        }
     }
 }

@@ -88,7 +88,7 @@ impl Spool {
         let json = serde_json::to_vec(finished).map_err(io::Error::other)?;
         let packed = zstd::encode_all(json.as_slice(), 0)?;
         let size = packed.len() as u64;
-        let used: u64 = files(&self.dir).iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
+        let (used, _) = self.usage();
         if used + size > LARGEST {
             return Err(io::Error::other(format!("the spool holds {used} bytes already")));
         }
@@ -99,6 +99,13 @@ impl Spool {
         file.sync_all()?;
         fs::rename(&unfinished, &place)?;
         Ok(size)
+    }
+
+    /// Bytes and files that lie here.
+    pub(crate) fn usage(&self) -> (u64, u64) {
+        let sizes: Vec<u64> =
+            files(&self.dir).iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).collect();
+        (sizes.iter().sum(), sizes.len() as u64)
     }
 
     /// Forgets it, if it lies here.
@@ -140,7 +147,7 @@ fn lock(dir: &Path) -> io::Result<Option<File>> {
 mod tests {
     use super::*;
     use crate::job::Worked;
-    use crate::samples::Filing;
+    use flakefarm_shared::samples::filing::Filing;
     use flakefarm_shared::{JobReport, SweepId};
 
     fn finished(publication: u32) -> Finished {
@@ -157,6 +164,7 @@ mod tests {
         let first = Spool::open(dir.path(), &name("../a")).unwrap();
         let (one, other) = (finished(1), finished(2));
         assert!(first.keep(&one) && first.keep(&other) && first.keep(&one));
+        assert_eq!(first.usage().1, 2);
         first.remove(other.job, 2);
         assert_eq!(first.leftovers(), std::slice::from_ref(&one));
         assert!(Spool::open(dir.path(), &name("../a")).is_err(), "its holder lives");

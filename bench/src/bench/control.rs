@@ -224,6 +224,7 @@ impl Farm {
             sandbox: Sandbox::Scripted(ScriptedSandbox::new(self.tests)),
             spool: None,
             ceilings: Ceilings::default(),
+            health: None,
         };
         Ok(self.working.spawn(flakefarm_worker::run(parts, ending.clone())))
     }

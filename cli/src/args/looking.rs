@@ -96,3 +96,28 @@ pub(crate) enum DeadAction {
     /// Take them off the list; their runs stay missing
     Discard,
 }
+
+/// `flakefarm export`
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Where to write it
+    pub(crate) file: PathBuf,
+    /// Only of this project
+    #[arg(long, value_name = "NAME")]
+    pub(crate) project: Option<String>,
+    /// Only sweeps that are not older
+    #[arg(long, value_name = "AGE", value_parser = super::values::duration)]
+    pub(crate) since: Option<std::time::Duration>,
+    /// Where embedded sweeps keep their state
+    #[arg(long, value_name = "DIR", env = "FLAKEFARM_STATE")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+/// `flakefarm import`
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// What `flakefarm export` wrote
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}

@@ -4,6 +4,7 @@
 mod check;
 mod ci;
 mod groups;
+mod health;
 mod looking;
 mod notifying;
 mod operating;
@@ -16,14 +17,16 @@ pub(crate) mod values;
 pub(crate) use check::{CheckArgs, CheckGate, Unavailable};
 pub(crate) use ci::{AnalyseArgs, GuardArgs, RepairArgs, ValidateArgs};
 pub(crate) use groups::{AskArgs, FarmAddressArgs, Format, OutputArgs};
-pub(crate) use looking::{CancelArgs, DeadAction, DeadArgs, ListFormat, PlaceArgs, SweepsArgs, WorkersArgs};
+pub(crate) use health::{DoctorArgs, ProbeArgs, Probed, StatusArgs};
+pub(crate) use looking::{
+    CancelArgs, DeadAction, DeadArgs, ExportArgs, ImportArgs, ListFormat, PlaceArgs, SweepsArgs, WorkersArgs,
+};
 pub(crate) use notifying::{
     ChannelAddArgs, ChannelArgs, ChannelListArgs, DigestArgs, DigestFormat, HookArgs, NotifyAction,
     NotifyArgs,
 };
 pub(crate) use operating::{
-    AttachArgs, CoordinatorArgs, DoctorArgs, InitArgs, ReportArgs, RoleArgs, TokenAction, TokenArgs,
-    WorkerArgs,
+    AttachArgs, CoordinatorArgs, InitArgs, ReportArgs, RoleArgs, TokenAction, TokenArgs, WorkerArgs,
 };
 pub(crate) use quarantine::{
     QuarantineAction, QuarantineAddArgs, QuarantineArgs, QuarantineExportArgs, QuarantineListArgs,
@@ -94,6 +97,10 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// List sweeps, the newest first
     Sweeps(SweepsArgs),
+    /// Write this machine's sweeps to a file, for a farm
+    Export(ExportArgs),
+    /// Take in what was exported, ids and history kept
+    Import(ImportArgs),
     /// End a sweep for good; what is known is kept
     Cancel(CancelArgs),
     /// Say what the last days of a project came to, what to mend first, and what to type
@@ -110,8 +117,12 @@ pub(crate) enum Command {
     Bench(Box<BenchArgs>),
     /// Measure planner and scorer on suites whose truth is known
     Simulate(SimulateArgs),
-    /// Say what is wrong with this machine or farm
-    Doctor(DoctorArgs),
+    /// Say what is wrong with this machine or farm, and what to type about it
+    Doctor(Box<DoctorArgs>),
+    /// Show a farm at a glance: queues, workers, sweeps, errors, stores, trust
+    Status(StatusArgs),
+    /// Ask a process how it is, or have a worker drain: for images and pods
+    Probe(ProbeArgs),
     /// Run a farm's coordinator
     Coordinator(Box<CoordinatorArgs>),
     /// Run one of a farm's workers
@@ -122,7 +133,7 @@ pub(crate) enum Command {
 
 /// The command line, with the environment variables of settings in its help.
 pub(crate) fn command_line() -> clap::Command {
-    let of_roles = ["coordinator", "worker", "doctor", "token", "gc"];
+    let of_roles = ["coordinator", "worker", "doctor", "token", "gc", "probe"];
     let elsewhere = ["bench", "simulate", "init"];
     Cli::command().mut_subcommands(|command| {
         let name = command.get_name().to_owned();

@@ -53,15 +53,6 @@ pub(crate) struct ReportArgs {
     pub(crate) place: PlaceArgs,
 }
 
-/// `flakefarm doctor`
-#[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {
-    #[command(flatten)]
-    pub(crate) role: RoleArgs,
-    #[command(flatten)]
-    pub(crate) stores: StoreArgs,
-}
-
 /// The configuration of a role.
 #[derive(Debug, Args)]
 pub(crate) struct RoleArgs {
@@ -185,6 +176,9 @@ pub(crate) struct WorkerArgs {
     /// Where it keeps what it has made while a server is away [default: below the state directory]
     #[arg(long, value_name = "DIR")]
     spool: Option<String>,
+    /// Address for /healthz, /readyz, /metrics and /drain, such as 127.0.0.1:7879 [default: none]
+    #[arg(long, value_name = "ADDRESS")]
+    health_listen: Option<String>,
 }
 
 impl WorkerArgs {
@@ -197,6 +191,7 @@ impl WorkerArgs {
             ("worker.slots", "--slots", &self.slots),
             ("worker.grace", "--grace", &self.grace),
             ("worker.spool", "--spool", &self.spool),
+            ("worker.health_listen", "--health-listen", &self.health_listen),
         ]));
         options
     }

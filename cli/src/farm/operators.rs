@@ -5,8 +5,8 @@ use crate::exit::Complaint;
 use flakefarm_coordinator::history::linking::Links;
 use flakefarm_coordinator::http::views::{DeadPage, Submitted, SweepView, SweepsPage, Workers};
 use flakefarm_coordinator::http::{
-    ChannelName, Channels, Deliveries, NewChannel, NewEntry, NewHook, NewRule, NewSchedule, QuarantineLog,
-    QuarantineView, Removal, Revived, ScheduleView, Schedules, TestLink,
+    ChannelName, Channels, Deliveries, FarmStatus, NewChannel, NewEntry, NewHook, NewRule, NewSchedule,
+    QuarantineLog, QuarantineView, Removal, Revived, ScheduleView, Schedules, TestLink,
 };
 use flakefarm_shared::{JobId, SweepId};
 use reqwest::{Method, StatusCode};
@@ -23,6 +23,11 @@ impl Farm {
         let all =
             [("project", project), ("state", state), ("before", before), ("limit", Some(limit.as_str()))];
         self.get(&format!("v1/sweeps?{}", query(&all))).await
+    }
+
+    /// How the farm stands.
+    pub(crate) async fn farm_status(&self) -> Result<FarmStatus, Complaint> {
+        self.get("v1/status").await
     }
 
     pub(crate) async fn workers(&self) -> Result<Workers, Complaint> {

@@ -11,6 +11,9 @@ struct Step {
     postgres: &'static str,
 }
 
+/// What a driver sees of a database: schema, version of the server, its clock, whether tables may be made.
+pub(super) type Seen = (Option<i64>, String, Option<i64>, bool);
+
 const STEPS: &[Step] = &[
     Step {
         version: 1,
@@ -126,8 +129,12 @@ const STEPS: &[Step] = &[
 pub(super) async fn run(migrator: &Migrator, connection: &mut impl Migrate) -> Result<(), DbError> {
     // Not `Migrator::run`: its future cannot be sent to another thread (a limit of the compiler).
     let done = migrator.run_direct(None, connection, false).await;
-    let known = STEPS.iter().map(|step| step.version).max().expect("there is a first step");
-    done.map_err(|error| DbError::from_migration(error, known))
+    done.map_err(|error| DbError::from_migration(error, newest()))
+}
+
+/// The newest step that this program knows.
+pub(super) fn newest() -> i64 {
+    STEPS.iter().map(|step| step.version).max().expect("there is a first step")
 }
 
 pub(super) fn sqlite() -> Migrator {

@@ -15,6 +15,7 @@ mod fairness;
 mod farm;
 mod firings;
 mod garbage;
+mod inspect;
 mod jobs;
 mod leases;
 mod links;
@@ -28,6 +29,7 @@ mod rows;
 mod runs;
 mod schedules;
 mod sqlite;
+mod standing;
 mod sweeps;
 mod tenants;
 mod tests_seen;
@@ -41,6 +43,7 @@ pub use error::{DbError, FailedAction};
 pub use events::{EventRow, NewEvent};
 pub use firings::{Fired, FiringRow, FiringState};
 pub use garbage::{JobRefers, SweepRefers};
+pub use inspect::Inspection;
 pub use links::{LinkOrigin, LinkRow, ListedTest};
 pub use notifications::{ChannelRow, DeliveryRow, Followed};
 pub use quarantine::Deed;
@@ -51,13 +54,14 @@ pub use rows::{
 pub use runs::RunsOfClass;
 pub use schedules::ScheduleRow;
 pub(crate) use sqlite::is_between_transactions;
+pub use standing::{Backlog, LeaseRow, TrustRow};
 pub use tenants::{DeadJob, SweepFilter};
 
 /// Runs a reading statement: `read!(db, "read a job", fetch_optional, query)`.
 macro_rules! read {
     ($db:expr, $action:literal, $fetch:ident, $query:expr) => {
         match $db {
-            $crate::db::Db::Sqlite(store) => $query.$fetch(&store.readers).await,
+            $crate::db::Db::Sqlite(store) => $crate::db::statement($query.$fetch(&store.readers)).await,
             $crate::db::Db::Postgres(store) => {
                 $crate::db::postgres::in_time($query.$fetch(&store.pool)).await
             }
@@ -71,7 +75,8 @@ macro_rules! change {
     ($db:expr, $action:literal, $query:expr) => {
         match $db {
             $crate::db::Db::Sqlite(store) => {
-                $query.execute(&store.writer).await.map(|done| done.rows_affected())
+                let done = $crate::db::statement($query.execute(&store.writer)).await;
+                done.map(|done| done.rows_affected())
             }
             $crate::db::Db::Postgres(store) => {
                 let done = $crate::db::postgres::in_time($query.execute(&store.pool)).await;
@@ -100,7 +105,7 @@ macro_rules! read_among {
                     }
                     $(query.push($text).push_bind($bind);)*
                     query.push($end);
-                    query.build_query_as().fetch_all(&store.readers).await
+                    $crate::db::statement(query.build_query_as().fetch_all(&store.readers)).await
                 }
                 $crate::db::Db::Postgres(store) => {
                     let mut query = sqlx::QueryBuilder::<sqlx::Postgres>::new($select);
@@ -120,6 +125,11 @@ macro_rules! read_among {
 }
 
 use {change, read, read_among};
+
+/// One call to the database, counted.
+async fn statement<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    flakefarm_shared::metrics::timed("database", "statement", call).await
+}
 
 /// The store. Cloning is cheap; clones share connections.
 #[derive(Debug, Clone)]

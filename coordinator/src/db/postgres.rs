@@ -2,7 +2,7 @@
 //! of them never wait for each other.
 
 use super::error::DbError;
-use super::migrations;
+use super::migrations::{self, Seen};
 use super::raw::{Noted, RawJob, clean, subject};
 use super::rows::{NewJob, VerdictRow};
 use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
@@ -291,14 +291,44 @@ fn columns(publications: &[(JobId, u32)]) -> (Vec<Uuid>, Vec<i64>) {
     publications.iter().map(|(job, publication)| (job.0, i64::from(*publication))).unzip()
 }
 
+/// Looks at a server's database.
+pub(super) async fn inspect(url: &str) -> Result<Seen, DbError> {
+    let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| DbError::Address {
+        address: without_password(url),
+        reason: error.to_string(),
+    })?;
+    let failed = |source| DbError::from_driver("look at the database", source);
+    let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
+    let mut connection = connecting.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
+    let looking = async {
+        let there: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+            .fetch_one(&mut connection)
+            .await?;
+        let schema: Option<i64> = if there {
+            sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&mut connection).await?
+        } else {
+            None
+        };
+        let (version, clock, may): (String, i64, bool) = sqlx::query_as(
+            "SELECT current_setting('server_version'), (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint,
+                    COALESCE(has_schema_privilege(current_schema(), 'CREATE'), FALSE)",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        Ok((schema, version, Some(clock), may))
+    };
+    let seen = in_time(looking).await.map_err(failed)?;
+    // It has done its work; a failure to say goodbye changes nothing.
+    drop(connection.close().await);
+    Ok(seen)
+}
+
 /// Bounds a call to the server: one that fell silent is an error, not a hang.
 pub(super) async fn in_time<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    match tokio::time::timeout(DEADLINE, call).await {
-        Ok(done) => done,
-        Err(_) => {
-            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time")))
-        }
-    }
+    let late =
+        |_| Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time")));
+    let bounded = async { tokio::time::timeout(DEADLINE, call).await.unwrap_or_else(late) };
+    super::statement(bounded).await
 }
 
 /// Under the driver's advisory lock: several coordinators may start at once.

@@ -2,7 +2,7 @@
 //! history is read while a sweep runs); it waits for its turn up to the busy time-out.
 
 use super::error::DbError;
-use super::migrations;
+use super::migrations::{self, Seen};
 use super::raw::{Noted, RawJob, clean, subject};
 use super::rows::{NewJob, VerdictRow};
 use flakefarm_shared::{JobId, SweepId, UnixMicros, WorkerId};
@@ -23,6 +23,32 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 const READERS: u32 = 4;
 /// Rows of one INSERT; a statement may bind 32,766 values.
 const ROWS_PER_STATEMENT: usize = 500;
+
+/// Looks at a file that is there.
+pub(super) async fn inspect(path: &str) -> Result<Seen, DbError> {
+    let failed = |source| DbError::from_driver("look at the database", source);
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).read_only(true);
+    let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
+    let looking = async {
+        let there: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations')",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        let schema: Option<i64> = if there {
+            sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&mut connection).await?
+        } else {
+            None
+        };
+        let version: String =
+            sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut connection).await?;
+        Ok((schema, version))
+    };
+    let (schema, version) = looking.await.map_err(failed)?;
+    drop(connection.close().await);
+    // Its clock is this machine's.
+    Ok((schema, version, None, true))
+}
 
 /// A database file.
 #[derive(Debug, Clone)]

@@ -31,6 +31,42 @@ impl Db {
         Ok(())
     }
 
+    /// Records a sweep that ended elsewhere; whether it was new. One of the same id that is of another project,
+    /// or that has not ended, is a conflict.
+    pub async fn record_ended_sweep(&self, row: &SweepRow) -> Result<bool, DbError> {
+        let query =
+            "INSERT INTO sweeps (id, project, revision, question, context, class, seed, source, created_at, state,
+                                 refusal, listing, report, finished_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING";
+        let inserted = change!(
+            self,
+            "record a sweep",
+            sqlx::query(query)
+                .bind(row.id.0)
+                .bind(clean(&row.project))
+                .bind(row.revision.as_deref().map(clean))
+                .bind(clean(&row.question))
+                .bind(row.context.as_str())
+                .bind(row.class.word())
+                .bind(row.seed.cast_signed())
+                .bind(clean(&row.source))
+                .bind(row.created_at)
+                .bind(row.state.word())
+                .bind(row.state.refusal().map(json))
+                .bind(row.listing.as_ref().map(Digest::as_str))
+                .bind(row.report.as_ref().map(Digest::as_str))
+                .bind(row.finished_at)
+        )?;
+        if inserted > 0 {
+            return Ok(true);
+        }
+        match self.sweep(row.id).await? {
+            Some(known) if known.project == clean(&row.project) && known.finished_at.is_some() => Ok(false),
+            Some(_) => Err(DbError::Conflict(format!("sweep {} is there already, and is another", row.id))),
+            None => Err(DbError::NotFound(format!("sweep {}", row.id))),
+        }
+    }
+
     /// A sweep by its id.
     pub async fn sweep(&self, sweep: SweepId) -> Result<Option<SweepRow>, DbError> {
         let query = "SELECT * FROM sweeps WHERE id = $1";

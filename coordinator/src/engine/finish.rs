@@ -4,7 +4,7 @@
 use super::advance::Spent;
 use super::memory::{compute, question_of};
 use super::trusting::left_out_of;
-use super::{Coordinator, EngineError};
+use super::{Coordinator, EngineError, trace};
 use crate::control::CONTROL;
 use crate::db::{DbError, NewEvent, SweepRow, SweepState};
 use crate::events::Event;
@@ -12,6 +12,7 @@ use crate::plan::{History, Ledger, Question, QuestionKind};
 use crate::report::model::Subject;
 use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
 use flakefarm_shared::blobs::BlobError;
+use flakefarm_shared::metrics::catalogue::SWEEPS_ENDED;
 use flakefarm_shared::{Digest, Refusal, SweepId, TestId, UnixMicros, now_micros};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -48,6 +49,8 @@ impl Coordinator {
     pub async fn cancel(&self, row: &SweepRow) -> Result<(), EngineError> {
         let now = now_micros();
         self.db.finish_sweep(row.id, &SweepState::Cancelled, now, None).await?;
+        SWEEPS_ENDED.count(&[SweepState::Cancelled.word()]);
+        trace::tell(row, &SweepState::Cancelled, None);
         info!(sweep.id = %row.id, "sweep cancelled");
         self.wake_relay.notify_one();
         self.tell_workers(row.id).await;
@@ -167,6 +170,7 @@ impl Coordinator {
         if let Some(trust) = &report.sweep.trust {
             self.remember_trust(row, trust, finished_at).await?;
         }
+        trace::tell(row, &state, Some(&report));
         // An interrupted sweep has no final report: it may go on.
         let digest = match &state {
             SweepState::Interrupted | SweepState::Running => None,
@@ -178,6 +182,7 @@ impl Coordinator {
         if digest.is_some() {
             self.memories.forget(row.id);
         }
+        SWEEPS_ENDED.count(&[state.word()]);
         info!(sweep.id = %row.id, sweep.state = state.word(), "sweep ended");
         self.wake_relay.notify_one();
         Ok(())
@@ -188,6 +193,10 @@ impl Coordinator {
         self.memories.forget(sweep);
         let state = SweepState::Failed(refusal);
         self.db.finish_sweep(sweep, &state, now_micros(), None).await?;
+        SWEEPS_ENDED.count(&[state.word()]);
+        if let Some(row) = self.db.sweep(sweep).await? {
+            trace::tell(&row, &state, None);
+        }
         self.db.cancel_jobs(sweep, now_micros()).await?;
         self.wake_relay.notify_one();
         self.tell_workers(sweep).await;

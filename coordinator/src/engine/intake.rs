@@ -6,6 +6,7 @@ use super::{Coordinator, EngineError};
 use crate::db::{DbError, JobRow, JobState, ParkedRow, Settlement, SweepState, WorkerRow};
 use crate::events::Event;
 use flakefarm_shared::fault;
+use flakefarm_shared::metrics::catalogue::{JOBS_ENDED, REPUBLICATIONS, WORKER_MESSAGES};
 use flakefarm_shared::queue::{DeadDelivery, Origin, WorkerDelivery};
 use flakefarm_shared::{Control, JobEnd, JobId, Permit, SweepId, UnixMicros, WorkerMessage, now_micros};
 use futures::FutureExt;
@@ -55,6 +56,7 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
     let mut asks = Vec::new();
     // An error drops the deliveries, which gives them back to the queue.
     for delivery in &batch {
+        WORKER_MESSAGES.count(&[kind(&delivery.message)]);
         match &delivery.message {
             WorkerMessage::JobEnded { job, sweep, worker, publication, end, .. } => {
                 ended += 1;
@@ -75,6 +77,9 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
     }
     let now = now_micros();
     coordinator.db.settle_jobs(&settlements, now).await?;
+    for (_, settlement) in &settlements {
+        JOBS_ENDED.count(&[settlement.word()]);
+    }
     fault::point("coordinator.recorded");
     if ended > 0 {
         coordinator.wake.notify_one();
@@ -112,6 +117,15 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
     }
     fault::point("coordinator.acknowledged");
     Ok(())
+}
+
+/// As a label's value.
+fn kind(message: &WorkerMessage) -> &'static str {
+    match message {
+        WorkerMessage::Beat { .. } => "beat",
+        WorkerMessage::Ask { .. } => "ask",
+        WorkerMessage::JobEnded { .. } => "ended",
+    }
 }
 
 /// Tells a worker whether it may run what it has received, or leaves it asking.
@@ -194,6 +208,7 @@ async fn job_ended(
     } else {
         info!(job.id = %job, worker.id = worker, "job was handed back, publishing what is left of it");
     }
+    REPUBLICATIONS.count(&[if error.is_some() { "infrastructure" } else { "handed_back" }]);
     let error = error.map(ToString::to_string);
     coordinator.db.take_back(job, publication.number, made, error.as_deref(), available_at).await?;
     Ok(None)
@@ -233,6 +248,7 @@ async fn record_dead(coordinator: &Coordinator, delivery: DeadDelivery) -> Resul
             error!(job.id = %message.job, sweep.id = %message.sweep, reason = delivery.reason, "job is dead");
             let settlement = Settlement::Dead { reason: delivery.reason.clone() };
             coordinator.db.settle_job(message.job, &settlement, now_micros()).await?;
+            JOBS_ENDED.count(&["dead"]);
             coordinator.wake.notify_one();
         }
         (Some(_) | None, _) => {

@@ -4,6 +4,7 @@
 
 use super::trouble::Step;
 use super::{Assignment, Coordinator};
+use flakefarm_shared::metrics::catalogue::LEASE_HELD;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -31,6 +32,7 @@ pub(super) async fn while_leading<F>(
         match coordinator.db.take_lease(name, holder, LEASE).await {
             Ok(true) => {
                 info!(lease = name, "this coordinator leads");
+                LEASE_HELD.set(&[name], 1.0);
                 let (ending, ended) = (stop.child_token(), CancellationToken::new());
                 let working = tokio::spawn({
                     let work = work(coordinator.clone(), ending.clone());
@@ -42,6 +44,7 @@ pub(super) async fn while_leading<F>(
                 });
                 keep(&coordinator, name, &stop, &ended).await;
                 ending.cancel();
+                LEASE_HELD.set(&[name], 0.0);
                 if let Err(panic) = working.await {
                     warn!(lease = name, error = %panic, "a coordinator loop ended badly");
                 }

@@ -6,6 +6,7 @@ mod collecting;
 mod fetching;
 mod finish;
 mod git_source;
+mod importing;
 mod intake;
 mod leader;
 pub mod leases;
@@ -19,17 +20,21 @@ mod quarantine;
 mod relay;
 mod renames;
 mod schedules;
+mod standing;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod trouble;
 mod trusting;
 
 pub use advance::WORKER_SILENCE_MICROS;
 pub use git_source::GitSource;
+pub use importing::Imported;
 pub use limits::{Fetching, LimitExceeded, Limits, QuotaExceeded, Quotas};
 pub use notifying::FARM;
 pub use schedules::{FiredByHand, WantedSchedule};
+pub use standing::{Recorded, Standing};
 pub use submit::{Submission, SubmitError};
 
 use crate::db::{Db, DbError};
@@ -38,7 +43,7 @@ use crate::history::retention::HistoryRetention;
 use crate::owners::Owners;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_shared::queue::{Queue, QueueError};
-use flakefarm_shared::samples::Samples;
+use flakefarm_shared::samples::{SampleError, Samples};
 use flakefarm_shared::{Digest, Refusal, SweepId};
 use memory::Memories;
 use std::sync::{Arc, OnceLock};
@@ -70,6 +75,9 @@ pub enum EngineError {
     /// The queue.
     #[error("the queue failed")]
     Queue(#[from] QueueError),
+    /// The sample store.
+    #[error("the sample store failed")]
+    Samples(#[from] SampleError),
     /// The blob store answers, but holds nothing of ours.
     #[error("the blob store is empty: is it mounted, and the address right?")]
     StoreGone,
@@ -101,6 +109,7 @@ impl EngineError {
             EngineError::Blobs(BlobError::Address { .. } | BlobError::Store { .. })
             | EngineError::Db(_)
             | EngineError::Queue(_)
+            | EngineError::Samples(_)
             | EngineError::StoreGone
             | EngineError::Stopping => None,
         }
@@ -135,6 +144,7 @@ pub struct Coordinator {
     /// The owners of the last sweep that was asked about, by its context.
     owners: Arc<Mutex<Option<KnownOwners>>>,
     fetching: Arc<Fetching>,
+    standings: standing::Standings,
 }
 
 /// Owners, and the context of the sweep that they are of.
@@ -174,6 +184,7 @@ impl Coordinator {
             samples: None,
             keep: HistoryRetention::default(),
             owners: Arc::default(),
+            standings: standing::Standings::default(),
         }
     }
 
@@ -258,6 +269,11 @@ impl Coordinator {
     /// The blob store.
     pub fn blobs(&self) -> &Blobs {
         &self.blobs
+    }
+
+    /// What this coordinator is called in leases.
+    pub fn holder(&self) -> &str {
+        &self.holder
     }
 
     /// The queue.

@@ -7,6 +7,7 @@ use super::trouble::Step;
 use super::{Assignment, Coordinator, EngineError, next_round};
 use crate::db::Settlement;
 use flakefarm_shared::fault;
+use flakefarm_shared::metrics::catalogue::{JOBS_ENDED, PUBLICATIONS, REPUBLICATIONS};
 use flakefarm_shared::queue::QueueError;
 use flakefarm_shared::{Class, JobId, JobMessage, UnixMicros, WIRE_VERSION, now_micros};
 use futures::future::join_all;
@@ -172,6 +173,14 @@ async fn send(coordinator: &Coordinator, messages: &[JobMessage]) -> Result<Sent
     fault::point("coordinator.queued");
     let failed: Vec<JobId> = of(false).into_iter().map(|(job, _)| job).collect();
     coordinator.db.abandon_publications(&failed).await?;
+    for (message, confirmed) in messages.iter().zip(&confirmed) {
+        let result = match confirmed {
+            Ok(()) => "confirmed",
+            Err(QueueError::Full) => "full",
+            Err(QueueError::Unreachable(_) | QueueError::Topology(_) | QueueError::Closed) => "failed",
+        };
+        PUBLICATIONS.count(&[message.class.word(), result]);
+    }
     let mut sent = Sent::All;
     for confirmed in confirmed {
         match confirmed {
@@ -207,12 +216,14 @@ async fn republish_once(coordinator: &Coordinator) -> Result<(), EngineError> {
             if job.lost_leases + 1 >= LOST_LEASES {
                 let reason = format!("{LOST_LEASES} workers that had it fell silent");
                 coordinator.db.settle_job(job.id, &Settlement::Dead { reason }, now).await?;
+                JOBS_ENDED.count(&["dead"]);
                 coordinator.wake.notify_one();
                 continue;
             }
             info!(job.id = %job.id, sweep.id = %job.sweep, "no news of this job for a lease, publishing it again");
             let oldest = now.saturating_sub(micros(patience));
             coordinator.db.lose_lease(job.id, job.publications, oldest, now).await?;
+            REPUBLICATIONS.count(&["lease_lost"]);
             coordinator.wake_outbox.notify_one();
         }
     }
@@ -247,6 +258,7 @@ async fn republish_lost(coordinator: &Coordinator, class: Class, now: UnixMicros
     };
     for (job, publication) in lost {
         if coordinator.db.take_back(job, publication, None, None, now).await? {
+            REPUBLICATIONS.count(&["broker_lost"]);
             warn!(job.id = %job, "the broker has lost this job, publishing it again");
             coordinator.wake_outbox.notify_one();
         }

@@ -3,6 +3,7 @@
 
 use super::EngineError;
 use crate::events::{Event, Events};
+use flakefarm_shared::metrics::catalogue::{LOOP_FAILURES, LOOP_LAG};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -36,6 +37,37 @@ pub(super) enum Step {
 }
 
 impl Step {
+    const ALL: [Step; 11] = [
+        Step::Planning,
+        Step::Publishing,
+        Step::Recording,
+        Step::RecordingDead,
+        Step::Storing,
+        Step::Relaying,
+        Step::Scheduling,
+        Step::Housekeeping,
+        Step::Notifying,
+        Step::Collecting,
+        Step::Leading,
+    ];
+
+    /// As a label's value.
+    fn word(self) -> &'static str {
+        match self {
+            Step::Planning => "planning",
+            Step::Publishing => "publishing",
+            Step::Recording => "recording",
+            Step::RecordingDead => "recording_dead",
+            Step::Storing => "storing",
+            Step::Relaying => "relaying",
+            Step::Scheduling => "scheduling",
+            Step::Housekeeping => "housekeeping",
+            Step::Notifying => "notifying",
+            Step::Collecting => "collecting",
+            Step::Leading => "leading",
+        }
+    }
+
     fn words(self) -> &'static str {
         match self {
             Step::Planning => "planning stands still",
@@ -63,6 +95,7 @@ pub(super) struct Troubles(Arc<Mutex<HashMap<Step, Trouble>>>);
 #[derive(Debug)]
 struct Trouble {
     since: Instant,
+    message: String,
     logged: Option<Instant>,
 }
 
@@ -78,13 +111,48 @@ impl Troubles {
             }
             return;
         };
-        let trouble = troubles.entry(step).or_insert(Trouble { since: Instant::now(), logged: None });
+        LOOP_FAILURES.count(&[step.word()]);
+        let trouble = troubles.entry(step).or_insert_with(|| Trouble {
+            since: Instant::now(),
+            message: String::new(),
+            logged: None,
+        });
         let message = format!("{}: {}", step.words(), flakefarm_shared::chain(error));
+        trouble.message.clone_from(&message);
         let seconds = trouble.since.elapsed().as_secs();
         if trouble.logged.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
             trouble.logged = Some(Instant::now());
             warn!(trouble.seconds = seconds, "{message}; will try again");
         }
         events.send(Event::Trouble { message, seconds });
+    }
+
+    /// What stands still and why, for people, and for how long, the longest first.
+    pub(super) fn now(&self) -> Vec<(String, Duration)> {
+        let troubles = self.0.lock().expect("nobody panics while holding the lock");
+        let mut now: Vec<(String, Duration)> =
+            troubles.values().map(|trouble| (trouble.message.clone(), trouble.since.elapsed())).collect();
+        now.sort_by_key(|(_, since)| std::cmp::Reverse(*since));
+        now
+    }
+
+    /// Notes for each loop how long it has not gone well.
+    pub(super) fn gauge(&self) {
+        let troubles = self.0.lock().expect("nobody panics while holding the lock");
+        for step in Step::ALL {
+            let lag = troubles.get(&step).map_or(0.0, |trouble| trouble.since.elapsed().as_secs_f64());
+            LOOP_LAG.set(&[step.word()], lag);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flakefarm_shared::metrics::catalogue::LOOPS;
+
+    #[test]
+    fn each_loop_has_a_series() {
+        assert_eq!(Step::ALL.map(Step::word), LOOPS);
     }
 }

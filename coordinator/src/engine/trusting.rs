@@ -10,6 +10,7 @@ use crate::report::model::{Trust, TrustState};
 use crate::report::trust_line;
 use bytes::Bytes;
 use flakefarm_shared::blobs::BlobError;
+use flakefarm_shared::metrics::catalogue::FARM_DOUBTS;
 use flakefarm_shared::{Digest, SweepContext, SweepId, UnixMicros, now_micros};
 use futures::StreamExt;
 use std::pin::pin;
@@ -121,6 +122,7 @@ impl Coordinator {
                 event: Event::FarmDoubted { sweep: row.id, why: trust_line(trust) },
             };
             self.db.record_events(&[event]).await?;
+            FARM_DOUBTS.count(&[]);
         }
         Ok(self.db.set_trust(row.id, &serde_json::to_string(trust).expect("trust serialises")).await?)
     }

@@ -12,6 +12,7 @@ mod extract;
 mod farm;
 mod history;
 mod hooks;
+mod importing;
 mod links;
 mod quarantine;
 mod rates;
@@ -19,6 +20,7 @@ mod refused;
 mod results;
 mod schedules;
 mod snapshots;
+mod standing;
 mod sweeps;
 #[cfg(test)]
 mod tests;
@@ -28,11 +30,13 @@ pub mod views;
 pub use caller::{Caller, Projects, Scope};
 pub use channels::{ChannelName, ChannelView, Channels, Deliveries, DeliveryView, NewChannel, Revived};
 pub use hooks::{Hooked, NewHook};
+pub use importing::DIGEST_HEADER;
 pub use links::TestLink;
 pub use quarantine::{NewEntry, NewRule, QuarantineLog, QuarantineView, Removal};
 pub use refused::ErrorBody;
 pub use results::ResultsQuery;
 pub use schedules::{FiringView, GitView, NewGit, NewSchedule, ScheduleView, Schedules};
+pub use standing::{FarmStatus, LeaseStatus, QueueStatus, StoreStatus, TroubleStatus, TrustStatus};
 pub use tokens::{NewToken, TokenKind, check_token, issue_token};
 
 use crate::engine::Coordinator;
@@ -98,9 +102,12 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(document)
         .routes(routes!(farm::healthz))
         .routes(routes!(farm::readyz))
+        .routes(routes!(standing::metrics))
+        .routes(routes!(standing::status))
         .routes(routes!(openapi))
         .routes(routes!(snapshots::put_snapshot))
         .routes(routes!(snapshots::get_blob))
+        .routes(routes!(importing::import))
         .routes(routes!(sweeps::submit, sweeps::list))
         .routes(routes!(sweeps::show, sweeps::cancel))
         .routes(routes!(sweeps::report))
@@ -203,6 +210,7 @@ fn guarded(
     router
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn_with_state(app.clone(), access::guard))
+        .layer(middleware::from_fn(standing::measure))
         .fallback(unknown)
         .layer(middleware::from_fn(contain))
         .layer(middleware::from_fn(version))

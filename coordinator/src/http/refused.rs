@@ -97,6 +97,7 @@ impl From<EngineError> for Refused {
             }
             EngineError::Db(DbError::Unreachable(_))
             | EngineError::Queue(QueueError::Unreachable(_))
+            | EngineError::Samples(_)
             | EngineError::StoreGone
             | EngineError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             EngineError::Db(_) | EngineError::Queue(_) | EngineError::Blobs(_) => {

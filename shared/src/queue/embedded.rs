@@ -11,6 +11,7 @@ use super::{
     REASON_DELIVERY_LIMIT, REASON_REJECTED, Receipt, WorkerDelivery,
 };
 use crate::message::{Class, Control, JobMessage, WorkerMessage};
+use crate::telemetry::{self, SpanContext};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Notify, broadcast};
@@ -299,10 +300,11 @@ impl EmbeddedJobSlot {
 
     fn take(&mut self, lane: usize) -> Result<Option<JobDelivery>, QueueError> {
         while let Some((entry, receipt)) = self.lanes[lane].take()? {
-            if let Some((message, receipt)) = self.lanes[lane].read(&entry, receipt) {
+            if let Some((message, receipt)) = self.lanes[lane].read::<JobMessage>(&entry, receipt) {
                 self.streak = if lane == 0 { self.streak + 1 } else { 0 };
                 let receipt = Receipt::Embedded(receipt);
-                return Ok(Some(JobDelivery { message, redeliveries: entry.returns, receipt }));
+                let context = telemetry::is_on().then(|| SpanContext::of_sweep(message.sweep));
+                return Ok(Some(JobDelivery { message, redeliveries: entry.returns, context, receipt }));
             }
         }
         Ok(None)

@@ -10,6 +10,8 @@ pub use embedded::EmbeddedQueue;
 pub use rabbit::{RabbitQueue, Role};
 
 use crate::message::{Class, Control, JobMessage, WorkerMessage};
+use crate::metrics::timed;
+use crate::telemetry::SpanContext;
 
 /// How often a job may come back before it counts as poison. The broker reads the limit so, and every
 /// adapter does: a job that is never settled is delivered `DELIVERY_LIMIT + 1` times, the last time with
@@ -59,6 +61,8 @@ pub struct JobDelivery {
     pub message: JobMessage,
     /// How often it was delivered before.
     pub redeliveries: u32,
+    /// What it came from, for who collects traces.
+    pub context: Option<SpanContext>,
     pub(crate) receipt: Receipt,
 }
 
@@ -188,12 +192,13 @@ impl Queue {
 
     /// Publishes a job; `Ok` means the queue holds it durably.
     pub async fn publish_job(&self, message: &JobMessage) -> Result<(), QueueError> {
-        each!(self, queue => queue.publish_job(message).await)
+        timed("queue", "publish", async { each!(self, queue => queue.publish_job(message).await) }).await
     }
 
     /// Publishes a worker's message; `Ok` means the queue holds it durably.
     pub async fn publish_worker_message(&self, message: &WorkerMessage) -> Result<(), QueueError> {
-        each!(self, queue => queue.publish_worker_message(message).await)
+        timed("queue", "publish", async { each!(self, queue => queue.publish_worker_message(message).await) })
+            .await
     }
 
     /// Tells every worker that listens now.
@@ -240,7 +245,7 @@ impl Queue {
 
     /// Jobs waiting and in hand.
     pub async fn depth(&self, class: Class) -> Result<Depth, QueueError> {
-        each!(self, queue => queue.depth(class).await)
+        timed("queue", "depth", async { each!(self, queue => queue.depth(class).await) }).await
     }
 
     /// Closes connections; unanswered deliveries go back to the queue at once.

@@ -5,8 +5,11 @@
 //! one contract suite.
 
 pub mod codec;
+mod counted;
+pub mod filing;
 mod redis_store;
 
+pub use counted::Counted;
 pub use redis_store::RedisSamples;
 
 use crate::UnixMicros;

@@ -24,6 +24,7 @@ use redis::{
 };
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use time::Date;
@@ -49,6 +50,8 @@ pub struct RedisSamples {
     script: Script,
     retention: Retention,
     prefix: String,
+    /// What its settings lack was said.
+    warned: AtomicBool,
 }
 
 #[derive(Default)]
@@ -86,6 +89,7 @@ impl RedisSamples {
             script: Script::new(include_str!("append.lua")),
             retention,
             prefix: prefix.to_owned(),
+            warned: AtomicBool::new(false),
         })
     }
 
@@ -235,6 +239,10 @@ impl SampleStore for RedisSamples {
         verify_server(&self.address(), &info)?;
         self.load_script().await?;
 
+        // Who asks again knows it.
+        if self.warned.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         let mut pipeline = self::pipeline();
         pipeline.cmd("CONFIG").arg("GET").arg("maxmemory-policy").arg("appendonly");
         let settings = self.send::<HashMap<String, String>>(&pipeline).await?.pop();

@@ -41,6 +41,7 @@ async fn main() -> anyhow::Result<()> {
         environments: Environments::Given(PreparedImage { image_id: "scripted".to_owned() }),
         sandbox: Sandbox::Scripted(sandbox),
         ceilings: Ceilings::default(),
+        health: None,
     };
     let ending = Ending::default();
     let mut told = signal(SignalKind::terminate())?;

@@ -77,7 +77,26 @@ pub struct EngineFacts {
     pub cpus: u64,
     /// Where it keeps its images and containers, a path on its machine.
     pub data_root: String,
+    /// The version of control groups that it limits by, `1` or `2`; empty if it does not say.
+    pub cgroups: String,
+    /// Whether it runs as an ordinary user.
+    pub rootless: bool,
 }
+
+impl EngineFacts {
+    /// The runtime that `choice` comes to here, as long as it can start something.
+    pub fn runtime(&self, choice: &RuntimeChoice) -> String {
+        let lean = || self.runtimes.iter().find(|runtime| *runtime == LEAN_RUNTIME);
+        match choice {
+            RuntimeChoice::Named(name) => name.clone(),
+            RuntimeChoice::Default => self.default_runtime.clone(),
+            RuntimeChoice::Auto => lean().unwrap_or(&self.default_runtime).clone(),
+        }
+    }
+}
+
+/// Registered under this name, it is taken by itself: it starts a container in half runc's time.
+pub(crate) const LEAN_RUNTIME: &str = "crun";
 
 /// No usable engine.
 #[derive(Debug, thiserror::Error)]
@@ -254,7 +273,17 @@ impl Engine {
             cpus: info.ncpu.and_then(|cpus| u64::try_from(cpus).ok()).unwrap_or_default(),
             default_runtime: info.default_runtime.unwrap_or_default(),
             data_root: info.docker_root_dir.unwrap_or_default(),
+            cgroups: info.cgroup_version.map(|version| version.to_string()).unwrap_or_default(),
+            rootless: info
+                .security_options
+                .is_some_and(|options| options.iter().any(|option| option.contains("rootless"))),
         })
+    }
+
+    /// Whether the engine answers now.
+    pub async fn ping(&self) -> Result<(), InfraError> {
+        let answered = self.inner.docker.ping().await;
+        answered.map(drop).map_err(|error| infra(InfraStage::Engine, "the engine does not answer", &error))
     }
 
     /// Asks whether the engine is there and has the runtime that `choice` names.

@@ -154,6 +154,15 @@ impl Sandbox {
         }
     }
 
+    /// Whether what it stands on answers now.
+    pub async fn check(&self) -> Result<(), InfraError> {
+        match self {
+            Sandbox::Docker(docker) => docker.engine().ping().await,
+            // It stands on this machine alone, which was asked at the start.
+            Sandbox::Local(_) | Sandbox::Scripted(_) => Ok(()),
+        }
+    }
+
     /// Removes sandboxes of this worker that this process does not know, those of processes of this
     /// machine that are gone, and anyone's whose time has long passed. Returns how many. Call it at start and every minute.
     pub async fn reap(&self) -> Result<usize, InfraError> {

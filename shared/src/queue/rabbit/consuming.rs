@@ -5,7 +5,7 @@
 //! deliveries that still wait in the inbox are skipped, and answers to those in hand fail.
 
 use super::link::{Broker, Link};
-use super::publishing::durable;
+use super::publishing::{CONTEXT_HEADER, durable};
 use super::topology;
 use crate::backoff::Backoff;
 use crate::queue::QueueError;
@@ -95,6 +95,7 @@ pub(super) struct Again {
     key: ShortString,
     body: Vec<u8>,
     returns: u32,
+    context: Option<AMQPValue>,
 }
 
 impl Again {
@@ -106,6 +107,7 @@ impl Again {
             key: delivery.routing_key.clone(),
             body: delivery.data.clone(),
             returns: super::redeliveries(delivery),
+            context: super::header(delivery, CONTEXT_HEADER).cloned(),
         }
     }
 
@@ -113,6 +115,9 @@ impl Again {
     async fn publish(&self) -> lapin::Result<bool> {
         let mut headers = FieldTable::default();
         headers.insert(RETURNS_HEADER.into(), AMQPValue::LongLongInt(i64::from(self.returns)));
+        if let Some(context) = &self.context {
+            headers.insert(CONTEXT_HEADER.into(), context.clone());
+        }
         let properties = durable().with_headers(headers);
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let (exchange, key) = (self.exchange.clone(), self.key.clone());

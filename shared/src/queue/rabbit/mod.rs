@@ -17,11 +17,12 @@ pub(crate) use consuming::RabbitReceipt;
 use super::body::{Body, decode, encode};
 use super::{DELIVERY_LIMIT, DeadDelivery, Depth, JobDelivery, Origin, QueueError, Receipt, WorkerDelivery};
 use crate::message::{Class, Control, JobMessage, WorkerMessage};
+use crate::telemetry::{self, SpanContext};
 use consuming::{Answer, Inbox, RETURNS_HEADER, Source, SourceQueue, Unreadable, consume};
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, ShortString};
 use link::Broker;
-use publishing::{Outgoing, Publisher, Reach};
+use publishing::{CONTEXT_HEADER, Outgoing, Publisher, Reach};
 use slot::{SlotInbox, Slots, slot};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -96,7 +97,10 @@ impl RabbitQueue {
 
     pub(super) async fn publish_job(&self, message: &JobMessage) -> Result<(), QueueError> {
         let exchange = self.shared.broker.names.jobs_exchange();
-        self.publish(exchange, message.class.word().into(), message, Reach::Queue).await
+        let context = telemetry::is_on().then(|| SpanContext::of_sweep(message.sweep));
+        let (key, body) = (message.class.word().into(), encode(message).into());
+        let outgoing = Outgoing { exchange, key, body, reach: Reach::Queue, context };
+        self.publisher().publish(outgoing, &self.shared.broker).await
     }
 
     pub(super) async fn publish_worker_message(&self, message: &WorkerMessage) -> Result<(), QueueError> {
@@ -135,7 +139,7 @@ impl RabbitQueue {
         body: Vec<u8>,
         reach: Reach,
     ) -> Result<(), QueueError> {
-        let outgoing = Outgoing { exchange, key, body: body.into(), reach };
+        let outgoing = Outgoing { exchange, key, body: body.into(), reach, context: None };
         self.publisher().publish(outgoing, &self.shared.broker).await
     }
 
@@ -207,7 +211,11 @@ fn read_job(delivery: Delivery, receipt: RabbitReceipt) -> Result<JobDelivery, U
                 // Handed back in between, which hides the earlier returns from the broker.
                 return Err(Unreadable { receipt, why: format!("it came back {redeliveries} times") });
             }
-            Ok(JobDelivery { message, redeliveries, receipt: Receipt::Rabbit(receipt) })
+            let context = header(&delivery, CONTEXT_HEADER).and_then(|value| {
+                let text = value.as_long_string()?;
+                text.to_string().parse().ok()
+            });
+            Ok(JobDelivery { message, redeliveries, context, receipt: Receipt::Rabbit(receipt) })
         }
         Err(why) => Err(Unreadable { receipt, why }),
     }

@@ -5,9 +5,10 @@
 use super::link::{Broker, Link};
 use crate::backoff::Backoff;
 use crate::queue::QueueError;
+use crate::telemetry::SpanContext;
 use bytes::Bytes;
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation, PublisherConfirm};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const BACKLOG: usize = 256;
 /// `delivery_mode` of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
+/// The context of a trace, as W3C writes it; it stays with a message that is handed back.
+pub(super) const CONTEXT_HEADER: &str = "traceparent";
 
 /// A message and where it goes.
 #[derive(Debug, Clone)]
@@ -34,6 +37,8 @@ pub(super) struct Outgoing {
     pub(super) key: ShortString,
     pub(super) body: Bytes,
     pub(super) reach: Reach,
+    /// What it comes from, for who collects traces.
+    pub(super) context: Option<SpanContext>,
 }
 
 /// Who has to get it.
@@ -263,11 +268,16 @@ pub(super) fn durable() -> BasicProperties {
 }
 
 async fn send(link: &Link, outgoing: Outgoing) -> lapin::Result<PublisherConfirm> {
-    let Outgoing { exchange, key, body, reach } = outgoing;
-    let (properties, mandatory) = match reach {
+    let Outgoing { exchange, key, body, reach, context } = outgoing;
+    let (mut properties, mandatory) = match reach {
         Reach::Queue => (durable(), true),
         Reach::Listeners => (BasicProperties::default().with_content_type("application/json".into()), false),
     };
+    if let Some(context) = context {
+        let mut headers = FieldTable::default();
+        headers.insert(CONTEXT_HEADER.into(), AMQPValue::LongString(context.to_string().into()));
+        properties = properties.with_headers(headers);
+    }
     let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
     link.channel.basic_publish(exchange, key, options, &body, properties).await
 }

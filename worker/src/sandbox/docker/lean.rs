@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Registered under this name, it is taken by itself: it starts a container in half runc's time.
-pub(super) const RUNTIME: &str = "crun";
+pub(super) use super::super::engine::LEAN_RUNTIME as RUNTIME;
+
 /// Somebody may mend it.
 const BELIEVED: Duration = Duration::from_secs(24 * 3600);
 
@@ -77,6 +77,8 @@ mod tests {
             is_podman: false,
             cpus: 2,
             data_root: String::new(),
+            cgroups: String::new(),
+            rootless: false,
         }
     }
 

@@ -1,9 +1,9 @@
 //! From a job's report to points for the sample store: what each attempt said of each test, with the run
 //! that it is part of and what it is evidence of.
 
-use flakefarm_shared::outcome::PhaseTimes;
-use flakefarm_shared::samples::{Chunk, Phases, Point, PointOutcome, codec};
-use flakefarm_shared::{
+use super::{Chunk, Phases, Point, PointOutcome, codec};
+use crate::outcome::PhaseTimes;
+use crate::{
     AttemptRecord, Digest, JobId, JobReport, JobSpec, Outcome, RunOrigin, Sample, Source, SourceClass,
     SweepContext, SweepId, TestId, TreatmentClass, WorkerId, World, WorldClass,
 };
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// What a job's samples are filed under, kept with its report until they are stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Filing {
+pub struct Filing {
     /// The project's name.
     project: String,
     /// What kind of run it is part of.
@@ -22,7 +22,8 @@ pub(crate) struct Filing {
 }
 
 impl Filing {
-    pub(crate) fn of(spec: &JobSpec, context: &SweepContext) -> Self {
+    /// Of a job.
+    pub fn of(spec: &JobSpec, context: &SweepContext) -> Self {
         Self { project: context.project.name.clone(), origin: spec.origin, under: context.under }
     }
 
@@ -40,7 +41,7 @@ impl Filing {
 }
 
 /// The points of all samples of a report, by test and class.
-pub(crate) fn chunks(filing: &Filing, sweep: SweepId, job: JobId, report: &JobReport) -> Vec<Chunk> {
+pub fn chunks(filing: &Filing, sweep: SweepId, job: JobId, report: &JobReport) -> Vec<Chunk> {
     let mut points: BTreeMap<&TestId, Vec<(TreatmentClass, Point)>> = BTreeMap::new();
     for attempt in &report.attempts {
         let (class, worker) = (filing.class(attempt), worker_hash(&attempt.worker));
