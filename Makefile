@@ -21,7 +21,7 @@ PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme forecast test test-stress faults lint services-up services-down services-status base-image cases causes peers picture manifests dist images build toolchain alerts release scaling backup-drill upgrade-drill
+.PHONY: help demo bench bench-readme forecast test test-stress faults lint services-up services-down services-status base-image cases causes peers repairs picture manifests dist images build toolchain alerts release scaling backup-drill upgrade-drill
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,13 @@ peers: toolchain ## Compare with other ways to find flaky tests, the same time e
 	cargo build --locked --release -p flakefarm
 	@deploy/dev/with-services docker -- python3 tests/peers/peers.py --flakefarm target/release/flakefarm \
 	  --write-docs docs/peers.md $(PEERS_ARGS)
+
+# Arguments of tests/repairs/repairs.py.
+REPAIRS_ARGS ?=
+
+repairs: toolchain ## Break packages in known ways, repair them and count: make repairs REPAIRS_ARGS='--instances 200 --controls 300'
+	cargo build --locked -p flakefarm-repair --example propose
+	@python3 tests/repairs/repairs.py $(REPAIRS_ARGS)
 
 picture: ## Write the picture of crates and modules into ARCHITECTURE.md; fails on a circle
 	deploy/dev/picture

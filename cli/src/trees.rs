@@ -92,7 +92,9 @@ pub(crate) fn diff(before: &BTreeMap<PathBuf, Vec<u8>>, after: &[FileAdaptation]
     for file in after {
         let old =
             before.get(Path::new(&file.path)).map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
-        let (from, to) = (format!("a/{}", file.path), format!("b/{}", file.path));
+        let known = before.contains_key(Path::new(&file.path));
+        let from = if known { format!("a/{}", file.path) } else { "/dev/null".to_owned() };
+        let to = format!("b/{}", file.path);
         let lines = TextDiff::from_lines(old.as_ref(), &file.text);
         text.push_str(&lines.unified_diff().context_radius(3).header(&from, &to).to_string());
     }

@@ -10,11 +10,13 @@
 pub mod adapt;
 pub mod cause;
 pub mod changes;
+pub mod difference;
 pub mod edits;
 pub mod flaky;
 pub mod gates;
-
 pub mod matching;
+pub mod mutants;
+pub mod oracle;
 pub mod python;
 pub mod tree;
 

@@ -57,8 +57,12 @@ impl Matching {
         let evidence = used_instead(old, new, &matching);
         matching.leftovers(old, new, &evidence, Level::Members);
         let taken: HashSet<usize> = matching.symbols.values().map(|found| found.to).collect();
-        matching.lost =
-            (0..old.symbols.len()).filter(|place| !matching.symbols.contains_key(place)).collect();
+        // What cannot be read any more is not gone.
+        matching.lost = (0..old.symbols.len())
+            .filter(|place| {
+                !matching.symbols.contains_key(place) && !new.unread.contains(&old.symbols[*place].file)
+            })
+            .collect();
         matching.found = (0..new.symbols.len()).filter(|place| !taken.contains(place)).collect();
         matching
     }
@@ -95,6 +99,7 @@ impl Matching {
         let taken: HashSet<usize> = self.symbols.values().map(|found| found.to).collect();
         let gone: Vec<usize> = (0..old.symbols.len())
             .filter(|place| level.covers(old, *place) && !self.symbols.contains_key(place))
+            .filter(|place| !new.unread.contains(&old.symbols[*place].file))
             .collect();
         let come: Vec<usize> = (0..new.symbols.len())
             .filter(|place| level.covers(new, *place) && !taken.contains(place))
@@ -221,7 +226,9 @@ fn modules(old: &SymbolTable, new: &SymbolTable) -> BTreeMap<String, String> {
         .filter(|name| new.modules.contains_key(*name))
         .map(|name| (name.clone(), name.clone()))
         .collect();
-    let gone: Vec<&String> = old.modules.keys().filter(|name| !new.modules.contains_key(*name)).collect();
+    let read = |name: &&String| !new.unread.contains(&old.modules[*name].file);
+    let gone: Vec<&String> =
+        old.modules.keys().filter(|name| !new.modules.contains_key(*name)).filter(read).collect();
     let come: Vec<&String> = new.modules.keys().filter(|name| !old.modules.contains_key(*name)).collect();
     let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
     let parent = |name: &str| name.rsplit_once('.').map_or(String::new(), |(parent, _)| parent.to_owned());

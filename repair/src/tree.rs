@@ -138,11 +138,30 @@ fn read(bytes: &[u8]) -> Result<(String, Parsed<ModModule>), String> {
     if bytes.len() > MAX_FILE_BYTES {
         return Err(format!("larger than {} MiB", MAX_FILE_BYTES >> 20));
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
+    let text = std::str::from_utf8(bytes).map_err(|_| match declared(bytes) {
+        Some(name) => format!("it is written in {name}, and only UTF-8 is read"),
+        None => "not UTF-8".to_owned(),
+    })?;
     match ruff_python_parser::parse_module(text) {
         Ok(parsed) => Ok((text.to_owned(), parsed)),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// The encoding that one of the first two lines names (PEP 263).
+fn declared(bytes: &[u8]) -> Option<String> {
+    bytes.split(|byte| *byte == b'\n').take(2).find_map(|line| {
+        let line = String::from_utf8_lossy(line);
+        let comment = line.trim_start().strip_prefix('#')?.to_owned();
+        let (_, rest) = comment.split_once("coding")?;
+        let name: String = rest
+            .strip_prefix([':', '='])?
+            .trim_start()
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
+            .collect();
+        (!name.is_empty()).then_some(name)
+    })
 }
 
 #[cfg(test)]
@@ -177,13 +196,14 @@ mod tests {
     fn what_cannot_be_read_is_named() {
         let tree = SourceTree::new([
             ("bad.py".to_owned(), b"def (:\n".to_vec()),
-            ("latin.py".to_owned(), b"x = '\xe9'\n".to_vec()),
+            ("latin.py".to_owned(), b"# -*- coding: latin-1 -*-\nx = '\xe9'\n".to_vec()),
             ("large.py".to_owned(), vec![b'#'; MAX_FILE_BYTES + 1]),
             ("notes.txt".to_owned(), b"\xff".to_vec()),
         ])
         .unwrap();
         let named: Vec<&str> = tree.unreadable().keys().map(String::as_str).collect();
         assert_eq!(named, ["bad.py", "large.py", "latin.py"]);
+        assert_eq!(tree.unreadable()["latin.py"], "it is written in latin-1, and only UTF-8 is read");
     }
 
     #[test]

@@ -6,10 +6,11 @@ use flakefarm_coordinator::experiment::FailingIn;
 use flakefarm_coordinator::report::Report;
 use flakefarm_project::snapshot::Archive;
 use flakefarm_repair::adapt::{AsyncStyle, Note};
-use flakefarm_repair::changes::{Change, ChangeKind, Changes};
+use flakefarm_repair::changes::{Change, ChangeKind};
+use flakefarm_repair::difference::from_difference as from_difference_of;
 use flakefarm_repair::flaky::{self, Category, Finding, LeakedState};
-use flakefarm_repair::gates::{Violation, cheats, is_inverse};
-use flakefarm_repair::{FileAdaptation, SourceTree, adapt};
+use flakefarm_repair::gates::{Violation, cheats};
+use flakefarm_repair::{FileAdaptation, SourceTree};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -56,17 +57,16 @@ pub(super) async fn from_difference(old: Archive, new: Archive) -> Result<Propos
     trees::analyse(move || {
         let (old_files, new_files) = (trees::files(&old)?, trees::files(&new)?);
         let (old, new) = (trees::sources(&old_files)?, trees::sources(&new_files)?);
-        let changes = Changes::between(&old, &new);
         let style = async_style(&new_files);
-        let adapted = adapt(&new, &changes, style);
-        let inverse = is_inverse(&old, &new, &new, &adapted, style);
+        let flakefarm_repair::difference::Proposed { changes, adapted, violations, inverse } =
+            from_difference_of(&old, &new, style);
         let mut candidates = Vec::new();
         if !adapted.files.is_empty() {
             candidates.push(Candidate {
                 strategy: "adapt".to_owned(),
                 explanation: "the tests' references follow the code".to_owned(),
                 diff: trees::diff(&new_files, &adapted.files),
-                violations: objections(&new_files, &adapted.files, &[]),
+                violations,
                 inverse: Some(inverse),
                 assumes: !adapted.is_proved(),
                 files: adapted.files,
@@ -134,14 +134,9 @@ fn objections(
 
 /// How the project runs coroutines, as far as its configuration says.
 fn async_style(files: &BTreeMap<PathBuf, Vec<u8>>) -> AsyncStyle {
-    let says_auto = ["pyproject.toml", "pytest.ini", "setup.cfg", "tox.ini"].iter().any(|name| {
-        files.get(Path::new(name)).is_some_and(|bytes| {
-            String::from_utf8_lossy(bytes)
-                .lines()
-                .any(|line| line.trim_start().starts_with("asyncio_mode") && line.contains("auto"))
-        })
-    });
-    if says_auto { AsyncStyle::Auto } else { AsyncStyle::Run }
+    AsyncStyle::of_configuration(|name| {
+        files.get(Path::new(name)).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    })
 }
 
 /// What a diagnosed test says to repairs.

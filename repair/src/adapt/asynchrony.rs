@@ -25,6 +25,17 @@ pub enum AsyncStyle {
 }
 
 impl AsyncStyle {
+    /// What the files that configure a test run say; `file` gives the text of one at the root.
+    pub fn of_configuration(file: impl Fn(&str) -> Option<String>) -> Self {
+        let says_auto = |text: String| {
+            text.lines().any(|line| line.trim_start().starts_with("asyncio_mode") && line.contains("auto"))
+        };
+        let auto = ["pyproject.toml", "pytest.ini", "setup.cfg", "tox.ini"]
+            .iter()
+            .any(|name| file(name).is_some_and(says_auto));
+        if auto { AsyncStyle::Auto } else { AsyncStyle::Run }
+    }
+
     /// What the tests themselves show goes before what was said.
     pub(super) fn seen_in(self, tests: &SourceTree) -> Self {
         let marked = tests.test_files().any(|file| file.text.contains("mark.asyncio"));
@@ -45,6 +56,7 @@ pub(super) fn rewrite(
     let mut freed: BTreeMap<TextSize, (&StmtFunctionDef, u32)> = BTreeMap::new();
     let mut open: Vec<AsyncCall<'_>> = std::mem::take(&mut found.calls);
     let mut made_async: BTreeSet<TextSize> = BTreeSet::new();
+    let mut unwrapped = 0;
     while let Some(call) = open.pop() {
         match call.awaiting {
             Awaiting::Before => {
@@ -53,6 +65,10 @@ pub(super) fn rewrite(
                     if let Some(function) = call.functions.last() {
                         freed.entry(function.range.start()).or_insert((function, 0)).1 += 1;
                     }
+                } else if let Some(around) = found.run.get(&call.range.start()) {
+                    edits.replace(TextRange::new(around.start(), call.range.start()), "");
+                    edits.replace(TextRange::new(call.range.end(), around.end()), "");
+                    unwrapped += 1;
                 }
             }
             Awaiting::Now => {
@@ -95,7 +111,28 @@ pub(super) fn rewrite(
             make_plain(context, function, edits);
         }
     }
+    if unwrapped > 0 && unwrapped == found.asyncio {
+        forget_asyncio(context, edits);
+    }
     needed.import(context, edits);
+}
+
+/// Takes `import asyncio` away, where nothing uses it any more.
+fn forget_asyncio(context: &Context<'_>, edits: &mut Edits) {
+    let text = &context.file.text;
+    for stmt in &context.file.parsed.syntax().body {
+        let Stmt::Import(import) = stmt else { continue };
+        let [only] = import.names.as_slice() else { continue };
+        if only.name.id.as_str() == "asyncio" && only.asname.is_none() {
+            let end = import.range.end().to_usize();
+            let rest = &text[end..];
+            let line = rest.find('\n').map_or(rest.len(), |at| at + 1);
+            if rest[..line].trim().is_empty() {
+                let at = TextSize::try_from(end + line).expect("files are bounded");
+                edits.replace(TextRange::new(import.range.start(), at), "");
+            }
+        }
+    }
 }
 
 fn is_test(function: &StmtFunctionDef) -> bool {

@@ -25,6 +25,10 @@ pub(super) struct AsyncCalls<'a> {
     pub(super) tight: HashSet<TextRange>,
     /// Calls that are awaited: where the `await` begins.
     pub(super) awaited: BTreeMap<TextSize, TextSize>,
+    /// Calls that are run to their end by `asyncio.run(...)`: all of that, by where the call begins.
+    pub(super) run: BTreeMap<TextSize, TextRange>,
+    /// How often the file names `asyncio`.
+    pub(super) asyncio: usize,
 }
 
 /// One such call.
@@ -406,7 +410,10 @@ impl<'a, 'c> References<'a, 'c> {
 impl<'a> Handler<'a> for References<'a, '_> {
     fn expr(&mut self, expr: &'a Expr, place: &Place<'a>) -> Into {
         match expr {
-            Expr::Name(name) if name.ctx == ExprContext::Load => self.name(name, place),
+            Expr::Name(name) if name.ctx == ExprContext::Load => {
+                self.found.asyncio += usize::from(name.id.as_str() == "asyncio");
+                self.name(name, place);
+            }
             Expr::Attribute(attribute) => {
                 if let Expr::Call(call) = attribute.value.as_ref() {
                     self.found.tight.insert(call.range());
@@ -429,6 +436,12 @@ impl<'a> Handler<'a> for References<'a, '_> {
             Expr::Call(call) => {
                 if let Expr::Call(inner) = call.func.as_ref() {
                     self.found.tight.insert(inner.range());
+                }
+                if dotted(&call.func).is_some_and(|names| names == ["asyncio", "run"])
+                    && call.arguments.keywords.is_empty()
+                    && let [Expr::Call(inner)] = call.arguments.args.as_ref()
+                {
+                    self.found.run.insert(inner.range().start(), call.range());
                 }
                 self.call(call, place);
             }

@@ -237,3 +237,60 @@ fn line_ends_and_tabs_stay() {
         "from shop import sum_up\r\n\r\ndef test_a():\r\n\tassert sum_up( [] )==0\r\n",
     );
 }
+
+/// A renamed function, and a test file of odd bytes: only the name changes.
+#[track_caller]
+fn check_bytes(test: &[u8]) {
+    let old = format!("def total(items):\n{TOTAL}");
+    let new = old.replace("total", "sum_up");
+    let files = |code: &str| {
+        let files = [("shop.py", code.as_bytes()), ("tests/test_it.py", test)];
+        SourceTree::new(files.map(|(path, text)| (path.to_owned(), text.to_vec()))).unwrap()
+    };
+    let (old, new) = (files(&old), files(&new));
+    let adapted = adapt(&new, &Changes::between(&old, &new), AsyncStyle::Run);
+    let text = adapted.files[0].text.as_bytes();
+    let mut expect = Vec::new();
+    let mut rest = test;
+    while let Some(at) = rest.windows(5).position(|window| window == b"total") {
+        expect.extend_from_slice(&rest[..at]);
+        expect.extend_from_slice(b"sum_up");
+        rest = &rest[at + 5..];
+    }
+    expect.extend_from_slice(rest);
+    assert!(text == expect, "{}", String::from_utf8_lossy(text));
+}
+
+#[test]
+fn everything_but_the_edit_stays_byte_for_byte() {
+    check_bytes(b"from shop import total\r\n\r\ndef test_a():\r\n\tassert total([]) == 0 \t\r\n");
+    check_bytes(b"\xef\xbb\xbffrom shop import total\n\ndef test_a():\n    assert total([]) == 0");
+    check_bytes("# -*- coding: utf-8 -*-\nfrom shop import total\n\ndef test_ä():\n    x = 'ö\u{2028}'; assert total([]) == 0\n\x0c\n".as_bytes());
+    check_bytes(b"from shop import total\rdef test_a():\r  assert total([]) == 0\r");
+    check_bytes(b"from shop import total\ndef test_a():\n\tif 1:\n\t        assert total([]) == \\\n 0\n");
+    let long: String =
+        (0..10_000).map(|n| format!("def test_{n}():\n    assert total([]) == 0\n\n")).collect();
+    check_bytes(format!("from shop import total\n\n{long}").as_bytes());
+}
+
+#[test]
+fn code_that_cannot_be_read_is_not_gone() {
+    let old = format!("def total(items):\n{TOTAL}");
+    let test = "from shop import total\n\ndef test_a():\n    assert total([]) == 0\n";
+    let moved = old.replace("total", "sum_up");
+    let new = [("shop.py", "def total(items:\n"), ("other.py", moved.as_str())];
+    check(&[("shop.py", &old)], &new, test, test);
+    let changes = Changes::between(&tree(&[("shop.py", &old)]), &tree(&new));
+    assert!(changes.is_empty(), "{:?}", changes.list());
+}
+
+#[test]
+fn a_function_that_is_no_coroutine_any_more_is_not_run_by_asyncio() {
+    let new = format!("def total(items):\n{TOTAL}");
+    let old = format!("async {new}");
+    let (old, new) = ([("shop.py", old.as_str())], [("shop.py", new.as_str())]);
+    let test = "import asyncio\nimport shop\n\ndef test_a():\n    assert asyncio.run(shop.total([])) == 0\n";
+    let expect = "import shop\n\ndef test_a():\n    assert shop.total([]) == 0\n";
+    check(&old, &new, test, expect);
+    check(&new, &old, expect, test);
+}

@@ -10,6 +10,7 @@ pub use messages::{Said, said, said_in_report};
 use crate::changes::{Awaiting, Changes};
 use crate::python::symbols::{Kind, Target, join};
 use crate::tree::SourceTree;
+pub(crate) use reach::within_reach_of;
 use reach::{Changed, changed_within_reach};
 
 /// Sure enough to act on.

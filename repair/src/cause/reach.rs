@@ -7,7 +7,7 @@ use crate::python::dotted;
 use crate::python::scopes::{Binding, Scopes};
 use crate::python::symbols::{Bag, Kind, SymbolTable, Target, join, package_of};
 use crate::python::walk::{Handler, Into, Place, walk};
-use crate::tree::is_test_path;
+use crate::tree::{SourceTree, is_test_path};
 use ruff_python_ast::{Expr, Stmt, StmtFunctionDef};
 use ruff_text_size::{Ranged, TextSize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -38,10 +38,35 @@ pub(super) struct Changed {
 
 /// The changed symbols within reach of `test`, the nearest first.
 pub(super) fn changed_within_reach(test: &str, difference: &Difference<'_>) -> Vec<Changed> {
-    let table = &difference.changes.new;
     let changed = changed_symbols(difference);
-    let Some(site) = Site::find(difference.new, test) else { return Vec::new() };
-    let module = difference.new.module_name(&site.file.path);
+    let distances = distances(test, difference.new, &difference.changes.new);
+    let mut found: Vec<Changed> = changed
+        .into_iter()
+        .filter_map(|(place, mut change)| {
+            change.distance = *distances.get(&place)?;
+            Some(change)
+        })
+        .collect();
+    // A class changes with its members: they say it more exactly.
+    let owners: BTreeSet<String> =
+        found.iter().filter_map(|change| Some(change.path.rsplit_once('.')?.0.to_owned())).collect();
+    found.retain(|change| change.kind != Kind::Class || !owners.contains(&change.path));
+    found.sort_by(|a, b| (a.distance, &a.path).cmp(&(b.distance, &b.path)));
+    found
+}
+
+/// The symbols of `table`, which is of `tree`, within reach of `test`, the nearest first.
+pub(crate) fn within_reach_of(test: &str, tree: &SourceTree, table: &SymbolTable) -> Vec<usize> {
+    let mut near: Vec<(u32, usize)> =
+        distances(test, tree, table).into_iter().map(|(place, distance)| (distance, place)).collect();
+    near.sort_unstable();
+    near.into_iter().map(|(_, place)| place).collect()
+}
+
+/// How many steps each symbol within reach of `test` is away from it.
+fn distances(test: &str, tree: &SourceTree, table: &SymbolTable) -> BTreeMap<usize, u32> {
+    let Some(site) = Site::find(tree, test) else { return BTreeMap::new() };
+    let module = tree.module_name(&site.file.path);
     let scopes = Scopes::read(&site.file.parsed.syntax().body, &package_of(site.file, &module));
     let mut named = Named::default();
     let mut looked_at = BTreeSet::from([site.function.name.range().start()]);
@@ -91,19 +116,7 @@ pub(super) fn changed_within_reach(test: &str, difference: &Difference<'_>) -> V
         }
         layer = next;
     }
-    let mut found: Vec<Changed> = changed
-        .into_iter()
-        .filter_map(|(place, mut change)| {
-            change.distance = *distances.get(&place)?;
-            Some(change)
-        })
-        .collect();
-    // A class changes with its members: they say it more exactly.
-    let owners: BTreeSet<String> =
-        found.iter().filter_map(|change| Some(change.path.rsplit_once('.')?.0.to_owned())).collect();
-    found.retain(|change| change.kind != Kind::Class || !owners.contains(&change.path));
-    found.sort_by(|a, b| (a.distance, &a.path).cmp(&(b.distance, &b.path)));
-    found
+    distances
 }
 
 /// Symbols of the new tree whose definitions differ from their old selves.
@@ -224,7 +237,14 @@ impl<'a> Handler<'a> for Look<'_> {
                 self.named.own.insert(names[0].to_owned());
                 join(self.module, names[0])
             }
-            None => return Into::Inside,
+            // What a star import brought.
+            None => {
+                let known = |star: &&String| self.table.resolve(&join(star, names[0])).is_some();
+                match self.scopes.stars.iter().find(known) {
+                    Some(star) => join(star, names[0]),
+                    None => return Into::Inside,
+                }
+            }
         };
         for (number, name) in names.iter().enumerate() {
             if number > 0 {

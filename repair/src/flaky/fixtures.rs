@@ -245,8 +245,19 @@ pub(super) fn time_zone(context: &Context<'_>) -> Option<Proposal> {
     )
 }
 
-/// Stops the clock on an ordinary day: in the middle of a week, a month, a year and a day.
-pub(super) fn clock(context: &Context<'_>) -> Option<Proposal> {
+/// When the clock stands still: in the middle of a week, a month and a day, and half a year apart, so that a test that is
+/// wrong in one season is right in the other. Year, month, seconds since 1970, and in words.
+const INSTANTS: [(u16, u8, u8, u64, &str); 2] =
+    [(2025, 6, 11, 1_749_643_200, "11 June 2025"), (2025, 11, 12, 1_762_948_800, "12 November 2025")];
+
+/// Stops the clock on an ordinary day. Which of them will do is for the experiment to say.
+pub(super) fn clock(context: &Context<'_>) -> Vec<Proposal> {
+    INSTANTS.iter().filter_map(|instant| clock_at(context, *instant)).collect()
+}
+
+fn clock_at(context: &Context<'_>, instant: (u16, u8, u8, u64, &str)) -> Option<Proposal> {
+    let (year, month, day, seconds, words) = instant;
+    let written = format!("{year}-{month:02}-{day:02} 12:00:00");
     let site = Site::find(context.tree, &context.finding.test)?;
     let imports_module = |module: &str| {
         site.file.parsed.syntax().body.iter().any(|stmt| match stmt {
@@ -259,12 +270,15 @@ pub(super) fn clock(context: &Context<'_>) -> Option<Proposal> {
     let used = |word: &str| context.tree.test_files().any(|file| file.text.contains(word));
     let (body, needed) = if used("import freezegun") || used("from freezegun") {
         (
-            lines(&["with freezegun.freeze_time(\"2025-06-11 12:00:00\"):", "    yield"]),
+            vec![format!("with freezegun.freeze_time(\"{written}\"):"), "    yield".to_owned()],
             imports(&["freezegun"]),
         )
     } else if used("import time_machine") {
         (
-            lines(&["with time_machine.travel(\"2025-06-11 12:00:00+00:00\", tick=False):", "    yield"]),
+            vec![
+                format!("with time_machine.travel(\"{written}+00:00\", tick=False):"),
+                "    yield".to_owned(),
+            ],
             imports(&["time_machine"]),
         )
     } else {
@@ -277,22 +291,22 @@ pub(super) fn clock(context: &Context<'_>) -> Option<Proposal> {
                 "class FixedDateTime(datetime.datetime):",
                 "    @classmethod",
                 "    def now(cls, tz=None):",
-                "        now = cls(2025, 6, 11, 12, tzinfo=datetime.timezone.utc)",
+                &format!("        now = cls({year}, {month}, {day}, 12, tzinfo=datetime.timezone.utc)"),
                 "        return now.astimezone(tz) if tz else now.astimezone().replace(tzinfo=None)",
                 "",
                 "    @classmethod",
                 "    def utcnow(cls):",
-                "        return cls(2025, 6, 11, 12)",
+                &format!("        return cls({year}, {month}, {day}, 12)"),
                 "",
                 "class FixedDate(datetime.date):",
                 "    @classmethod",
                 "    def today(cls):",
-                "        return cls(2025, 6, 11)",
+                &format!("        return cls({year}, {month}, {day})"),
                 "",
                 "with pytest.MonkeyPatch.context() as patch:",
                 "    patch.setattr(datetime, \"datetime\", FixedDateTime)",
                 "    patch.setattr(datetime, \"date\", FixedDate)",
-                "    patch.setattr(time, \"time\", lambda: 1_749_643_200.0)",
+                &format!("    patch.setattr(time, \"time\", lambda: {seconds}.0)"),
                 "    yield",
             ]),
             imports(&["datetime", "time"]),
@@ -302,7 +316,7 @@ pub(super) fn clock(context: &Context<'_>) -> Option<Proposal> {
     around(
         context,
         Strategy::PinClock,
-        "the clock stands at noon of 11 June 2025 (UTC) while the test runs",
+        &format!("the clock stands at noon of {words} (UTC) while the test runs"),
         Made { fixture, imports: needed },
     )
 }

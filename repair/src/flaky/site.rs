@@ -162,7 +162,13 @@ fn after_imports(file: &SourceFile) -> TextSize {
             _ => {}
         }
     }
-    let Some(last) = last else { return TextSize::new(0) };
+    // Without any: before the first statement, behind what stands at the top of a file (a byte order mark, the line
+    // that says the encoding).
+    let Some(last) = last else {
+        let first = file.parsed.syntax().body.first().map_or(file.text.len(), |stmt| stmt.start().to_usize());
+        let line = file.text[..first].rfind('\n').map_or(first, |at| at + 1);
+        return TextSize::try_from(line).expect("files are bounded");
+    };
     let rest = &file.text[last.to_usize()..];
     let line = rest.find('\n').map_or(rest.len(), |at| at + 1);
     TextSize::try_from(last.to_usize() + line).expect("files are bounded")

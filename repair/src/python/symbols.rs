@@ -7,7 +7,7 @@ use crate::tree::{SourceFile, SourceTree};
 use ruff_python_ast::visitor::{Visitor, walk_stmt};
 use ruff_python_ast::{Expr, Stmt, StmtClassDef, StmtFunctionDef};
 use ruff_text_size::{Ranged, TextRange};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Most steps through re-exports and base classes of one search: circles of them end here.
 const MAX_STEPS: u32 = 1_000;
@@ -103,13 +103,15 @@ pub struct SymbolTable {
     pub symbols: Vec<Symbol>,
     /// By name.
     pub modules: BTreeMap<String, Module>,
+    /// Files that could not be read: what they define is not known.
+    pub unread: BTreeSet<String>,
     by_path: HashMap<String, usize>,
 }
 
 impl SymbolTable {
     /// What the code under test of `tree` defines.
     pub fn read(tree: &SourceTree) -> Self {
-        let mut table = Self::default();
+        let mut table = Self { unread: tree.unreadable().keys().cloned().collect(), ..Self::default() };
         for file in tree.code_files() {
             let name = tree.module_name(&file.path);
             if name.is_empty() {
