@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_share_of_sweeps_is_that_share() {
         let among = |share: f64| {
-            (0..4_000_u64).filter(|n| {
+            (0..4_000_u64).filter(move |n| {
                 let id = Uuid::from_u64_pair(0, n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 is_among(SweepId(id), share)
             })
