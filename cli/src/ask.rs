@@ -91,6 +91,31 @@ impl<'a> Session<'a> {
         self.stop = stop;
     }
 
+    /// Whether the user has ended it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// What is cancelled when the user ends it.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// As [`Session::carry_out`], interrupted after `limit`; what is asked afterwards is not.
+    pub(crate) async fn carry_out_within(
+        &mut self,
+        place: Place,
+        submission: &Submission,
+        limit: Duration,
+    ) -> Result<Asked, Complaint> {
+        let whole = self.stop.clone();
+        self.end_after(limit);
+        let asked = Box::pin(self.carry_out(place, submission)).await;
+        self.stop.cancel();
+        self.stop = whole;
+        asked
+    }
+
     /// Prints the settings, if that is all that is wanted.
     pub(crate) fn printed_settings(&self) -> Result<bool, Complaint> {
         if self.args.project.print_config {

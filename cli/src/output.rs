@@ -22,7 +22,7 @@ pub(crate) enum Outputs {
 
 impl Outputs {
     /// The text of an output; `None` if it is gone, which a report survives.
-    async fn text(&self, digest: &str) -> Option<String> {
+    pub(crate) async fn text(&self, digest: &str) -> Option<String> {
         let content = match self {
             Outputs::Blobs(blobs) => blobs.get(&digest.parse::<Digest>().ok()?).await.ok()?,
             Outputs::Farm(farm) => farm.blob(digest).await.ok()?,

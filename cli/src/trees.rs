@@ -1,4 +1,4 @@
-//! Trees that questions are asked about: of a revision, with a patch, as sources, and back into the work tree.
+//! Trees that questions are asked about: of a revision, with a patch, as sources, and as a difference.
 
 use crate::exit::{Complaint, Exit};
 use flakefarm_project::patch::{self, Patched};
@@ -6,8 +6,7 @@ use flakefarm_project::revisions::{self, RevisionError};
 use flakefarm_project::snapshot::{self, Archive};
 use flakefarm_repair::{FileAdaptation, SourceTree};
 use similar::TextDiff;
-use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Stack of the thread that analyses sources: deeply nested ones are walked, and taken apart, by recursion.
@@ -77,6 +76,11 @@ pub(crate) fn files(archive: &Archive) -> Result<BTreeMap<PathBuf, Vec<u8>>, Com
     snapshot::files(archive).map_err(|error| Complaint::of(&error))
 }
 
+/// The links of an archive.
+pub(crate) fn links(archive: &Archive) -> Result<BTreeSet<PathBuf>, Complaint> {
+    snapshot::links(archive).map_err(|error| Complaint::of(&error))
+}
+
 /// The Python sources among `files`.
 pub(crate) fn sources(files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<SourceTree, Complaint> {
     let python = files
@@ -99,40 +103,4 @@ pub(crate) fn diff(before: &BTreeMap<PathBuf, Vec<u8>>, after: &[FileAdaptation]
         text.push_str(&lines.unified_diff().context_radius(3).header(&from, &to).to_string());
     }
     text
-}
-
-/// Writes changed files into the work tree: all or none, and only over what was looked at.
-pub(crate) fn write(root: &Path, looked_at: &Archive, changed: &[FileAdaptation]) -> Result<(), Complaint> {
-    let known = files(looked_at)?;
-    let mut ready = Vec::new();
-    for file in changed {
-        let path = root.join(&file.path);
-        let now = std::fs::read(&path).map_err(|error| failed(&path, &error))?;
-        if known.get(Path::new(&file.path)) != Some(&now) {
-            return Err(Complaint::usage(format!("{} has changed meanwhile", file.path))
-                .hint("nothing was written; run it again"));
-        }
-        let directory = path.parent().unwrap_or(root);
-        let mut copy = tempfile::NamedTempFile::new_in(directory).map_err(|error| failed(&path, &error))?;
-        copy.write_all(file.text.as_bytes()).map_err(|error| failed(&path, &error))?;
-        let permissions = std::fs::metadata(&path).map_err(|error| failed(&path, &error))?.permissions();
-        copy.as_file().set_permissions(permissions).map_err(|error| failed(&path, &error))?;
-        ready.push((copy, path, now));
-    }
-    let mut written: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-    for (copy, path, before) in ready {
-        if let Err(error) = copy.persist(&path) {
-            for (path, before) in written {
-                // What cannot be put back is in the repository; the first error is the one to tell.
-                let _ignored = std::fs::write(path, before);
-            }
-            return Err(failed(&path, &error.error));
-        }
-        written.push((path, before));
-    }
-    Ok(())
-}
-
-fn failed(path: &Path, error: &std::io::Error) -> Complaint {
-    Complaint::usage(format!("failed to write {}: {error}", path.display())).hint("nothing was changed")
 }

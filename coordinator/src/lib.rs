@@ -17,6 +17,7 @@ pub mod owners;
 pub mod plan;
 pub mod quarantine;
 pub mod questions;
+pub mod repairs;
 pub mod report;
 pub mod schedule;
 pub mod score;

@@ -104,7 +104,7 @@ pub fn apply(base: &Archive, prefix: &Path, patch: &[u8], name: &str) -> Result<
     let scratch = tempfile::tempdir().map_err(PatchError::Scratch)?;
     let (top, project) = (scratch.path().join("top"), scratch.path().join("top").join(prefix));
     std::fs::create_dir_all(&project).map_err(PatchError::Scratch)?;
-    unpack(base, &project).map_err(PatchError::Scratch)?;
+    snapshot::unpack(base, &project).map_err(PatchError::Scratch)?;
     let text = Text { bytes: patch, name };
     // Names in a patch begin at the project's root, or at its repository's.
     let from_project = text.apply(&project)?;
@@ -138,12 +138,6 @@ pub fn apply(base: &Archive, prefix: &Path, patch: &[u8], name: &str) -> Result<
     }
     archive.revision = base.revision.clone();
     Ok(Patched { archive, changed })
-}
-
-fn unpack(archive: &Archive, into: &Path) -> io::Result<()> {
-    let mut tar = tar::Archive::new(zstd::Decoder::new(archive.bytes.as_slice())?);
-    tar.set_preserve_permissions(true);
-    tar.unpack(into)
 }
 
 /// Mode and content of every file, link target of every link.

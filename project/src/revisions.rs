@@ -3,6 +3,7 @@
 
 use crate::snapshot::{self, Archive, SnapshotError};
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -161,25 +162,50 @@ pub fn archive(root: &Path, revision: &Revision) -> Result<Archive, RevisionErro
     Ok(archive)
 }
 
-fn git(root: &Path, arguments: &[&str]) -> Result<String, RevisionError> {
+pub(crate) fn git(root: &Path, arguments: &[&str]) -> Result<String, RevisionError> {
+    git_with(root, arguments, None, b"")
+}
+
+/// With another index, and something to read.
+pub(crate) fn git_with(
+    root: &Path,
+    arguments: &[&str],
+    index: Option<&Path>,
+    input: &[u8],
+) -> Result<String, RevisionError> {
     let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
-    run(root, &arguments, None)
+    run(root, &arguments, index, input)
 }
 
 fn with_index(root: &Path, index: &Path, arguments: &[&OsStr]) -> Result<String, RevisionError> {
-    run(root, arguments, Some(index))
+    run(root, arguments, Some(index), b"")
 }
 
-fn run(root: &Path, arguments: &[&OsStr], index: Option<&Path>) -> Result<String, RevisionError> {
+fn run(
+    root: &Path,
+    arguments: &[&OsStr],
+    index: Option<&Path>,
+    input: &[u8],
+) -> Result<String, RevisionError> {
     let mut command = Command::new("git");
-    command.arg("--no-optional-locks").arg("-C").arg(root).args(arguments).stdin(Stdio::null());
+    command.arg("--no-optional-locks").arg("-C").arg(root).args(arguments).stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     if let Some(index) = index {
         command.env("GIT_INDEX_FILE", index);
     }
     let shown = || arguments.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());
-    let done = command
-        .output()
-        .map_err(|error| RevisionError::Git { command: shown(), message: error.to_string() })?;
+    // It reads all of its input before it answers, where it reads any.
+    let answered = command.spawn().and_then(|mut child| {
+        if let Some(mut pipe) = child.stdin.take()
+            && let Err(error) = pipe.write_all(input)
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            return Err(error);
+        }
+        child.wait_with_output()
+    });
+    let done =
+        answered.map_err(|error| RevisionError::Git { command: shown(), message: error.to_string() })?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }

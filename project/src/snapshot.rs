@@ -195,6 +195,25 @@ pub fn files(archive: &Archive) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
     Ok(found)
 }
 
+/// Puts an archive's files into a directory. Blocking.
+pub fn unpack(archive: &Archive, into: &Path) -> io::Result<()> {
+    let mut tar = tar::Archive::new(zstd::Decoder::new(archive.bytes.as_slice())?);
+    tar.set_preserve_permissions(true);
+    tar.unpack(into)
+}
+
+/// The links of an archive.
+pub fn links(archive: &Archive) -> io::Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    for entry in tar::Archive::new(zstd::Decoder::new(archive.bytes.as_slice())?).entries()? {
+        let entry = entry?;
+        if !entry.header().entry_type().is_file() && !entry.header().entry_type().is_dir() {
+            found.insert(entry.path()?.into_owned());
+        }
+    }
+    Ok(found)
+}
+
 /// A header that says nothing about who packed it, where or when.
 pub fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();

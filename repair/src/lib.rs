@@ -12,6 +12,7 @@ pub mod cause;
 pub mod changes;
 pub mod difference;
 pub mod edits;
+pub mod expectations;
 pub mod flaky;
 pub mod gates;
 pub mod matching;

@@ -87,3 +87,76 @@ fn a_rename_is_followed_proved_and_written_and_a_changed_value_is_not() {
     let refused = ask("repair", root, &["test_shop.py::test_bill", "--base", "HEAD"]);
     assert_ne!(refused.status.code(), Some(0), "{}", said(&refused));
 }
+
+#[test]
+fn what_is_proved_goes_where_it_is_wanted_and_comes_back() {
+    let project = changed();
+    let (root, state) = (project.path(), tempfile::tempdir().unwrap());
+    let common = ["--format", "json", "--seed", "1", "--sandbox", "nested"];
+    let run = |arguments: &[&str], answers: &str| {
+        let mut child = command(state.path())
+            .arg("repair")
+            .args(arguments)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // One that asks nothing has gone before it is answered.
+        let _unread = std::io::Write::write_all(&mut child.stdin.take().unwrap(), answers.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    let standing = || {
+        let mut text = Vec::new();
+        for script in ["git status --porcelain=v2 --branch", "cat shop.py test_shop.py", "git stash list"] {
+            let done = std::process::Command::new("sh").args(["-ec", script]).current_dir(root).output();
+            text.extend(done.unwrap().stdout);
+        }
+        text
+    };
+    let before = standing();
+    let place = root.to_str().unwrap();
+    let tests = ["test_shop.py::test_total", "test_shop.py::test_one"];
+    let looked = run(&[&[tests[0], tests[1], place, "--dry-run"], &common[..]].concat(), "");
+    assert_eq!(looked.status.code(), Some(0), "{}", said(&looked));
+    let id = report(&looked)["session"].as_str().unwrap().to_owned();
+    assert_eq!(standing(), before);
+
+    // Nobody answers; then one hunk is wanted, which is all of it.
+    let asked = run(&[&["--resume", &id, "--interactive"], &common[..]].concat(), "");
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("nothing is written"), "{}", said(&asked));
+    assert_eq!(standing(), before);
+
+    let branched =
+        run(&[&["--resume", &id, "--branch", "repair/total", "--interactive"], &common[..]].concat(), "y\n");
+    assert_eq!(branched.status.code(), Some(0), "{}", said(&branched));
+    assert_eq!(report(&branched)["branch"][0], "repair/total");
+    assert_eq!(standing(), before, "work tree and HEAD stay");
+    git(
+        root,
+        "git show repair/total:test_shop.py | grep -q shop.sum_up && git log -1 --format=%s repair/total | grep -q Repair",
+    );
+    let undone = run(&["--undo", &id], "");
+    assert_eq!(undone.status.code(), Some(0), "{}", said(&undone));
+    git(root, "test -z \"$(git branch --list 'repair/*')\"");
+    assert_eq!(standing(), before);
+
+    // It was undone: it can be written elsewhere. What has changed since is not taken back.
+    let written = run(&[&["--resume", &id, "--apply"], &common[..]].concat(), "");
+    assert_eq!(written.status.code(), Some(0), "{}", said(&written));
+    let file = root.join("test_shop.py");
+    let mended = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(mended, TESTS.replace("shop.total", "shop.sum_up"));
+    std::fs::write(&file, format!("{mended}# mine\n")).unwrap();
+    let refused = run(&["--undo", &id], "");
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{mended}# mine\n"));
+    std::fs::write(&file, &mended).unwrap();
+    assert_eq!(run(&["--undo", &id[..20]], "").status.code(), Some(0));
+    assert_eq!(standing(), before);
+    let listed = report(&run(&["--list", "--format", "json"], ""));
+    assert_eq!(listed["repairs"][0]["state"], "undone", "{listed:#}");
+    for arguments in [&["--dry-run", "--apply"][..], &["--list", "--stats"], &["--branch", "x", "--apply"]] {
+        assert_eq!(run(arguments, "").status.code(), Some(2), "{arguments:?}");
+    }
+}

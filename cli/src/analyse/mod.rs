@@ -6,7 +6,7 @@ mod told;
 
 use crate::args::{AnalyseArgs, Format};
 use crate::ask::{self, Asked, Session, tests_and_path};
-use crate::check::{mapping, reports};
+use crate::check::failed;
 use crate::exit::{Complaint, Exit};
 use crate::sweep::{Wishes, question};
 use crate::{output, signals, trees};
@@ -36,7 +36,7 @@ pub(crate) async fn analyse(args: &AnalyseArgs) -> Result<Exit, Complaint> {
         return Err(Complaint::usage("analyse writes for people or as JSON").hint("--format human or json"));
     }
     if !args.junit.is_empty() {
-        tests.extend(of_reports(args, &session).await?);
+        tests.extend(failed::of_reports(&args.junit, &session, "analyse").await?);
         if tests.is_empty() {
             output::print("No test of the reports failed.\n")?;
             return Ok(Exit::Clean);
@@ -84,30 +84,6 @@ pub(crate) async fn analyse(args: &AnalyseArgs) -> Result<Exit, Complaint> {
         None => output::print(&text)?,
     }
     Ok(if told.tests.is_empty() { Exit::Clean } else { Exit::GateFailed })
-}
-
-/// The failed tests and files of a job.
-async fn of_reports(args: &AnalyseArgs, session: &Session<'_>) -> Result<Vec<String>, Complaint> {
-    let patterns = args.junit.clone();
-    let job = tokio::task::spawn_blocking(move || reports::read(&patterns)).await??;
-    for warning in &job.warnings {
-        session.progress.note(&format!("warning: {warning}"));
-    }
-    let mut tests = Vec::new();
-    for case in &job.failed {
-        match mapping::map(&session.root, case) {
-            mapping::Mapped::Test(id) => tests.push(id),
-            mapping::Mapped::File(file) => tests.push(file),
-            mapping::Mapped::Unknown(name) => {
-                session.progress.note(&format!("warning: {name} is no test of this project"));
-            }
-        }
-    }
-    if tests.is_empty() && job.failures > 0 {
-        return Err(Complaint::usage("none of the failed tests of the reports is a test of this project")
-            .hint("name the project's root: flakefarm analyse PATH --junit GLOB"));
-    }
-    Ok(tests)
 }
 
 /// What ran, and files that could not be collected, with their reports.

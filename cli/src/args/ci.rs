@@ -30,39 +30,6 @@ pub(crate) struct GuardArgs {
     pub(crate) ask: AskArgs,
 }
 
-/// `flakefarm repair`
-#[derive(Debug, Args)]
-pub(crate) struct RepairArgs {
-    /// Tests to mend, each by its id, a part of it or a pattern with * [default: those that fail]; then the
-    /// project's root if it is not this directory
-    #[arg(value_name = "TEST... [PATH]")]
-    pub(crate) tests: Vec<String>,
-    /// The last revision at which the tests were right [default: the last commit, or the one before it if
-    /// the work tree is as committed]
-    #[arg(long, value_name = "REV")]
-    pub(crate) base: Option<String>,
-    /// Write what is proved into the work tree
-    #[arg(long)]
-    pub(crate) apply: bool,
-    /// Proposals to try at most
-    #[arg(long, value_name = "N", default_value = "3")]
-    pub(crate) attempts: NonZeroU32,
-    /// What each question may cost: 10m (on the clock), container:2h (container time) or attempts:500
-    #[arg(long, value_name = "BUDGET", value_parser = checked(parsed::<Budget>))]
-    budget: Option<String>,
-    #[command(flatten)]
-    pub(crate) ask: AskArgs,
-}
-
-impl RepairArgs {
-    /// The options that are settings.
-    pub(crate) fn options(&self) -> Vec<GivenOption> {
-        let mut options = given(&[("sweep.budget", "--budget", &self.budget)]);
-        options.extend(self.ask.options());
-        options
-    }
-}
-
 /// `flakefarm analyse`
 #[derive(Debug, Args)]
 pub(crate) struct AnalyseArgs {

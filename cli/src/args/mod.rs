@@ -11,11 +11,12 @@ mod operating;
 mod quarantine;
 mod questions;
 mod remembering;
+mod repairing;
 mod scheduling;
 pub(crate) mod values;
 
 pub(crate) use check::{CheckArgs, CheckGate, Unavailable};
-pub(crate) use ci::{AnalyseArgs, GuardArgs, RepairArgs, ValidateArgs};
+pub(crate) use ci::{AnalyseArgs, GuardArgs, ValidateArgs};
 pub(crate) use groups::{AskArgs, FarmAddressArgs, Format, OutputArgs};
 pub(crate) use health::{DoctorArgs, ProbeArgs, Probed, StatusArgs};
 pub(crate) use looking::{
@@ -37,6 +38,7 @@ pub(crate) use remembering::{
     AnswerFormat, ForecastArgs, GcArgs, HistoryArgs, LinkArgs, LinksArgs, MemoryArgs, TestsAction, TestsArgs,
     TrendsArgs, UploadArgs,
 };
+pub(crate) use repairing::RepairArgs;
 pub(crate) use scheduling::{
     ScheduleAction, ScheduleAddArgs, ScheduleArgs, ScheduleListArgs, ScheduleNameArgs,
 };
@@ -141,16 +143,23 @@ pub(crate) fn command_line() -> clap::Command {
             return command;
         }
         let keys = if of_roles.contains(&name.as_str()) { ROLE_KEYS } else { KEYS };
-        command.mut_args(|arg| with_variable(arg, keys))
+        let command = match name.as_str() {
+            "repair" => command.mut_arg("interactive", |arg| arg.help(RepairArgs::INTERACTIVE)),
+            _ => command,
+        };
+        // What repairs are set to is no business of an option of the same name elsewhere.
+        let keys = keys.iter().filter(|setting| name == "repair" || !setting.key.starts_with("repair."));
+        let keys: Vec<&Setting> = keys.collect();
+        command.mut_args(|arg| with_variable(arg, &keys))
     })
 }
 
-fn with_variable(arg: Arg, keys: &[Setting]) -> Arg {
-    let named = |setting: &&Setting| {
+fn with_variable(arg: Arg, keys: &[&Setting]) -> Arg {
+    let named = |setting: &&&Setting| {
         let name = setting.key.rsplit('.').next().unwrap_or_default();
         name == arg.get_id().as_str() || (setting.key == "farm.url" && arg.get_id() == "farm")
     };
-    let variable = keys.iter().find(named).and_then(Setting::of_variable);
+    let variable = keys.iter().find(named).and_then(|setting| setting.of_variable());
     match (variable, arg.get_help().cloned()) {
         (Some(variable), Some(help)) if arg.get_env().is_none() && arg.get_default_values().is_empty() => {
             arg.help(format!("{help} [env: {variable}]"))

@@ -3,6 +3,7 @@
 //! what always fails, on the revision before the change. Runs end as soon as the gate is decided.
 
 mod answers;
+pub(crate) mod failed;
 mod foreign;
 mod junit;
 mod known;

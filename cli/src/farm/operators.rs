@@ -5,8 +5,9 @@ use crate::exit::Complaint;
 use flakefarm_coordinator::history::linking::Links;
 use flakefarm_coordinator::http::views::{DeadPage, Submitted, SweepView, SweepsPage, Workers};
 use flakefarm_coordinator::http::{
-    ChannelName, Channels, Deliveries, FarmStatus, NewChannel, NewEntry, NewHook, NewRule, NewSchedule,
-    QuarantineLog, QuarantineView, Removal, Revived, ScheduleView, Schedules, TestLink,
+    ChannelName, Channels, Deliveries, FarmStatus, NewChannel, NewEntry, NewHook, NewRepairOutcome, NewRule,
+    NewSchedule, QuarantineLog, QuarantineView, Removal, RepairSuccesses, Revived, ScheduleView, Schedules,
+    TestLink,
 };
 use flakefarm_shared::{JobId, SweepId};
 use reqwest::{Method, StatusCode};
@@ -74,6 +75,17 @@ impl Farm {
 
     pub(crate) async fn test_links(&self, project: &str) -> Result<Links, Complaint> {
         self.get(&format!("v1/test-links?{}", query(&[("project", Some(project))]))).await
+    }
+
+    /// How a project's proposed repairs fared.
+    pub(crate) async fn repair_outcomes(&self, project: &str) -> Result<RepairSuccesses, Complaint> {
+        self.get(&format!("v1/repair-outcomes?{}", query(&[("project", Some(project))]))).await
+    }
+
+    pub(crate) async fn note_repair_outcome(&self, outcome: &NewRepairOutcome) -> Result<(), Complaint> {
+        let request = self.request(Method::POST, "v1/repair-outcomes")?.timeout(super::TIMEOUT).json(outcome);
+        self.send(request).await?;
+        Ok(())
     }
 
     pub(crate) async fn link_tests(&self, link: &TestLink) -> Result<(), Complaint> {

@@ -96,6 +96,26 @@ pub(super) async fn from_diagnosis(report: &Report, here: Archive) -> Result<Pro
     .await
 }
 
+/// What somebody else proposes: the changed files, whole.
+pub(super) fn of_edits(
+    (strategy, explanation): (&str, &str),
+    tree: &BTreeMap<PathBuf, Vec<u8>>,
+    files: Vec<FileAdaptation>,
+    (tests, failing_in): (Vec<String>, Option<FailingIn>),
+) -> Candidate {
+    Candidate {
+        strategy: strategy.to_owned(),
+        explanation: explanation.to_owned(),
+        diff: trees::diff(tree, &files),
+        violations: objections(tree, &files, &[]),
+        inverse: None,
+        assumes: false,
+        files,
+        tests,
+        failing_in,
+    }
+}
+
 fn of_finding(
     tree: &SourceTree,
     files: &BTreeMap<PathBuf, Vec<u8>>,

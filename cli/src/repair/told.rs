@@ -4,17 +4,20 @@ use super::candidates::{Candidate, Proposed};
 use crate::exit::Complaint;
 use flakefarm_coordinator::report::compared::{ComparedArm, Comparison};
 use flakefarm_coordinator::report::{Report, TestReport};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
 /// Changes that are listed for people; the rest is counted.
 const LISTED: usize = 20;
 
 /// All of it; `flakefarm.repair/v1`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Told {
-    schema: &'static str,
+    schema: String,
     project: String,
+    /// What this repair is recorded as.
+    #[serde(default)]
+    pub(super) session: Option<String>,
     /// The revision that the tests were right for.
     base: Option<String>,
     /// What changed in the code since.
@@ -25,11 +28,24 @@ pub(super) struct Told {
     pub(super) proposals: Vec<ToldProposal>,
     /// Proposals that were not tried for want of attempts.
     pub(super) left_out: u32,
+    /// No test fails.
+    #[serde(default)]
+    nothing_fails: bool,
+    /// A budget ended before all was looked at.
+    #[serde(default)]
+    out_of_budget: bool,
+    /// What a provider was asked, and what it cost.
+    #[serde(default)]
+    pub(super) provider: Option<String>,
+    /// Whether it is written into the work tree.
     pub(super) applied: bool,
+    /// The branch that it is committed on, and the commit.
+    #[serde(default)]
+    pub(super) branch: Option<(String, String)>,
 }
 
 /// One proposal.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ToldProposal {
     strategy: String,
     explanation: String,
@@ -40,12 +56,15 @@ pub(super) struct ToldProposal {
     inverse: Option<bool>,
     /// Whether something had to be made up.
     assumes: bool,
+    /// How sure it is to be what was meant: 0 to 1. What is below the threshold is not written by itself.
+    #[serde(default)]
+    confidence: f64,
     outcome: Outcome,
     tests: Vec<ToldTest>,
 }
 
 /// How one test fared.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ToldTest {
     id: String,
     /// `fixed`, `improved`, `not_shown`, `made_worse`, `undecided`.
@@ -124,6 +143,54 @@ impl Proof {
         Self { outcome, tests }
     }
 
+    pub(super) fn is_proved(&self) -> bool {
+        self.outcome == Outcome::Proved
+    }
+
+    /// Whether it says something of a test.
+    pub(super) fn tells_of(&self, id: &str) -> bool {
+        self.tests.iter().any(|test| test.id == id)
+    }
+
+    /// A test beside those that were asked about passed without the change and fails with it.
+    pub(super) fn made_worse(&mut self, now: &TestReport, was: Option<&TestReport>) {
+        self.outcome = Outcome::NotProved;
+        self.tests.push(ToldTest {
+            id: now.id.clone(),
+            answer: "made_worse".to_owned(),
+            before: was.map(|was| (was.failures, was.attempts)),
+            after: Some((now.failures, now.attempts)),
+            new_upper: None,
+        });
+    }
+
+    /// Why it is no proof, for whoever proposes the next one.
+    pub(super) fn objections(&self) -> Vec<String> {
+        let mut objections: Vec<String> = self
+            .tests
+            .iter()
+            .filter(|test| test.answer != "fixed")
+            .take(LISTED)
+            .map(|test| {
+                let (failures, runs) = test.after.unwrap_or_default();
+                format!(
+                    "{}: {}; with the change it failed {failures} of {runs} runs",
+                    test.id,
+                    test.answer.replace('_', " ")
+                )
+            })
+            .collect();
+        if self.tests.is_empty() && self.outcome == Outcome::NotProved {
+            objections.push("with the change, no test could be run".to_owned());
+        }
+        objections
+    }
+
+    /// The budget ended first.
+    pub(super) fn undecided() -> Self {
+        Self { outcome: Outcome::Undecided, tests: Vec::new() }
+    }
+
     /// With the change nothing ran.
     pub(super) fn nothing_ran() -> Self {
         Self { outcome: Outcome::NotProved, tests: Vec::new() }
@@ -131,7 +198,7 @@ impl Proof {
 }
 
 /// What became of a proposal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
     /// Every test that failed is fixed, and no other fails.
@@ -175,15 +242,30 @@ impl Outcome {
 }
 
 impl ToldProposal {
-    pub(super) fn refused(candidate: &Candidate) -> Self {
-        Self::new(candidate, Outcome::Refused, Vec::new())
+    pub(super) fn refused(candidate: &Candidate, confidence: f64) -> Self {
+        Self::new(candidate, confidence, Outcome::Refused, Vec::new())
     }
 
-    pub(super) fn tried(candidate: &Candidate, proof: Proof) -> Self {
-        Self::new(candidate, proof.outcome, proof.tests)
+    pub(super) fn tried(candidate: &Candidate, confidence: f64, proof: Proof) -> Self {
+        Self::new(candidate, confidence, proof.outcome, proof.tests)
     }
 
-    fn new(candidate: &Candidate, outcome: Outcome, tests: Vec<ToldTest>) -> Self {
+    /// What a provider said, if that was no proposal.
+    pub(super) fn nonsense(strategy: &str, why: &str) -> Self {
+        Self {
+            strategy: strategy.to_owned(),
+            explanation: "the provider's answer".to_owned(),
+            diff: String::new(),
+            violations: vec![why.to_owned()],
+            inverse: None,
+            assumes: false,
+            confidence: 0.0,
+            outcome: Outcome::Refused,
+            tests: Vec::new(),
+        }
+    }
+
+    fn new(candidate: &Candidate, confidence: f64, outcome: Outcome, tests: Vec<ToldTest>) -> Self {
         Self {
             strategy: candidate.strategy.clone(),
             explanation: candidate.explanation.clone(),
@@ -191,6 +273,7 @@ impl ToldProposal {
             violations: candidate.violations.iter().map(ToString::to_string).collect(),
             inverse: candidate.inverse,
             assumes: candidate.assumes,
+            confidence,
             outcome,
             tests,
         }
@@ -232,7 +315,11 @@ impl ToldProposal {
         if self.tests.len() > LISTED {
             let _infallible = writeln!(text, "  and {} more tests", self.tests.len() - LISTED);
         }
-        if self.outcome != Outcome::NothingFails {
+        if self.outcome == Outcome::Proved {
+            let _infallible =
+                writeln!(text, "  confidence that it is what was meant: {:.2}", self.confidence);
+        }
+        if self.outcome != Outcome::NothingFails && !self.diff.is_empty() {
             text.push('\n');
             text.push_str(&self.diff);
             text.push('\n');
@@ -243,33 +330,92 @@ impl ToldProposal {
 impl Told {
     pub(super) fn new(project: &str) -> Self {
         Self {
-            schema: "flakefarm.repair/v1",
+            schema: "flakefarm.repair/v1".to_owned(),
             project: project.to_owned(),
+            session: None,
             base: None,
             changes: Vec::new(),
             causes: Vec::new(),
             notes: Vec::new(),
             proposals: Vec::new(),
             left_out: 0,
+            nothing_fails: false,
+            out_of_budget: false,
+            provider: None,
             applied: false,
+            branch: None,
         }
     }
 
     pub(super) fn changed(&mut self, base: &str, proposed: &Proposed) {
         self.base = Some(base.to_owned());
         self.changes.clone_from(&proposed.changes);
-        self.notes.extend(proposed.notes.iter().cloned());
+        self.note(proposed);
+    }
+
+    /// A repair that goes on notes the same again.
+    fn note(&mut self, proposed: &Proposed) {
+        for note in &proposed.notes {
+            if !self.notes.contains(note) {
+                self.notes.push(note.clone());
+            }
+        }
     }
 
     pub(super) fn diagnosed(&mut self, report: &Report, proposed: &Proposed) {
-        self.notes.extend(proposed.notes.iter().cloned());
+        self.note(proposed);
         let cause = |test: &TestReport| Some((test.id.clone(), test.cause.as_ref()?.category.clone()));
-        self.causes.extend(report.tests.iter().filter_map(cause));
+        self.causes = report.tests.iter().filter_map(cause).collect();
+    }
+
+    /// What changed in the code.
+    pub(super) fn changes(&self) -> &[String] {
+        &self.changes
+    }
+
+    /// Notes that no test fails.
+    pub(super) fn found_nothing_failing(&mut self) {
+        self.nothing_fails = true;
+    }
+
+    fn has(&self, outcome: Outcome) -> bool {
+        self.proposals.iter().any(|proposal| proposal.outcome == outcome)
+    }
+
+    /// Whether something is proved.
+    pub(super) fn is_proved(&self) -> bool {
+        self.has(Outcome::Proved)
+    }
+
+    /// Whether a budget ended before something was known.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.out_of_budget || self.has(Outcome::Undecided)
+    }
+
+    /// Notes that a budget ended before all was looked at.
+    pub(super) fn ran_out_of_budget(&mut self) {
+        self.out_of_budget = true;
+    }
+
+    /// What the proved proposals do, a sentence each.
+    pub(super) fn proved_explanations(&self) -> Vec<&str> {
+        let proved = self.proposals.iter().filter(|proposal| proposal.outcome == Outcome::Proved);
+        proved.map(|proposal| proposal.explanation.as_str()).collect()
+    }
+
+    /// Tests that are fixed.
+    pub(super) fn mended(&self) -> Vec<String> {
+        let proved = self.proposals.iter().filter(|proposal| proposal.outcome == Outcome::Proved);
+        let tests = proved.flat_map(|proposal| &proposal.tests).filter(|test| test.answer == "fixed");
+        let mut ids: Vec<String> = tests.map(|test| test.id.clone()).collect();
+        ids.sort();
+        ids.dedup();
+        ids
     }
 
     /// Whether there was nothing to mend.
     pub(super) fn nothing_fails(&self) -> bool {
-        self.proposals.iter().any(|proposal| proposal.outcome == Outcome::NothingFails)
+        self.nothing_fails || self.proposals.iter().any(|proposal| proposal.outcome == Outcome::NothingFails)
     }
 
     pub(super) fn json(&self) -> Result<String, Complaint> {
@@ -305,16 +451,34 @@ impl Told {
             let _infallible =
                 writeln!(text, "{} further proposals were not tried (--attempts)", self.left_out);
         }
-        let proved = self.proposals.iter().any(|proposal| proposal.outcome == Outcome::Proved);
-        text.push_str(match (proved, self.applied) {
-            (true, true) => "The change is written into the work tree.\n",
-            (true, false) => "Nothing was written; --apply writes what is proved.\n",
-            (false, _) if self.nothing_fails() => "Nothing fails: there is nothing to repair.\n",
-            (false, _) if self.proposals.is_empty() => {
-                "Nothing is proposed: neither the change of the code nor the cause of a failure says what to do.\n"
+        let proved = self.is_proved();
+        if let Some(provider) = &self.provider {
+            let _infallible = writeln!(text, "provider: {provider}");
+        }
+        let last = match (proved, self.applied, &self.branch) {
+            (true, true, _) => "The change is written into the work tree.".to_owned(),
+            (true, false, Some((branch, commit))) => {
+                format!("The change is committed on {branch} ({}).", commit.get(..10).unwrap_or(commit))
             }
-            (false, _) => "No proposal is proved; nothing was written.\n",
-        });
+            (true, false, None) => "Nothing was written; --apply writes what is proved.".to_owned(),
+            (false, ..) if self.nothing_fails() => "Nothing fails: there is nothing to repair.".to_owned(),
+            (false, ..) if self.is_undecided() => "The budget ended before anything was proved.".to_owned(),
+            (false, ..) if self.proposals.is_empty() => {
+                "Nothing is proposed: neither the change of the code nor the cause of a failure says what to do."
+                    .to_owned()
+            }
+            (false, ..) => "No proposal is proved; nothing was written.".to_owned(),
+        };
+        text.push_str(&last);
+        text.push('\n');
+        if let (true, Some(session)) = (proved, &self.session) {
+            let next = if self.applied || self.branch.is_some() {
+                format!("flakefarm repair --undo {session} takes it back")
+            } else {
+                format!("flakefarm repair --resume {session} --apply writes it without proving it again")
+            };
+            let _infallible = writeln!(text, "{next}.");
+        }
         text
     }
 }

@@ -142,6 +142,7 @@ impl Db {
         for query in [
             "SELECT COUNT(*) FROM failures WHERE at < $1",
             "SELECT COUNT(*) FROM flips WHERE at < $1",
+            "SELECT COUNT(*) FROM repair_outcomes WHERE at < $1",
             "SELECT COUNT(*) FROM runs WHERE origin = 'ci' AND COALESCE(finished_at, started_at) < $1",
         ] {
             let found: i64 =
@@ -151,7 +152,7 @@ impl Db {
         Ok(count)
     }
 
-    /// Deletes failures, flips, uploads and CI runs from before `before`; gives how many rows. Runs of this farm
+    /// Deletes failures, flips, uploads, outcomes of repairs and CI runs from before `before`; gives how many rows. Runs of this farm
     /// stay, as their verdicts do.
     pub async fn delete_old_evidence(&self, before: UnixMicros) -> Result<u64, DbError> {
         const OLD: &str =
@@ -160,6 +161,7 @@ impl Db {
         for query in [
             "DELETE FROM failures WHERE at < $1".to_owned(),
             "DELETE FROM flips WHERE at < $1".to_owned(),
+            "DELETE FROM repair_outcomes WHERE at < $1".to_owned(),
             format!("DELETE FROM failures WHERE run IN {OLD}"),
             format!("DELETE FROM flips WHERE run IN {OLD}"),
             format!("DELETE FROM uploads WHERE run IN {OLD}"),

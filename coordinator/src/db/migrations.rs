@@ -118,6 +118,12 @@ const STEPS: &[Step] = &[
         postgres: include_str!("../../migrations/postgres/0062_stored_bytes.sql"),
     },
     Step {
+        version: 63,
+        name: "repair outcomes",
+        sqlite: include_str!("../../migrations/sqlite/0063_repair_outcomes.sql"),
+        postgres: include_str!("../../migrations/postgres/0063_repair_outcomes.sql"),
+    },
+    Step {
         version: 70,
         name: "aggregates by age",
         sqlite: include_str!("../../migrations/sqlite/0070_aggregates_by_age.sql"),

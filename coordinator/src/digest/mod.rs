@@ -13,6 +13,7 @@ use crate::history::questions::{self, TestMoved, Window};
 use crate::history::recovery::Recovery;
 use crate::owners::Owners;
 use crate::quarantine::{Entry, Standing};
+use crate::repairs::Learnt;
 use flakefarm_shared::UnixMicros;
 use flakefarm_shared::blobs::Blobs;
 use serde::Serialize;
@@ -144,10 +145,15 @@ pub async fn collect(
     let since = now - i64::from(days) * MICROS_PER_DAY;
     let entries = db.quarantine(project).await?;
     let quarantine = quarantine_seen(db, project, &entries, since, now).await?;
-    let (causes, repairs) = match blobs {
-        Some(blobs) => found_by_sweeps(db, blobs, project, since).await?,
+    let learnt = db.repairs_learnt(project, since).await?;
+    let (causes, mut repairs) = match blobs {
+        Some(blobs) => found_by_sweeps(db, blobs, project, since, &learnt).await?,
         None => (BTreeMap::new(), Repairs::default()),
     };
+    for (_, success) in learnt.rows() {
+        repairs.tried += success.tried;
+        repairs.proved += success.proved;
+    }
     let week = trends.week;
     let moves = BTreeMap::from([
         ("new", week.new),
@@ -232,12 +238,14 @@ async fn quarantine_seen(
     })
 }
 
-/// The causes of tests, and how repairs fared, from reports of the window: the newest counts.
+/// The causes of tests, and how changes that people validated fared, from reports of the window: the newest
+/// counts. Proposals of repairs are counted where they are noted, in `learnt`.
 async fn found_by_sweeps(
     db: &Db,
     blobs: &Blobs,
     project: &str,
     since: UnixMicros,
+    learnt: &Learnt,
 ) -> Result<(BTreeMap<String, String>, Repairs), DbError> {
     let filter = SweepFilter { projects: Some(vec![project.to_owned()]), ..SweepFilter::default() };
     let rows = db.sweeps_page(&filter, SWEEPS).await?;
@@ -265,7 +273,9 @@ async fn found_by_sweeps(
             {
                 causes.entry(id.to_owned()).or_insert_with(|| cause.to_owned());
             }
-            if let (true, Some(answer)) = (validation, test["comparison"]["answer"].as_str()) {
+            let change = test["comparison"]["change"].as_str().unwrap_or_default();
+            let of_repair = learnt.rows().any(|(guess, _)| guess.strategy == change);
+            if let (true, Some(answer)) = (validation && !of_repair, test["comparison"]["answer"].as_str()) {
                 repairs.tried += 1;
                 repairs.proved += u64::from(answer == "fixed");
             }

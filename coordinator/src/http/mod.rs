@@ -17,6 +17,7 @@ mod links;
 mod quarantine;
 mod rates;
 mod refused;
+mod repairs;
 mod results;
 mod schedules;
 mod snapshots;
@@ -34,6 +35,7 @@ pub use importing::DIGEST_HEADER;
 pub use links::TestLink;
 pub use quarantine::{NewEntry, NewRule, QuarantineLog, QuarantineView, Removal};
 pub use refused::ErrorBody;
+pub use repairs::{NewRepairOutcome, RepairSuccess, RepairSuccesses};
 pub use results::ResultsQuery;
 pub use schedules::{FiringView, GitView, NewGit, NewSchedule, ScheduleView, Schedules};
 pub use standing::{FarmStatus, LeaseStatus, QueueStatus, StoreStatus, TroubleStatus, TrustStatus};
@@ -120,6 +122,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(history::forecast))
         .routes(routes!(links::list, links::put))
         .routes(routes!(links::remove))
+        .routes(routes!(repairs::list, repairs::note))
         .routes(routes!(quarantine::list, quarantine::put))
         .routes(routes!(quarantine::remove))
         .routes(routes!(quarantine::log))

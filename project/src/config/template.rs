@@ -66,6 +66,23 @@ network = @network@
 # workers = 2              # attempts at once
 # sandbox = "container"    # how attempts are isolated: nested, forked, host, process, auto
 # runtime = "auto"         # container runtime: default, or one that the engine knows
+
+# Defaults of repairs.
+[repair]
+# attempts = 3             # experiments that proposals for one test may take
+# threshold = 0.7          # what is proved is written by itself only if it is at least as sure to be what was meant
+# look_budget = "10m"      # what finding out why tests fail may cost, in all
+# mend_budget = "30m"      # what proving proposals may cost, in all
+# provider = "none"        # who proposes beside the rules: none, command, http (see docs/repair.md)
+# timeout = "5m"           # of one answer of a provider
+# model = "name"           # what an http provider is asked for
+# temperature = 0.4        # of the first request
+# temperature_step = 0.1   # what each retry adds to it
+# answer_tokens = 8192     # longest answer
+# token_limit = 500000     # tokens of one repair
+# price_input = 3.0        # money for a million tokens that are sent
+# price_output = 15.0      # money for a million tokens that are answered
+# money_limit = 0.5        # money of one repair
 "#;
 
 /// The text of a `flakefarm.toml` that says what `project` is. Reading it back gives the same

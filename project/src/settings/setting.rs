@@ -51,6 +51,11 @@ impl Setting {
         self.variable
     }
 
+    /// Whether a file may set it.
+    pub const fn is_in_file(&self) -> bool {
+        self.in_file
+    }
+
     pub(super) fn section(&self) -> &'static str {
         self.key.split_once('.').map_or("", |(section, _)| section)
     }

@@ -5,11 +5,13 @@ mod entities;
 mod farm;
 mod jobs;
 mod links;
+mod repairs;
 
 pub use entities::*;
 pub use farm::*;
 pub use jobs::*;
 pub use links::*;
+pub use repairs::*;
 
 use flakefarm_coordinator::db::{
     Db, DbError, JobRow, JobState, NewJob, NewSweep, Settled, Settlement, SweepState, TokenRow, VerdictRow,

@@ -1,0 +1,14 @@
+-- How proposed repairs fared: what orders the next ones.
+-- The other dialect's file of the same number declares the same tables and names.
+
+CREATE TABLE repair_outcomes (
+    -- Chosen by whoever tried it: told twice, it counts once.
+    id       BLOB PRIMARY KEY NOT NULL,
+    project  TEXT NOT NULL,
+    -- How it was mended, and what.
+    strategy TEXT NOT NULL,
+    failure  TEXT NOT NULL,
+    proved   INTEGER NOT NULL,
+    at       INTEGER NOT NULL
+) STRICT;
+CREATE INDEX repair_outcomes_of_project ON repair_outcomes (project, at);

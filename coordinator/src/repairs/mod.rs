@@ -1,0 +1,11 @@
+//! What a repair tries next, what it may cost, and what is learnt from how repairs went. Pure: proposals, gates
+//! and experiments are others'; here it is decided whether one more is worth it. Whoever carries a repair out
+//! (a command, a farm) asks the same rules.
+
+mod course;
+mod learning;
+mod purse;
+
+pub use course::{Course, Passed, Rules};
+pub use learning::{Guess, Learnt, Success, Turn};
+pub use purse::{Left, Purse};
