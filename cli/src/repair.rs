@@ -3,6 +3,7 @@
 //! provider may propose; gates refuse those that ask less of a test; each that is left is one arm of a question.
 //! Nothing is written unless it is proved and asked for, and all of it is recorded.
 
+mod beside;
 mod candidates;
 mod consult;
 mod course;
@@ -10,10 +11,12 @@ mod experience;
 mod hunks;
 mod ledger;
 mod managing;
+mod oracles;
 mod probation;
 mod prove;
 mod provider;
 mod sessions;
+mod still;
 mod told;
 mod writing;
 

@@ -25,6 +25,9 @@ def main():
     options = parse_arguments()
     known = json.loads((options.fixture / "known.json").read_text())["tests"]
     known = [test for test in known if test["cause"] not in NOT_THE_TESTS and (not options.only or test["cause"] in options.only)]
+    if options.each:
+        counts = collections.Counter()
+        known = [test for test in known if not counts.update([test["cause"]]) and counts[test["cause"]] <= options.each]
     deadline = time.monotonic() + options.minutes * 60
     rows = []
     with tempfile.TemporaryDirectory(prefix="flakefarm-flaky.") as scratch:
@@ -47,6 +50,7 @@ def parse_arguments():
     parser.add_argument("--flakefarm", default="flakefarm", help="the binary")
     parser.add_argument("--fixture", type=pathlib.Path, default=HERE.parent / "fixtures" / "causes")
     parser.add_argument("--only", nargs="+", metavar="CAUSE")
+    parser.add_argument("--each", type=int, metavar="N", help="the first N tests of each cause only")
     parser.add_argument("--minutes", type=float, default=60, help="nothing is begun after that")
     parser.add_argument("--least", type=float, default=0.75, help="the share of proved patches that is good enough")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 1 << 31))

@@ -49,7 +49,7 @@ def main():
     made = instances(packages, options, deadline)
     if options.only_break:
         return 0
-    results = judge_all(made, options, deadline)
+    results = judge_all(made, options)
     reals = [real(instance, options) for instance in sample(made, options) if time.monotonic() < deadline]
     text = table(results, packages, options) + real_lines(reals)
     print(text)
@@ -67,7 +67,7 @@ def parse_arguments():
     parser.add_argument("--real", type=int, default=0, help="so many of the instances go through the command itself as well")
     parser.add_argument("--instances", type=int, default=40, help="changes of interfaces")
     parser.add_argument("--controls", type=int, default=30, help="regressions, mixed and flaky controls, a third each")
-    parser.add_argument("--minutes", type=float, default=30, help="nothing is begun after that")
+    parser.add_argument("--minutes", type=float, default=30, help="nothing is broken any more after that; what was broken is judged")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--packages", choices=["held-out", "developed", "all"], default="held-out",
@@ -269,20 +269,17 @@ def broken(item, packages, kept, options, deadline):
 
 # Judging.
 
-def judge_all(made, options, deadline):
+def judge_all(made, options):
     results = []
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for result in pool.map(lambda instance: judge(instance, options, deadline), made):
-            if result:
-                results.append(result)
-                print("\rjudged %d of %d" % (len(results), len(made)), end="", file=sys.stderr, flush=True)
+        for result in pool.map(lambda instance: judge(instance, options), made):
+            results.append(result)
+            print("\rjudged %d of %d" % (len(results), len(made)), end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return results
 
 
-def judge(instance, options, deadline):
-    if time.monotonic() > deadline:
-        return None
+def judge(instance, options):
     root = options.scratch / "packages" / instance["package"]
     green = set(instance["green"])
     with tempfile.TemporaryDirectory(prefix="repairs.") as scratch:

@@ -74,6 +74,9 @@ fn a_rename_is_followed_proved_and_written_and_a_changed_value_is_not() {
     let proposal = &report(&looked)["proposals"][0];
     assert_eq!(proposal["outcome"], "proved", "{proposal:#}");
     assert_eq!(proposal["inverse"], true);
+    let still = &proposal["still_fails"]["asked"];
+    assert!(still["noticed_before"].as_u64().unwrap() > 0, "{proposal:#}");
+    assert_eq!(still["noticed_still"], still["noticed_before"]);
 
     let applied = ask("repair", root, &[tests[0], tests[1], "--apply"]);
     assert_eq!(applied.status.code(), Some(0), "{}", said(&applied));
@@ -86,6 +89,23 @@ fn a_rename_is_followed_proved_and_written_and_a_changed_value_is_not() {
     git(root, "git add . && git commit -qm renamed");
     let refused = ask("repair", root, &["test_shop.py::test_bill", "--base", "HEAD"]);
     assert_ne!(refused.status.code(), Some(0), "{}", said(&refused));
+
+    // The difference shows what could be expected instead: shown, and not written.
+    let before = std::fs::read_to_string(root.join("test_shop.py")).unwrap();
+    let shown = ask("repair", root, &["--base", "HEAD~1", "--apply"]);
+    assert_eq!(shown.status.code(), Some(1), "{}", said(&shown));
+    let told = report(&shown);
+    assert_eq!(told["oracles"][0]["strategy"], "expected-value", "{told:#}");
+    assert!(told["oracles"][0]["diff"].as_str().unwrap().contains("+    assert shop.bill([1]) == 19"));
+    assert_eq!(std::fs::read_to_string(root.join("test_shop.py")).unwrap(), before);
+
+    // Code that does something else is called a regression.
+    git(root, "git add . && git commit -qm rates --allow-empty");
+    let wrong = std::fs::read_to_string(root.join("shop.py")).unwrap().replace("result +=", "result -=");
+    std::fs::write(root.join("shop.py"), wrong).unwrap();
+    let told = report(&ask("repair", root, &[]));
+    assert_eq!(told["proposals"].as_array().unwrap().len(), 0, "{told:#}");
+    assert_eq!(told["regressions"][0]["subject"], "shop.sum_up", "{told:#}");
 }
 
 #[test]

@@ -3,9 +3,11 @@
 
 use super::candidates::{self, Candidate, Proposed};
 use super::experience::Experience;
+use super::oracles;
 use super::prove::{Answer, Asking, Before, ByArms};
 use super::provider::Provider;
 use super::sessions::{Record, Standing, Target};
+use super::still;
 use super::told::{Outcome, Proof, ToldProposal};
 use super::writing::Kept;
 use crate::ask::Session;
@@ -90,6 +92,9 @@ impl Course<'_> {
             ..Known::default()
         };
         let mut waiting = Vec::new();
+        if known.base.is_none() {
+            self.record.told.no_base();
+        }
         if let Some(base) = &known.base {
             let proposed = candidates::from_difference(base.archive.clone(), self.here.clone()).await?;
             self.record.told.changed(&base.name, &proposed);
@@ -112,6 +117,9 @@ impl Course<'_> {
             }
         }
         let mut ended = self.try_all(waiting, &mut known).await?;
+        if ended == Ended::ToTheEnd && self.is_open() {
+            ended = Box::pin(self.show_oracles(&tests, &mut known)).await?;
+        }
         if ended == Ended::ToTheEnd && !matches!(self.provider, Provider::None) && self.is_open() {
             ended = Box::pin(self.ask_provider(&mut known)).await?;
         }
@@ -261,9 +269,19 @@ impl Course<'_> {
             }
             Answer::Stopped(exit) => return Ok(Tried::Stopped(exit)),
         };
+        // What fails without a difference of the code was right in this very tree.
+        let old = known.base.as_ref().filter(|_| one.by_arms == ByArms::No);
+        let old = old.map_or(current, |base| &base.archive).clone();
+        let asked = still::asked(&mut self.session, &old, current, candidate, proof);
+        let proof = match Box::pin(asked).await? {
+            Ok(proof) => proof,
+            Err(exit) => return Ok(Tried::Stopped(exit)),
+        };
         self.record.course.tries(&patch, &candidate.tests);
         let (outcome, objections) = (proof.outcome, proof.objections());
-        if matches!(outcome, Outcome::Proved | Outcome::NotProved) && candidate.strategy != CHOSEN {
+        if matches!(outcome, Outcome::Proved | Outcome::NotProved | Outcome::AsksLess)
+            && candidate.strategy != CHOSEN
+        {
             self.note(guess(one), outcome == Outcome::Proved).await;
         }
         let (tests, failing_in) = (candidate.tests.clone(), candidate.failing_in.clone());
@@ -283,6 +301,23 @@ impl Course<'_> {
         self.record.told.proposals.push(ToldProposal::tried(candidate, one.confidence, proof));
         self.record.keep(&self.kept)?;
         Ok(Tried::Proof(outcome, objections))
+    }
+
+    /// What tests could expect instead, where code does something else: shown, and not tried.
+    async fn show_oracles(&mut self, tests: &[String], known: &mut Known) -> Result<Ended, Complaint> {
+        if known.base.is_none() {
+            return Ok(Ended::ToTheEnd);
+        }
+        let mut asking = Self::asking(&mut self.session, &mut self.record.looking);
+        if let Answer::Stopped(exit) = Box::pin(asking.before(&self.here, tests, &mut known.before)).await? {
+            return Ok(Ended::Stopped(exit));
+        }
+        let report = known.before.as_ref().and_then(|before| before.report.as_ref());
+        if let (Some(report), Some(base)) = (report, &known.base) {
+            let shown = oracles::shown(report, &base.archive, &self.here).await?;
+            (self.record.told.oracles, self.record.told.regressions) = (shown.oracles, shown.regressions);
+        }
+        Ok(Ended::ToTheEnd)
     }
 
     async fn note(&self, guess: Guess, proved: bool) {

@@ -1,5 +1,6 @@
 //! What a repair found and proved, for people and as JSON.
 
+use super::beside::{StillFailing, ToldOracle, ToldRegression};
 use super::candidates::{Candidate, Proposed};
 use crate::exit::Complaint;
 use flakefarm_coordinator::report::compared::{ComparedArm, Comparison};
@@ -42,6 +43,12 @@ pub(super) struct Told {
     /// The branch that it is committed on, and the commit.
     #[serde(default)]
     pub(super) branch: Option<(String, String)>,
+    /// What could be expected instead: never applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) oracles: Vec<ToldOracle>,
+    /// Code that does something else, by what it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) regressions: Vec<ToldRegression>,
 }
 
 /// One proposal.
@@ -61,6 +68,9 @@ pub(super) struct ToldProposal {
     confidence: f64,
     outcome: Outcome,
     tests: Vec<ToldTest>,
+    /// Whether the repaired tests can still fail, where that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    still_fails: Option<StillFailing>,
 }
 
 /// How one test fared.
@@ -82,9 +92,16 @@ pub(super) struct ToldTest {
 pub(super) struct Proof {
     pub(super) outcome: Outcome,
     tests: Vec<ToldTest>,
+    /// Whether the tests can still fail, where that was asked.
+    pub(super) still_fails: Option<StillFailing>,
 }
 
 impl Proof {
+    /// The tests that it mends.
+    pub(super) fn mended(&self) -> Vec<String> {
+        self.tests.iter().filter(|test| test.answer == "fixed").map(|test| test.id.clone()).collect()
+    }
+
     /// Of two arms that ran in turns.
     pub(super) fn of_comparison(report: &Report) -> Self {
         let counts = |arm: &Option<ComparedArm>| arm.as_ref().map(|arm| (arm.failures, arm.attempts));
@@ -98,7 +115,8 @@ impl Proof {
                 new_upper: comparison.new_upper,
             })
         };
-        Self { outcome: Outcome::of(report), tests: report.tests.iter().filter_map(told).collect() }
+        let tests = report.tests.iter().filter_map(told).collect();
+        Self { outcome: Outcome::of(report), tests, still_fails: None }
     }
 
     /// Of a sweep without the change and one with it. What fails with it although it passed without, or
@@ -140,7 +158,7 @@ impl Proof {
             (false, false) => Outcome::NothingFails,
             (_, true) => Outcome::NotProved,
         };
-        Self { outcome, tests }
+        Self { outcome, tests, still_fails: None }
     }
 
     pub(super) fn is_proved(&self) -> bool {
@@ -180,6 +198,9 @@ impl Proof {
                 )
             })
             .collect();
+        if self.outcome == Outcome::AsksLess {
+            objections.push("the test notices less of what may go wrong in the code than before".to_owned());
+        }
         if self.tests.is_empty() && self.outcome == Outcome::NotProved {
             objections.push("with the change, no test could be run".to_owned());
         }
@@ -188,12 +209,12 @@ impl Proof {
 
     /// The budget ended first.
     pub(super) fn undecided() -> Self {
-        Self { outcome: Outcome::Undecided, tests: Vec::new() }
+        Self { outcome: Outcome::Undecided, tests: Vec::new(), still_fails: None }
     }
 
     /// With the change nothing ran.
     pub(super) fn nothing_ran() -> Self {
-        Self { outcome: Outcome::NotProved, tests: Vec::new() }
+        Self { outcome: Outcome::NotProved, tests: Vec::new(), still_fails: None }
     }
 }
 
@@ -211,6 +232,8 @@ pub(super) enum Outcome {
     NothingFails,
     /// The gates refused it.
     Refused,
+    /// The repaired tests notice less of what may go wrong in the code.
+    AsksLess,
 }
 
 impl Outcome {
@@ -237,17 +260,18 @@ impl Outcome {
             Outcome::Undecided => "undecided within the budget",
             Outcome::NothingFails => "no test fails without it",
             Outcome::Refused => "refused by the gates",
+            Outcome::AsksLess => "refused: the repaired tests would ask less",
         }
     }
 }
 
 impl ToldProposal {
     pub(super) fn refused(candidate: &Candidate, confidence: f64) -> Self {
-        Self::new(candidate, confidence, Outcome::Refused, Vec::new())
+        Self::new(candidate, confidence, Outcome::Refused, Vec::new(), None)
     }
 
     pub(super) fn tried(candidate: &Candidate, confidence: f64, proof: Proof) -> Self {
-        Self::new(candidate, confidence, proof.outcome, proof.tests)
+        Self::new(candidate, confidence, proof.outcome, proof.tests, proof.still_fails)
     }
 
     /// What a provider said, if that was no proposal.
@@ -262,10 +286,17 @@ impl ToldProposal {
             confidence: 0.0,
             outcome: Outcome::Refused,
             tests: Vec::new(),
+            still_fails: None,
         }
     }
 
-    fn new(candidate: &Candidate, confidence: f64, outcome: Outcome, tests: Vec<ToldTest>) -> Self {
+    fn new(
+        candidate: &Candidate,
+        confidence: f64,
+        outcome: Outcome,
+        tests: Vec<ToldTest>,
+        still_fails: Option<StillFailing>,
+    ) -> Self {
         Self {
             strategy: candidate.strategy.clone(),
             explanation: candidate.explanation.clone(),
@@ -276,6 +307,7 @@ impl ToldProposal {
             confidence,
             outcome,
             tests,
+            still_fails,
         }
     }
 
@@ -315,6 +347,9 @@ impl ToldProposal {
         if self.tests.len() > LISTED {
             let _infallible = writeln!(text, "  and {} more tests", self.tests.len() - LISTED);
         }
+        if let Some(still) = &self.still_fails {
+            still.human(text);
+        }
         if self.outcome == Outcome::Proved {
             let _infallible =
                 writeln!(text, "  confidence that it is what was meant: {:.2}", self.confidence);
@@ -344,6 +379,16 @@ impl Told {
             provider: None,
             applied: false,
             branch: None,
+            oracles: Vec::new(),
+            regressions: Vec::new(),
+        }
+    }
+
+    /// There is no earlier revision to compare with.
+    pub(super) fn no_base(&mut self) {
+        let note = "there is no earlier revision to compare with: --base REV names one, and tests that are named are diagnosed";
+        if !self.notes.iter().any(|known| known == note) {
+            self.notes.push(note.to_owned());
         }
     }
 
@@ -447,6 +492,8 @@ impl Told {
         for proposal in &self.proposals {
             proposal.human(&mut text);
         }
+        self.oracles.iter().for_each(|oracle| oracle.human(&mut text));
+        self.regressions.iter().for_each(|regression| regression.human(&mut text));
         if self.left_out > 0 {
             let _infallible =
                 writeln!(text, "{} further proposals were not tried (--attempts)", self.left_out);
