@@ -7,10 +7,14 @@ use crate::exit::{Complaint, Exit};
 use crate::output;
 use crate::signals;
 use crate::sweep::{Wishes, gate, question};
+use crate::trees;
 use flakefarm_coordinator::plan::{Budget, QuestionKind, TestFilter};
-use flakefarm_project::revisions;
+use flakefarm_project::revisions::{self, Changed};
+use flakefarm_repair::SourceTree;
+use flakefarm_repair::touched::{Touched, touched};
 use flakefarm_shared::World;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Files with these names hold tests of pytest and unittest.
 const TEST_FILE: [(&str, &str); 3] = [("test_", ".py"), ("", "_test.py"), ("", "tests.py")];
@@ -23,9 +27,10 @@ pub(crate) async fn guard(args: &GuardArgs) -> Result<Exit, Complaint> {
     let (root, base) = (session.root.clone(), args.base.clone());
     let changed = tokio::task::spawn_blocking(move || revisions::changed_since(&root, &base)).await?;
     let changed = changed.map_err(|error| Complaint::wrong(&error, error.hint()))?;
-    let patterns = patterns(&changed);
+    let root = session.root.clone();
+    let patterns = trees::analyse(move || patterns(&root, &changed)).await?;
     if patterns.is_empty() {
-        session.progress.note(&format!("no test file differs from {}: nothing to guard", args.base));
+        session.progress.note(&format!("no test differs from {}: nothing to guard", args.base));
         if let Some(file) = &args.ask.output.output {
             output::write_file(file, "")?;
         }
@@ -62,23 +67,59 @@ pub(crate) async fn guard(args: &GuardArgs) -> Result<Exit, Complaint> {
     }
 }
 
-/// Patterns of the tests that changed files hold, or that changed fixtures reach.
-fn patterns(changed: &[PathBuf]) -> Vec<String> {
-    let mut patterns: Vec<String> = changed.iter().filter_map(|path| pattern(path)).collect();
-    patterns.sort();
-    patterns.dedup();
-    patterns
+/// Patterns of the tests that a change adds or touches, or that its changed fixtures reach.
+fn patterns(root: &Path, changed: &Changed) -> Result<Vec<String>, Complaint> {
+    let mut patterns = BTreeSet::new();
+    for path in changed.files.iter().filter_map(|path| path.to_str()) {
+        match kind_of(path) {
+            Some(Guarded::Directory(directory)) => {
+                patterns.insert(if directory.is_empty() { "*".to_owned() } else { format!("{directory}/*") });
+            }
+            Some(Guarded::File) => match touched_in(root, &changed.since, path)? {
+                Touched::Everything => {
+                    patterns.insert(format!("{path}::*"));
+                }
+                // With parameters and without.
+                Touched::Tests(tests) => patterns.extend(
+                    tests.iter().flat_map(|test| [format!("{path}::{test}"), format!("{path}::{test}[*")]),
+                ),
+            },
+            None => {}
+        }
+    }
+    Ok(patterns.into_iter().collect())
 }
 
-fn pattern(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_str()?;
-    let shown = path.to_str()?;
+/// What a changed file says of tests.
+#[derive(Debug, PartialEq, Eq)]
+enum Guarded<'a> {
+    /// It holds some.
+    File,
+    /// Its fixtures reach those of this directory.
+    Directory(&'a str),
+}
+
+fn kind_of(path: &str) -> Option<Guarded<'_>> {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     if name == "conftest.py" {
-        let directory = path.parent().and_then(Path::to_str).unwrap_or_default();
-        return Some(if directory.is_empty() { "*".to_owned() } else { format!("{directory}/*") });
+        return Some(Guarded::Directory(directory));
     }
     let is_test = TEST_FILE.iter().any(|(start, end)| name.starts_with(start) && name.ends_with(end));
-    is_test.then(|| format!("{shown}::*"))
+    is_test.then_some(Guarded::File)
+}
+
+/// What a change touches in a file of tests; everything where either side cannot be read as Python.
+fn touched_in(root: &Path, since: &str, path: &str) -> Result<Touched, Complaint> {
+    let Some(before) = revisions::file_at(root, since, path) else { return Ok(Touched::Everything) };
+    let after = std::fs::read(root.join(path)).map_err(|error| Complaint::of(&error))?;
+    let tree = |bytes: Vec<u8>| {
+        SourceTree::new([(path.to_owned(), bytes)]).map_err(|error| Complaint::usage(error.to_string()))
+    };
+    let (before, after) = (tree(before.into_bytes())?, tree(after)?);
+    Ok(match (before.file(path), after.file(path)) {
+        (Some(before), Some(after)) => touched(before, after),
+        _ => Touched::Everything,
+    })
 }
 
 #[cfg(test)]
@@ -86,17 +127,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changed_test_files_and_fixtures_are_guarded() {
-        let changed = [
-            "src/shop.py",
-            "tests/test_a.py",
-            "tests/unit/conftest.py",
-            "shop/b_test.py",
-            "README.md",
-            "tests/test_a.txt",
-        ];
-        let changed: Vec<PathBuf> = changed.iter().map(PathBuf::from).collect();
-        assert_eq!(patterns(&changed), ["shop/b_test.py::*", "tests/test_a.py::*", "tests/unit/*"]);
-        assert_eq!(patterns(&[PathBuf::from("conftest.py")]), ["*"]);
+    fn files_of_tests_and_fixtures_are_guarded() {
+        assert_eq!(kind_of("tests/test_a.py"), Some(Guarded::File));
+        assert_eq!(kind_of("shop/b_test.py"), Some(Guarded::File));
+        assert_eq!(kind_of("tests/unit/conftest.py"), Some(Guarded::Directory("tests/unit")));
+        assert_eq!(kind_of("conftest.py"), Some(Guarded::Directory("")));
+        for other in ["src/shop.py", "README.md", "tests/test_a.txt"] {
+            assert_eq!(kind_of(other), None, "{other}");
+        }
     }
 }

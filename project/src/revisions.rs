@@ -120,25 +120,39 @@ fn resolve(root: &Path, name: &str) -> Result<String, RevisionError> {
         .map_err(|_| RevisionError::Unknown(name.trim_end_matches("^{commit}").to_owned()))
 }
 
-/// Files of the project that differ from where it left `base`, or are new, as paths below its root;
-/// deleted ones are not among them. Blocking.
-pub fn changed_since(root: &Path, base: &str) -> Result<Vec<PathBuf>, RevisionError> {
+/// What differs in a project from where it left another revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The commit at which they parted.
+    pub since: String,
+    /// Files that differ or are new, as paths below the project's root; deleted ones are not among them.
+    pub files: Vec<PathBuf>,
+}
+
+/// What differs in the work tree from where its branch left `base`. Blocking.
+pub fn changed_since(root: &Path, base: &str) -> Result<Changed, RevisionError> {
     prefix(root)?;
     let base = resolve(root, base)?;
     // A shallow clone may lack where they parted: then all differences count.
-    let parted = git(root, &["merge-base", &base, "HEAD"]).map_or(base, |commit| commit.trim().to_owned());
+    let since = git(root, &["merge-base", &base, "HEAD"]).map_or(base, |commit| commit.trim().to_owned());
     let differing =
-        git(root, &["diff", "--name-only", "--relative", "--no-renames", "--diff-filter=d", "-z", &parted])?;
+        git(root, &["diff", "--name-only", "--relative", "--no-renames", "--diff-filter=d", "-z", &since])?;
     let new = git(root, &["ls-files", "-z", "--others", "--exclude-standard"])?;
-    let mut changed: Vec<PathBuf> = differing
+    let mut files: Vec<PathBuf> = differing
         .split('\0')
         .chain(new.split('\0'))
         .filter(|name| !name.is_empty())
         .map(PathBuf::from)
         .collect();
-    changed.sort();
-    changed.dedup();
-    Ok(changed)
+    files.sort();
+    files.dedup();
+    Ok(Changed { since, files })
+}
+
+/// A file of the project as it was at a commit; nothing if it was not there. What is not UTF-8 is replaced.
+/// Blocking.
+pub fn file_at(root: &Path, commit: &str, path: &str) -> Option<String> {
+    git(root, &["show", &format!("{commit}:./{path}")]).ok()
 }
 
 /// Packs the project as it was at `revision`. Blocking.
@@ -268,7 +282,9 @@ mod tests {
              echo new > sub/new && echo x > sub/x.log",
         );
         let changed = changed_since(&root.join("sub"), "main").unwrap();
-        assert_eq!(changed, [Path::new("a"), Path::new("new")]);
+        assert_eq!(changed.files, [Path::new("a"), Path::new("new")]);
+        let before = |name| file_at(&root.join("sub"), &changed.since, name);
+        assert_eq!((before("a").as_deref(), before("new")), (Some("1\n"), None));
         assert!(matches!(changed_since(root, "none"), Err(RevisionError::Unknown(_))));
         let work = at(&root.join("sub"), "work").unwrap();
         assert_eq!((work.subject.as_str(), work.commit.len()), ("2", 40));

@@ -19,6 +19,7 @@ pub mod matching;
 pub mod mutants;
 pub mod oracle;
 pub mod python;
+pub mod touched;
 pub mod tree;
 
 pub use adapt::{Adaptation, FileAdaptation, adapt};

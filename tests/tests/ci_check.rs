@@ -164,6 +164,18 @@ fn a_change_of_tests_is_guarded() {
     let ids: Vec<&str> =
         report["tests"].as_array().unwrap().iter().map(|test| test["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["tests/test_new.py::test_new"], "only what changed: {}", said(&output));
+    // Of a file that was there, the tests that are other than before.
+    git(root, "git add . && git commit -qm 'a new test'");
+    std::fs::write(
+        root.join("tests/test_new.py"),
+        "import random\ndef test_new(): assert random.random() < 0.5\ndef test_more(): pass\n",
+    )
+    .unwrap();
+    let output = guard(&["--base", "HEAD", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let tests = report["tests"].as_array().unwrap();
+    assert_eq!((tests.len(), &tests[0]["id"]), (1, &"tests/test_new.py::test_more".into()), "{report:#}");
     let unknown = guard(&["--base", "no-such-branch"]);
     assert_eq!(unknown.status.code(), Some(2), "{}", said(&unknown));
 }
