@@ -127,6 +127,8 @@ impl Strategy {
             Strategy::ProvideState | Strategy::PinTimeZone | Strategy::PinClock | Strategy::OwnHome => {
                 &[Rule::MoreMocked]
             }
+            // A variable of the environment is put back by writing it.
+            Strategy::RestoreState => &[Rule::EnvironmentChanged],
             // The bounded wait sleeps in its loop.
             Strategy::WaitForCondition => &[Rule::WaitsLonger],
             _ => &[],

@@ -46,6 +46,8 @@ fn a_polluter_puts_back_what_it_changes() {
     let files = [DEPOT, ("tests/test_z.py", polluter), ("tests/test_a.py", "def test_victim(): pass\n")];
     let (strategy, text) = first(&files, &found);
     assert_eq!(strategy, Strategy::RestoreState);
+    let objections = crate::gates::cheats("tests/test_z.py", Some(polluter), Some(&text), str::to_owned);
+    assert!(objections.iter().all(|found| strategy.excused().contains(&found.rule)), "{objections:?}");
     assert_eq!(
         text,
         "import pytest\nimport os\n\nimport depot\n\n\n@pytest.fixture\ndef restored_depot_unit():\n    saved = depot.UNIT\n    yield\n    depot.UNIT = saved\n\n\n@pytest.fixture\ndef restored_depot():\n    saved = os.environ.get(\"DEPOT\")\n    yield\n    if saved is None:\n        os.environ.pop(\"DEPOT\", None)\n    else:\n        os.environ[\"DEPOT\"] = saved\n\n\nclass TestExport:\n    @pytest.mark.usefixtures(\"restored_depot_unit\")\n    @pytest.mark.usefixtures(\"restored_depot\")\n    def test_pounds(self):\n        depot.UNIT = 'lb'\n"
