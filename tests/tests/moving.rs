@@ -1,8 +1,6 @@
 //! From a laptop's own state to a farm: ids and history are kept, twice counts once, and nobody brings what is
 //! another project's.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
-
 use flakefarm_tests::farm::Farm;
 use flakefarm_tests::harness::{MIXED, command, project, report, said};
 use serde_json::Value;

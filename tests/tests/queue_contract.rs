@@ -4,8 +4,8 @@
 //! in `FLAKEFARM_TEST_AMQP_RESTART`.
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
 
-use flakefarm_shared::queue::{Queue, QueueError, REASON_REJECTED, Role};
-use flakefarm_shared::{WIRE_VERSION, WorkerId, WorkerMessage};
+use flakefarm_shared::queue::{DELIVERY_LIMIT, Queue, QueueError, REASON_REJECTED, Role};
+use flakefarm_shared::{Class, WIRE_VERSION, WorkerId, WorkerMessage};
 use flakefarm_tests::contract::queue as laws;
 use flakefarm_tests::contract::queue::{Ends, PATIENCE, job, next, next_dead, publish_jobs};
 use flakefarm_tests::eventually::eventually;
@@ -100,6 +100,34 @@ async fn closed_worker_gives_its_jobs_back_at_once() {
         assert_eq!((&again.message, again.redeliveries), (&published[0], 1));
         let late = in_hand.ack().await;
         assert!(matches!(late, Err(QueueError::Unreachable(_))), "{late:?}");
+        again.ack().await.unwrap();
+        close(&ends).await;
+    })
+    .await;
+}
+
+/// However many workers leave over it: a job that nobody took is nobody's failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_leave_give_back_what_nobody_took_uncounted() {
+    on_rabbitmq(async |farm| {
+        let ends = farm.ends(&farm.address).await;
+        let published = publish_jobs(&ends, 1).await;
+        let queue = &ends.coordinator;
+        let is_ready = async |count: u64| {
+            let depth = queue.depth(Class::Bulk).await.map_err(|error| error.to_string())?;
+            if depth.ready == count { Ok(()) } else { Err(format!("{} are ready", depth.ready)) }
+        };
+        for _ in 0..=DELIVERY_LIMIT {
+            let leaving = Queue::open(&farm.address, Role::Worker).unwrap();
+            let mut slot = leaving.slot();
+            assert!(slot.next().now_or_never().is_none(), "nothing is sent before it is asked for");
+            eventually("the broker sends it", PATIENCE, async || is_ready(0).await).await;
+            drop(slot);
+            leaving.close().await;
+            eventually("it is there again", PATIENCE, async || is_ready(1).await).await;
+        }
+        let again = next(&mut ends.worker.slot()).await;
+        assert_eq!((&again.message, again.redeliveries), (&published[0], 0));
         again.ack().await.unwrap();
         close(&ends).await;
     })

@@ -231,12 +231,13 @@ fn disk(path: &Path) -> Finding {
             "flakefarm gc, docker system prune".to_owned(),
         );
     }
-    match free {
-        ..NO_DISK => {
-            Finding::Wrong(Complaint::farm(fact).hint("make room: flakefarm gc, docker system prune"))
-        }
-        ..LITTLE_DISK => Finding::Note(fact, "make room: flakefarm gc, docker system prune".to_owned()),
-        _ => Finding::Well(fact),
+    let room = "make room: flakefarm gc, docker system prune";
+    if free < NO_DISK {
+        Finding::Wrong(Complaint::farm(fact).hint(room))
+    } else if free < LITTLE_DISK {
+        Finding::Note(fact, room.to_owned())
+    } else {
+        Finding::Well(fact)
     }
 }
 

@@ -54,7 +54,10 @@ pub struct Recorded {
 
 /// What was found last. Cloning is cheap.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Standings(Arc<Mutex<Option<(Instant, Duration, Arc<Standing>)>>>);
+pub(super) struct Standings(Arc<Mutex<Option<Read>>>);
+
+/// When the farm's standing was read, how long that took, and what it was.
+type Read = (Instant, Duration, Arc<Standing>);
 
 impl Coordinator {
     /// How the farm stands; of several who ask together one finds out.

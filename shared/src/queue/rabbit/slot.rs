@@ -249,7 +249,8 @@ enum Came {
 }
 
 impl Serving<'_> {
-    /// Serves until the inbox was dropped and all is answered.
+    /// Serves until the inbox was dropped and all is answered. At `shutdown` what came and nobody took still
+    /// goes back first: a channel that is closed over it counts as a return, and returns end a job.
     async fn serve(
         &mut self,
         requests: &mut mpsc::Receiver<Request>,
@@ -259,7 +260,7 @@ impl Serving<'_> {
             if asked.is_none() {
                 tokio::select! {
                     biased;
-                    () = self.shutdown.cancelled() => return Ok(()),
+                    () = self.shutdown.cancelled() => break,
                     () = self.broken.cancelled() => return Err("an answer could not be sent".to_owned()),
                     Some(answer) = self.late_answers.recv() => send_late(answer).await?,
                     request = requests.recv() => match request {
@@ -292,12 +293,13 @@ impl Serving<'_> {
         loop {
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return Ok(()),
                 () = self.broken.cancelled() => return Ok(()),
                 answer = self.late_answers.recv() => match answer {
                     None => return Ok(()),
                     Some(answer) => send_late(answer).await?,
                 },
+                // What somebody still has in hand stays unanswered.
+                () = self.shutdown.cancelled() => return Ok(()),
             }
         }
     }
