@@ -116,7 +116,8 @@ enum Request {
 /// How the worker reaches the task.
 #[derive(Debug)]
 pub(super) struct SlotInbox {
-    requests: mpsc::Sender<Request>,
+    /// None once it is dropped.
+    requests: Option<mpsc::Sender<Request>>,
     /// Asked for and not yet received.
     next: Option<oneshot::Receiver<JobDelivery>>,
     urgent: Option<oneshot::Receiver<Option<JobDelivery>>>,
@@ -126,7 +127,7 @@ impl SlotInbox {
     pub(super) async fn next(&mut self) -> Option<JobDelivery> {
         if self.next.is_none() {
             let (reply, answer) = oneshot::channel();
-            self.requests.send(Request::Next(reply)).await.ok()?;
+            self.requests.as_ref()?.send(Request::Next(reply)).await.ok()?;
             self.next = Some(answer);
         }
         let received = self.next.as_mut().expect("it was just set").await;
@@ -137,7 +138,7 @@ impl SlotInbox {
     pub(super) async fn urgent(&mut self) -> Option<JobDelivery> {
         if self.urgent.is_none() {
             let (reply, answer) = oneshot::channel();
-            self.requests.send(Request::Urgent(reply)).await.ok()?;
+            self.requests.as_ref()?.send(Request::Urgent(reply)).await.ok()?;
             self.urgent = Some(answer);
         }
         let received = self.urgent.as_mut().expect("it was just set").await;
@@ -147,10 +148,18 @@ impl SlotInbox {
 }
 
 impl Drop for SlotInbox {
-    /// What came and was not taken goes back, uncounted: nobody has begun it.
+    /// What came and was not taken goes back, uncounted: nobody has begun it. That there will be no more
+    /// requests is said first, so that the task unsubscribes before it gives back.
     fn drop(&mut self) {
-        let next = self.next.as_mut().and_then(|next| next.try_recv().ok());
-        let urgent = self.urgent.as_mut().and_then(|urgent| urgent.try_recv().ok().flatten());
+        self.requests = None;
+        let next = self.next.as_mut().and_then(|next| {
+            next.close();
+            next.try_recv().ok()
+        });
+        let urgent = self.urgent.as_mut().and_then(|urgent| {
+            urgent.close();
+            urgent.try_recv().ok().flatten()
+        });
         next.into_iter().chain(urgent).for_each(hand_back);
     }
 }
@@ -169,7 +178,7 @@ pub(super) fn slot(
     shutdown: CancellationToken,
 ) -> (SlotInbox, impl Future<Output = ()> + Send) {
     let (requests, received) = mpsc::channel(2);
-    (SlotInbox { requests, next: None, urgent: None }, keep_slot(slots, received, shutdown))
+    (SlotInbox { requests: Some(requests), next: None, urgent: None }, keep_slot(slots, received, shutdown))
 }
 
 async fn keep_slot(slots: Arc<Slots>, mut requests: mpsc::Receiver<Request>, shutdown: CancellationToken) {
@@ -262,11 +271,13 @@ impl Serving<'_> {
                     biased;
                     () = self.shutdown.cancelled() => break,
                     () = self.broken.cancelled() => return Err("an answer could not be sent".to_owned()),
-                    Some(answer) = self.late_answers.recv() => send_late(answer).await?,
+                    // Before answers: a subscriber is sent what it gives back, even after it has unsubscribed,
+                    // when nobody looks at it any more.
                     request = requests.recv() => match request {
                         Some(request) => *asked = Some(request),
                         None => break,
                     },
+                    Some(answer) = self.late_answers.recv() => send_late(answer).await?,
                 }
                 continue;
             }
