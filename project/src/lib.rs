@@ -9,3 +9,4 @@ pub mod paths;
 pub mod revisions;
 pub mod settings;
 pub mod snapshot;
+pub mod untrusted;

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+from repairs import write_docs
+
 HERE = pathlib.Path(__file__).resolve().parent
 # Nothing in a test mends a machine without a network or with too little memory, and what is stable needs no repair.
 NOT_THE_TESTS = ("network", "memory", "stable", "unknown")
@@ -40,7 +42,7 @@ def main():
     text = table(rows, options)
     print(text)
     if options.write_docs:
-        write_docs(text, options.write_docs)
+        write_docs(text, options.write_docs, "flaky")
     found = [row for row in rows if row["found"] == row["cause"]]
     return 0 if found and sum(row["proved"] for row in found) >= options.least * len(found) else 1
 
@@ -90,14 +92,6 @@ def table(rows, options):
     share = 100 * proved / len(found) if found else 0
     lines += ["", "A proved patch for %d of %d tests whose cause is found (%.0f %%); seed %d." % (proved, len(found), share, options.seed)]
     return "\n".join(lines)
-
-
-def write_docs(text, page):
-    begin, end = "<!-- flaky: begin -->", "<!-- flaky: end -->"
-    old = page.read_text()
-    if begin not in old or end not in old:
-        sys.exit("error: %s has no marks for a table" % page)
-    page.write_text(old[:old.index(begin) + len(begin)] + "\n" + text + "\n" + old[old.index(end):])
 
 
 if __name__ == "__main__":

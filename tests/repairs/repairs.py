@@ -55,7 +55,7 @@ def main():
     print(text)
     (options.scratch / "results.json").write_text(json.dumps(results, indent=1))
     if options.write_docs:
-        write_docs(text, options.write_docs)
+        write_docs(text, options.write_docs, "table")
     return 0 if not any(result["repaired"] for result in results if result["kind"] != "api") else 1
 
 
@@ -506,8 +506,9 @@ def macro_f1(pairs):
     return sum(scores) / len(scores) if scores else 0.0
 
 
-def write_docs(text, page):
-    begin, end = "<!-- table: begin -->", "<!-- table: end -->"
+def write_docs(text, page, mark):
+    """Puts a text between the marks of that name."""
+    begin, end = "<!-- %s: begin -->" % mark, "<!-- %s: end -->" % mark
     old = page.read_text()
     if begin not in old or end not in old:
         sys.exit("error: %s has no marks for a table" % page)

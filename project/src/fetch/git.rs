@@ -4,8 +4,9 @@
 use super::credentials::Credentials;
 use super::remote::PROTOCOLS;
 use super::{FetchError, FetchLimits};
+use crate::untrusted::{bytes_below, end};
 use base64::Engine as _;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -236,7 +237,7 @@ impl<'a> Git<'a> {
     }
 
     fn is_too_large(&self) -> bool {
-        taken(&self.scratch.join("repository")) > self.limits.bytes
+        bytes_below(&self.scratch.join("repository")) > self.limits.bytes
     }
 
     fn watch(&self, child: &mut Child) -> Result<std::process::ExitStatus, Stopped> {
@@ -260,27 +261,6 @@ impl<'a> Git<'a> {
             std::thread::sleep(PAUSE);
         }
     }
-}
-
-/// Ends git and what it has started.
-fn end(child: &mut Child) {
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    if let Some(group) = group {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// Bytes of the files below a directory.
-fn taken(directory: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(found) if found.is_dir() => taken(&entry.path()),
-        Ok(found) => found.len(),
-        Err(_) => 0,
-    };
-    entries.flatten().map(size).sum()
 }
 
 /// Reads a pipe to its end, keeping one byte more than `most`; of complaints the last ones.

@@ -3,8 +3,8 @@
 
 use super::nest::{Asked, Home, Idle, Key, Nest, NotStarted, Preparation, RunningNested, Use};
 use super::{DockerSandbox, LocalSandbox, RunningSandbox, Sandbox, SandboxRequest};
-use crate::conditions::USER;
 use crate::sandbox::ToCome;
+use crate::user::USER;
 use flakefarm_shared::{AttemptId, InfraError, InfraStage, Limits, SandboxLevel};
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};

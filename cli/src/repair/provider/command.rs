@@ -8,11 +8,11 @@ use super::{Circumstances, Reply, Request, Tree, answer};
 use crate::exit::Complaint;
 use flakefarm_project::settings::Settings;
 use flakefarm_project::snapshot;
-use rustix::process::{Pid, Signal, kill_process_group};
+use flakefarm_project::untrusted::{bytes_below, end};
 use std::ffi::OsString;
 use std::io::{Read, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -254,7 +254,7 @@ impl Program {
         stop: &CancellationToken,
     ) -> std::io::Result<Result<ExitStatus, Ran>> {
         let deadline = Instant::now() + self.timeout;
-        let at_first = taken(&place.copy);
+        let at_first = bytes_below(&place.copy);
         let mut looks = 0_u32;
         loop {
             if let Some(status) = child.try_wait()? {
@@ -270,7 +270,9 @@ impl Program {
                 return Ok(Err(Ran::Flooded));
             }
             looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(25) && taken(&place.copy) + taken(&place.home) > at_first + COPY_BYTES {
+            if looks.is_multiple_of(25)
+                && bytes_below(&place.copy) + bytes_below(&place.home) > at_first + COPY_BYTES
+            {
                 return Ok(Err(Ran::TooLarge));
             }
             std::thread::sleep(PAUSE);
@@ -335,26 +337,6 @@ fn can_unshare(network: bool) -> bool {
     }
     command.args(["--", "true"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
-}
-
-/// Ends it and what it has started.
-fn end(child: &mut Child) {
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        let _gone = kill_process_group(group, Signal::KILL);
-    }
-    let _gone = child.kill();
-    let _gone = child.wait();
-}
-
-/// Bytes of the files below a directory.
-fn taken(directory: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(found) if found.is_dir() => taken(&entry.path()),
-        Ok(found) => found.len(),
-        Err(_) => 0,
-    };
-    entries.flatten().map(size).sum()
 }
 
 #[cfg(test)]
