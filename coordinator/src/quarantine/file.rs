@@ -235,8 +235,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_again(test in "[^\\*]{1,40}", reason in "\\PC{1,40}") {
-            prop_assume!(!test.trim().is_empty() && !reason.trim().is_empty());
             let written = Entry { test, reason, origin: Origin::File, ..entry("a", "2027-01-01") };
+            prop_assume!(written.wrong().is_empty());
             let found = read(&write(std::slice::from_ref(&written)));
             prop_assert_eq!(found.problems, []);
             prop_assert_eq!(found.entries, [written]);
