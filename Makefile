@@ -21,7 +21,7 @@ PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme forecast test test-stress faults lint services-up services-down services-status base-image cases causes peers repairs picture manifests dist images build toolchain alerts release scaling backup-drill upgrade-drill
+.PHONY: help demo bench bench-readme forecast test test-stress faults fuzz lint services-up services-down services-status base-image cases causes peers repairs picture manifests dist images build toolchain alerts release scaling soak backup-drill upgrade-drill
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ faults: toolchain ## Seeded schedules of faults on real servers: make faults SCH
 	@FLAKEFARM_FAULT_SCHEDULES=$(SCHEDULES) FLAKEFARM_FAULT_AWAY=$(AWAY) FLAKEFARM_FAULT_DRAINS=50 \
 	  deploy/dev/with-services rabbitmq redis postgres -- bash -c \
 	  'cargo build --locked --workspace && cargo test --locked -p flakefarm-tests --test fault_schedules -- --test-threads=1 --nocapture'
+
+# Seconds for each reader in `make fuzz`.
+FUZZ_SECONDS ?= 60
+
+fuzz: toolchain ## Feed every reader of outside input with damaged input: make fuzz FUZZ_SECONDS=600
+	FLAKEFARM_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --workspace --test fuzz no_reader -- --nocapture
 
 lint: toolchain ## Format check, clippy without warnings, licences and advisories
 	cargo fmt --all --check
@@ -118,7 +124,10 @@ alerts: ## Show of each alert that it fires when it should (needs promtool)
 # Servers of the drills' own, whose data may be lost; the engine is the one that answers.
 DRILL := FLAKEFARM_DEV_DIR=$(CURDIR)/target/drill-services FLAKEFARM_DRILL_DIR=$(CURDIR)/target/drill-services \
   FLAKEFARM_DEV_RABBITMQ_PLUGINS=rabbitmq_management deploy/dev/with-services docker rabbitmq redis postgres --
+# The same without an engine.
+SOAK := $(subst services docker rabbitmq,services rabbitmq,$(DRILL))
 RELEASE := target/release/flakefarm
+SOAK_ARGS ?= --write-docs docs/scale.md
 SCALING_ARGS ?= --write-docs docs/scaling.md
 # make upgrade-drill: the binary of the version before.
 OLD ?=
@@ -128,6 +137,10 @@ release: toolchain
 
 scaling: release ## KEDA and the kubelet, played on the real broker: a burst scales from none to eight workers and back; writes docs/scaling.md
 	@$(DRILL) python3 tests/drills/scaling.py --flakefarm $(RELEASE) $(SCALING_ARGS)
+
+soak: release ## A million scripted attempts on 200 workers with faults all the time: make soak SOAK_ARGS='--attempts 20000 --workers 20'
+	cargo build --locked --release -p flakefarm-tests --bin scripted_worker
+	@$(SOAK) python3 tests/drills/soak.py --flakefarm $(RELEASE) --scripted-worker target/release/scripted_worker $(SOAK_ARGS)
 
 backup-drill: release ## Copy a farm in a sweep, lose everything, restore: the sweep ends right
 	@$(DRILL) python3 tests/drills/backup.py --flakefarm $(RELEASE)

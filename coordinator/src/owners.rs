@@ -5,34 +5,48 @@ use flakefarm_project::paths;
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::{Digest, SweepContext};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use std::collections::VecDeque;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Where it may lie, in the order in which hosts look for it.
 const PLACES: [&str; 4] = [".github/CODEOWNERS", ".gitlab/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS"];
 /// Larger files are not read.
 const LARGEST: u64 = 3 << 20;
 
+/// Of patterns; of more the last hold, as they would anyway.
+const MOST_PATTERNS: usize = 10_000;
+/// Characters of a pattern; a longer one names nobody.
+const LONGEST_PATTERN: usize = 4_096;
 /// Most of a snapshot that is looked through for it, unpacked.
 const LOOKED_THROUGH: u64 = 2 << 30;
 
 /// What a project's CODEOWNERS says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Owners {
-    text: String,
+    /// In the order of the file, made ready once: a project has many tests.
+    lines: Arc<[Line]>,
+}
+
+/// A pattern and its owners, if it has any.
+#[derive(Debug)]
+struct Line {
+    pattern: Gitignore,
+    owners: Option<String>,
 }
 
 impl Owners {
     /// Of this text.
-    pub fn of_text(text: impl Into<String>) -> Self {
-        Self { text: text.into() }
+    pub fn of_text(text: &str) -> Self {
+        Self { lines: lines(text).into_iter().filter_map(ready).collect() }
     }
 
     /// Of the project at `root`. Blocking.
     pub fn in_tree(root: &Path) -> Self {
         let found = PLACES.iter().map(|place| root.join(place)).find(|path| path.is_file());
         let small = found.filter(|path| path.metadata().is_ok_and(|known| known.len() <= LARGEST));
-        Self { text: small.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default() }
+        Self::of_text(&small.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default())
     }
 
     /// Of a sweep's snapshot, by the digest of its context.
@@ -41,13 +55,15 @@ impl Owners {
             return Self::default();
         };
         let Ok(archive) = blobs.get(&context.snapshot).await else { return Self::default() };
-        let read = tokio::task::spawn_blocking(move || in_archive(&archive)).await;
-        Self { text: read.ok().flatten().unwrap_or_default() }
+        let read = move || Self::of_text(&in_archive(&archive).unwrap_or_default());
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
     /// The owners of a test, whose id begins with its file, with blanks between them.
     pub fn of(&self, test: &str) -> Option<String> {
-        owner(&self.text, &normalised(test.split("::").next()?)?)
+        let path = normalised(test.split("::").next()?)?;
+        let holds = |line: &&Line| line.pattern.matched_path_or_any_parents(&path, false).is_ignore();
+        self.lines.iter().rev().find(holds)?.owners.clone()
     }
 }
 
@@ -77,10 +93,11 @@ fn normalised(path: &str) -> Option<String> {
     paths::normalised(&path.replace('\\', "/")).filter(|path| !path.is_empty())
 }
 
-fn owner(text: &str, path: &str) -> Option<String> {
+/// Patterns and their owners (empty: none), in the order of the file.
+fn lines(text: &str) -> VecDeque<(String, String)> {
     // GitLab's sections name owners for the lines below them that have none.
     let mut of_section = String::new();
-    let mut owner = None;
+    let mut found = VecDeque::new();
     for line in text.lines() {
         let line = line.split(" #").next().unwrap_or_default().trim();
         if line.is_empty() || line.starts_with('#') {
@@ -92,12 +109,12 @@ fn owner(text: &str, path: &str) -> Option<String> {
             continue;
         }
         let (pattern, owners) = split(line);
-        if pattern_of(&pattern).is_some_and(|pattern| matches(&pattern, path)) {
-            let owners = if owners.is_empty() { of_section.clone() } else { owners };
-            owner = (!owners.is_empty()).then_some(owners);
+        if found.len() == MOST_PATTERNS {
+            found.pop_front();
         }
+        found.push_back((pattern, if owners.is_empty() { of_section.clone() } else { owners }));
     }
-    owner
+    found
 }
 
 /// The pattern, in which a blank may be escaped, and the owners.
@@ -113,14 +130,13 @@ fn split(line: &str) -> (String, String) {
     (line.to_owned(), String::new())
 }
 
-fn pattern_of(pattern: &str) -> Option<Gitignore> {
+fn ready((pattern, owners): (String, String)) -> Option<Line> {
+    if pattern.len() > LONGEST_PATTERN {
+        return None;
+    }
     let mut builder = GitignoreBuilder::new("");
-    builder.add_line(None, pattern).ok()?;
-    builder.build().ok()
-}
-
-fn matches(pattern: &Gitignore, path: &str) -> bool {
-    pattern.matched_path_or_any_parents(path, false).is_ignore()
+    builder.add_line(None, &pattern).ok()?;
+    Some(Line { pattern: builder.build().ok()?, owners: (!owners.is_empty()).then_some(owners) })
 }
 
 #[cfg(test)]
@@ -138,8 +154,9 @@ mod tests {
             docs/* docs@example.org\n\
             [ bad pattern @nobody\n\
             /with\\ blank/ @blank\n";
+        let owners = Owners::of_text(text);
         let check = |path: &str, expect: Option<&str>| {
-            assert_eq!(owner(text, path).as_deref(), expect, "{path}");
+            assert_eq!(owners.of(path).as_deref(), expect, "{path}");
         };
         check("shop/a.py", Some("@everybody"));
         check("tests/unit/test_a.py", Some("@testers @more"));
@@ -148,8 +165,8 @@ mod tests {
         check("tests/a.js", Some("@web"));
         check("docs/a.md", Some("docs@example.org"));
         check("with blank/a.py", Some("@blank"));
-        assert_eq!(owner("[Tests] @team\ntests/\n", "tests/a.py").as_deref(), Some("@team"));
-        assert_eq!(owner("", "a"), None);
+        assert_eq!(Owners::of_text("[Tests] @team\ntests/\n").of("tests/a.py").as_deref(), Some("@team"));
+        assert_eq!(Owners::of_text("").of("a"), None);
     }
 
     #[test]
@@ -169,6 +186,17 @@ mod tests {
         assert_eq!(in_archive(b"no archive"), None);
         assert_eq!(Owners::of_text("* @root").of("tests/a.py::x").as_deref(), Some("@root"));
         assert_eq!(Owners::default().of("tests/a.py::x"), None);
+    }
+
+    #[test]
+    fn of_very_many_patterns_the_last_hold() {
+        let many: String = (0..MOST_PATTERNS).map(|number| format!("/a{number}.py @a{number}\n")).collect();
+        let owners = Owners::of_text(&format!("/first.py @first\n{many}"));
+        assert_eq!(owners.lines.len(), MOST_PATTERNS);
+        assert_eq!(owners.of("a0.py").as_deref(), Some("@a0"));
+        assert_eq!(owners.of("first.py"), None);
+        let long = format!("{}.py @long", "a".repeat(LONGEST_PATTERN));
+        assert_eq!(Owners::of_text(&long).lines.len(), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use crate::eventually::wait_for;
 use crate::harness::{Process, command, service};
+use crate::ports;
 use reqwest::Url;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -72,7 +73,7 @@ impl Farm {
             .map(|(variable, address)| (variable, detour(variable, address).to_string()))
             .collect();
         stores.push(("FLAKEFARM_BLOBS", format!("file://{}", dir.path().join("blobs").display())));
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = ports::reserve();
         let mut farm = Self {
             url: format!("http://127.0.0.1:{port}"),
             token: String::new(),

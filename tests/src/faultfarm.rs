@@ -5,6 +5,7 @@
 
 use crate::farm::Farm;
 use crate::harness::{Process, project, report, said};
+use crate::ports;
 use crate::relay::Relay;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -70,8 +71,17 @@ pub struct FaultFarm {
     dir: PathBuf,
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A Redis that keeps nothing, and its port.
+fn own_redis() -> (Process, u16) {
+    let port = ports::reserve();
+    let redis = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed by deploy/dev/services");
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    wait_for("Redis to listen", || std::net::TcpStream::connect(address).is_ok());
+    (Process(redis), port)
 }
 
 impl FaultFarm {
@@ -80,24 +90,7 @@ impl FaultFarm {
     /// # Panics
     /// When a server cannot be started or does not answer.
     pub fn start(lease: &str) -> Self {
-        let redis_port = free_port();
-        let redis = Command::new("redis-server")
-            .args([
-                "--port",
-                &redis_port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed by deploy/dev/services");
-        let redis = Process(redis);
-        let address = SocketAddr::from(([127, 0, 0, 1], redis_port));
-        wait_for("Redis to listen", || std::net::TcpStream::connect(address).is_ok());
+        let (redis, redis_port) = own_redis();
         let mut relays = HashMap::new();
         let farm = Farm::start_with(lease, |variable, mut address| {
             if variable == Server::Samples.variable() {
@@ -202,7 +195,7 @@ impl FaultFarm {
     /// # Panics
     /// When it does not listen.
     pub fn start_second_coordinator(&mut self) {
-        self.second = Some(self.farm.another_coordinator(free_port()));
+        self.second = Some(self.farm.another_coordinator(ports::reserve()));
     }
 
     /// Cuts a server off, or has it fall silent, for so long, and until somebody has felt it.

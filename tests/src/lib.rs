@@ -7,4 +7,5 @@ pub mod farm;
 pub mod faultfarm;
 pub mod harness;
 pub mod plugin;
+pub mod ports;
 pub mod relay;

@@ -69,8 +69,11 @@ impl Fault {
             }
             _ => second,
         };
-        // While the coordinator is gone nothing else happens: its end comes first.
-        if second.point_of("coordinator").is_some() { [second, first] } else { [first, second] }
+        // While a coordinator or the first worker is gone nothing happens that the other fault could wait for: its end
+        // comes first, the coordinator's before the worker's.
+        let ends = |fault: Self, role: &str| fault.point_of(role).is_some();
+        let later = ends(second, "coordinator") || (ends(second, "worker") && !ends(first, "coordinator"));
+        if later { [second, first] } else { [first, second] }
     }
 
     /// The point at which a process of this role ends.

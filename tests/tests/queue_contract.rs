@@ -57,6 +57,7 @@ both_adapters! {
     published_job_is_delivered
     unanswered_job_of_a_dropped_consumer_is_redelivered
     dropped_slot_gives_back_only_what_nobody_took
+    slots_that_leave_are_sent_nothing_more
     given_back_job_is_redelivered_and_not_counted
     rejected_job_is_dead
     poison_is_dead_after_the_delivery_limit

@@ -11,7 +11,7 @@ use crate::permission::Permissions;
 use crate::sandbox::Sandbox;
 use crate::side::{beat, health_of, listen, reap, send_beat};
 use crate::spool::Spool;
-use crate::state::{Ending, InHand, Worker};
+use crate::state::{Ending, InHand, Listening, Worker};
 use crate::trace::{self, Begun, Made};
 use flakefarm_shared::blobs::Blobs;
 use flakefarm_shared::fault;
@@ -38,6 +38,8 @@ use tracing::{Instrument, error, info, info_span, warn};
 const HOLD: Duration = Duration::from_secs(20 * 60);
 /// A job that came back so often is run alone: if it is what ends workers, it ends no other job.
 const SUSPECT: u32 = 2;
+/// For the queue to confirm that it sends a worker that leaves nothing more.
+const HUSH: Duration = Duration::from_secs(2);
 /// For a suspect that was given back to come again to the slot that waits for it alone.
 const SUSPECT_GONE: Duration = Duration::from_secs(1);
 
@@ -92,6 +94,7 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
         alone: watch::Sender::new(false),
         turn: tokio::sync::Mutex::default(),
         trouble: Mutex::default(),
+        listening: watch::Sender::default(),
         job_started: Notify::new(),
         pulse: Arc::new(Pulse::new()),
     });
@@ -130,16 +133,25 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
 
 async fn serve_slot(worker: Arc<Worker>) {
     let mut slot = tokio::sync::Mutex::new(worker.queue.slot());
+    let listening = serve(&worker, &mut slot).await;
+    // What this worker gives back is not to come to itself.
+    drop(tokio::time::timeout(HUSH, slot.get_mut().leave()).await);
+    drop(listening);
+}
+
+/// Until the worker stops.
+async fn serve<'w>(worker: &'w Worker, slot: &mut tokio::sync::Mutex<JobSlot>) -> Listening<'w> {
     let mut clears = false;
     loop {
+        let listening = worker.listens();
         let mut alone = worker.alone.subscribe();
         if clears || *alone.borrow() {
             // What this slot was sent and has not taken goes back, uncounted.
-            slot = tokio::sync::Mutex::new(worker.queue.slot());
+            *slot = tokio::sync::Mutex::new(worker.queue.slot());
         }
         let turn = async {
             if clears {
-                return Some(Alone::wait(&worker).await);
+                return Some(Alone::wait(worker).await);
             }
             // An error would say that the worker is gone, which this slot keeps.
             alone.wait_for(|alone| !alone).await.ok();
@@ -147,22 +159,24 @@ async fn serve_slot(worker: Arc<Worker>) {
         };
         let company = tokio::select! {
             biased;
-            () = worker.stops() => return,
+            () = worker.stops() => return listening,
             company = turn => company,
         };
         clears = false;
         let next = async { slot.lock().await.next().await };
         let delivery = tokio::select! {
             biased;
-            () = worker.stops() => return,
+            () = worker.stops() => return listening,
             delivery = next => delivery,
             // Somebody else has taken the suspect.
             () = tokio::time::sleep(SUSPECT_GONE), if company.is_some() => continue,
             Ok(_) = alone.wait_for(|alone| *alone), if company.is_none() => continue,
         };
-        let Some(delivery) = delivery else { return };
+        let Some(delivery) = delivery else { return listening };
+        // One job is all that a slot is sent before it answers.
+        drop(listening);
         let job = delivery.message.job;
-        let taking = Box::pin(take(&worker, delivery, Some(&slot), company));
+        let taking = Box::pin(take(worker, delivery, Some(slot), company));
         match AssertUnwindSafe(taking).catch_unwind().await {
             Ok(Taken::Answered) => {}
             Ok(Taken::Suspect) => clears = true,
@@ -271,6 +285,7 @@ async fn take(
         }
         (Some(Permit::Run), Ok(company)) => company,
         (Some(Permit::Run), Err(_)) | (None, _) => {
+            hush(worker, slot).await;
             give_back(delivery).await;
             return Taken::Answered;
         }
@@ -309,6 +324,7 @@ async fn take(
         let cancelled = cancelled.load(Ordering::Relaxed);
         let finished = Finished::of(job, sweep, publication, worked, cancelled);
         let made = telemetry::is_on().then(|| Made::of(&finished, begun.at));
+        hush(worker, slot).await;
         let delivered = worker.bring_home(finished).await;
         if let Some(made) = made {
             telemetry::tell(|| trace::span(&begun, made, now_micros()));
@@ -340,6 +356,23 @@ async fn take(
     }
     fault::point("worker.acknowledged");
     Taken::Answered
+}
+
+/// A worker that leaves gives back, or has published again, only what no slot of its own can be sent: the queue would
+/// count that as a delivery, and jobs die of many. Waits for a queue that is away no longer than [`HUSH`].
+async fn hush(worker: &Worker, slot: Option<&tokio::sync::Mutex<JobSlot>>) {
+    if !worker.ending.drain.is_cancelled() || worker.ending.stop.is_cancelled() {
+        return;
+    }
+    let mut listening = worker.listening.subscribe();
+    let quiet = async {
+        if let Some(slot) = slot {
+            slot.lock().await.leave().await;
+        }
+        // An error would say that the worker is gone.
+        listening.wait_for(|slots| *slots == 0).await.ok();
+    };
+    drop(tokio::time::timeout(HUSH, quiet).await);
 }
 
 /// Kept for as long as a job runs.

@@ -12,6 +12,8 @@ use tracing::{info, warn};
 /// Bytes of one worker's files together.
 const LARGEST: u64 = 512 << 20;
 const LOCK: &str = "lock";
+/// Locked while a worker finds its place.
+const OPENING: &str = "opening";
 const SUFFIX: &str = "zst";
 
 /// A worker's directory below the spool's. Held until it is dropped.
@@ -27,6 +29,10 @@ impl Spool {
     pub fn open(dir: &Path, worker: &WorkerId) -> io::Result<Self> {
         // Names are chosen by people and may hold anything.
         let own = dir.join(&Digest::of(worker.0.as_bytes()).as_str()[..32]);
+        fs::create_dir_all(dir)?;
+        // One worker at a time: another one that starts would take over, and remove, what is half made.
+        let opening = File::options().create(true).append(true).open(dir.join(OPENING))?;
+        opening.lock()?;
         fs::create_dir_all(&own)?;
         let lock = lock(&own)?.ok_or_else(|| {
             io::Error::other(format!("another process works as `{worker}` over {}", dir.display()))
@@ -175,6 +181,25 @@ mod tests {
         assert_eq!(next.leftovers(), std::slice::from_ref(&one));
         fs::write(next.place(other.job, 1), b"garbage").unwrap();
         assert_eq!(next.leftovers(), [one]);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+        let left = fs::read_dir(dir.path()).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir());
+        assert_eq!(left.count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn workers_that_start_and_go_at_the_same_time_take_nothing_from_under_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = |number: usize| {
+            for round in 0..50 {
+                let spool = Spool::open(dir.path(), &WorkerId(format!("{number}-{round}"))).unwrap();
+                assert!(spool.keep(&finished(1)));
+            }
+        };
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                scope.spawn(move || work(number));
+            }
+        });
+        let last = Spool::open(dir.path(), &WorkerId("last".to_owned())).unwrap();
+        assert_eq!(last.leftovers().len(), 8 * 50, "what each has left came to somebody");
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Worker {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// What keeps it from going on.
     pub(crate) trouble: Mutex<Option<String>>,
+    /// Slots that the queue may send a job.
+    pub(crate) listening: watch::Sender<usize>,
     /// A job has started since the last sign of life.
     pub(crate) job_started: Notify,
     pub(crate) pulse: Arc<Pulse>,
@@ -102,6 +104,12 @@ impl Worker {
         delivered
     }
 
+    /// A slot that the queue may send a job, until it is dropped.
+    pub(crate) fn listens(&self) -> Listening<'_> {
+        self.listening.send_modify(|slots| *slots += 1);
+        Listening(&self.listening)
+    }
+
     pub(crate) fn draining(&self) -> bool {
         self.ending.drain.is_cancelled() || self.ending.stop.is_cancelled()
     }
@@ -114,5 +122,14 @@ impl Worker {
                 () = stop.cancelled() => {}
             }
         }
+    }
+}
+
+/// See [`Worker::listens`].
+pub(crate) struct Listening<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|slots| *slots -= 1);
     }
 }

@@ -61,7 +61,9 @@ install_packages() {
 port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # choose_port SERVICE KEY DEFAULT: the port used before if it is free, else the first free one from
-# the default upwards. It is remembered, so that a restart keeps it.
+# the default upwards. It is remembered, so that a restart keeps it. Defaults lie below the range from which
+# the kernel takes ports for outgoing connections (32768 on): one of those may hold a port for hours, unseen by whoever
+# knocks, and a client of a server that restarts may even be connected to itself.
 choose_port() {
   local port
   port=$(state "$1" "$2")

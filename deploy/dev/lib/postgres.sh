@@ -59,7 +59,7 @@ postgres_up() {
   fi
   # The server believes any living process of this number to be its twin, after a crash or a reboot.
   rm -f -- "$data/postmaster.pid"
-  port=$(choose_port postgres port 45432)
+  port=$(choose_port postgres port 21432)
   if is_root; then
     (cd / && spawn postgres setpriv --reuid=postgres --regid=postgres --init-groups -- "$bin/postgres" -D "$data" \
       -c listen_addresses=127.0.0.1 -c "port=$port" -c unix_socket_directories= -c fsync=off -c max_connections=200)

@@ -37,9 +37,9 @@ rabbitmq_up() {
   mkdir -p -- "$dir/home" "$dir/mnesia" "$dir/log"
   rm -f -- "$dir/node.pid"
   rabbitmq_stop_epmd
-  port=$(choose_port rabbitmq port 45672)
-  dist=$(choose_port rabbitmq dist_port 45692)
-  epmd=$(choose_port rabbitmq epmd_port 44369)
+  port=$(choose_port rabbitmq port 21672)
+  dist=$(choose_port rabbitmq dist_port 21692)
+  epmd=$(choose_port rabbitmq epmd_port 21369)
   if [[ ! -s $dir/home/.erlang.cookie ]]; then
     rm -f -- "$dir/home/.erlang.cookie"
     od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$dir/home/.erlang.cookie"
@@ -78,7 +78,7 @@ rabbitmq_plugins() {
   [[ -z ${FLAKEFARM_DEV_RABBITMQ_PLUGINS:-} ]] || remember rabbitmq plugins "$FLAKEFARM_DEV_RABBITMQ_PLUGINS"
   printf '[%s].\n' "$(state rabbitmq plugins)" >"$1/enabled_plugins"
   case $(state rabbitmq plugins) in
-    *rabbitmq_management*) choose_port rabbitmq management_port 45772 >/dev/null ;;
+    *rabbitmq_management*) choose_port rabbitmq management_port 21772 >/dev/null ;;
     *) forget rabbitmq management_port ;;
   esac
 }

@@ -9,7 +9,7 @@ redis_ping() { [[ $(redis-cli -h 127.0.0.1 -p "$(state redis port)" ping) == PON
 redis_up() {
   local port
   command -v redis-server >/dev/null && command -v redis-cli >/dev/null || install_packages Redis redis-server redis-tools
-  port=$(choose_port redis port 46379)
+  port=$(choose_port redis port 21379)
   mkdir -p -- "$DEV_DIR/redis/data"
   spawn redis redis-server --bind 127.0.0.1 --port "$port" --dir "$DEV_DIR/redis/data" --pidfile "" \
     --appendonly yes --appendfsync everysec --save "" --maxmemory-policy noeviction --daemonize no

@@ -267,6 +267,17 @@ impl JobSlot {
     pub async fn urgent(&mut self) -> Option<JobDelivery> {
         each!(self, slot => slot.urgent().await)
     }
+
+    /// Takes no more jobs. Returns when the queue sends this slot nothing more, or cannot be reached; the delivery in
+    /// hand can still be answered. A worker that leaves calls it before it gives anything back, which would else
+    /// come to itself.
+    pub async fn leave(&mut self) {
+        match self {
+            // Nothing is sent to it that it does not ask for.
+            Self::Embedded(_) => {}
+            Self::Rabbit(slot) => slot.leave().await,
+        }
+    }
 }
 
 impl WorkerMessageConsumer {

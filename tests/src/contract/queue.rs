@@ -73,6 +73,23 @@ pub async fn dropped_slot_gives_back_only_what_nobody_took(ends: &Ends) {
     nothing_is_left(ends).await;
 }
 
+/// Slots that leave are sent nothing more, not even what one of them gives back afterwards: it goes to others,
+/// uncounted, however many leave over it.
+pub async fn slots_that_leave_are_sent_nothing_more(ends: &Ends) {
+    let published = publish_jobs(ends, 1).await;
+    for _ in 0..=DELIVERY_LIMIT {
+        let (mut busy, mut idle) = (ends.worker.slot(), ends.worker.slot());
+        let in_hand = next(&mut busy).await;
+        assert!(idle.next().now_or_never().is_none(), "there is no other job");
+        let left = async { tokio::join!(busy.leave(), idle.leave()) };
+        timeout(PATIENCE, left).await.expect("they leave");
+        in_hand.give_back().await.expect("a slot that leaves may answer");
+    }
+    let again = next(&mut ends.worker.slot()).await;
+    assert_eq!((&again.message, again.redeliveries), (&published[0], 0));
+    again.ack().await.expect("acknowledged");
+}
+
 /// A job given back comes again however often, and that is no failure of it; what was counted before
 /// stays counted.
 pub async fn given_back_job_is_redelivered_and_not_counted(ends: &Ends) {

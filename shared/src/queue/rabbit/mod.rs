@@ -291,6 +291,10 @@ impl RabbitJobSlot {
     pub(super) async fn urgent(&mut self) -> Option<JobDelivery> {
         self.0.urgent().await
     }
+
+    pub(super) async fn leave(&mut self) {
+        self.0.leave().await
+    }
 }
 
 /// Messages from workers.

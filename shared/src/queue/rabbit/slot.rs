@@ -121,9 +121,25 @@ pub(super) struct SlotInbox {
     /// Asked for and not yet received.
     next: Option<oneshot::Receiver<JobDelivery>>,
     urgent: Option<oneshot::Receiver<Option<JobDelivery>>>,
+    going: Going,
+}
+
+/// What inbox and task tell each other of the end.
+#[derive(Debug, Clone, Default)]
+struct Going {
+    /// No more jobs are wanted.
+    asked: CancellationToken,
+    /// Nothing is subscribed any more.
+    gone: CancellationToken,
 }
 
 impl SlotInbox {
+    /// Cancel safe.
+    pub(super) async fn leave(&mut self) {
+        self.going.asked.cancel();
+        self.going.gone.cancelled().await;
+    }
+
     pub(super) async fn next(&mut self) -> Option<JobDelivery> {
         if self.next.is_none() {
             let (reply, answer) = oneshot::channel();
@@ -178,10 +194,19 @@ pub(super) fn slot(
     shutdown: CancellationToken,
 ) -> (SlotInbox, impl Future<Output = ()> + Send) {
     let (requests, received) = mpsc::channel(2);
-    (SlotInbox { requests: Some(requests), next: None, urgent: None }, keep_slot(slots, received, shutdown))
+    let going = Going::default();
+    let task = keep_slot(slots, received, going.clone(), shutdown);
+    (SlotInbox { requests: Some(requests), next: None, urgent: None, going }, task)
 }
 
-async fn keep_slot(slots: Arc<Slots>, mut requests: mpsc::Receiver<Request>, shutdown: CancellationToken) {
+async fn keep_slot(
+    slots: Arc<Slots>,
+    mut requests: mpsc::Receiver<Request>,
+    going: Going,
+    shutdown: CancellationToken,
+) {
+    // However it ends.
+    let _gone = going.gone.clone().drop_guard();
     // One that a lost channel left unanswered.
     let mut asked = None;
     loop {
@@ -189,12 +214,14 @@ async fn keep_slot(slots: Arc<Slots>, mut requests: mpsc::Receiver<Request>, shu
             asked = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
+                () = going.asked.cancelled() => return,
                 request = requests.recv() => request,
             };
         }
         let opened = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
+            () = going.asked.cancelled() => return,
             opened = slots.channel() => opened,
         };
         let channel = match opened {
@@ -216,6 +243,7 @@ async fn keep_slot(slots: Arc<Slots>, mut requests: mpsc::Receiver<Request>, shu
             broken,
             late: Some(late),
             late_answers,
+            going: &going,
             shutdown: &shutdown,
         };
         let end = serving.serve(&mut requests, &mut asked).await;
@@ -243,6 +271,7 @@ struct Serving<'a> {
     /// None when the inbox was dropped.
     late: Option<mpsc::UnboundedSender<LateAnswer>>,
     late_answers: mpsc::UnboundedReceiver<LateAnswer>,
+    going: &'a Going,
     shutdown: &'a CancellationToken,
 }
 
@@ -258,7 +287,7 @@ enum Came {
 }
 
 impl Serving<'_> {
-    /// Serves until the inbox was dropped and all is answered. At `shutdown` what came and nobody took still
+    /// Serves until no more is wanted and all is answered. At `shutdown` what came and nobody took still
     /// goes back first: a channel that is closed over it counts as a return, and returns end a job.
     async fn serve(
         &mut self,
@@ -270,6 +299,7 @@ impl Serving<'_> {
                 tokio::select! {
                     biased;
                     () = self.shutdown.cancelled() => break,
+                    () = self.going.asked.cancelled() => break,
                     () = self.broken.cancelled() => return Err("an answer could not be sent".to_owned()),
                     // Before answers: a subscriber is sent what it gives back, even after it has unsubscribed,
                     // when nobody looks at it any more.
@@ -300,6 +330,7 @@ impl Serving<'_> {
         for class in [0, 1] {
             self.unsubscribe(class).await?;
         }
+        self.going.gone.cancel();
         self.late = None;
         loop {
             tokio::select! {
@@ -381,6 +412,7 @@ impl Serving<'_> {
             return tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => Ok(Came::End),
+                () = self.going.asked.cancelled() => Ok(Came::End),
                 () = self.broken.cancelled() => Err("an answer could not be sent".to_owned()),
                 () = reply.closed() => Ok(Came::End),
                 Some(answer) = self.late_answers.recv() => {
