@@ -209,6 +209,8 @@ async fn keep_slot(
     let _gone = going.gone.clone().drop_guard();
     // One that a lost channel left unanswered.
     let mut asked = None;
+    // A broker without the queue loses a channel at once, each time.
+    let mut backoff = Backoff::up_to(LONGEST_PAUSE);
     loop {
         if asked.is_none() {
             asked = tokio::select! {
@@ -231,6 +233,7 @@ async fn keep_slot(
                 continue;
             }
         };
+        backoff.connected();
         let (late, late_answers) = mpsc::unbounded_channel();
         let broken = CancellationToken::new();
         let _void = broken.clone().drop_guard();
@@ -253,6 +256,12 @@ async fn keep_slot(
         match end {
             Ok(()) => return,
             Err(why) => tracing::debug!("a slot lost its channel: {why}"),
+        }
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            () = going.asked.cancelled() => return,
+            () = tokio::time::sleep(backoff.pause()) => {}
         }
     }
 }
