@@ -3,15 +3,21 @@
 //! prompts, hooks, helpers or this machine's configuration, over few protocols, and what comes is bounded
 //! in bytes, memory and time. Blocking.
 
+mod asked;
 mod credentials;
+mod error;
 mod git;
 mod remote;
+mod words;
 
 pub use credentials::{Credentials, CredentialsError};
+pub use error::FetchError;
 pub use remote::{Remote, RemoteError};
 
 use crate::snapshot::{self, Archive, SIZE_LIMIT, SnapshotError};
+use asked::Asked;
 use git::{Git, Stopped};
+
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -36,137 +42,6 @@ impl Default for FetchLimits {
     }
 }
 
-/// Why a revision could not be fetched.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// What was named is no remote that is asked.
-    #[error(transparent)]
-    Remote(#[from] RemoteError),
-    /// git cannot be started here.
-    #[error("git cannot be run where the coordinator runs")]
-    NoGit(#[source] std::io::Error),
-    /// It does not answer, or not as a repository does.
-    #[error("{url} cannot be reached: {why}")]
-    Unreachable {
-        /// The remote.
-        url: String,
-        /// git's last words.
-        why: String,
-    },
-    /// It wants to know who asks, or will not have it.
-    #[error("{url} refuses who asks: {why}")]
-    Refused {
-        /// The remote.
-        url: String,
-        /// git's last words.
-        why: String,
-    },
-    /// It has no such branch, tag or commit.
-    #[error("{url} has no branch, tag or commit `{revision}`")]
-    Unknown {
-        /// The remote.
-        url: String,
-        /// What was asked for.
-        revision: String,
-    },
-    /// It takes more than it may.
-    #[error("{url} is larger than {} MiB at `{revision}`: it is not fetched", limit_bytes >> 20)]
-    TooLarge {
-        /// The remote.
-        url: String,
-        /// What was asked for.
-        revision: String,
-        /// The limit.
-        limit_bytes: u64,
-    },
-    /// It takes longer than it may.
-    #[error("{url} took longer than {} s and was left", limit.as_secs())]
-    TooSlow {
-        /// The remote.
-        url: String,
-        /// The limit.
-        limit: Duration,
-    },
-    /// The revision has no such directory.
-    #[error("{url} has no directory `{directory}` at {commit}")]
-    NoDirectory {
-        /// The remote.
-        url: String,
-        /// Where the project should lie.
-        directory: String,
-        /// The commit.
-        commit: String,
-    },
-    /// What was fetched is no tree that can be written.
-    #[error("what {url} has at {commit} cannot be written: {why}")]
-    Damaged {
-        /// The remote.
-        url: String,
-        /// The commit.
-        commit: String,
-        /// git's last words.
-        why: String,
-    },
-    /// Its files could not be packed.
-    #[error("failed to pack {commit}")]
-    Pack {
-        /// The commit.
-        commit: String,
-        /// Why.
-        #[source]
-        source: SnapshotError,
-    },
-    /// A temporary directory could not be made, or written to.
-    #[error("failed to write a temporary directory")]
-    Scratch(#[source] std::io::Error),
-    /// Nobody wants it any more.
-    #[error("fetching was stopped")]
-    Stopped,
-}
-
-impl FetchError {
-    /// Whether it may go well by itself, a while later.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            FetchError::Unreachable { .. }
-            | FetchError::TooSlow { .. }
-            | FetchError::Scratch(_)
-            | FetchError::Stopped => true,
-            FetchError::Remote(_)
-            | FetchError::NoGit(_)
-            | FetchError::Refused { .. }
-            | FetchError::Unknown { .. }
-            | FetchError::TooLarge { .. }
-            | FetchError::NoDirectory { .. }
-            | FetchError::Damaged { .. }
-            | FetchError::Pack { .. } => false,
-        }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            FetchError::Remote(error) => error.hint(),
-            FetchError::NoGit(_) => "install git beside the coordinator",
-            FetchError::Unreachable { .. } => "is the address right, and reached from the coordinator?",
-            FetchError::Refused { .. } => "name a file with what opens it: --git-credentials FILE",
-            FetchError::Unknown { .. } => {
-                "`git ls-remote URL` lists branches and tags; a commit is named by all its digits, and many \
-                 servers give only those that a branch or tag names"
-            }
-            FetchError::TooLarge { .. } => {
-                "only the one revision is fetched, without history: what is large are its own files"
-            }
-            FetchError::TooSlow { .. } => "the coordinator's --fetch-time is what it may take",
-            FetchError::NoDirectory { .. } => "--git-directory is below the repository's top",
-            FetchError::Damaged { .. } => "does `git clone` of it work?",
-            FetchError::Pack { source, .. } => source.hint().unwrap_or("the coordinator's log says more"),
-            FetchError::Scratch(_) => "is there room where the coordinator keeps temporary files (TMPDIR)?",
-            FetchError::Stopped => "try again",
-        }
-    }
-}
-
 /// A revision that was fetched.
 #[derive(Debug)]
 pub struct Fetched {
@@ -187,8 +62,9 @@ pub fn ask(
 ) -> Result<String, FetchError> {
     let address = remote.checked()?;
     let scratch = tempfile::Builder::new().prefix(PREFIX).tempdir().map_err(FetchError::Scratch)?;
+    let asked = Asked::of(remote, credentials, limits)?;
     let git = Git::new(scratch.path(), &address, credentials, limits, stop)?;
-    Ok(find(&git, remote)?.commit)
+    Ok(find(&git, &asked)?.commit)
 }
 
 /// Fetches a revision and packs the project's tree in it.
@@ -200,10 +76,11 @@ pub fn fetch(
 ) -> Result<Fetched, FetchError> {
     let address = remote.checked()?;
     let scratch = tempfile::Builder::new().prefix(PREFIX).tempdir().map_err(FetchError::Scratch)?;
+    let asked = Asked::of(remote, credentials, limits)?;
     let git = Git::new(scratch.path(), &address, credentials, limits, stop)?;
-    let found = find(&git, remote)?;
+    let found = find(&git, &asked)?;
     let url = || remote.url.clone();
-    git.run(&["init", "--quiet", "--bare", "--template="]).map_err(|stopped| own(stopped, remote, limits))?;
+    git.run(&["init", "--quiet", "--bare", "--template="]).map_err(|stopped| asked.own(stopped))?;
     let refspec = format!("+{}:{TIP}", found.name);
     git.run(&[
         "fetch",
@@ -215,7 +92,7 @@ pub fn fetch(
         &address,
         &refspec,
     ])
-    .map_err(|stopped| of_remote(stopped, remote, limits))?;
+    .map_err(|stopped| asked.of_remote(stopped))?;
     let commit = git
         .run(&["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{TIP}^{{commit}}")])
         .map_err(|_| FetchError::Unknown { url: url(), revision: remote.revision.clone() })?;
@@ -232,7 +109,7 @@ pub fn fetch(
     }
     let of_tree = |stopped| match stopped {
         Stopped::Failed(why) => damaged(why),
-        other => own(other, remote, limits),
+        other => asked.own(other),
     };
     let listed = git.long(&["ls-tree", "-r", "-l", "-z", "--full-tree", &tree]).map_err(of_tree)?;
     let listing = Listing::read(&listed).map_err(damaged)?;
@@ -268,7 +145,8 @@ struct Found {
     commit: String,
 }
 
-fn find(git: &Git<'_>, remote: &Remote) -> Result<Found, FetchError> {
+fn find(git: &Git<'_>, asked: &Asked<'_>) -> Result<Found, FetchError> {
+    let remote = asked.remote;
     let revision = remote.revision.as_str();
     if remote.is_commit() {
         // Nothing says beforehand whether it is given.
@@ -277,7 +155,7 @@ fn find(git: &Git<'_>, remote: &Remote) -> Result<Found, FetchError> {
     let wanted = remote.names();
     let mut arguments = vec!["ls-remote", "--quiet", "--", git.address()];
     arguments.extend(wanted.iter().map(String::as_str));
-    let answer = git.run(&arguments).map_err(|stopped| of_remote(stopped, remote, git.limits()))?;
+    let answer = git.run(&arguments).map_err(|stopped| asked.of_remote(stopped))?;
     let answer = String::from_utf8_lossy(&answer);
     let named = |name: &String| {
         let commit = answer.lines().find_map(|line| line.strip_suffix(name.as_str())?.strip_suffix('\t'))?;
@@ -285,45 +163,6 @@ fn find(git: &Git<'_>, remote: &Remote) -> Result<Found, FetchError> {
     };
     let unknown = || FetchError::Unknown { url: remote.url.clone(), revision: revision.to_owned() };
     wanted.iter().find_map(named).ok_or_else(unknown)
-}
-
-/// Why git ended that talks to the remote.
-fn of_remote(stopped: Stopped, remote: &Remote, limits: FetchLimits) -> FetchError {
-    let url = remote.url.clone();
-    let why = match stopped {
-        Stopped::Failed(why) => why,
-        other => return own(other, remote, limits),
-    };
-    let said = |words: &[&str]| words.iter().any(|word| why.contains(word));
-    if said(&[
-        "Authentication failed",
-        "could not read Username",
-        "could not read Password",
-        "Permission denied",
-        "Host key verification failed",
-        "error: 401",
-        "error: 403",
-    ]) {
-        return FetchError::Refused { url, why };
-    }
-    if said(&["couldn't find remote ref", "not our ref", "unadvertised object", "no such remote ref"]) {
-        return FetchError::Unknown { url, revision: remote.revision.clone() };
-    }
-    FetchError::Unreachable { url, why }
-}
-
-/// Why git ended for reasons of this side.
-fn own(stopped: Stopped, remote: &Remote, limits: FetchLimits) -> FetchError {
-    let url = remote.url.clone();
-    match stopped {
-        Stopped::Failed(why) => FetchError::Unreachable { url, why },
-        Stopped::TooLarge => {
-            FetchError::TooLarge { url, revision: remote.revision.clone(), limit_bytes: limits.bytes }
-        }
-        Stopped::TooSlow => FetchError::TooSlow { url, limit: limits.time },
-        Stopped::Start(source) => FetchError::NoGit(source),
-        Stopped::Wanted => FetchError::Stopped,
-    }
 }
 
 /// What a tree holds, before any of it is written.

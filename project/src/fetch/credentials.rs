@@ -1,6 +1,7 @@
 //! What opens a remote: a token or `user:password` for the web, or a key with its hosts for ssh. Never
 //! shown, never an argument, never part of an address.
 
+use base64::Engine as _;
 use std::fmt;
 
 /// Longest file of them.
@@ -36,6 +37,9 @@ pub enum CredentialsError {
     /// Neither a token nor a key.
     #[error("the credentials are neither a token, nor `user:password`, nor a private key of ssh")]
     Unknown,
+    /// The key wants a passphrase, which nobody is there to type.
+    #[error("the private key is closed with a passphrase")]
+    Passphrase,
     /// Whom the key is for is not said.
     #[error("the file holds a key and no host that is known")]
     NoHosts,
@@ -48,6 +52,9 @@ impl CredentialsError {
             CredentialsError::Size | CredentialsError::Unknown => {
                 "a file with one line: a token, or user:password; or with a private key of ssh"
             }
+            CredentialsError::Passphrase => {
+                "a key of the farm's own, that may only read: ssh-keygen -t ed25519 -N '' -f FILE"
+            }
             CredentialsError::NoHosts => "ssh-keyscan HOST >> FILE, and compare what it says",
         }
     }
@@ -56,6 +63,8 @@ impl CredentialsError {
 impl Credentials {
     /// Reads the text of a file.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
+        // Keys are not read with the line ends of other systems.
+        let text = text.replace("\r\n", "\n");
         let text = text.trim();
         if text.is_empty() || text.len() > LONGEST {
             return Err(CredentialsError::Size);
@@ -65,6 +74,9 @@ impl Credentials {
             let end = ends.ok_or(CredentialsError::Unknown)?;
             let key = format!("{}\n", &text[begin..end]);
             let hosts = format!("{}\n{}\n", text[..begin].trim(), text[end..].trim()).trim().to_owned();
+            if is_closed(&key) {
+                return Err(CredentialsError::Passphrase);
+            }
             if hosts.is_empty() {
                 return Err(CredentialsError::NoHosts);
             }
@@ -77,6 +89,17 @@ impl Credentials {
         let (user, password) = text.split_once(':').unwrap_or(("flakefarm", text));
         Ok(Credentials::Password { user: user.to_owned(), password: password.to_owned() })
     }
+}
+
+/// Whether a private key wants a passphrase.
+fn is_closed(key: &str) -> bool {
+    /// Begins a key in the form of OpenSSH; then comes the cipher's name, its length before it.
+    const OPENSSH: &[u8] = b"openssh-key-v1\0";
+    let body: String = key.lines().filter(|line| !line.starts_with("-----")).collect();
+    let decoded = base64::engine::general_purpose::STANDARD.decode(body).unwrap_or_default();
+    let open = [&4_u32.to_be_bytes()[..], b"none"].concat();
+    let openssh = decoded.strip_prefix(OPENSSH).is_some_and(|rest| !rest.starts_with(&open));
+    openssh || key.contains("ENCRYPTED")
 }
 
 impl fmt::Debug for Credentials {
@@ -107,6 +130,13 @@ mod tests {
         assert!(matches!(&key, Credentials::Key { key, hosts }
             if key == text && hosts == "example.org ssh-ed25519 AAAA\n"));
         assert!(!format!("{token:?} {password:?} {key:?}").contains("s3cret"));
+        let crlf = format!("{text}example.org ssh-ed25519 AAAA").replace('\n', "\r\n");
+        assert_eq!(Credentials::parse(&crlf), Ok(key));
+        let closed = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+        assert_eq!(Credentials::parse(closed), Err(CredentialsError::Passphrase));
+        let body = base64::engine::general_purpose::STANDARD.encode(b"openssh-key-v1\0\0\0\0\x0aaes256-ctr");
+        let closed = text.replace("abc", &body);
+        assert_eq!(Credentials::parse(&closed), Err(CredentialsError::Passphrase));
         for wrong in ["", " ", "two words", "a\nb", "-----BEGIN nothing"] {
             assert!(Credentials::parse(wrong).is_err(), "{wrong}");
         }

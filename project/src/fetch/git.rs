@@ -1,9 +1,11 @@
 //! git as it is run for a stranger's sake: in a process group of its own, in an empty environment, with
 //! bounds on memory, bytes and time that hold whatever it is told by the other side.
 
+use super::FetchLimits;
 use super::credentials::Credentials;
+use super::error::FetchError;
 use super::remote::PROTOCOLS;
-use super::{FetchError, FetchLimits};
+use super::words::{self, COMPLAINTS};
 use crate::untrusted::{bytes_below, end};
 use base64::Engine as _;
 use rustix::process::Signal;
@@ -25,10 +27,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const ANSWER: u64 = 1 << 20;
 /// Most that is read of the list of a tree.
 const LONG_ANSWER: u64 = 256 << 20;
-/// What is kept of what it complains of.
-const COMPLAINTS: usize = 8 << 10;
-/// What is told of that.
-const TOLD: usize = 300;
+/// What is left of a disk for others.
+const ROOM: u64 = 256 << 20;
 /// For a remote to answer at all.
 const CONNECT: u32 = 15;
 /// Variables of the coordinator's own that git may see: how the web is reached from here.
@@ -54,6 +54,8 @@ pub(super) struct Git<'a> {
     limits: FetchLimits,
     deadline: Instant,
     stop: &'a AtomicBool,
+    /// What no message may hold.
+    secrets: Vec<String>,
 }
 
 /// Why it ended otherwise than well.
@@ -61,8 +63,10 @@ pub(super) struct Git<'a> {
 pub(super) enum Stopped {
     /// By itself; its last words.
     Failed(String),
-    /// It took more bytes than it may.
-    TooLarge,
+    /// It took more bytes than it may: so many.
+    TooLarge(u64),
+    /// The disk has only so many bytes left.
+    NoRoom(u64),
     /// It took longer than it may.
     TooSlow,
     /// It could not be started.
@@ -116,10 +120,12 @@ impl<'a> Git<'a> {
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into();
+        let mut secrets = Vec::new();
         match credentials {
             Some(Credentials::Password { user, password }) => {
                 let basic = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
                 settings.push(("http.extraHeader".to_owned(), format!("Authorization: Basic {basic}")));
+                secrets = vec![basic, password.clone()];
             }
             Some(Credentials::Key { key: text, hosts: known }) => {
                 write_private(&key, text)?;
@@ -148,7 +154,7 @@ impl<'a> Git<'a> {
             ("GIT_DIR", scratch.join("repository").into_os_string()),
         ]);
         let deadline = Instant::now() + limits.time;
-        let git = Self { scratch, address: address.to_owned(), environment, limits, deadline, stop };
+        let git = Self { scratch, address: address.to_owned(), environment, limits, deadline, stop, secrets };
         git.configure(&settings)?;
         Ok(git)
     }
@@ -167,10 +173,6 @@ impl<'a> Git<'a> {
 
     pub(super) fn address(&self) -> &str {
         &self.address
-    }
-
-    pub(super) fn limits(&self) -> FetchLimits {
-        self.limits
     }
 
     /// Where files are written; made by this.
@@ -219,10 +221,15 @@ impl<'a> Git<'a> {
         // A file that would grow beyond its bound ends git with words of its own.
         let text = String::from_utf8_lossy(&complaints);
         let bounded = text.contains("File too large") || text.contains("signal 25");
-        let complaints = said(&complaints);
+        let full = text.contains("No space left on device");
+        let complaints = words::said(&complaints, &self.secrets);
         let status = ended?;
-        if bounded || status.signal() == Some(Signal::XFSZ.as_raw()) || self.is_too_large() {
-            return Err(Stopped::TooLarge);
+        let fetched = self.fetched();
+        if bounded || status.signal() == Some(Signal::XFSZ.as_raw()) || fetched > self.limits.bytes {
+            return Err(Stopped::TooLarge(fetched));
+        }
+        if full {
+            return Err(Stopped::NoRoom(self.room()));
         }
         if status.code() == Some(127) || status.code() == Some(126) {
             return Err(Stopped::Start(io::Error::new(io::ErrorKind::NotFound, complaints)));
@@ -236,8 +243,14 @@ impl<'a> Git<'a> {
         Err(Stopped::Failed(complaints))
     }
 
-    fn is_too_large(&self) -> bool {
-        bytes_below(&self.scratch.join("repository")) > self.limits.bytes
+    /// Bytes that were fetched.
+    fn fetched(&self) -> u64 {
+        bytes_below(&self.scratch.join("repository"))
+    }
+
+    /// Bytes that are left of the disk.
+    fn room(&self) -> u64 {
+        rustix::fs::statvfs(self.scratch).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     fn watch(&self, child: &mut Child) -> Result<std::process::ExitStatus, Stopped> {
@@ -255,8 +268,14 @@ impl<'a> Git<'a> {
                 return Err(Stopped::TooSlow);
             }
             looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(4) && self.is_too_large() {
-                return Err(Stopped::TooLarge);
+            if looks.is_multiple_of(4) {
+                let (fetched, room) = (self.fetched(), self.room());
+                if fetched > self.limits.bytes {
+                    return Err(Stopped::TooLarge(fetched));
+                }
+                if room < ROOM {
+                    return Err(Stopped::NoRoom(room));
+                }
             }
             std::thread::sleep(PAUSE);
         }
@@ -285,22 +304,6 @@ fn reading(pipe: Option<impl Read + Send + 'static>, most: u64) -> JoinHandle<Ve
 
 fn read(reading: JoinHandle<Vec<u8>>) -> Vec<u8> {
     reading.join().unwrap_or_default()
-}
-
-/// The words that say why, on one line: the first that git calls an error, without what the remote sent
-/// to be shown.
-fn said(complaints: &[u8]) -> String {
-    let text = String::from_utf8_lossy(complaints);
-    let lines: Vec<&str> = text
-        .split(['\n', '\r'])
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with("hint:") && !line.starts_with("remote:"))
-        .collect();
-    let reason = lines.iter().find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
-    let reason = reason.or(lines.last()).copied().unwrap_or("git said nothing");
-    let reason =
-        reason.trim_start_matches("fatal:").trim_start_matches("error:").trim().trim_end_matches(':');
-    reason.chars().filter(|c| !c.is_control()).take(TOLD).collect()
 }
 
 fn write_private(path: &Path, text: &str) -> Result<(), FetchError> {

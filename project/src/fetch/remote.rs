@@ -77,7 +77,8 @@ impl Remote {
             if !is_plain(user) || !is_plain(host) || path.is_empty() || path.starts_with([':', '-']) {
                 return Err(wrong());
             }
-            return Ok(format!("ssh://{user}@{host}/{}", path.trim_start_matches('/')));
+            // As it is: its path begins where the user's does, and not at the top of the machine.
+            return Ok(self.url.clone());
         };
         let scheme = scheme.to_ascii_lowercase();
         if !PROTOCOLS.contains(&scheme.as_str()) {
@@ -109,12 +110,18 @@ impl Remote {
     /// The host that is asked, for those who say which may be; none if it is no address.
     pub fn host(&self) -> Option<String> {
         let checked = self.checked().ok()?;
-        let authority = checked.split_once("://")?.1.split('/').next()?.to_owned();
+        let rest = checked.split_once("://").map_or(checked.as_str(), |(_, rest)| rest);
+        let authority = rest.split('/').next()?.to_owned();
         let place = authority.rsplit('@').next()?.to_owned();
         match place.strip_prefix('[') {
             Some(rest) => rest.split(']').next().map(str::to_owned),
             None => place.split(':').next().map(str::to_ascii_lowercase),
         }
+    }
+
+    /// How it is spoken to.
+    pub(super) fn protocol(&self) -> String {
+        self.url.split_once("://").map_or_else(|| "ssh".to_owned(), |(scheme, _)| scheme.to_ascii_lowercase())
     }
 
     /// The project's directory, without slashes around it.
@@ -193,7 +200,7 @@ mod tests {
             ("https://git.example.org/shop.git", "https://git.example.org/shop.git"),
             ("HTTP://127.0.0.1:8080/a/b", "http://127.0.0.1:8080/a/b"),
             ("ssh://git@example.org:2222/shop", "ssh://git@example.org:2222/shop"),
-            ("git@example.org:team/shop.git", "ssh://git@example.org/team/shop.git"),
+            ("git@example.org:team/shop.git", "git@example.org:team/shop.git"),
             ("git://[::1]:9418/shop", "git://[::1]:9418/shop"),
         ] {
             assert_eq!(remote(url, "main").checked(), Ok(expect.to_owned()));
@@ -230,6 +237,7 @@ mod tests {
         assert_eq!(remote("https://me:secret@example.org/x", "main").checked(), Err(RemoteError::Password));
         assert_eq!(remote("ssh://git@Example.org:22/x", "main").host().as_deref(), Some("example.org"));
         assert_eq!(remote("http://[::1]:80/x", "main").host().as_deref(), Some("::1"));
+        assert_eq!(remote("git@Example.org:a/b", "main").host().as_deref(), Some("example.org"));
     }
 
     #[test]
