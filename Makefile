@@ -21,7 +21,7 @@ PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme forecast test test-stress faults fuzz lint services-up services-down services-status base-image cases causes peers repairs picture manifests dist images build toolchain alerts release scaling soak backup-drill upgrade-drill
+.PHONY: help demo bench bench-readme forecast test test-stress faults fuzz lint services-up services-down services-status base-image cases causes peers repairs picture manifests dist images build toolchain alerts release scaling soak backup-drill upgrade-drill openapi latency
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +109,13 @@ REPAIRS_ARGS ?=
 repairs: toolchain ## Break packages in known ways, repair them and count: make repairs REPAIRS_ARGS='--instances 200 --controls 300'
 	cargo build --locked -p flakefarm-repair --example propose
 	@python3 tests/repairs/repairs.py $(REPAIRS_ARGS)
+
+latency: release ## How soon `check` and the API answer, at rest and beside a bulk sweep of 100,000 attempts
+	@deploy/dev/with-services $(SERVICES) -- python3 tests/latency/latency.py $(RELEASE)
+	@deploy/dev/with-services $(SERVICES) -- python3 tests/latency/api.py $(RELEASE)
+
+openapi: build ## Hold the HTTP interface's description to the standard and to the running server (tools from PyPI)
+	@deploy/dev/with-services rabbitmq redis -- tests/openapi/check $(FLAKEFARM)
 
 picture: ## Write the picture of crates and modules into ARCHITECTURE.md; fails on a circle
 	deploy/dev/picture

@@ -54,15 +54,7 @@ pub(crate) async fn sweeps(args: &SweepsArgs) -> Result<Exit, Complaint> {
             let rows = db.sweeps_page(&filter, limit).await?;
             let next =
                 rows.last().filter(|_| rows.len() as u64 == u64::from(limit)).map(|row| row.id.to_string());
-            let mut sweeps = Vec::new();
-            for row in rows {
-                let progress = match row.state {
-                    SweepState::Running => db.progress(row.id).await?,
-                    _ => None,
-                };
-                sweeps.push(SweepView::of(&row, progress));
-            }
-            SweepsPage { sweeps, next }
+            SweepsPage { sweeps: SweepView::all(&rows, db.progress_of(&rows).await?), next }
         }
     };
     if args.format == ListFormat::Json {

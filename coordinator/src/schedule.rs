@@ -52,7 +52,8 @@ impl Rhythm {
     pub fn parse(pattern: &str, zone: &str) -> Result<Self, RhythmError> {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).build();
         let wrong = |why: String| RhythmError::Cron { pattern: pattern.to_owned(), why };
-        let cron = parser.parse(pattern).map_err(|error| wrong(error.to_string()))?;
+        let why = |error: String| wrong_field(&parser, pattern).unwrap_or(error);
+        let cron = parser.parse(pattern).map_err(|error| wrong(why(error.to_string())))?;
         let zone = TimeZone::get(zone).map_err(|_| RhythmError::Zone(zone.to_owned()))?;
         Ok(Self { cron, zone })
     }
@@ -85,9 +86,38 @@ impl Rhythm {
     }
 }
 
+/// What is wrong with an expression that is none: how many fields it has, or the first that is none by itself.
+fn wrong_field(parser: &CronParser, pattern: &str) -> Option<String> {
+    const FIELDS: [&str; 5] = ["minute", "hour", "day of month", "month", "day of week"];
+    let given: Vec<&str> = pattern.split_whitespace().collect();
+    if given.len() != FIELDS.len() {
+        return Some(format!("it has {} of five fields", given.len()));
+    }
+    let alone = |place: usize| {
+        let field = |at| if at == place { given[at] } else { "*" };
+        (0..FIELDS.len()).map(field).collect::<Vec<_>>().join(" ")
+    };
+    let wrong = (0..FIELDS.len()).find(|place| parser.parse(&alone(*place)).is_err())?;
+    Some(format!("`{}` is no {}", given[wrong], FIELDS[wrong]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_field_that_is_wrong_is_named() {
+        for (pattern, words) in [
+            ("nonsense", "it has 1 of five fields"),
+            ("0 0 2 * * *", "it has 6 of five fields"),
+            ("0 25 * * *", "`25` is no hour"),
+            ("0 2 * 13 *", "`13` is no month"),
+            ("0 2 * * mondays", "`mondays` is no day of week"),
+        ] {
+            let error = Rhythm::parse(pattern, "UTC").unwrap_err().to_string();
+            assert_eq!(error, format!("`{pattern}` is no cron expression: {words}"));
+        }
+    }
 
     fn micros(at: &str) -> UnixMicros {
         at.parse::<Timestamp>().unwrap().as_microsecond()

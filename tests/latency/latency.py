@@ -96,7 +96,8 @@ def started(command, environment, log):
 class Farm:
     """A coordinator and two workers over the services of the tests."""
 
-    def __init__(self, binary, directory, stack):
+    def __init__(self, binary, directory, stack, placed=lambda role: contextlib.nullcontext()):
+        """`placed` gives the context in which a process of a role is started."""
         self.binary, name = binary, "latency" + uuid.uuid4().hex[:12]
         self.postgres = os.environ["FLAKEFARM_TEST_PG_URL"]
         self.name = name
@@ -114,8 +115,9 @@ class Farm:
         log = stack.enter_context(open(directory / "farm.log", "w", encoding="utf-8"))
         token = directory / "token"
         listen = self.url.removeprefix("http://")
-        stack.enter_context(started(
-            [binary, "coordinator", "--listen", listen, "--admin-token-file", token], self.environment, log))
+        with placed("coordinator"):
+            stack.enter_context(started(
+                [binary, "coordinator", "--listen", listen, "--admin-token-file", token], self.environment, log))
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -128,7 +130,8 @@ class Farm:
         self.token = token.read_text().strip()
         for worker in ("one", "two"):
             arguments = ["worker", "--slots", "1", "--id", f"{worker}-{name}"]
-            stack.enter_context(started([binary, *arguments], self.environment, log))
+            with placed("worker"):
+                stack.enter_context(started([binary, *arguments], self.environment, log))
 
     def arguments(self):
         return ["--farm", self.url, "--token", self.token]

@@ -2,7 +2,8 @@
 //! whoever comes later. An event is recorded with what it tells of, or from what is recorded.
 
 use super::raw::clean;
-use super::{Db, DbError, change, postgres, read};
+use super::rows::{SweepRow, SweepState};
+use super::{Db, DbError, change, postgres, read, read_among};
 use crate::events::Event;
 use flakefarm_shared::{SweepId, TestId, UnixMicros};
 use std::collections::HashMap;
@@ -176,10 +177,26 @@ impl Db {
 
     /// How far a sweep was when it was last recorded.
     pub async fn progress(&self, sweep: SweepId) -> Result<Option<Event>, DbError> {
-        let query = "SELECT body FROM sweep_progress WHERE sweep = $1";
-        let body: Option<String> =
-            read!(self, "read a sweep's progress", fetch_optional, sqlx::query_scalar(query).bind(sweep.0))?;
-        Ok(body.and_then(|body| serde_json::from_str(&body).ok()))
+        Ok(self.progress_among(&[sweep.0]).await?.remove(&sweep))
+    }
+
+    /// The same of those of some sweeps that run.
+    pub async fn progress_of(&self, sweeps: &[SweepRow]) -> Result<HashMap<SweepId, Event>, DbError> {
+        let running = sweeps.iter().filter(|row| matches!(row.state, SweepState::Running));
+        self.progress_among(&running.map(|row| row.id.0).collect::<Vec<_>>()).await
+    }
+
+    async fn progress_among(&self, sweeps: &[Uuid]) -> Result<HashMap<SweepId, Event>, DbError> {
+        let rows: Vec<(Uuid, String)> = read_among!(
+            self,
+            "read the progress of sweeps",
+            "SELECT sweep, body FROM sweep_progress WHERE sweep IN (",
+            sweeps,
+            [],
+            ")"
+        );
+        let read = |(sweep, body): (Uuid, String)| Some((SweepId(sweep), serde_json::from_str(&body).ok()?));
+        Ok(rows.into_iter().filter_map(read).collect())
     }
 
     /// The words of the verdicts that the newest sweep of a project found, `sweep` aside, of those that

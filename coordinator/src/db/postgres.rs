@@ -18,6 +18,9 @@ const STATEMENT_TIMEOUT: &str = "30s";
 /// Ours, for a server that says nothing at all.
 const DEADLINE: Duration = Duration::from_secs(60);
 const CONNECTIONS: u32 = 10;
+/// How long a connection may have lain idle and be used without a question whether it still lives: the question
+/// is one more way to the server and back before each statement. A server that restarts takes longer.
+const SURELY_ALIVE: Duration = Duration::from_millis(100);
 /// Rows of one INSERT.
 const ROWS_PER_STATEMENT: usize = 10_000;
 
@@ -40,6 +43,15 @@ impl Postgres {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, about| {
+                Box::pin(async move {
+                    if about.idle_for > SURELY_ALIVE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options)
             .await
             .map_err(|source| DbError::from_driver("open the database", source))?;

@@ -28,6 +28,13 @@ pub struct DeadJob {
     pub job: JobRow,
 }
 
+#[derive(sqlx::FromRow)]
+struct RawDeadJob {
+    project: String,
+    #[sqlx(flatten)]
+    job: RawJob,
+}
+
 /// Runs a statement that is put together, on either database. `$build` is given an empty builder.
 macro_rules! built {
     ($db:expr, $action:literal, $row:ty, $build:expr) => {{
@@ -110,7 +117,7 @@ impl Db {
         limit: u32,
     ) -> Result<Vec<DeadJob>, DbError> {
         let mut parts = vec![Part::Sql(
-            "SELECT jobs.* FROM jobs JOIN sweeps ON sweeps.id = jobs.sweep
+            "SELECT jobs.*, sweeps.project FROM jobs JOIN sweeps ON sweeps.id = jobs.sweep
              WHERE jobs.ending = 'dead' AND jobs.discarded_at IS NULL",
         )];
         among(&mut parts, "sweeps.project", projects);
@@ -120,14 +127,9 @@ impl Db {
         }
         parts.push(Part::Sql(" ORDER BY jobs.settled_at DESC, jobs.id DESC LIMIT "));
         parts.push(Part::Number(i64::from(limit)));
-        let rows = built!(self, "read dead jobs", RawJob, parts)?;
-        let mut dead = Vec::with_capacity(rows.len());
-        for row in rows {
-            let job = JobRow::try_from(row)?;
-            let project = self.project_of(job.sweep).await?.unwrap_or_default();
-            dead.push(DeadJob { project, job });
-        }
-        Ok(dead)
+        let rows = built!(self, "read dead jobs", RawDeadJob, parts)?;
+        let read = |row: RawDeadJob| Ok(DeadJob { project: row.project, job: row.job.try_into()? });
+        rows.into_iter().map(read).collect()
     }
 
     /// The project of a sweep.

@@ -28,6 +28,7 @@ pub(super) struct DigestQuery {
     days: Option<u16>,
     /// `json` unless said, `markdown` or `html`.
     #[serde(default)]
+    #[param(pattern = "^(json|markdown|html)$")]
     format: Option<String>,
 }
 
@@ -35,7 +36,9 @@ pub(super) struct DigestQuery {
 #[utoipa::path(
     get, path = "/v1/digest", tag = "history", params(DigestQuery),
     responses(
-        (status = 200, body = Object, description = "flakefarm.digest/v1, or text"),
+        (status = 200, description = "flakefarm.digest/v1, or text", content(
+            (Object = "application/json"), (String = "text/markdown"), (String = "text/html")
+        )),
         (status = "default", body = ErrorBody)
     ),
     security(("token" = ["read"]))

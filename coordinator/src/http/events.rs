@@ -7,12 +7,12 @@ use super::caller::Caller;
 use super::extract::{Path, Query};
 use super::refused::{ErrorBody, Refused};
 use super::sweeps::find;
-use super::views::{EventView, EventsPage, EventsQuery, page};
+use super::views::{EventView, EventsPage, EventsQuery, SentEvent, page};
 use crate::db::{DbError, SweepState};
 use crate::events::Event;
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
 use flakefarm_shared::SweepId;
 use futures::Stream;
@@ -54,7 +54,7 @@ pub(super) async fn list(
         ("last-event-id" = Option<i64>, Header, description = "only later events than this")
     ),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 200, body = SentEvent, content_type = "text/event-stream", description = "each event"),
         (status = "default", body = ErrorBody)
     ),
     security(("token" = ["read"]))
@@ -68,7 +68,7 @@ pub(super) async fn follow(
     // Listen before reading what is recorded, or what happens in between would be missed.
     let live = app.coordinator.subscribe();
     let row = find(&app, &caller, &id).await?;
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let last = last_of(&headers)?;
     let following = Following {
         app,
         sweep: row.id,
@@ -84,6 +84,14 @@ pub(super) async fn follow(
         Some((Ok(event), following))
     });
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(10))))
+}
+
+/// What a client that lost the connection has had last; 0 for one that begins.
+fn last_of(headers: &HeaderMap) -> Result<i64, Refused> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(0) };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number
+        .ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "Last-Event-ID is the id of an event, a number"))
 }
 
 /// A client that follows a sweep.

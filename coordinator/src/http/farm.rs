@@ -96,7 +96,7 @@ pub(super) async fn dead(
 /// Give a dead job, or a parked message, back to the workers.
 #[utoipa::path(
     post, path = "/v1/dead/{id}/requeue", tag = "farm",
-    params(("id" = String, Path, description = "the job")),
+    params(("id" = String, Path, description = "the job", format = "uuid")),
     responses((status = 204), (status = "default", body = ErrorBody)),
     security(("token" = ["admin"]))
 )]
@@ -115,7 +115,7 @@ pub(super) async fn requeue_dead(
 /// Take a dead job off the list, which stays dead, or drop a parked message.
 #[utoipa::path(
     post, path = "/v1/dead/{id}/discard", tag = "farm",
-    params(("id" = String, Path, description = "the job")),
+    params(("id" = String, Path, description = "the job", format = "uuid")),
     responses((status = 204), (status = "default", body = ErrorBody)),
     security(("token" = ["admin"]))
 )]

@@ -32,7 +32,7 @@ pub(super) struct HistoryQuery {
     limit: Option<usize>,
     /// Only tests of a ranking that moved so this week: `new`, `worse`, `better` or `gone`.
     #[serde(default)]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^(new|worse|better|gone)$")]
     moved: Option<Move>,
 }
 

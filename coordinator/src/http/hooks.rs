@@ -32,6 +32,7 @@ pub struct NewHook {
     /// The project.
     pub project: String,
     /// The secret, of 16 characters or more; none takes the hook away.
+    #[schema(min_length = 16)]
     pub secret: Option<String>,
 }
 

@@ -29,7 +29,7 @@ pub const DIGEST_HEADER: &str = "flakefarm-digest";
 #[utoipa::path(
     post, path = "/v1/imports", tag = "sweeps",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    params(("flakefarm-digest" = String, Header, description = "SHA-256 of the body, in hexadecimal")),
+    params(("flakefarm-digest" = String, Header, description = "SHA-256 of the body, in hexadecimal", pattern = "^[0-9a-f]{64}$")),
     responses((status = 201, body = Imported), (status = "default", body = ErrorBody)),
     security(("token" = ["submit"]))
 )]

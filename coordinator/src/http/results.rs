@@ -26,6 +26,7 @@ const REPORT_LIMIT: u64 = 512 << 20;
 #[into_params(parameter_in = Query)]
 pub struct ResultsQuery {
     /// The project's name.
+    #[param(min_length = 1)]
     pub project: String,
     /// The report's name, for people.
     #[serde(default)]

@@ -32,7 +32,7 @@ const WAITING: usize = 8;
 #[utoipa::path(
     post, path = "/v1/snapshots", tag = "sweeps",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    params(("flakefarm-digest" = Option<String>, Header, description = "SHA-256 of the body, to be checked")),
+    params(("flakefarm-digest" = Option<String>, Header, description = "SHA-256 of the body, to be checked", pattern = "^[0-9a-f]{64}$")),
     responses((status = 201, body = Stored), (status = "default", body = ErrorBody)),
     security(("token" = ["submit"]))
 )]
@@ -180,7 +180,7 @@ fn bad_archive(error: &ArchiveError) -> Refused {
 /// Read a blob: an output that a report names, or a snapshot.
 #[utoipa::path(
     get, path = "/v1/blobs/{digest}", tag = "sweeps",
-    params(("digest" = String, Path, description = "SHA-256 in hexadecimal")),
+    params(("digest" = String, Path, description = "SHA-256 in hexadecimal", pattern = "^[0-9a-f]{64}$")),
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = "default", body = ErrorBody)

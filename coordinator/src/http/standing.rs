@@ -173,9 +173,8 @@ pub(super) async fn status(State(app): State<App>, caller: Caller) -> Result<Jso
     let db = app.coordinator.db();
     let projects = caller.projects.names();
     let filter = SweepFilter { projects, state: Some("running".to_owned()), before: None };
-    for row in db.sweeps_page(&filter, SWEEPS).await? {
-        status.sweeps.push(SweepView::of(&row, db.progress(row.id).await?));
-    }
+    let rows = db.sweeps_page(&filter, SWEEPS).await?;
+    status.sweeps = SweepView::all(&rows, db.progress_of(&rows).await?);
     let this = app.coordinator.holder();
     for row in db.leases().await? {
         status.leases.push(LeaseStatus { this: row.holder == this, lease: row.name, holder: row.holder });

@@ -115,19 +115,8 @@ pub(super) async fn list(
     let rows = app.coordinator.db().sweeps_page(&filter, limit).await?;
     let next =
         (rows.len() as u64 == u64::from(limit)).then(|| rows.last().map(|row| row.id.to_string())).flatten();
-    let mut sweeps = Vec::with_capacity(rows.len());
-    for row in rows {
-        sweeps.push(view(&app, &row).await?);
-    }
-    Ok(Json(SweepsPage { sweeps, next }))
-}
-
-async fn view(app: &App, row: &SweepRow) -> Result<SweepView, Refused> {
-    let progress = match row.state {
-        SweepState::Running => app.coordinator.db().progress(row.id).await?,
-        _ => None,
-    };
-    Ok(SweepView::of(row, progress))
+    let progress = app.coordinator.db().progress_of(&rows).await?;
+    Ok(Json(SweepsPage { sweeps: SweepView::all(&rows, progress), next }))
 }
 
 /// Look at a sweep.
@@ -142,7 +131,8 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<SweepView>, Refused> {
     let row = find(&app, &caller, &id).await?;
-    Ok(Json(view(&app, &row).await?))
+    let mut progress = app.coordinator.db().progress_of(std::slice::from_ref(&row)).await?;
+    Ok(Json(SweepView::of(&row, progress.remove(&row.id))))
 }
 
 /// The report of a sweep: final if it has ended, else of what is known.

@@ -3,8 +3,9 @@
 use super::refused::Refused;
 use crate::db::{DeadJob, EventRow, JobState, ParkedRow, Settlement, SweepRow, WorkerRow};
 use crate::events::Event;
-use flakefarm_shared::{Class, Refusal, UnixMicros};
+use flakefarm_shared::{Class, Refusal, SweepId, UnixMicros};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use utoipa::{IntoParams, ToSchema};
 
 /// Entries of a page, unless asked for otherwise, and at most.
@@ -136,6 +137,11 @@ impl SweepView {
             progress,
         }
     }
+
+    /// Of rows, with what is known of how far those that run are.
+    pub fn all(rows: &[SweepRow], mut progress: HashMap<SweepId, Event>) -> Vec<Self> {
+        rows.iter().map(|row| Self::of(row, progress.remove(&row.id))).collect()
+    }
 }
 
 /// Which sweeps are asked for.
@@ -146,10 +152,12 @@ pub struct SweepsQuery {
     /// Only of this project.
     pub project: Option<String>,
     /// Only in this state.
+    #[param(pattern = "^(running|answered|interrupted|cancelled|failed)$")]
     pub state: Option<String>,
     /// Only older ones than this: the last id of the page before.
     pub before: Option<String>,
     /// At most so many: 1 to 1000.
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
 }
 
@@ -217,6 +225,7 @@ pub struct DeadQuery {
     /// Only earlier ones than this: the last id of the page before.
     pub before: Option<String>,
     /// At most so many: 1 to 1000.
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
 }
 
@@ -298,6 +307,15 @@ pub struct DeadPage {
     pub next: Option<String>,
 }
 
+/// An event of a stream, as its lines say it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct SentEvent {
+    /// What happened: an event in JSON.
+    pub data: String,
+    /// What to send as `Last-Event-ID` to go on after it; none for progress, which is not recorded.
+    pub id: Option<String>,
+}
+
 /// From where on events are asked for.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -306,6 +324,7 @@ pub struct EventsQuery {
     /// Only later ones than this id; 0: from the first.
     pub after: Option<i64>,
     /// At most so many: 1 to 1000.
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
 }
 

@@ -25,8 +25,12 @@ const CAPABILITIES_OF_SETUP: [&str; 10] = [
     "SETUID",
     "SYS_CHROOT",
 ];
-/// Of set-up's CPU time beside attempts that want it, too; an attempt has 1,024.
-const SHARES_OF_SETUP: i64 = 256;
+/// Of an attempt's CPU time beside others that want it, too: a quarter of what a container has that says nothing,
+/// so that the engine, the worker and a coordinator on the same machine do not wait behind tests. Where nobody
+/// else wants it, an attempt has all that its limit allows.
+const SHARES_OF_ATTEMPT: i64 = 256;
+/// The same of set-up.
+const SHARES_OF_SETUP: i64 = 64;
 
 /// What a container holds back, and from whom.
 #[derive(Debug, Clone)]
@@ -102,6 +106,7 @@ pub(crate) fn hardened(measures: &Measures<'_>, wall: Wall<'_>) -> ContainerCrea
         memory: Some(bytes(measures.memory_bytes)),
         memory_swap: Some(bytes(measures.memory_bytes)),
         nano_cpus: measures.cpu_millis.map(|millis| bytes(millis.saturating_mul(1_000_000))),
+        cpu_shares: Some(SHARES_OF_ATTEMPT),
         pids_limit: Some(i64::from(measures.pids)),
         ulimits: Some(vec![ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) }]),
         cap_drop: Some(vec!["ALL".to_owned()]),
@@ -200,6 +205,7 @@ mod tests {
             let host = body.host_config.unwrap();
             assert_eq!((host.memory, host.memory_swap), (Some(1 << 30), Some(1 << 30)), "{shown}");
             assert_eq!((host.nano_cpus, host.pids_limit), (Some(1_000_000_000), Some(64)), "{shown}");
+            assert!(host.cpu_shares.is_some_and(|shares| shares < 1_024), "{shown}");
             assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]), "{shown}");
             assert_eq!(body.network_disabled, Some(true), "{shown}");
             assert_ne!(host.privileged, Some(true), "{shown}");
