@@ -563,4 +563,9 @@ async fn a_stream_ends_when_its_sweep_has_whoever_ended_it_and_goes_on_where_it_
     let again = server.router.clone().oneshot(request).await.unwrap();
     let again = axum::body::to_bytes(again.into_body(), 1 << 20).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&again).matches("finished").count(), 1);
+    // What is no id of an event is not taken for the beginning.
+    let request = Request::builder().uri(&path).header("authorization", format!("Bearer {token}"));
+    let request = request.header("last-event-id", "nothing").body(Body::empty()).unwrap();
+    let (status, body) = answer(server.router.clone().oneshot(request).await.unwrap()).await;
+    assert_eq!((status, &body["code"]), (400, &json!("bad_request")), "{body}");
 }
