@@ -1,5 +1,6 @@
 //! Plans, publishes, collects, scores, remembers and answers. Sole owner of relational state.
 
+pub mod calendar;
 pub mod conditions;
 pub mod control;
 pub mod db;

@@ -2,8 +2,9 @@
 //! a real PostgreSQL.
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
 
+use flakefarm_coordinator::calendar::date_of;
 use flakefarm_coordinator::db::Db;
-use flakefarm_coordinator::history::collect::{collect_day, date_of, mend_columns};
+use flakefarm_coordinator::history::collect::{collect_day, mend_columns};
 use flakefarm_coordinator::history::ingest::ci::CiJob;
 use flakefarm_coordinator::history::ingest::{SUMMED_ANYWAY, SentReport, ingest};
 use flakefarm_coordinator::history::linking;

@@ -44,6 +44,13 @@ pub struct BenchArgs {
     /// --database, --queue and --samples on those services, too (a database of its own). Needs 2 GB for each
     #[arg(long, conflicts_with_all = ["control_plane", "growth", "project"])]
     history: bool,
+    /// With --history: so many tests instead
+    #[arg(long, value_name = "N", requires = "history", value_parser = counted::<NonZeroU32>)]
+    tests: Option<NonZeroU32>,
+    /// With --history: only how what is kept grows in 500 days by a clock that is passed in, on embedded
+    /// stores. Needs 12 GB and most of an hour at full size
+    #[arg(long, requires = "history")]
+    year: bool,
     /// Two minutes instead of twenty: fewer and shorter rounds, no whole sweep
     #[arg(long)]
     quick: bool,
@@ -129,8 +136,13 @@ pub async fn bench(args: &BenchArgs, say: &(dyn Fn(&str) + Sync)) -> Result<Meas
         history: Vec::new(),
     };
     if args.history {
-        let size = if args.quick { HistorySize::QUICK } else { HistorySize::FULL };
-        for addresses in &stores {
+        let mut size = if args.quick { HistorySize::QUICK } else { HistorySize::FULL };
+        size.tests = args.tests.map_or(size.tests, NonZeroU32::get);
+        if args.year {
+            let doing = |doing: &str| say.say(doing);
+            report.history = Box::pin(history::measure_year(size, &doing)).await?;
+        }
+        for addresses in stores.iter().filter(|_| !args.year) {
             let doing = |doing: &str| say.say(&format!("{}: {doing}", addresses.name));
             report.history.extend(Box::pin(history::measure(addresses, size, &doing)).await?);
         }

@@ -4,7 +4,7 @@
 use crate::ask::Session;
 use crate::farm::Farm;
 use crate::memory;
-use flakefarm_coordinator::history::collect::date_of;
+use flakefarm_coordinator::calendar::date_of;
 use flakefarm_coordinator::history::questions::{self, Window};
 use flakefarm_coordinator::plan::Confidence;
 use flakefarm_shared::samples::codec;

@@ -2,7 +2,7 @@
 
 use super::shown::{cost, date, days, rests_on, sparkline};
 use crate::memory::csv;
-use flakefarm_coordinator::history::collect::date_of;
+use flakefarm_coordinator::calendar::date_of;
 use flakefarm_coordinator::history::moves::Move;
 use flakefarm_coordinator::history::questions::{ProjectDay, Ranking, TestRanked, Trends, Week};
 
@@ -107,9 +107,10 @@ pub(super) fn trends(trends: &Trends) -> String {
             .take(SHOWN)
             .map(|of| {
                 format!(
-                    "{} ({} tests) on {}",
+                    "{} ({} {}) on {}",
                     of.flips,
                     of.tests,
+                    if of.tests == 1 { "test" } else { "tests" },
                     of.branch.as_deref().unwrap_or("no branch")
                 )
             })

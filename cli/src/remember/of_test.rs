@@ -1,7 +1,7 @@
 //! One test over time, for people and for tables.
 
 use super::shown::{cost, date, milliseconds, moment, percent, rate, rests_on, shortened, sparkline};
-use flakefarm_coordinator::history::collect::date_of;
+use flakefarm_coordinator::calendar::date_of;
 use flakefarm_coordinator::history::questions::{
     ChangeSeen, Changed, ClassSeen, SignatureSeen, TestHistory, Window,
 };

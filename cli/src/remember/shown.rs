@@ -1,7 +1,7 @@
 //! How numbers of history are shown to people.
 
+use flakefarm_coordinator::calendar::date_of;
 use flakefarm_coordinator::db::RunsOfClass;
-use flakefarm_coordinator::history::collect::date_of;
 use flakefarm_coordinator::history::questions::{CostSeen, RateSeen};
 use flakefarm_shared::UnixMicros;
 use flakefarm_shared::samples::codec;

@@ -2,6 +2,8 @@
 
 use super::raw::clean;
 use super::{Db, DbError, change, postgres, read, read_among};
+use crate::calendar::month_of;
+use flakefarm_shared::samples::codec;
 use flakefarm_shared::{TreatmentClass, UnixMicros};
 use sqlx::QueryBuilder;
 use uuid::Uuid;
@@ -23,6 +25,15 @@ impl PackSpan {
         match self {
             PackSpan::Hours => "hour",
             PackSpan::Days => "day",
+        }
+    }
+
+    /// The days from one (inclusive) to another (exclusive) on which packs start.
+    fn starts(self, from: i64, to: i64) -> Vec<i64> {
+        let to = to.min(codec::END_OF_DAYS);
+        match self {
+            PackSpan::Hours => (from..to).collect(),
+            PackSpan::Days => (from..to).filter(|day| month_of(*day).1 == 1).collect(),
         }
     }
 }
@@ -93,8 +104,8 @@ pub struct FlipRow {
     pub at: UnixMicros,
 }
 
-const OF_TEST: &str = "SELECT test, class, start, points, packed FROM aggregates
-                       WHERE test = $1 AND span = $2 AND start >= $3 AND start < $4 ORDER BY start";
+/// Rows are in the order of days, then of tests: each pack is looked up by its day.
+const OF_STARTS: &str = "SELECT test, class, start, points, packed FROM aggregates WHERE start IN (";
 
 impl Db {
     /// The packs of some tests that start on a day.
@@ -113,7 +124,7 @@ impl Db {
     /// Records packs; those that are there are replaced.
     pub async fn put_packs(&self, span: PackSpan, packs: &[PackRow]) -> Result<(), DbError> {
         const INSERT: &str = "INSERT INTO aggregates (test, span, class, start, points, packed) ";
-        const CONFLICT: &str = " ON CONFLICT (test, span, class, start) DO UPDATE SET \
+        const CONFLICT: &str = " ON CONFLICT (span, start, test, class) DO UPDATE SET \
                                 points = excluded.points, packed = excluded.packed";
         for packs in packs.chunks(ROWS) {
             match self {
@@ -157,18 +168,25 @@ impl Db {
         from: i64,
         to: i64,
     ) -> Result<Vec<PackRow>, DbError> {
-        let rows: Vec<RawPack> = read!(
+        let oldest = "SELECT MIN(start) FROM aggregates WHERE span = $1";
+        let oldest: Option<i64> =
+            read!(self, "read aggregates", fetch_one, sqlx::query_scalar(oldest).bind(span.word()))?;
+        let Some(oldest) = oldest else { return Ok(Vec::new()) };
+        let starts = span.starts(oldest.max(from), to);
+        let rows: Vec<RawPack> = read_among!(
             self,
             "read a test's aggregates",
-            fetch_all,
-            sqlx::query_as(OF_TEST).bind(test).bind(span.word()).bind(from).bind(to)
-        )?;
+            OF_STARTS,
+            starts,
+            [") AND test = ", test, " AND span = ", span.word()],
+            " ORDER BY start, class"
+        );
         rows.into_iter().map(pack_row).collect()
     }
 
     /// How many packs start before a day.
     pub async fn count_packs_before(&self, span: PackSpan, day: i64) -> Result<u64, DbError> {
-        let query = "SELECT COUNT(*) FROM aggregates WHERE span = $1 AND start + 0 < $2";
+        let query = "SELECT COUNT(*) FROM aggregates WHERE span = $1 AND start < $2";
         let count: i64 = read!(
             self,
             "count aggregates",
@@ -180,7 +198,7 @@ impl Db {
 
     /// Deletes packs that start before a day; gives how many.
     pub async fn delete_packs_before(&self, span: PackSpan, day: i64) -> Result<u64, DbError> {
-        let query = "DELETE FROM aggregates WHERE span = $1 AND start + 0 < $2";
+        let query = "DELETE FROM aggregates WHERE span = $1 AND start < $2";
         change!(self, "delete aggregates", sqlx::query(query).bind(span.word()).bind(day))
     }
 
@@ -274,15 +292,26 @@ mod tests {
 
     /// SQLite chooses without statistics, so what it chooses for an empty table it chooses for a large one.
     #[tokio::test]
-    async fn sqlite_reads_the_sums_of_one_test_and_not_those_of_all() {
+    async fn sqlite_looks_up_the_sums_of_one_test_and_reads_no_others() {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("farm.db").display());
         let db = Db::open(&url).await.unwrap();
         let Db::Sqlite(store) = &db else { panic!("{url} is SQLite") };
-        let plan = format!("EXPLAIN QUERY PLAN {OF_TEST}");
+        let plan = format!(
+            "EXPLAIN QUERY PLAN {OF_STARTS}1, 2) AND test = 3 AND span = 'hour' ORDER BY start, class"
+        );
         let steps: Vec<(i64, i64, i64, String)> =
             sqlx::query_as(sqlx::AssertSqlSafe(plan)).fetch_all(&store.readers).await.unwrap();
-        let found = steps.iter().any(|(.., step)| step.contains("PRIMARY KEY (test=? AND span=?"));
+        let found =
+            steps.iter().any(|(.., step)| step.contains("PRIMARY KEY (span=? AND start=? AND test=?"));
         assert!(found, "{steps:?}");
+    }
+
+    #[test]
+    fn days_of_months_are_packed_by_their_first_day() {
+        // From the 28th of February to the 2nd of April 2026.
+        assert_eq!(PackSpan::Days.starts(20_512, 20_546), [20_513, 20_544]);
+        assert_eq!(PackSpan::Hours.starts(20_512, 20_514), [20_512, 20_513]);
+        assert_eq!(PackSpan::Hours.starts(9, 9), [0i64; 0]);
     }
 }

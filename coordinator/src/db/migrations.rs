@@ -129,6 +129,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0070_aggregates_by_age.sql"),
         postgres: include_str!("../../migrations/postgres/0070_aggregates_by_age.sql"),
     },
+    Step {
+        version: 71,
+        name: "aggregates by day",
+        sqlite: include_str!("../../migrations/sqlite/0071_aggregates_by_day.sql"),
+        postgres: include_str!("../../migrations/postgres/0071_aggregates_by_day.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

@@ -186,7 +186,7 @@ pub async fn collect(
     let of_entry = |test: &str| entries.iter().find(|entry| entry.test == test).and_then(|e| e.owner.clone());
     let owner = |test: &str| of_entry(test).or_else(|| owners.of(test));
     let owners = named.filter_map(|test| Some((test.clone(), owner(test)?))).collect();
-    let date = |day: i64| crate::history::collect::date_of(day).to_string();
+    let date = |day: i64| crate::calendar::date_of(day).to_string();
     Ok(Digest {
         schema: "flakefarm.digest/v1",
         project: project.to_owned(),

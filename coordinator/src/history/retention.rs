@@ -1,6 +1,6 @@
 //! How long history is kept, layer by layer. Pure: the moment is passed in.
 
-use super::collect::month_of;
+use crate::calendar::month_of;
 use flakefarm_shared::UnixMicros;
 use flakefarm_shared::samples::codec;
 use std::time::Duration;

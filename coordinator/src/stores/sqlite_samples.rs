@@ -36,6 +36,11 @@ const OLD_TABLES: [&str; 2] = ["chunk", "rollup"];
 /// checkpoint does not wait long.
 const BATCH: usize = 500;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// 32 MiB. Chunks of a job belong to tests all over the file: what is read again for each of them costs more than
+/// writing them.
+const WRITERS_CACHE: &str = "-32768";
+/// 16 MiB of pages: a page that many jobs write to is copied from the log to the file once for all of them.
+const CHECKPOINT_PAGES: &str = "4000";
 
 /// Samples in an SQLite file.
 pub struct SqliteSamples {
@@ -73,6 +78,8 @@ impl SqliteSamples {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
+            .pragma("cache_size", WRITERS_CACHE)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .busy_timeout(BUSY_TIMEOUT);
         // The writer stays open: the last connection to close would take the write-ahead log along.
         let writer = SqlitePoolOptions::new()
@@ -371,8 +378,11 @@ async fn insert_chunks(
     chunks: &[codec::Prepared],
     expires_at: UnixMicros,
 ) -> Result<Vec<Appended>, sqlx::Error> {
+    // In the order of the table, so that those of one page come together.
+    let mut sorted: Vec<&codec::Prepared> = chunks.iter().collect();
+    sorted.sort_by_key(|chunk| (series_number(chunk.series), chunk.day));
     let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO pack (series, day, name, packed, expires_at) ");
-    insert.push_values(chunks, |mut row, chunk| {
+    insert.push_values(sorted, |mut row, chunk| {
         row.push_bind(series_number(chunk.series))
             .push_bind(chunk.day)
             .push_bind(chunk.name.to_vec())

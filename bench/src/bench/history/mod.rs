@@ -5,6 +5,7 @@
 mod asking;
 mod project;
 mod reports;
+mod year;
 
 use super::control::Addresses;
 use super::meter;
@@ -180,6 +181,14 @@ async fn keys_of(
             return Ok(keys);
         }
     }
+}
+
+/// Measures how what is kept grows with time.
+pub(crate) async fn measure_year(size: HistorySize, say: &dyn Fn(&str)) -> Result<Vec<Figure>, Unmeasured> {
+    let state = tempfile::Builder::new().prefix("flakefarm-bench-").tempdir()?;
+    let mut figures = Figures { stores: "embedded".to_owned(), all: Vec::new() };
+    year::measure(size, state.path(), &mut figures, say).await?;
+    Ok(figures.all)
 }
 
 /// Measures one set of stores.

@@ -3,9 +3,9 @@
 
 use super::{HistorySize, first_day};
 use crate::Unmeasured;
+use flakefarm_coordinator::calendar::month_of;
 use flakefarm_coordinator::db::{DayRow, Db, FailureRow, PackRow, PackSpan, ProjectDayRow, RunRow, SeenTest};
 use flakefarm_coordinator::history::aggregate::{self, Aggregate};
-use flakefarm_coordinator::history::collect::month_of;
 use flakefarm_coordinator::history::columns::{self, TestDay};
 use flakefarm_shared::samples::{Chunk, Point, PointOutcome, Samples, StoredPoint, codec};
 use flakefarm_shared::{JobId, RunOrigin, TestId, TreatmentClass, UnixMicros};
@@ -20,15 +20,22 @@ const FAILS: u64 = 20;
 /// Tests whose points of the last days are recorded: those that are asked for.
 const ASKED: u32 = 60;
 /// Different days that are dealt out to tests and dates.
-const KINDS: u64 = 64;
+const KINDS: u64 = 512;
 const HOUR: UnixMicros = 3_600_000_000;
 
 pub(super) struct Project {
     size: HistorySize,
     now: UnixMicros,
-    /// Hours of a day, of a healthy and of a flaky test.
-    healthy: Vec<BTreeMap<u8, Aggregate>>,
-    flaky: Vec<BTreeMap<u8, Aggregate>>,
+    /// Days of a healthy and of a flaky test.
+    healthy: Vec<Day>,
+    flaky: Vec<Day>,
+}
+
+/// A day of a test, summed up.
+struct Day {
+    /// Its hours, packed.
+    hours: Vec<u8>,
+    sum: Aggregate,
 }
 
 impl Project {
@@ -38,7 +45,8 @@ impl Project {
                 .map(|kind| {
                     let points: Vec<StoredPoint> =
                         (0..size.runs_a_day).map(|run| stored(point(0, kind, run, flaky))).collect();
-                    aggregate::hours(&points)
+                    let hours = aggregate::hours(&points);
+                    Day { hours: aggregate::pack(&hours), sum: aggregate::sum(hours.values()) }
                 })
                 .collect()
         };
@@ -56,7 +64,7 @@ impl Project {
         (0..ASKED).map(|place| name((place * step) % self.size.tests)).collect()
     }
 
-    fn hours(&self, test: u32, day: i64) -> &BTreeMap<u8, Aggregate> {
+    fn day(&self, test: u32, day: i64) -> &Day {
         let kind = (u64::from(test).wrapping_mul(31) + day.unsigned_abs().wrapping_mul(17)) % KINDS;
         let kinds = if is_flaky(test) { &self.flaky } else { &self.healthy };
         &kinds[kind as usize]
@@ -65,16 +73,7 @@ impl Project {
     /// Records sums, runs, failures and flips.
     pub(super) async fn record(&self, db: &Db) -> Result<(), Unmeasured> {
         let (first, night) = (first_day(self.now, self.size.days), self.night());
-        let names: Vec<TestId> = (0..self.size.tests).map(name).collect();
-        for names in names.chunks(1_000) {
-            let seen: Vec<SeenTest> =
-                names.iter().map(|test| SeenTest { test: test.clone(), parts: None }).collect();
-            for at in [codec::day_start(first), self.now] {
-                db.note_tests(NAME, &seen, at).await?;
-            }
-        }
-        let known = db.test_numbers(NAME, &names).await?;
-        let numbers: Vec<i64> = names.iter().filter_map(|test| known.get(test).copied()).collect();
+        let numbers = self.note_tests(db, first, codec::day_of(self.now)).await?;
         for day in first..=night {
             self.record_sums_of(db, &numbers, day).await?;
             self.record_runs_of(db, &numbers, day).await?;
@@ -89,18 +88,32 @@ impl Project {
         Ok(())
     }
 
-    async fn record_sums_of(&self, db: &Db, numbers: &[i64], day: i64) -> Result<(), Unmeasured> {
+    /// Tests that were there from one day to another; gives their numbers.
+    pub(super) async fn note_tests(&self, db: &Db, first: i64, last: i64) -> Result<Vec<i64>, Unmeasured> {
+        let names: Vec<TestId> = (0..self.size.tests).map(name).collect();
+        for names in names.chunks(1_000) {
+            let seen: Vec<SeenTest> =
+                names.iter().map(|test| SeenTest { test: test.clone(), parts: None }).collect();
+            for day in [first, last] {
+                db.note_tests(NAME, &seen, codec::day_start(day)).await?;
+            }
+        }
+        let known = db.test_numbers(NAME, &names).await?;
+        Ok(names.iter().filter_map(|test| known.get(test).copied()).collect())
+    }
+
+    pub(super) async fn record_sums_of(&self, db: &Db, numbers: &[i64], day: i64) -> Result<(), Unmeasured> {
         let mut columns = Vec::with_capacity(numbers.len());
         let mut rows = Vec::with_capacity(1_000);
         for (test, number) in (0..).zip(numbers) {
-            let hours = self.hours(test, day);
-            columns.push(TestDay::of(*number, &aggregate::sum(hours.values())));
+            let summed = self.day(test, day);
+            columns.push(TestDay::of(*number, &summed.sum));
             rows.push(PackRow {
                 test: *number,
                 class: TreatmentClass::Ci,
                 start: day,
                 points: u64::from(self.size.runs_a_day),
-                packed: aggregate::pack(hours),
+                packed: summed.hours.clone(),
             });
             if rows.len() == 1_000 {
                 db.put_packs(PackSpan::Hours, &rows).await?;
@@ -115,7 +128,8 @@ impl Project {
         Ok(())
     }
 
-    async fn record_month(
+    /// The days of a month, of which some are given.
+    pub(super) async fn record_month(
         &self,
         db: &Db,
         numbers: &[i64],
@@ -126,10 +140,8 @@ impl Project {
             let rows: Vec<PackRow> = (chunk * 1_000..)
                 .zip(numbers)
                 .map(|(test, number)| {
-                    let sums: BTreeMap<u8, Aggregate> = days
-                        .iter()
-                        .map(|day| (month_of(*day).1, aggregate::sum(self.hours(test, *day).values())))
-                        .collect();
+                    let sums: BTreeMap<u8, Aggregate> =
+                        days.iter().map(|day| (month_of(*day).1, self.day(test, *day).sum.clone())).collect();
                     PackRow {
                         test: *number,
                         class: TreatmentClass::Ci,
@@ -145,7 +157,7 @@ impl Project {
     }
 
     /// The day's runs, what failed in them, and what flipped on their revisions.
-    async fn record_runs_of(&self, db: &Db, numbers: &[i64], day: i64) -> Result<(), Unmeasured> {
+    pub(super) async fn record_runs_of(&self, db: &Db, numbers: &[i64], day: i64) -> Result<(), Unmeasured> {
         for number in 0..self.size.runs_a_day {
             let at = codec::day_start(day) + i64::from(number) * HOUR;
             let run = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{NAME} {day} {number}").as_bytes());
@@ -192,13 +204,20 @@ impl Project {
 
     /// Points of the last two weeks, of the tests that are asked for.
     pub(super) async fn record_points(&self, samples: &Samples) -> Result<(), Unmeasured> {
-        for (place, test) in (0..).zip(self.asked()) {
-            for day in self.night() - 13..self.night() {
-                let chunks: Vec<Chunk> = (0..self.size.runs_a_day)
-                    .map(|run| chunk(&test, day, run, point(day, place, run, place % 2 == 0)))
-                    .collect();
-                samples.append(&chunks).await?;
-            }
+        for day in self.night() - 13..self.night() {
+            self.record_points_of(samples, day).await?;
+        }
+        Ok(())
+    }
+
+    /// Points of one day, of the tests that are asked for.
+    pub(super) async fn record_points_of(&self, samples: &Samples, day: i64) -> Result<(), Unmeasured> {
+        for run in 0..self.size.runs_a_day {
+            let chunks: Vec<Chunk> = (0..)
+                .zip(self.asked())
+                .map(|(place, test)| chunk(&test, day, run, point(day, place, run, place % 2 == 0)))
+                .collect();
+            samples.append(&chunks).await?;
         }
         Ok(())
     }

@@ -39,8 +39,8 @@ pub(super) async fn measure(
         claim,
     );
     figures.add("memory while reading it", resident.peak_mib(), "MiB", Some(Claim::AtMost(256.0)));
-    for (what, content) in hostile(size.hostile) {
-        std::fs::write(&path, content)?;
+    for (what, start, part) in HOSTILE {
+        write_hostile(&path, start, part, size.hostile)?;
         let resident = meter::ResidentPeak::start();
         let begun = Instant::now();
         let ingested =
@@ -90,20 +90,32 @@ fn write_report(path: &Path, cases: u32) -> std::io::Result<()> {
     file.flush()
 }
 
-fn hostile(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
-    let repeated = |start: &str, part: &str| {
-        let mut content = start.as_bytes().to_vec();
-        while content.len() < bytes {
-            content.extend_from_slice(part.as_bytes());
-        }
-        content
-    };
-    let bomb = "<!DOCTYPE t [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;&a;&a;&a;&a;\">]><testsuite>";
-    vec![
-        ("noise", repeated("", "\u{7f}\u{1}<&\u{2}>]]")),
-        ("open elements", repeated("<testsuites>", "<testsuite>")),
-        ("entities", repeated(bomb, "&b;&b;&b;")),
-        ("one attribute", repeated("<testsuite name=\"", "aaaaaaaaaaaaaaaa")),
-        ("brackets", repeated("{\"results\": ", "[[[[[[[[[[[[")),
-    ]
+const BOMB: &str =
+    "<!DOCTYPE t [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;&a;&a;&a;&a;\">]><testsuite>";
+
+/// What is wrong with a report, how it begins, and what comes again and again.
+const HOSTILE: [(&str, &str, &str); 14] = [
+    ("noise", "", "\u{7f}\u{1}<&\u{2}>]]"),
+    ("open elements", "<testsuites>", "<testsuite>"),
+    ("entities", BOMB, "&b;&b;&b;"),
+    ("one attribute", "<testsuite name=\"", "aaaaaaaaaaaaaaaa"),
+    ("comments", "<testsuite>", "<!-- - -> -->"),
+    ("one comment", "<testsuite><!--", "- - -> <!-- "),
+    ("instructions", "<testsuite>", "<?php x ?>"),
+    ("failures of one test", "<testsuite><testcase name=\"a\">", "<failure message=\"x\">y</failure>"),
+    ("one section of text", "<testsuite><testcase name=\"a\"><failure><![CDATA[", "abc]] > "),
+    ("brackets", "{\"results\": ", "[[[[[[[[[[[["),
+    ("tests without a name", "{\"results\": {\"tests\": [", "{},"),
+    ("attempts of one test", "{\"results\": {\"tests\": [{\"retryAttempts\": [", "{},"),
+    ("one string", "{\"results\": {\"tests\": [{\"name\": \"", "a\\u0041"),
+    ("one list", "{\"results\": {\"tests\": [], \"x\": [", "1,\"a\","),
+];
+
+fn write_hostile(path: &Path, start: &str, part: &str, bytes: usize) -> std::io::Result<()> {
+    let mut file = BufWriter::new(std::fs::File::create(path)?);
+    file.write_all(start.as_bytes())?;
+    for _ in 0..bytes / part.len() {
+        file.write_all(part.as_bytes())?;
+    }
+    file.flush()
 }

@@ -1,10 +1,10 @@
 //! When a test changed, and between which revisions: [`crate::history::changes`] over its hours and days.
 
 use super::days_of;
+use crate::calendar::date_of;
 use crate::db::{Db, DbError, PackSpan};
 use crate::history::aggregate::{self, Aggregate};
 use crate::history::changes::{self, Change, Tally};
-use crate::history::collect::date_of;
 use flakefarm_shared::samples::codec;
 use flakefarm_shared::{TreatmentClass, UnixMicros};
 use serde::{Deserialize, Serialize};

@@ -23,7 +23,7 @@ pub use of_test::{
 pub use of_week::{ClusterSeen, TestMoved, Week, week};
 
 use super::aggregate::{self, Aggregate};
-use super::collect::date_of;
+use crate::calendar::date_of;
 use crate::db::{Db, DbError, PackRow};
 use crate::plan::Confidence;
 use crate::score::interval::rate_interval;

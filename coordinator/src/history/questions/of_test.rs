@@ -3,9 +3,9 @@
 use super::changing::{self, ChangeSeen};
 use super::costing::{CostSeen, minutes};
 use super::{AS_IT_IS, Summary, Window, noted_gaps};
+use crate::calendar::date_of;
 use crate::db::{Db, DbError, FlipRow, HistoryRow, RunsOfClass, SignatureDay, SignatureRow};
 use crate::history::aggregate::Aggregate;
-use crate::history::collect::date_of;
 use crate::plan::Confidence;
 use flakefarm_shared::samples::{RunTag, SampleStore, codec};
 use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
