@@ -7,7 +7,7 @@ use crate::memory::{Memory, Place};
 use crate::output;
 use crate::say::say;
 use flakefarm_coordinator::history::ingest::ci::{self, CiJob};
-use flakefarm_coordinator::history::ingest::{self, Ingested, News, SentReport};
+use flakefarm_coordinator::history::ingest::{self, IngestError, Ingested, News, SentReport};
 use flakefarm_shared::now_micros;
 use globset::{GlobBuilder, GlobSetBuilder};
 use std::collections::BTreeSet;
@@ -48,7 +48,14 @@ pub(crate) async fn upload(args: &UploadArgs) -> Result<Exit, Complaint> {
     match memory.open().await? {
         Place::Here { db, samples } => {
             for report in &reports {
-                ingested.push(ingest::ingest(&db, samples.as_ref(), report, now_micros()).await?);
+                match ingest::ingest(&db, samples.as_ref(), report, now_micros()).await {
+                    Ok(read) => ingested.push(read),
+                    // The others still count; this one may be sent again.
+                    Err(error @ IngestError::Io { .. }) => {
+                        say(format!("warning: {}", flakefarm_shared::chain(&error)));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
             db.close().await;
         }
@@ -94,6 +101,11 @@ fn expand(patterns: &[String]) -> Result<Vec<PathBuf>, Complaint> {
         if Path::new(pattern).is_file() {
             files.insert(PathBuf::from(pattern));
             continue;
+        }
+        if Path::new(pattern).is_dir() {
+            let pattern = pattern.trim_end_matches('/');
+            return Err(Complaint::usage(format!("{pattern} is a directory"))
+                .hint(format!("name the reports in it: '{pattern}/**/*.xml'")));
         }
         if !pattern.contains(['*', '?', '[', '{']) {
             return Err(Complaint::new(

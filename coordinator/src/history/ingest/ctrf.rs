@@ -2,11 +2,11 @@
 //! Long texts are cut before they are read, see [`Shortened`].
 
 use super::case::{self, Case, CaseAttempt, CaseOutcome, Reading};
-use super::shortened::{LONGEST_TEXT, Lines, Shortened};
+use super::shortened::{LONGEST_TEXT, Lines, Place, Shortened};
+use super::utf16::{self, FromUtf16};
 use super::when;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufRead};
 use std::ops::ControlFlow;
@@ -21,14 +21,57 @@ const STATUSES: [&str; 5] = ["passed", "failed", "skipped", "pending", "other"];
 /// Bytes of an unknown one that are shown.
 const LONGEST_STATUS: usize = 40;
 
-/// Reads a report; gives its cases to `sink` in their order until it breaks off.
-pub fn read(input: impl BufRead, sink: &mut dyn FnMut(Case) -> ControlFlow<()>) -> Reading {
+/// Values of other types than the one that is read are that one's default.
+macro_rules! no_such_value {
+    ($type:ty) => {
+        fn visit_bool<E>(self, _: bool) -> Result<$type, E> {
+            Ok(<$type>::default())
+        }
+
+        fn visit_i64<E>(self, _: i64) -> Result<$type, E> {
+            Ok(<$type>::default())
+        }
+
+        fn visit_u64<E>(self, _: u64) -> Result<$type, E> {
+            Ok(<$type>::default())
+        }
+
+        fn visit_f64<E>(self, _: f64) -> Result<$type, E> {
+            Ok(<$type>::default())
+        }
+
+        fn visit_str<E>(self, _: &str) -> Result<$type, E> {
+            Ok(<$type>::default())
+        }
+
+        fn visit_unit<E>(self) -> Result<$type, E> {
+            Ok(<$type>::default())
+        }
+    };
+}
+
+/// Reads a report in UTF-8, or in UTF-16 with its mark; gives its cases to `sink` in their order until it
+/// breaks off.
+pub fn read(mut input: impl BufRead, sink: &mut dyn FnMut(Case) -> ControlFlow<()>) -> Reading {
+    // A mark is what JSON forbids and PowerShell writes. What cannot be read is told when it is.
+    let mark = |start: &[u8]| (start.starts_with(b"\xef\xbb\xbf"), utf16::is_big_endian(start));
+    let (in_utf8, in_utf16) = input.fill_buf().map(mark).unwrap_or_default();
+    if let Some(big_endian) = in_utf16 {
+        return read_text(FromUtf16::new(input, big_endian), sink);
+    }
+    if in_utf8 {
+        input.consume(3);
+    }
+    read_text(input, sink)
+}
+
+fn read_text(input: impl BufRead, sink: &mut dyn FnMut(Case) -> ControlFlow<()>) -> Reading {
     let mut reading = Reading::default();
     let mut found = Found::Nothing;
-    let line = Rc::new(Cell::new(1));
-    let counted = Lines::new(io::BufReader::new(Shortened::new(input)), &line);
+    let place = Rc::new(Place::default());
+    let counted = Lines::new(io::BufReader::new(Shortened::new(input)), &place);
     let mut deserializer = serde_json::Deserializer::from_reader(counted);
-    let seed = Report { sink, reading: &mut reading, found: &mut found, line: &line };
+    let seed = Report { sink, reading: &mut reading, found: &mut found, place: &place };
     let read = seed.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match (read, found) {
         (_, Found::Stopped) => {}
@@ -57,7 +100,7 @@ struct Report<'a> {
     sink: &'a mut dyn FnMut(Case) -> ControlFlow<()>,
     reading: &'a mut Reading,
     found: &'a mut Found,
-    line: &'a Cell<u64>,
+    place: &'a Place,
 }
 
 impl<'de> DeserializeSeed<'de> for Report<'_> {
@@ -79,14 +122,21 @@ impl<'de> Visitor<'de> for Report<'_> {
             match key.as_str() {
                 "results" => {
                     let (sink, reading) = (&mut *self.sink, &mut *self.reading);
-                    map.next_value_seed(Results { sink, reading, found: &mut *self.found, line: self.line })?;
+                    map.next_value_seed(Results {
+                        sink,
+                        reading,
+                        found: &mut *self.found,
+                        place: self.place,
+                    })?;
                 }
                 "specVersion" => {
                     let version = map.next_value::<Text>()?.0;
                     if !KNOWN_VERSIONS.iter().any(|known| version.starts_with(known)) {
                         let version = case::name(&version);
-                        self.reading
-                            .note(self.line.get(), format!("CTRF of version `{version}`: read as version 1"));
+                        self.reading.note(
+                            self.place.line(),
+                            format!("CTRF of version `{version}`: read as version 1"),
+                        );
                     }
                 }
                 "reportFormat" => {
@@ -107,7 +157,7 @@ struct Results<'a> {
     sink: &'a mut dyn FnMut(Case) -> ControlFlow<()>,
     reading: &'a mut Reading,
     found: &'a mut Found,
-    line: &'a Cell<u64>,
+    place: &'a Place,
 }
 
 impl<'de> DeserializeSeed<'de> for Results<'_> {
@@ -129,7 +179,7 @@ impl<'de> Visitor<'de> for Results<'_> {
             if key == "tests" {
                 *self.found = Found::Tests;
                 let (sink, reading) = (&mut *self.sink, &mut *self.reading);
-                map.next_value_seed(Tests { sink, reading, found: &mut *self.found, line: self.line })?;
+                map.next_value_seed(Tests { sink, reading, found: &mut *self.found, place: self.place })?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -142,7 +192,7 @@ struct Tests<'a> {
     sink: &'a mut dyn FnMut(Case) -> ControlFlow<()>,
     reading: &'a mut Reading,
     found: &'a mut Found,
-    line: &'a Cell<u64>,
+    place: &'a Place,
 }
 
 impl<'de> DeserializeSeed<'de> for Tests<'_> {
@@ -163,13 +213,14 @@ impl<'de> Visitor<'de> for Tests<'_> {
         let mut number = 0u64;
         while let Some(test) = tests.next_element::<Test>()? {
             number += 1;
-            let line = self.line.get();
+            let line = self.place.line();
             test.doubt(line, number, self.reading);
             let Some(case) = test.case(line) else {
                 self.reading.note(line, format!("test {number} has no name"));
                 continue;
             };
             self.reading.cases += 1;
+            self.place.got_case();
             if (self.sink)(case).is_break() {
                 *self.found = Found::Stopped;
                 return Err(A::Error::custom("stopped"));
@@ -179,9 +230,9 @@ impl<'de> Visitor<'de> for Tests<'_> {
     }
 }
 
-/// One test, with only what is used of it. Whatever has another type than expected is taken for absent.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+/// One test, with only what is used of it. Whatever has another type than expected is taken for absent, and
+/// of what is there twice the last counts.
+#[derive(Debug, Default)]
 struct Test {
     name: Text,
     status: Text,
@@ -190,21 +241,131 @@ struct Test {
     suite: Text,
     message: Text,
     trace: Text,
-    #[serde(alias = "filepath", alias = "filePath")]
     file: Text,
     flaky: Flag,
     retries: Number,
-    #[serde(rename = "retryAttempts")]
-    retry_attempts: Vec<Attempt>,
+    retry_attempts: Attempts,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct Attempt {
     status: Text,
     duration: Number,
     message: Text,
     trace: Text,
+}
+
+/// The first attempts, [`MOST_ATTEMPTS`] at the most.
+#[derive(Debug, Default)]
+struct Attempts(Vec<Attempt>);
+
+impl<'de> Deserialize<'de> for Test {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyTest;
+        impl<'de> Visitor<'de> for AnyTest {
+            type Value = Test;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a test")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Test, A::Error> {
+                let mut test = Test::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "name" => test.name = map.next_value()?,
+                        "status" => test.status = map.next_value()?,
+                        "duration" => test.duration = map.next_value()?,
+                        "start" => test.start = map.next_value()?,
+                        "suite" => test.suite = map.next_value()?,
+                        "message" => test.message = map.next_value()?,
+                        "trace" => test.trace = map.next_value()?,
+                        "file" | "filepath" | "filePath" => test.file = map.next_value()?,
+                        "flaky" => test.flaky = map.next_value()?,
+                        "retries" => test.retries = map.next_value()?,
+                        "retryAttempts" => test.retry_attempts = map.next_value()?,
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(test)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Test, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Test::default())
+            }
+
+            no_such_value!(Test);
+        }
+        deserializer.deserialize_any(AnyTest)
+    }
+}
+
+impl<'de> Deserialize<'de> for Attempt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyAttempt;
+        impl<'de> Visitor<'de> for AnyAttempt {
+            type Value = Attempt;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an attempt")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Attempt, A::Error> {
+                let mut attempt = Attempt::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "status" => attempt.status = map.next_value()?,
+                        "duration" => attempt.duration = map.next_value()?,
+                        "message" => attempt.message = map.next_value()?,
+                        "trace" => attempt.trace = map.next_value()?,
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(attempt)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Attempt, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Attempt::default())
+            }
+
+            no_such_value!(Attempt);
+        }
+        deserializer.deserialize_any(AnyAttempt)
+    }
+}
+
+impl<'de> Deserialize<'de> for Attempts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyAttempts;
+        impl<'de> Visitor<'de> for AnyAttempts {
+            type Value = Attempts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("attempts, a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Attempts, A::Error> {
+                let mut attempts = Vec::new();
+                while attempts.len() < MOST_ATTEMPTS
+                    && let Some(attempt) = list.next_element()?
+                {
+                    attempts.push(attempt);
+                }
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Attempts(attempts))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Attempts, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Attempts::default())
+            }
+
+            no_such_value!(Attempts);
+        }
+        deserializer.deserialize_any(AnyAttempts)
+    }
 }
 
 impl Test {
@@ -240,8 +401,8 @@ impl Test {
         }
         let mut attempts: Vec<CaseAttempt> = self
             .retry_attempts
+            .0
             .iter()
-            .take(MOST_ATTEMPTS)
             .map(|attempt| CaseAttempt {
                 outcome: outcome(&attempt.status.0, &attempt.message.0, &attempt.trace.0),
                 wall_us: attempt.duration.milliseconds(),
@@ -397,98 +558,4 @@ impl<'de> Deserialize<'de> for Flag {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cases(document: &str) -> (Vec<Case>, Reading) {
-        let mut cases = Vec::new();
-        let reading = read(document.as_bytes(), &mut |case| {
-            cases.push(case);
-            ControlFlow::Continue(())
-        });
-        (cases, reading)
-    }
-
-    fn words(case: &Case) -> String {
-        let word = |attempt: &CaseAttempt| match &attempt.outcome {
-            CaseOutcome::Pass => "pass".to_owned(),
-            CaseOutcome::Fail { message, .. } => format!("fail({message})"),
-            CaseOutcome::Skip => "skip".to_owned(),
-        };
-        let attempts: Vec<String> = case.attempts.iter().map(word).collect();
-        format!("{}/{}/{} {}", case.file, case.suite, case.name, attempts.join(","))
-    }
-
-    #[test]
-    fn a_report_of_each_version_is_read() {
-        let (found, reading) = cases(
-            r#"{"reportFormat": "CTRF", "specVersion": "0.0.0", "results": {"tool": {"name": "x"}, "tests": [
-            {"name": "a", "status": "passed", "duration": 12, "start": 1793527200000, "extra": {"deep": [1, {}]}},
-            {"name": "b", "status": "failed", "duration": 1.5, "message": "boom", "suite": "S > T", "filePath": "b.ts"},
-            {"name": "c", "status": "pending", "suite": ["S", "T"]}, {"name": "d", "status": "passed", "flaky": true,
-            "retries": 2}, {"name": "e", "status": "passed", "retryAttempts": [{"attempt": 1, "status": "failed",
-            "message": "first"}]}, {"status": "passed"}, {"name": 7}], "environment": {}}}"#,
-        );
-        let found: Vec<String> = found.iter().map(words).collect();
-        assert_eq!(
-            found,
-            [
-                "//a pass",
-                "b.ts/S > T/b fail(boom)",
-                "/S > T/c skip",
-                "//d fail(),fail(),pass",
-                "//e fail(first),pass"
-            ]
-        );
-        assert_eq!((reading.complete, reading.cases, reading.problem_count), (true, 5, 2), "{reading:?}");
-        let (found, _) = cases(r#"{"results":{"tests":[{"name":"a","duration":12,"start":1793527200000}]}}"#);
-        assert_eq!((found[0].at, found[0].attempts[0].wall_us), (Some(1_793_527_200_000_000), Some(12_000)));
-    }
-
-    #[test]
-    fn what_is_no_report_or_half_a_one_says_so() {
-        #[track_caller]
-        fn check(document: &str, kept: usize, line: u64, what: &str) {
-            let (found, reading) = cases(document);
-            assert_eq!((found.len(), reading.complete), (kept, what.starts_with("CTRF of")), "{reading:?}");
-            let problem = &reading.problems[0];
-            assert!(problem.what.contains(what) && problem.line == line, "{reading:?}");
-        }
-        check("{\"results\": {\"tests\": [{\"name\": \"a\"},\n{\"name\": \"b", 1, 2, "cut off");
-        let unknown = "{\"results\": {\"tests\": [\n{\"name\": \"a\", \"status\": \"exploded\"}\n]";
-        check(unknown, 1, 2, "status `exploded`, so it counts as skipped");
-        let negative = "{\"results\": {\"tests\": [\n\n{\"name\": \"a\", \"duration\": -3}";
-        check(negative, 1, 3, "`-3` is no duration");
-        check("{\"reportFormat\": \"SARIF\", \"results\": {}}", 0, 1, "SARIF");
-        check("{}", 0, 1, "no `results.tests`");
-        check("[]", 0, 1, "an object");
-        check("", 0, 1, "cut off");
-        check(r#"{"results":{"tests":{"name":"a"}}}"#, 0, 1, "a list");
-        check(r#"{"specVersion":"7.1","results":{"tests":[{"name":"a"}]}}"#, 1, 1, "CTRF of version `7.1`");
-        let deep = format!("{{\"results\":{{\"tests\":[{}", "[".repeat(1_000));
-        check(&deep, 0, 1, "recursion limit");
-    }
-
-    #[test]
-    fn long_strings_are_cut_at_a_character() {
-        for filler in ["x", "ü", "🦀", "\\n", "\\u00fc", "\\ud83e\\udd80", "\\\""] {
-            for shift in 0..14 {
-                let long = "y".repeat(shift) + &filler.repeat(3 * LONGEST_TEXT);
-                let document = format!(
-                    r#"{{"results":{{"tests":[{{"name":"a","status":"failed","message":"{long}"}},
-                    {{"name":"b"}}]}}}}"#
-                );
-                let (found, reading) = cases(&document);
-                assert_eq!((found.len(), reading.complete), (2, true), "{filler} {shift}: {reading:?}");
-            }
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn nothing_makes_the_reader_panic(text in "[{}\\[\\]\":,a-z0-9\\\\ ]{0,80}") {
-            let _ = cases(&format!("{{\"results\":{{\"tests\":[{text}"));
-            let _ = cases(&text);
-        }
-    }
-}
+mod tests;

@@ -48,6 +48,7 @@ pub fn read(input: impl BufRead, sink: &mut dyn FnMut(Case) -> ControlFlow<()>) 
         match reader.take(token, scanner.line(), &mut reading) {
             Ok(None) => {}
             Ok(Some(case)) => {
+                scanner.got_case();
                 reading.cases += 1;
                 if sink(case).is_break() {
                     reading.complete = false;

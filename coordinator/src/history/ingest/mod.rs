@@ -9,6 +9,7 @@ pub mod names;
 mod record;
 mod scanner;
 mod shortened;
+mod utf16;
 mod when;
 
 pub use record::{IngestError, Ingested, MOST_CASES, News, SUMMED_ANYWAY, SentReport, ingest};

@@ -110,7 +110,7 @@ pub async fn ingest(
     if let Some(known) =
         upload.summary.as_deref().and_then(|text| serde_json::from_str::<Ingested>(text).ok())
     {
-        return Ok(Ingested { news: News::Known, ..known });
+        return Ok(Ingested { news: News::Known, name: report.name.clone(), ..known });
     }
     let known = db.tests(&report.project).await?.into_iter().filter_map(|row| {
         let parts: TestParts = serde_json::from_str(row.parts.as_deref()?).ok()?;
@@ -218,9 +218,10 @@ enum Format {
 impl Format {
     /// By the first byte that is no white space.
     fn of(start: &[u8]) -> Self {
-        let mark = [0xef, 0xbb, 0xbf];
-        let start = start.strip_prefix(&mark[..]).unwrap_or(start);
-        match start.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        let marks: [&[u8]; 3] = [&[0xef, 0xbb, 0xbf], &[0xff, 0xfe], &[0xfe, 0xff]];
+        let start = marks.iter().find_map(|mark| start.strip_prefix(*mark)).unwrap_or(start);
+        // In UTF-16 every other byte of these is zero.
+        match start.iter().find(|byte| !byte.is_ascii_whitespace() && **byte != 0) {
             Some(b'{' | b'[') => Format::Ctrf,
             _ => Format::Junit,
         }

@@ -18,6 +18,8 @@ const LONGEST_TAG: usize = 256 << 10;
 const MOST_OF_A_TAG: usize = 4 << 20;
 /// Longest attribute value that is kept, in bytes.
 const LONGEST_VALUE: usize = 16 << 10;
+/// Most tags, texts, comments and instructions without a test case among them.
+const MOST_PIECES: u32 = 100_000;
 /// Most attributes of a tag.
 const MOST_ATTRIBUTES: usize = 200;
 
@@ -86,6 +88,8 @@ pub(super) struct Scanner<R> {
     pushed_back: Option<u8>,
     /// UTF-8 of a character of another encoding, still to be given.
     pending: ([u8; 4], u8, u8),
+    /// Pieces since the last test case.
+    pieces: u32,
     /// The first line with bytes that are no text in the document's encoding.
     no_text: Option<u64>,
     /// The first line with a reference that means nothing here.
@@ -112,9 +116,15 @@ impl<R: BufRead> Scanner<R> {
             line: 1,
             pushed_back: None,
             pending: ([0; 4], 0, 0),
+            pieces: 0,
             no_text: None,
             unresolved: None,
         })
+    }
+
+    /// A test case was found: it may go on as long again.
+    pub(super) fn got_case(&mut self) {
+        self.pieces = 0;
     }
 
     /// The line that reading has come to, from 1.
@@ -154,6 +164,10 @@ impl<R: BufRead> Scanner<R> {
     pub(super) fn next(&mut self) -> Result<Option<Token>, ScanError> {
         loop {
             let Some(first) = self.byte()? else { return Ok(None) };
+            self.pieces += 1;
+            if self.pieces > MOST_PIECES {
+                return malformed(format!("more than {MOST_PIECES} tags and texts without a test case"));
+            }
             if first != b'<' {
                 let text = self.text(first)?;
                 if text.trim().is_empty() {
@@ -193,15 +207,18 @@ impl<R: BufRead> Scanner<R> {
             }
             if kept.len() < LONGEST_TEXT {
                 kept.push(byte);
-            } else if self.encoding == Encoding::Utf8 && self.pending.1 == self.pending.2 {
+            } else {
                 self.skip_to(b'<')?;
             }
         }
         Ok(self.text_of(&kept))
     }
 
-    /// Passes over what is in the buffers up to `end`, which is left.
+    /// Passes over what is in the buffers up to `end`, which is left; over nothing where bytes are not yet text.
     fn skip_to(&mut self, end: u8) -> Result<(), ScanError> {
+        if self.encoding != Encoding::Utf8 || self.pushed_back.is_some() {
+            return Ok(());
+        }
         let buffer = self.input.fill_buf()?;
         let length = buffer.iter().position(|byte| *byte == end).unwrap_or(buffer.len());
         self.line += buffer[..length].iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -233,12 +250,16 @@ impl<R: BufRead> Scanner<R> {
             match self.byte()? {
                 None => return malformed("it ends within a CDATA section"),
                 Some(b'>') if brackets >= 2 => break,
+                Some(b']') if brackets == 2 && kept.len() >= LONGEST_TEXT => {}
                 Some(b']') if brackets == 2 => kept.push(b']'),
                 Some(b']') => brackets += 1,
                 Some(byte) => {
                     kept.extend(std::iter::repeat_n(b']', usize::from(std::mem::take(&mut brackets))));
                     kept.push(byte);
-                    kept.truncate(LONGEST_TEXT);
+                    if kept.len() > LONGEST_TEXT {
+                        kept.truncate(LONGEST_TEXT);
+                        self.skip_to(b']')?;
+                    }
                 }
             }
         }
@@ -262,16 +283,20 @@ impl<R: BufRead> Scanner<R> {
         Ok(())
     }
 
+    /// `end` ends in `>`, as nothing else in it does.
     fn skip_past(&mut self, end: &[u8], what: &str) -> Result<(), ScanError> {
-        let mut last = Vec::with_capacity(end.len() + 1);
-        while last != end {
+        let mut last = [0u8; 3];
+        loop {
             let Some(byte) = self.byte()? else { return malformed(format!("it ends within {what}")) };
-            last.push(byte);
-            if last.len() > end.len() {
-                last.remove(0);
+            last = [last[1], last[2], byte];
+            if last.ends_with(end) {
+                return Ok(());
+            }
+            // Nothing ends where no character of the end is near.
+            if !end.contains(&byte) {
+                self.skip_to(end[0])?;
             }
         }
-        Ok(())
     }
 
     /// Up to the `>` that ends the tag; attribute values are cut.
@@ -389,98 +414,4 @@ fn element(tag: &str, resolve: &mut dyn FnMut(String) -> String) -> Result<Eleme
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all(document: &[u8]) -> (Vec<Token>, Option<String>, u64) {
-        let mut scanner = Scanner::new(document).unwrap();
-        let mut tokens = Vec::new();
-        loop {
-            match scanner.next() {
-                Ok(Some(token)) => tokens.push(token),
-                Ok(None) => return (tokens, None, scanner.line()),
-                Err(error) => return (tokens, Some(error.to_string()), scanner.line()),
-            }
-        }
-    }
-
-    fn text(document: &[u8]) -> String {
-        all(document)
-            .0
-            .into_iter()
-            .filter_map(|token| match token {
-                Token::Text(text) => Some(text),
-                Token::Open(_) | Token::Close(_) => None,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn references_are_resolved_and_nothing_is_defined() {
-        assert_eq!(text(b"<a>1 &lt; 2 &#65;&amp;</a>"), "1 < 2 A&");
-        assert_eq!(text(b"<a><![CDATA[x ]] <b> ]]]></a>"), "x ]] <b> ]");
-        let bomb = b"<!DOCTYPE a [<!ENTITY b \"<>><\"><!ENTITY c \"&b;&b;\">]><a>&c;&c;</a>";
-        assert_eq!(text(bomb), "&c;&c;");
-        assert_eq!(text(b"<a><!-- <b> --><?x <c> ?>t</a>"), "t");
-    }
-
-    #[test]
-    fn encodings_are_what_the_bytes_say() {
-        let utf16 = |big: bool| {
-            let units = "\u{feff}<?xml encoding=\"utf-16\"?><a>ü🦀\n</a>".encode_utf16();
-            units
-                .flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() })
-                .collect::<Vec<u8>>()
-        };
-        for document in [utf16(true), utf16(false)] {
-            let (tokens, error, line) = all(&document);
-            assert_eq!((tokens.len(), error, line), (3, None, 2));
-            assert_eq!(text(&document).trim(), "ü🦀");
-        }
-        assert_eq!(text(b"<?xml version='1.0' encoding='ISO-8859-1'?><a>\xfc</a>"), "ü");
-        assert_eq!(text(b"\xef\xbb\xbf<?xml encoding='utf-16'?><a>\xc3\xbc\xff</a>"), "ü\u{fffd}");
-    }
-
-    #[test]
-    fn pieces_are_bounded_however_long_they_are() {
-        let mega = "x".repeat(3 << 20);
-        assert_eq!(text(format!("<a>{mega}</a>").as_bytes()).len(), LONGEST_TEXT);
-        assert_eq!(text(format!("<a><![CDATA[{mega}]]></a>").as_bytes()).len(), LONGEST_TEXT);
-        let (tokens, error, _) = all(format!("<a m=\"{mega}ü\" n='1'/>").as_bytes());
-        let [Token::Open(element)] = &tokens[..] else { panic!("one element: {error:?}") };
-        assert_eq!((element.attribute("m").len(), element.attribute("n")), (LONGEST_VALUE, "1"));
-        let endless = format!("<a {mega}");
-        assert!(all(endless.as_bytes()).1.unwrap().contains("a tag of more than"));
-        let many: String = (0..300).map(|n| format!(" a{n}='1'")).collect();
-        assert!(all(format!("<a{many}/>").as_bytes()).1.unwrap().contains("attributes"));
-    }
-
-    #[test]
-    fn damage_is_named_with_its_line() {
-        for (document, what) in [
-            (&b"<a>\n<b x='1"[..], "within a tag"),
-            (b"<a>\n<![CDATA[x", "within a CDATA section"),
-            (b"<a>\n<!-- x", "within a comment"),
-            (b"<a>\n< b>", "begins no tag"),
-            (b"<a>\n<b <c>", "a tag within a tag"),
-            (b"<a>\n<!DOCTYPE [", "within a document type"),
-        ] {
-            let (tokens, error, line) = all(document);
-            assert_eq!((tokens.len(), line), (1, 2), "{what}");
-            assert!(error.as_ref().unwrap().contains(what), "{error:?}");
-        }
-        assert_eq!(all(b"just text").1, None);
-    }
-
-    #[test]
-    fn prefixes_and_odd_attributes_are_taken_as_they_are() {
-        let (tokens, ..) = all(b"<ns:a x:b='1' c=\"&broken;\" d = '2' e/></ns:a >");
-        let Token::Open(element) = &tokens[0] else { panic!("an element") };
-        assert_eq!((element.name.as_str(), element.empty), ("a", true));
-        assert_eq!(
-            (element.attribute("b"), element.attribute("c"), element.attribute("d")),
-            ("1", "&broken;", "2")
-        );
-        assert_eq!(tokens[1], Token::Close("a".to_owned()));
-    }
-}
+mod tests;

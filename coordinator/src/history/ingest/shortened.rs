@@ -7,16 +7,45 @@ use std::rc::Rc;
 /// Longest text that is kept, in bytes.
 pub(super) const LONGEST_TEXT: usize = 16 << 10;
 
-/// Counts the lines that were read.
+/// How far a document was read.
+#[derive(Debug)]
+pub(super) struct Place {
+    line: Cell<u64>,
+    /// Bytes since the last case, without what was cut.
+    since_case: Cell<u64>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { line: Cell::new(1), since_case: Cell::new(0) }
+    }
+}
+
+impl Place {
+    /// Bytes without a case beyond which no more of them are read: a test of megabytes is nothing but a burden.
+    pub(super) const MOST_WITHOUT_A_CASE: u64 = 16 << 20;
+
+    /// The line, from 1.
+    pub(super) fn line(&self) -> u64 {
+        self.line.get()
+    }
+
+    /// A case was found.
+    pub(super) fn got_case(&self) {
+        self.since_case.set(0);
+    }
+}
+
+/// Counts what is read.
 pub(super) struct Lines<R> {
     input: R,
-    line: Rc<Cell<u64>>,
+    place: Rc<Place>,
 }
 
 impl<R> Lines<R> {
-    /// From the first line on; `line` says which one is being read.
-    pub(super) fn new(input: R, line: &Rc<Cell<u64>>) -> Self {
-        Self { input, line: Rc::clone(line) }
+    /// From the first line on; `place` says how far it has come.
+    pub(super) fn new(input: R, place: &Rc<Place>) -> Self {
+        Self { input, place: Rc::clone(place) }
     }
 }
 
@@ -24,7 +53,13 @@ impl<R: Read> Read for Lines<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let length = self.input.read(into)?;
         let ends = into[..length].iter().filter(|byte| **byte == b'\n').count();
-        self.line.set(self.line.get() + ends as u64);
+        self.place.line.set(self.place.line.get() + ends as u64);
+        let since = self.place.since_case.get() + length as u64;
+        self.place.since_case.set(since);
+        if since > Place::MOST_WITHOUT_A_CASE {
+            let most = Place::MOST_WITHOUT_A_CASE >> 20;
+            return Err(io::Error::other(format!("more than {most} MiB without a test")));
+        }
         Ok(length)
     }
 }
