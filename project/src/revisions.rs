@@ -97,6 +97,22 @@ pub fn between(root: &Path, good: &str, bad: &str) -> Result<Vec<Revision>, Revi
     Ok(revisions)
 }
 
+/// The last revisions up to `name`, which is included, at most `most`, the oldest first, along first parents. Those
+/// without the project are left out.
+pub fn last(root: &Path, name: &str, most: usize) -> Result<Vec<Revision>, RevisionError> {
+    let prefix = prefix(root)?;
+    let commit = resolve(root, name)?;
+    let most = format!("--max-count={most}");
+    let listed = git(root, &["log", "--first-parent", &most, "--format=%H %s", &commit])?;
+    let revision = |line: &str| {
+        let (commit, subject) = line.split_once(' ').unwrap_or((line, ""));
+        let tree = git(root, &["rev-parse", &format!("{commit}:{prefix}")]).ok()?;
+        let (commit, subject) = (commit.to_owned(), subject.to_owned());
+        Some(Revision { commit, subject, tree: tree.trim().to_owned() })
+    };
+    Ok(listed.lines().rev().filter_map(revision).collect())
+}
+
 /// One revision by its name.
 pub fn at(root: &Path, name: &str) -> Result<Revision, RevisionError> {
     let prefix = prefix(root)?;

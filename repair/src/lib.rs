@@ -21,6 +21,7 @@ pub mod oracle;
 pub mod python;
 pub mod touched;
 pub mod tree;
+pub mod upkeep;
 
 pub use adapt::{Adaptation, FileAdaptation, adapt};
 pub use tree::{SourceTree, TreeError};

@@ -27,6 +27,11 @@ pub fn touched(before: &SourceFile, after: &SourceFile) -> Touched {
     Touched::Tests(new.tests.iter().filter(differs).map(|(name, _)| name.clone()).collect())
 }
 
+/// The text of each test of a file, its decorators included, by class path and name.
+pub(crate) fn tests_of(file: &SourceFile) -> BTreeMap<String, &str> {
+    Parts::of(file).tests
+}
+
 /// A file, taken apart.
 struct Parts<'a> {
     /// The text of each test, its decorators included, by class path and name.

@@ -39,7 +39,7 @@ pub(crate) struct UploadArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) job_url: Option<String>,
     /// Which attempt at the job this is, from 1 [default: as the CI system says]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempt: Option<u32>,
     /// What tells this run from others of the job (os=linux); may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = variant)]
@@ -140,6 +140,10 @@ pub(crate) struct ForecastArgs {
     /// Show so many
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) limit: usize,
+    /// Instead, the tests of this directory that are likely to need maintenance by the change since this revision,
+    /// learnt from the commits before it
+    #[arg(long, value_name = "REVISION", conflicts_with = "simulated")]
+    pub(crate) since: Option<String>,
     /// Judge forecasts on simulated projects instead, from this seed
     #[arg(long, value_name = "SEED")]
     pub(crate) simulated: Option<u64>,

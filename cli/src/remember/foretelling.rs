@@ -3,6 +3,7 @@
 
 use super::print;
 use super::shown::percent;
+use super::upkeep::{self, Upkeep};
 use crate::args::ForecastArgs;
 use crate::exit::{Complaint, Exit};
 use crate::memory::{Memory, Place, csv};
@@ -11,10 +12,16 @@ use flakefarm_coordinator::history::questions::{self, Forecast, Window};
 use flakefarm_coordinator::simulate::histories::{self, Project};
 use flakefarm_shared::now_micros;
 use serde::Serialize;
+use std::path::Path;
 
 pub(crate) async fn forecast(args: &ForecastArgs) -> Result<Exit, Complaint> {
     if let Some(seed) = args.simulated {
         return print(args.format, &simulated(seed), simulations, simulations_csv);
+    }
+    if let Some(since) = &args.since {
+        let found = upkeep::upkeep(Path::new("."), since, args.limit).await?;
+        let text = |found: &Upkeep| upkeep::text(found) + &judged(&found.evaluation, OF_COMMITS);
+        return print(args.format, &found, text, upkeep::csv);
     }
     let memory = Memory::of(&args.memory)?;
     let window = Window::last(args.days, now_micros());
@@ -38,13 +45,21 @@ fn text(forecast: &Forecast) -> String {
         None if forecast.tests.is_empty() => text.push_str("  nothing is likely to fail\n"),
         None => {}
     }
-    text.push_str(&judged(&forecast.evaluation));
+    text.push_str(&judged(&forecast.evaluation, OF_RUNS));
     text
 }
 
-fn judged(evaluation: &Evaluation) -> String {
+/// What is foretold: of what, which event, and in the bins.
+type Words = [&'static str; 3];
+const OF_RUNS: Words = ["runs", "failures", "failed"];
+const OF_COMMITS: Words = ["tests at commits", "changes", "changed"];
+
+fn judged(evaluation: &Evaluation, [runs, failures, failed]: Words) -> String {
+    if evaluation.runs == 0 {
+        return String::new();
+    }
     let mut text = format!(
-        "judged on {} runs with {} failures, each foretold before it was known:\n  Brier score {:.6}; skill over always \
+        "judged on {} {runs} with {} {failures}, each foretold before it was known:\n  Brier score {:.6}; skill over always \
          passing {}, over the last outcome {}, over the moving rate {}\n  area under precision and recall {:.3} (by chance \
          {:.5}); calibration off by {:.5}\n",
         evaluation.runs,
@@ -59,7 +74,7 @@ fn judged(evaluation: &Evaluation) -> String {
     );
     for bin in &evaluation.calibration {
         text.push_str(&format!(
-            "    up to {:>6}: foretold {:>6}, failed {:>6} of {} runs\n",
+            "    up to {:>6}: foretold {:>6}, {failed} {:>6} of {} {runs}\n",
             percent(bin.up_to),
             percent(bin.foretold),
             percent(bin.failed),
@@ -106,7 +121,7 @@ fn simulations(all: &Vec<Simulated>) -> String {
         if let Some(why) = &one.withheld {
             text.push_str(&format!("  not shown: {why}\n"));
         }
-        text.push_str(&judged(&one.evaluation));
+        text.push_str(&judged(&one.evaluation, OF_RUNS));
     }
     text
 }

@@ -7,6 +7,7 @@ mod linking;
 mod of_project;
 mod of_test;
 pub(crate) mod shown;
+mod upkeep;
 
 pub(crate) use collecting::gc;
 pub(crate) use foretelling::forecast;
@@ -15,6 +16,7 @@ use crate::args::{AnswerFormat, HistoryArgs, TestsArgs, TrendsArgs};
 use crate::exit::{Complaint, Exit};
 use crate::memory::{Memory, Place};
 use crate::output;
+use flakefarm_coordinator::db::TestRow;
 use flakefarm_coordinator::history::questions::{self, Window};
 use flakefarm_coordinator::plan::Confidence;
 use flakefarm_shared::{TestId, now_micros};
@@ -30,16 +32,32 @@ pub(crate) async fn history(args: &HistoryArgs) -> Result<Exit, Complaint> {
             memory.sum_up(&db, &samples).await?;
             let (test, project) = (TestId(args.test.clone()), &memory.project);
             let samples = Some(samples.as_ref());
-            questions::test_history(&db, samples, project, &test, window, Confidence::DEFAULT)
-                .await?
-                .ok_or_else(|| {
-                    Complaint::usage(format!("nobody has seen a test `{test}` of {project}")).hint(
-                        "`flakefarm tests` lists those that somebody saw; --project names another project",
-                    )
-                })?
+            let seen =
+                questions::test_history(&db, samples, project, &test, window, Confidence::DEFAULT).await?;
+            match seen {
+                Some(seen) => seen,
+                None => return Err(unseen(&test, project, &db.tests(project).await?)),
+            }
         }
     };
     print(question.format, &found, of_test::text, of_test::csv)
+}
+
+/// Nobody has seen a test of that name; those are named that it may be short for.
+fn unseen(test: &TestId, project: &str, seen: &[TestRow]) -> Complaint {
+    const NAMED: usize = 3;
+    let like: Vec<String> = seen
+        .iter()
+        .filter(|row| row.test.as_str().contains(test.as_str()))
+        .map(|row| format!("`{}`", row.test))
+        .take(NAMED)
+        .collect();
+    let hint = if like.is_empty() {
+        "`flakefarm tests` lists those that somebody saw; --project names another project".to_owned()
+    } else {
+        format!("is it one of these: {}? `flakefarm tests` lists all", like.join(", "))
+    };
+    Complaint::usage(format!("nobody has seen a test `{test}` of {project}")).hint(hint)
 }
 
 pub(crate) async fn tests(args: &TestsArgs) -> Result<Exit, Complaint> {

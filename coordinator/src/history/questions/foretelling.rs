@@ -72,17 +72,20 @@ fn learn(days: &Days<'_>) -> (Evaluation, Vec<(TreatmentClass, i64, f64)>) {
     let mut forecaster = Forecaster::default();
     let mut known: HashMap<(TreatmentClass, i64), Known> = HashMap::new();
     let first = days.iter().map(|(_, day, _)| day).next();
-    let mut before = None;
+    let mut today = None;
     for (class, day, counts) in days.iter().filter(|(class, ..)| AS_IT_IS.contains(class)) {
         let judged = first.is_some_and(|first| day >= first + LEARNING_DAYS);
-        if before.is_some_and(|before| before != day) {
+        if let Some((_, judged)) = today.filter(|(today, _)| *today != day) {
             forecaster.end_day(judged);
         }
-        before = Some(day);
+        today = Some((day, judged));
         for (test, runs, failures) in counts {
             let ran = Ran { runs, failures, touched: false };
             forecaster.day(known.entry((class, test)).or_default(), ran, judged);
         }
+    }
+    if let Some((_, judged)) = today {
+        forecaster.end_day(judged);
     }
     let mut likely: Vec<(TreatmentClass, i64, f64)> = known
         .iter()
