@@ -1,6 +1,6 @@
 //! Being told to stop: the first signal ends cleanly, the second one leaves now, removing what would
 //! otherwise be left behind, within some seconds; the third ends the process at once. That nobody reads
-//! what is said any more counts as the first.
+//! what is said any more tells it to stop as well, and so does a worker's /drain: a signal after that is the first.
 
 use crate::exit::Exit;
 use crate::say;
@@ -34,7 +34,7 @@ pub(crate) fn watch() -> std::io::Result<Told> {
     let told = Told::default();
     let Told { stop, hurry } = told.clone();
     tokio::spawn(async move {
-        let mut unread = false;
+        let (mut signals, mut unread) = (0_u32, false);
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
@@ -47,14 +47,13 @@ pub(crate) fn watch() -> std::io::Result<Told> {
                     continue;
                 }
             }
-            if hurry.is_cancelled() {
-                std::process::exit(Exit::Interrupted as i32);
+            signals += 1;
+            match signals {
+                // It may have been told otherwise: by a worker's /drain, or by nobody reading.
+                1 => stop.cancel(),
+                2 => hurry.cancel(),
+                _ => std::process::exit(Exit::Interrupted as i32),
             }
-            if stop.is_cancelled() && !unread {
-                hurry.cancel();
-            }
-            unread = false;
-            stop.cancel();
         }
     });
     Ok(told)

@@ -19,15 +19,16 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--flakefarm", required=True, help="the new version")
     options.add_argument("--old", help="the old one [default: the same]")
+    options.add_argument("--first", choices=["coordinators", "workers"], default="coordinators", help="who is replaced first: the others are of the old version beside them [default: coordinators]")
     args = options.parse_args()
     farm = Farm(args.flakefarm, "upgrade")
     try:
-        drill(farm, args.old or args.flakefarm, args.flakefarm)
+        drill(farm, args.old or args.flakefarm, args.flakefarm, args.first)
     finally:
         farm.end()
 
 
-def drill(farm, old, new):
+def drill(farm, old, new, first):
     pods, coordinators = [], []
 
     def step():
@@ -46,7 +47,8 @@ def drill(farm, old, new):
     till("the old workers are ready", 120, lambda: all(pod.is_ready() for pod in pods))
     sweep = farm.submit(farm.waiting(SECONDS), "--runs", str(ATTEMPTS // TESTS), "--scope", "test", "--panel", "none", "--seed", "1", "--sandbox", "forked-only")
     till("the sweep is under way", 300, lambda: farm.recorded(sweep) >= ATTEMPTS // 8)
-    for number in (1, 2):
+
+    def replace_coordinator(number):
         process, url = farm.coordinator("coordinator-new-%d" % number, new)
         farm.url = url
         leaving, _ = coordinators.pop(0)
@@ -57,13 +59,21 @@ def drill(farm, old, new):
         at = farm.recorded(sweep)
         say("coordinator %d is replaced, with %d of %d attempts recorded" % (number, at, ATTEMPTS))
         till("the new one records", 120, lambda: farm.recorded(sweep) > at)
-    for number in (1, 2):
+
+    def replace_worker(number):
         pods.append(Pod(farm, "new-%d" % number, slots=2, grace=90, worker_grace="20s", wait="60s", binary=new))
         till("the new worker is ready", 120, lambda: pods[-1].is_ready())
         leaving = next(pod for pod in pods if pod.told_at is None and pod.name.startswith("old"))
         leaving.tell()
         till("the old worker has left", 120, lambda: not leaving.is_there())
-        say("worker %d is replaced after %.1f s, with %d of %d attempts recorded" % (number, leaving.gone_at - leaving.told_at, farm.recorded(sweep), ATTEMPTS))
+        at = farm.recorded(sweep)
+        say("worker %d is replaced after %.1f s, with %d of %d attempts recorded" % (number, leaving.gone_at - leaving.told_at, at, ATTEMPTS))
+        till("what is left of them is recorded", 120, lambda: farm.recorded(sweep) > at)
+
+    order = [replace_coordinator, replace_worker]
+    for replace in order if first == "coordinators" else reversed(order):
+        for number in (1, 2):
+            replace(number)
     replaced = farm.recorded(sweep)
     till("the sweep's end", 900, lambda: farm.state(sweep)["state"] != "running")
     for pod in pods:
