@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-SERVICES := docker rabbitmq redis postgres
+SERVICES := docker rabbitmq redis postgres objects
 FLAKEFARM := target/debug/flakefarm
 # The example sweep: adaptive, small enough to watch.
 DEMO_ARGS ?= --max-flake-rate 0.1 --seed 1
@@ -78,7 +78,7 @@ lint: toolchain ## Format check, clippy without warnings, licences and advisorie
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	  else echo "cargo-deny is not installed: licences and sources not checked (cargo install cargo-deny)" >&2; fi
 
-services-up: ## Start RabbitMQ, Redis, PostgreSQL and, if none answers, Docker
+services-up: ## Start RabbitMQ, Redis, PostgreSQL, an object store and, if none answers, Docker
 	@deploy/dev/services up $(SERVICES)
 	@deploy/dev/base-image
 	@echo 'eval "$$(deploy/dev/services env)"   # to point a shell at them'
@@ -120,7 +120,7 @@ openapi: build ## Hold the HTTP interface's description to the standard and to t
 picture: ## Write the picture of crates and modules into ARCHITECTURE.md; fails on a circle
 	deploy/dev/picture
 
-manifests: ## Check Kubernetes manifests and the Helm chart, without a cluster (installs kubectl, helm and schemas)
+manifests: toolchain ## Check Kubernetes manifests and the Helm chart, without a cluster (installs kubectl, helm and schemas)
 	@deploy/kubernetes/check
 	@deploy/kubernetes/check --self-test
 	@python3 -B tests/drills/test_law.py -q
@@ -133,14 +133,15 @@ DRILL := FLAKEFARM_DEV_DIR=$(CURDIR)/target/drill-services FLAKEFARM_DRILL_DIR=$
   FLAKEFARM_DEV_RABBITMQ_PLUGINS=rabbitmq_management deploy/dev/with-services docker rabbitmq redis postgres --
 # The same without an engine.
 SOAK := $(subst services docker rabbitmq,services rabbitmq,$(DRILL))
-RELEASE := target/release/flakefarm
+# FLAKEFARM_BINARY names a release that is built already, here as for make dist.
+RELEASE := $(or $(FLAKEFARM_BINARY),target/release/flakefarm)
 SOAK_ARGS ?= --write-docs docs/scale.md
 SCALING_ARGS ?= --write-docs docs/scaling.md
 # make upgrade-drill: the binary of the version before.
 OLD ?=
 
-release: toolchain
-	cargo build --locked --release -p flakefarm
+release: $(if $(FLAKEFARM_BINARY),,toolchain)
+	@$(if $(FLAKEFARM_BINARY),:,cargo build --locked --release -p flakefarm)
 
 scaling: release ## KEDA and the kubelet, played on the real broker: a burst scales from none to eight workers and back; writes docs/scaling.md
 	@$(DRILL) python3 tests/drills/scaling.py --flakefarm $(RELEASE) $(SCALING_ARGS)
@@ -153,9 +154,10 @@ backup-drill: release ## Copy a farm in a sweep, lose everything, restore: the s
 	@$(DRILL) python3 tests/drills/backup.py --flakefarm $(RELEASE)
 
 upgrade-drill: release ## Replace every process of a farm in a sweep: make upgrade-drill OLD=BINARY
-	@$(DRILL) python3 tests/drills/upgrade.py --flakefarm $(RELEASE) $(if $(OLD),--old $(OLD))
+	@$(DRILL) bash -c 'for first in coordinators workers; do \
+	  python3 tests/drills/upgrade.py --flakefarm $(RELEASE) $(if $(OLD),--old $(OLD)) --first $$first || exit; done'
 
-dist: toolchain ## Release binary with checksum, completions, man pages and a Debian package, into target/dist
+dist: $(if $(FLAKEFARM_BINARY),,toolchain) ## Release binary with checksum, completions, man pages and a Debian package, into target/dist
 	@deploy/dist
 
 images: dist ## Container images of coordinator and worker, from target/dist: make images BASE=debian:bookworm-slim

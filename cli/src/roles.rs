@@ -110,7 +110,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Complaint> {
     let slots = slots.unwrap_or_else(embedded::slots_of_this_machine);
     let dir = match settings.text("worker.spool") {
         Some(dir) => dir.into(),
-        None => stores::state_dir(None)?.join("spool"),
+        None => stores::state_dir_here()?.join("spool"),
     };
     let spool = Spool::open(&dir, &id).map_err(|error| {
         Complaint::farm(format!("failed to open the spool {}: {error}", dir.display()))

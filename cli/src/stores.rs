@@ -19,7 +19,8 @@ pub(crate) fn state_dir(given: Option<&Path>) -> Result<PathBuf, Complaint> {
                 .map(PathBuf::from)
                 .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state")))
                 .ok_or_else(|| {
-                    Complaint::usage("no home directory for the state").hint("pass --state DIR")
+                    Complaint::usage("no home directory for the state")
+                        .hint("pass --state DIR, or set FLAKEFARM_STATE")
                 })?;
             base.join("flakefarm")
         }
@@ -27,6 +28,12 @@ pub(crate) fn state_dir(given: Option<&Path>) -> Result<PathBuf, Complaint> {
     std::fs::create_dir_all(&dir).and_then(|()| dir.canonicalize()).map_err(|error| {
         Complaint::farm(format!("failed to make state directory {}: {error}", dir.display()))
     })
+}
+
+/// The same for commands without `--state`: FLAKEFARM_STATE, else the user's.
+pub(crate) fn state_dir_here() -> Result<PathBuf, Complaint> {
+    let given = std::env::var_os("FLAKEFARM_STATE").filter(|dir| !dir.is_empty());
+    state_dir(given.as_deref().map(Path::new))
 }
 
 pub(crate) async fn open_database(url: &str) -> Result<Db, Complaint> {
@@ -55,5 +62,6 @@ pub(crate) async fn open_samples(address: &str, keep: &HistoryRetention) -> Resu
 
 pub(crate) fn open_blobs(address: &str) -> Result<Blobs, Complaint> {
     Blobs::open(address)
-        .map_err(|error| Complaint::of(&error).hint("expected file:///directory or s3://bucket/prefix"))
+        .map_err(|error| Complaint::of(&error).hint("expected file:///directory, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, which needs \
+               AZURE_STORAGE_ACCOUNT_NAME, too"))
 }

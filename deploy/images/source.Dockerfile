@@ -6,7 +6,7 @@ ARG BASE=debian:bookworm-slim
 FROM ${BUILD} AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --locked --release -p flakefarm --features cloud
+RUN cargo build --locked --release -p flakefarm
 
 FROM ${BASE} AS common
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates git openssh-client && rm -rf /var/lib/apt/lists/* \

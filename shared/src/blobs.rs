@@ -1,9 +1,11 @@
 //! Content-addressed blobs: snapshots, outputs, and whatever is too large to travel otherwise, stored once by digest, in a
 //! directory or an object store.
 
+mod failure;
 mod keeping;
 mod streams;
 
+pub use failure::StoreFailure;
 pub use keeping::{BlobEntry, Digests, Removed, digests_in};
 pub use streams::Upload;
 
@@ -14,6 +16,7 @@ use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::ffi::OsString;
 use std::io::Read;
 use std::sync::Arc;
 use url::Url;
@@ -23,6 +26,8 @@ use url::Url;
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     root: StorePath,
+    /// What lies there can be moved.
+    is_directory: bool,
 }
 
 /// A blob could not be read or written.
@@ -35,7 +40,7 @@ pub enum BlobError {
         address: String,
         /// Why.
         #[source]
-        source: object_store::Error,
+        source: StoreFailure,
     },
     /// The store refused.
     #[error("failed to {action} blob {digest}")]
@@ -46,7 +51,7 @@ pub enum BlobError {
         digest: Digest,
         /// Why.
         #[source]
-        source: object_store::Error,
+        source: StoreFailure,
     },
     /// No such blob.
     #[error("blob {0} is not in the store")]
@@ -68,10 +73,22 @@ pub enum BlobError {
 }
 
 impl Blobs {
-    /// Opens the store at `address`: `file:///directory` (made if absent), or with the `cloud`
-    /// feature `s3://bucket/prefix`, `gs://…`, `az://…`, with credentials from the environment.
+    /// Opens the store at `address`: `file:///directory` (made if absent), `s3://bucket/prefix`, `gs://bucket/prefix`
+    /// or `az://container/prefix`, with credentials from variables that begin with `AWS_`, `GOOGLE_` or `AZURE_`.
+    /// Nobody is asked yet.
     pub fn open(address: &str) -> Result<Self, BlobError> {
-        let wrong = |source: object_store::Error| BlobError::Address { address: address.to_owned(), source };
+        Self::open_with(address, settings_among(std::env::vars_os()))
+    }
+
+    /// The same with the settings of an object store from elsewhere than the environment: `("aws_endpoint", "http://…")`.
+    pub fn open_with(
+        address: &str,
+        settings: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, BlobError> {
+        let wrong = |source: object_store::Error| BlobError::Address {
+            address: address.to_owned(),
+            source: source.into(),
+        };
         let generic = |source: Box<dyn std::error::Error + Send + Sync>| {
             wrong(object_store::Error::Generic { store: "blobs", source })
         };
@@ -82,11 +99,12 @@ impl Blobs {
             // Nothing waits for the disk: files survive the end of any process, and one that a power cut
             // takes or tears is found out by its digest and its work done again, as for the database.
             let store = object_store::local::LocalFileSystem::new_with_prefix(path).map_err(wrong)?;
-            return Ok(Self { store: Arc::new(store), root: StorePath::default() });
+            return Ok(Self { store: Arc::new(store), root: StorePath::default(), is_directory: true });
         }
-        let environment = std::env::vars().map(|(key, value)| (key.to_ascii_lowercase(), value));
-        let (store, root) = object_store::parse_url_opts(&url, environment).map_err(wrong)?;
-        Ok(Self { store: Arc::from(store), root })
+        let defaults = PATIENCE.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings = defaults.into_iter().chain(settings);
+        let (store, root) = object_store::parse_url_opts(&url, settings).map_err(wrong)?;
+        Ok(Self { store: Arc::from(store), root, is_directory: false })
     }
 
     fn path(&self, digest: &Digest) -> StorePath {
@@ -103,13 +121,21 @@ impl Blobs {
     async fn put_bytes(&self, content: Bytes) -> Result<Digest, BlobError> {
         let digest = Digest::of(&content);
         let path = self.path(&digest);
-        let failed = |source| BlobError::Store { action: "write", digest: digest.clone(), source };
+        let failed = |source: object_store::Error| BlobError::Store {
+            action: "write",
+            digest: digest.clone(),
+            source: source.into(),
+        };
         match self.store.head(&path).await {
             Ok(found) if found.size == content.len() as u64 && is_fresh(&found) => return Ok(digest),
             Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
-        self.store.put(&path, content.into()).await.map_err(failed)?;
+        if content.len() <= streams::IN_ONE {
+            self.store.put(&path, content.into()).await.map_err(failed)?;
+        } else {
+            streams::put_in_parts(&self.store, &path, content).await.map_err(failed)?;
+        }
         Ok(digest)
     }
 
@@ -120,10 +146,7 @@ impl Blobs {
     }
 
     async fn get_bytes(&self, digest: &Digest) -> Result<Bytes, BlobError> {
-        let failed = |source| match source {
-            object_store::Error::NotFound { .. } => BlobError::Missing(digest.clone()),
-            source => BlobError::Store { action: "read", digest: digest.clone(), source },
-        };
+        let failed = |source| read_failed(digest, source);
         let found = self.store.get(&self.path(digest)).await.map_err(failed)?;
         let content = found.bytes().await.map_err(failed)?;
         if Digest::of(&content) == *digest {
@@ -139,7 +162,9 @@ impl Blobs {
             match self.store.head(&self.path(digest)).await {
                 Ok(_) => Ok(true),
                 Err(object_store::Error::NotFound { .. }) => Ok(false),
-                Err(source) => Err(BlobError::Store { action: "find", digest: digest.clone(), source }),
+                Err(source) => {
+                    Err(BlobError::Store { action: "find", digest: digest.clone(), source: source.into() })
+                }
             }
         })
         .await
@@ -159,6 +184,36 @@ impl Blobs {
         let packed = self.get(digest).await?;
         decode(&packed).map_err(|source| BlobError::Content { digest: digest.clone(), what, source })
     }
+}
+
+/// Why a blob could not be read. A bucket that is not there says nothing about its blobs.
+fn read_failed(digest: &Digest, source: object_store::Error) -> BlobError {
+    /// As S3 and Google, and as Azure call it.
+    const NO_STORE: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
+    match source {
+        object_store::Error::NotFound { source, .. }
+            if !NO_STORE.iter().any(|code| source.to_string().contains(code)) =>
+        {
+            BlobError::Missing(digest.clone())
+        }
+        source => BlobError::Store { action: "read", digest: digest.clone(), source: source.into() },
+    }
+}
+
+/// How long a request to an object store may take: a large blob is read for minutes, but a server that says
+/// nothing is asked again. What the environment says comes after these.
+const PATIENCE: [(&str, &str); 2] = [("timeout", "1h"), ("read_timeout", "30s")];
+
+/// The settings of object stores among variables: those that say by their name whose they are. An `ENDPOINT`, a
+/// `REGION` or a `TOKEN` is somebody else's.
+fn settings_among(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<(String, String)> {
+    const PREFIXES: [&str; 3] = ["aws_", "google_", "azure_"];
+    /// Where a machine in Azure gets its identity.
+    const IDENTITY: &str = "identity_endpoint";
+    variables
+        .filter_map(|(key, value)| Some((key.to_str()?.to_ascii_lowercase(), value.into_string().ok()?)))
+        .filter(|(key, _)| key == IDENTITY || PREFIXES.iter().any(|prefix| key.starts_with(prefix)))
+        .collect()
 }
 
 /// Whether a blob was written so lately that nobody collects it.
@@ -195,6 +250,23 @@ pub(crate) fn decode<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_that_names_no_cloud_is_no_setting_of_an_object_store() {
+        use std::os::unix::ffi::OsStringExt;
+        let variables = [
+            (OsString::from("AWS_ENDPOINT"), OsString::from("http://objects:8333")),
+            ("ENDPOINT".into(), "http://elsewhere".into()),
+            ("TOKEN".into(), "of a pipeline".into()),
+            ("BUCKET".into(), "other".into()),
+            ("AWS_SECRET_ACCESS_KEY".into(), OsString::from_vec(vec![0xff])),
+            (OsString::from_vec(vec![0xfe]), "1".into()),
+            ("IDENTITY_ENDPOINT".into(), "http://machine".into()),
+        ];
+        let settings = settings_among(variables.into_iter());
+        let keys: Vec<_> = settings.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["aws_endpoint", "identity_endpoint"]);
+    }
 
     #[test]
     fn a_few_bytes_that_unpack_to_gigabytes_are_refused() {

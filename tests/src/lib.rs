@@ -9,3 +9,4 @@ pub mod harness;
 pub mod plugin;
 pub mod ports;
 pub mod relay;
+pub mod stumbling;

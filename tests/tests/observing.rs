@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use flakefarm_shared::metrics::{CATALOGUE, Owner};
+use flakefarm_tests::contract::blobs::Place;
 use flakefarm_tests::eventually::wait_for;
 use flakefarm_tests::farm::Farm;
 use flakefarm_tests::harness::{MIXED, command, project, report, repository, said};
+use futures::TryStreamExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -109,15 +111,21 @@ fn names_in(dir: &Path, names: &mut BTreeSet<String>) {
 #[test]
 fn a_farm_that_sweeps_is_seen_from_every_side() {
     let (collector, sent) = collector();
-    let collected = [
+    // What is large is in a bucket.
+    let bucket = Place::bucket();
+    let mut collected = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector),
         ("OTEL_BSP_SCHEDULE_DELAY", "500".to_owned()),
         ("FLAKEFARM_LOG_FORMAT", "json".to_owned()),
+        ("FLAKEFARM_BLOBS", bucket.address()),
     ];
+    let of_bucket: Vec<(String, String)> =
+        bucket.settings().into_iter().map(|(key, value)| (key.to_ascii_uppercase(), value)).collect();
+    collected.extend(of_bucket.iter().map(|(key, value)| (key.as_str(), value.clone())));
     let mut farm = Farm::start();
     farm.coordinator = None;
     farm.start_coordinator_with(&collected);
-    let mut of_worker = collected.to_vec();
+    let mut of_worker = collected.clone();
     of_worker.push(("FLAKEFARM_HEALTH_LISTEN", "127.0.0.1:0".to_owned()));
     farm.start_worker_with("seen", &of_worker);
     let health = wait_for("the worker's health is served", PATIENCE, || {
@@ -136,6 +144,11 @@ fn a_farm_that_sweeps_is_seen_from_every_side() {
     let output =
         farm.sweep(tests.path(), &["--runs", "8", "--seed", "3", "--panel", "none"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), farm.logs());
+    assert!(farm.dir.path().join("spool").is_dir(), "what a role keeps is in its state directory");
+    let stored: Vec<_> = tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(async { bucket.open().entries().try_collect().await.unwrap() });
+    assert!(stored.len() >= 3, "a snapshot, a listing, a report: {stored:?}");
     let sweep: Uuid = report(&output)["sweep"]["id"].as_str().unwrap().parse().unwrap();
 
     every_metric_exists_and_moves(&farm, &health);
@@ -283,6 +296,8 @@ fn the_worker_drains(farm: &mut Farm, health: &str) {
     let output = command(farm.dir.path()).args(["probe", "drain", "--at", health]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let mut worker = farm.workers.remove(0);
+    // As the kubelet does once the hook before it has ended: told a second way, it is not told twice.
+    worker.signal("TERM");
     let ended = worker.0.wait().unwrap();
     assert!(ended.success(), "{ended}: {}", farm.logs());
     let output = command(farm.dir.path()).args(["probe", "healthz", "--at", health]).output().unwrap();

@@ -8,6 +8,7 @@ use flakefarm_coordinator::history::retention::HistoryRetention;
 use flakefarm_project::settings::Settings;
 use flakefarm_shared::now_micros;
 use flakefarm_shared::queue::{QueueError, Role};
+use std::time::Duration;
 
 pub(super) async fn look(findings: &mut Findings, settings: &Settings) -> Result<(), Complaint> {
     if let Some(url) = settings.text("stores.database") {
@@ -101,6 +102,7 @@ async fn samples(address: &str) -> Result<String, Complaint> {
 }
 
 async fn blobs(address: &str) -> Result<String, Complaint> {
+    const BOUND: Duration = Duration::from_secs(30);
     const HINT: &str = "is the address in --blobs (FLAKEFARM_BLOBS) right, and may this user read and write there? \
                         credentials come from AWS_…, GOOGLE_… or AZURE_… variables";
     let blobs = stores::open_blobs(address)?;
@@ -108,7 +110,11 @@ async fn blobs(address: &str) -> Result<String, Complaint> {
         let digest = blobs.put(b"flakefarm doctor".as_slice()).await?;
         blobs.get(&digest).await
     };
-    tried.await.map_err(|error| Complaint::of(&error).hint(HINT))?;
+    // An object store is asked again and again while it is away.
+    let tried = tokio::time::timeout(BOUND, tried).await.map_err(|_| {
+        Complaint::farm(format!("nothing has been written and read within {} s", BOUND.as_secs())).hint(HINT)
+    })?;
+    tried.map_err(|error| Complaint::of(&error).hint(HINT))?;
     Ok("can be written and read".to_owned())
 }
 

@@ -49,7 +49,8 @@ impl Blobs {
             Err(object_store::Error::NotFound { .. }) => return Ok(Removed::Yes),
             Err(source) => return Err(listing_failed(source)),
         };
-        if found.last_modified.timestamp_micros() != entry.written_at {
+        // In seconds: object stores list finer times than they tell of one object.
+        if found.last_modified.timestamp() != entry.written_at.div_euclid(1_000_000) {
             return Ok(Removed::WrittenSince);
         }
         match self.store.delete(&entry.path).await {
@@ -103,7 +104,7 @@ pub enum Removed {
 }
 
 fn listing_failed(source: object_store::Error) -> BlobError {
-    BlobError::Store { action: "list", digest: Digest::of(b""), source }
+    BlobError::Store { action: "list", digest: Digest::of(b""), source: source.into() }
 }
 
 fn begins_a_document(packed: &[u8]) -> bool {

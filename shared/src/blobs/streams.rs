@@ -1,20 +1,41 @@
 //! Blobs that are too large to hold in memory: written and read piece by piece.
 
-use super::{BlobError, Blobs};
+use super::{BlobError, Blobs, read_failed};
 use crate::ids::Digest;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use object_store::path::Path as StorePath;
-use object_store::{ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Bytes that are written together; a cloud takes no smaller parts.
 const PART: usize = 5 << 20;
 /// Parts on their way at once.
 const PARTS_AT_ONCE: usize = 1;
+/// Most bytes that are put by one request: more would have to be sent anew as a whole when one fails.
+pub(super) const IN_ONE: usize = 16 << 20;
 /// Where blobs lie until their digest is known.
 const STAGING: &str = "uploads";
+
+/// Writes a blob whose digest is known, in parts; it is there when all of them are.
+pub(super) async fn put_in_parts(
+    store: &Arc<dyn ObjectStore>,
+    path: &StorePath,
+    content: Bytes,
+) -> Result<(), object_store::Error> {
+    let mut writer = WriteMultipart::new_with_chunk_size(store.put_multipart(path).await?, PART);
+    for start in (0..content.len()).step_by(PART) {
+        if let Err(error) = writer.wait_for_capacity(PARTS_AT_ONCE).await {
+            // What cannot be dropped either is what a crash leaves.
+            let _left = writer.abort().await;
+            return Err(error);
+        }
+        writer.put(content.slice(start..content.len().min(start + PART)));
+    }
+    writer.finish().await.map(drop)
+}
 
 /// A blob that is being written. It must be ended by [`Upload::finish`] or [`Upload::abort`]; what a
 /// crash leaves behind lies under `uploads/`.
@@ -48,10 +69,8 @@ impl Blobs {
         &self,
         digest: &Digest,
     ) -> Result<(u64, impl Stream<Item = Result<Bytes, BlobError>> + Send + use<>), BlobError> {
-        let found = self.store.get(&self.path(digest)).await.map_err(|source| match source {
-            object_store::Error::NotFound { .. } => BlobError::Missing(digest.clone()),
-            source => BlobError::Store { action: "read", digest: digest.clone(), source },
-        })?;
+        let found = self.store.get(&self.path(digest)).await;
+        let found = found.map_err(|source| read_failed(digest, source))?;
         let size = found.meta.size;
         let state = (found.into_stream(), Some(Sha256::new()), digest.clone());
         let pieces = futures::stream::unfold(state, |(mut pieces, hash, digest)| async move {
@@ -62,7 +81,8 @@ impl Blobs {
                     Some((Ok(piece), (pieces, Some(hash), digest)))
                 }
                 Some(Err(source)) => {
-                    let error = BlobError::Store { action: "read", digest: digest.clone(), source };
+                    let error =
+                        BlobError::Store { action: "read", digest: digest.clone(), source: source.into() };
                     Some((Err(error), (pieces, None, digest)))
                 }
                 None if hex::encode(hash.finalize()) == digest.as_str() => None,
@@ -100,8 +120,15 @@ impl Upload {
         let failed = |source| failed("write", &name, source);
         writer.finish().await.map_err(failed)?;
         let digest: Digest = hex::encode(name).parse().expect("a SHA-256 in hexadecimal");
-        // Over what is there: it may be damaged.
-        blobs.store.rename(&staging, &blobs.path(&digest)).await.map_err(failed)?;
+        // Over what is there: it may be damaged. A directory moves it, an object store has no such thing.
+        let path = blobs.path(&digest);
+        if blobs.is_directory {
+            blobs.store.rename(&staging, &path).await.map_err(failed)?;
+        } else {
+            blobs.store.copy(&staging, &path).await.map_err(failed)?;
+            // The blob is there; what stays of its making is collected.
+            let _left = blobs.store.delete(&staging).await;
+        }
         Ok(digest)
     }
 
@@ -114,7 +141,7 @@ impl Upload {
 /// An error of a blob that is named by what is known of its digest.
 fn failed(action: &'static str, name: &[u8], source: object_store::Error) -> BlobError {
     let digest = hex::encode(name).parse().unwrap_or_else(|_| Digest::of(b""));
-    BlobError::Store { action, digest, source }
+    BlobError::Store { action, digest, source: source.into() }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The laws of the ports, to be run on every adapter.
 
+pub mod blobs;
 pub mod db;
 pub mod hostile;
 pub mod queue;
