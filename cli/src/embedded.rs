@@ -295,7 +295,7 @@ pub(crate) async fn connect_engine(worker: WorkerId) -> Result<Engine, Complaint
     Ok(engine)
 }
 
-fn unavailable(error: &flakefarm_worker::sandbox::EngineUnavailable) -> Complaint {
+pub(crate) fn unavailable(error: &flakefarm_worker::sandbox::EngineUnavailable) -> Complaint {
     Complaint::new(Exit::FarmFailed, flakefarm_shared::chain(error)).hint(error.hint())
 }
 

@@ -100,7 +100,8 @@ fn loops(status: &FarmStatus) -> Finding {
 
 fn workers(status: &FarmStatus) -> Finding {
     let waits: u64 = status.queues.iter().map(|queue| queue.pending + queue.queued).sum();
-    let live: Vec<&WorkerView> = status.workers.iter().filter(|worker| !worker.gone).collect();
+    let live: Vec<&WorkerView> =
+        status.workers.iter().filter(|worker| !worker.gone && !worker.draining).collect();
     let hint = "flakefarm worker, with the farm's --queue, --samples and --blobs".to_owned();
     if live.is_empty() {
         return match waits {

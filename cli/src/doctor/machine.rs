@@ -4,10 +4,10 @@ use super::{Finding, Findings};
 use crate::args::values::parsed;
 use crate::embedded;
 use crate::exit::Complaint;
-use crate::stores::state_dir;
-use flakefarm_project::settings::{Settings, size_text};
+use crate::stores::state_dir_here;
+use flakefarm_project::settings::{Settings, size_about};
 use flakefarm_shared::{SandboxLevel, WIRE_VERSION, WorkerId};
-use flakefarm_worker::sandbox::{EngineFacts, LocalSandbox, RuntimeChoice};
+use flakefarm_worker::sandbox::{Engine, EngineFacts, LocalSandbox, RuntimeChoice, Trial};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio::net::TcpListener;
@@ -27,15 +27,15 @@ pub(super) async fn look(findings: &mut Findings, settings: &Settings) -> Result
     findings.say("kernel", Finding::Well(kernel()))?;
     findings.say("control groups", control_groups())?;
     let without_engine = without_engine().await;
-    match engine().await {
-        Ok(facts) => {
-            findings.say("container engine", Finding::Well(engine_line(&facts)))?;
-            let choice: RuntimeChoice = settings
-                .parsed("worker.runtime", parsed)
-                .map_err(|error| Complaint::of_setting(&error))?
-                .unwrap_or_default();
-            findings.say("runtime", runtime(&facts, &choice))?;
-            findings.say("limits", limits(&facts))?;
+    let choice: RuntimeChoice = settings
+        .parsed("worker.runtime", parsed)
+        .map_err(|error| Complaint::of_setting(&error))?
+        .unwrap_or_default();
+    match embedded::connect_engine(WorkerId(format!("doctor-{}", std::process::id()))).await {
+        Ok(engine) => {
+            let looked = Box::pin(look_at_engine(findings, &engine, &choice)).await;
+            engine.close().await;
+            looked?;
         }
         Err(complaint) => findings.say("container engine", Finding::Wrong(with_remedy(complaint)))?,
     }
@@ -58,7 +58,7 @@ fn kernel() -> String {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = kib.and_then(|text| text.split_ascii_whitespace().next()?.parse::<u64>().ok());
-    let memory = kib.map_or(String::new(), |kib| format!(", {} of memory", size_text(rounded(kib << 10))));
+    let memory = kib.map_or(String::new(), |kib| format!(", {} of memory", size_about(kib << 10)));
     format!("{} on {} cores{memory}", release.trim(), cores)
 }
 
@@ -94,11 +94,46 @@ fn control_groups_of(controllers: Option<&str>, has_v1: bool) -> Finding {
     }
 }
 
-async fn engine() -> Result<EngineFacts, Complaint> {
-    let engine = embedded::connect_engine(WorkerId(format!("doctor-{}", std::process::id()))).await?;
+async fn look_at_engine(
+    findings: &mut Findings,
+    engine: &Engine,
+    choice: &RuntimeChoice,
+) -> Result<(), Complaint> {
     let facts = engine.check().await?;
-    engine.close().await;
-    Ok(facts)
+    findings.say("container engine", Finding::Well(engine_line(&facts)))?;
+    if let Err(error) = engine.check_runtime(choice).await {
+        findings.say("runtime", Finding::Wrong(embedded::unavailable(&error)))?;
+    } else {
+        findings.say("runtime", runtime(&facts, choice, &tried(engine, &facts, choice).await))?;
+    }
+    findings.say("limits", limits(&facts))
+}
+
+/// A runtime with which a container was started, or why it could not be.
+type Tried = (String, Result<(), String>);
+
+/// Starts a container with the runtime that attempts get, and where that fails with what takes its place.
+async fn tried(engine: &Engine, facts: &EngineFacts, choice: &RuntimeChoice) -> Vec<Tried> {
+    let chosen = facts.runtime(choice);
+    let trial = match Trial::begin(engine).await {
+        Ok(trial) => trial,
+        Err(error) => return vec![(chosen, Err(error.message))],
+    };
+    let mut tried = Vec::new();
+    let instead = (*choice == RuntimeChoice::Auto).then(|| facts.default_runtime.clone());
+    for runtime in std::iter::once(chosen).chain(instead.filter(|default| *default != facts.runtime(choice)))
+    {
+        // Podman is not asked for one.
+        let asked = Some(runtime.as_str()).filter(|_| !facts.is_podman);
+        let started = trial.of(asked).await.map_err(|error| error.message);
+        let works = started.is_ok();
+        tried.push((runtime, started));
+        if works {
+            break;
+        }
+    }
+    trial.end().await;
+    tried
 }
 
 /// What is usually wrong where no engine answers.
@@ -135,20 +170,32 @@ fn engine_line(facts: &EngineFacts) -> String {
     format!("{kind} {}, API {}{rootless}", facts.version, facts.api_version)
 }
 
-/// Which runtime attempts get, and whether there is a better one.
-fn runtime(facts: &EngineFacts, choice: &RuntimeChoice) -> Finding {
+/// Which runtime attempts get, whether it starts anything, and whether there is a better one.
+fn runtime(facts: &EngineFacts, choice: &RuntimeChoice, tried: &[Tried]) -> Finding {
+    const MEND: &str = "try it by hand (docker run --runtime NAME ...); crun wants control groups of one version \
+                        alone, runsc and kata what their manuals say";
     let chosen = facts.runtime(choice);
-    // Whether it starts anything on this machine is known when it has.
-    let registered = format!("{chosen} (registered: {})", facts.runtimes.join(", "));
-    if let RuntimeChoice::Named(name) = choice
-        && !facts.runtimes.contains(name)
-    {
-        return Finding::Wrong(
-            Complaint::farm(format!("`{name}` is not registered, only {}", facts.runtimes.join(", ")))
-                .hint("--runtime auto, or register it with the engine"),
-        );
+    let registered = if facts.is_podman {
+        format!("{chosen}, which starts containers here")
+    } else {
+        format!("{chosen}, which starts containers here (registered: {})", facts.runtimes.join(", "))
+    };
+    match tried {
+        [(failed, Err(why)), (instead, Ok(()))] => {
+            return Finding::Note(
+                format!("{instead}: {failed} is registered and cannot start a container here: {why}"),
+                format!("{MEND}; or take {failed} out of the engine's runtimes"),
+            );
+        }
+        [.., (failed, Err(why))] => {
+            return Finding::Wrong(
+                Complaint::farm(format!("{failed} cannot start a container here: {why}")).hint(MEND),
+            );
+        }
+        [.., (_, Ok(()))] | [] => {}
     }
-    let crun = on_path("crun").filter(|_| chosen != "crun" && *choice == RuntimeChoice::Auto);
+    let wanted = chosen != "crun" && *choice == RuntimeChoice::Auto && !mixes_control_groups();
+    let crun = on_path("crun").filter(|_| wanted);
     match crun {
         Some(path) if !facts.is_podman => Finding::Note(
             format!("{registered}; crun is installed, which starts containers in half the time"),
@@ -160,6 +207,12 @@ fn runtime(facts: &EngineFacts, choice: &RuntimeChoice) -> Finding {
         ),
         Some(_) | None => Finding::Well(registered),
     }
+}
+
+/// Whether both versions of control groups are mounted, where crun starts nothing.
+fn mixes_control_groups() -> bool {
+    let root = Path::new("/sys/fs/cgroup");
+    !root.join("cgroup.controllers").exists() && root.join("unified").is_dir()
 }
 
 /// Whether the engine keeps limits.
@@ -195,7 +248,7 @@ async fn without_engine() -> Finding {
 /// Directories that are written to.
 fn places(settings: &Settings) -> Vec<(&'static str, PathBuf)> {
     let mut places = Vec::new();
-    if let Ok(state) = state_dir(std::env::var_os("FLAKEFARM_STATE").as_deref().map(Path::new)) {
+    if let Ok(state) = state_dir_here() {
         places.push(("the state", state));
     }
     if let Some(spool) = settings.text("worker.spool") {
@@ -224,7 +277,7 @@ fn disk(path: &Path) -> Finding {
         return Finding::Note(format!("{shown}: how much is free is not known"), "df -h says".to_owned());
     };
     let free = found.f_bavail.saturating_mul(found.f_frsize);
-    let fact = format!("{shown}, {} free", size_text(rounded(free)));
+    let fact = format!("{shown}, {} free", size_about(free));
     if found.f_files > 0 && found.f_favail < 10_000 {
         return Finding::Note(
             format!("{fact}, but few inodes"),
@@ -239,12 +292,6 @@ fn disk(path: &Path) -> Finding {
     } else {
         Finding::Well(fact)
     }
-}
-
-/// Without digits that nobody reads.
-fn rounded(bytes: u64) -> u64 {
-    let unit = if bytes >= 10 << 30 { 30 } else { 20 };
-    bytes >> unit << unit
 }
 
 fn open_files() -> Finding {
@@ -318,9 +365,19 @@ mod tests {
             cgroups: "2".to_owned(),
             rootless: false,
         };
-        let of = |choice| words(runtime(&facts, &choice));
-        assert_eq!(of(RuntimeChoice::Auto), ("ok", "crun (registered: crun, runc)".to_owned()));
-        assert_eq!(of(RuntimeChoice::Default), ("ok", "runc (registered: crun, runc)".to_owned()));
-        assert_eq!(of(RuntimeChoice::Named("kata".to_owned())).0, "wrong");
+        let of = |choice, tried: &[Tried]| words(runtime(&facts, &choice, tried));
+        let well = |runtime: &str| (runtime.to_owned(), Ok(()));
+        let ill = |runtime: &str| (runtime.to_owned(), Err("OCI runtime create failed".to_owned()));
+        let said =
+            |runtime: &str| format!("{runtime}, which starts containers here (registered: crun, runc)");
+        assert_eq!(of(RuntimeChoice::Auto, &[well("crun")]), ("ok", said("crun")));
+        assert_eq!(of(RuntimeChoice::Default, &[well("runc")]), ("ok", said("runc")));
+        let (word, fact) = of(RuntimeChoice::Auto, &[ill("crun"), well("runc")]);
+        assert_eq!(word, "note");
+        assert!(fact.starts_with("runc: crun is registered and cannot start a container"), "{fact}");
+        for tried in [vec![ill("crun"), ill("runc")], vec![ill("runc")]] {
+            let (word, fact) = of(RuntimeChoice::Auto, &tried);
+            assert!(word == "wrong" && fact.contains("OCI runtime create failed"), "{fact}");
+        }
     }
 }

@@ -23,7 +23,7 @@ pub use print::print;
 pub use setting::Setting;
 pub use settled::Settings;
 pub use spelling::nearest;
-pub use units::{counted, duration_text, parse_duration, parse_size, size_text};
+pub use units::{counted, duration_text, parse_duration, parse_size, size_about, size_text};
 
 #[cfg(test)]
 mod tests;

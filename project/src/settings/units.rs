@@ -47,9 +47,28 @@ pub fn size_text(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
+/// The same for people: two digits or more, and none that nobody reads.
+pub fn size_about(bytes: u64) -> String {
+    let shift = [30, 20, 10].into_iter().find(|shift| bytes >= 10 << shift).unwrap_or(0);
+    size_text(bytes >> shift << shift)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_for_people_have_few_digits() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (9_999, "9999B"),
+            (9_076_071, "8863KiB"),
+            (45_000_000_000, "41GiB"),
+            (20 << 30, "20GiB"),
+        ] {
+            assert_eq!(size_about(bytes), text);
+        }
+    }
 
     #[test]
     fn durations_need_units() {

@@ -135,6 +135,10 @@ done
 /// Attempts own the tree, and may read all the rest.
 const HAND_OVER: &str = "chown -R 1000:1000 /flakefarm/tree\nchmod -R a+rX /flakefarm";
 
+/// A memory file system that has no owner is written to by its mode, and runc 1.1 gives it the mode of the directory
+/// that it covers.
+const OPEN: &str = "chmod 1777 /work\n";
+
 /// The authorities that the image trusts, and those of the project.
 const CERTIFY: &str = r#"
 for system in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
@@ -317,7 +321,8 @@ pub(super) async fn furnish(
         workshop.upload("/flakefarm", tar_of([("extra.crt", pem.as_bytes())])).await?;
         ours(workshop, "/", CERTIFY, "collecting certificates").await?;
     }
-    let arrange = format!("{arrange}{HAND_OVER}");
+    let open = if workshop.gives_memory_no_owner().await { OPEN } else { "" };
+    let arrange = format!("{arrange}{open}{HAND_OVER}");
     ours(workshop, "/", &arrange, "putting the tree into the image").await
 }
 

@@ -87,6 +87,11 @@ impl Workshop {
         Ok(Self { engine: engine.clone(), guard })
     }
 
+    /// Whether memory file systems of this engine's containers belong to root (see `sandbox::podman`).
+    pub(super) async fn gives_memory_no_owner(&self) -> bool {
+        self.engine.check().await.is_ok_and(|facts| facts.is_podman)
+    }
+
     /// Unpacks an uncompressed tar archive into an existing directory.
     pub(super) async fn upload(&self, directory: &str, tar: Vec<u8>) -> Result<(), InfraError> {
         let options = UploadToContainerOptionsBuilder::default().path(directory).build();

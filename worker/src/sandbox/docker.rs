@@ -43,10 +43,17 @@ use tokio::io::AsyncWrite;
 /// Beyond which a container found by label is nobody's.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
 
-/// Copies the tree. The base image itself (no tree) is fine, too.
+/// Copies the tree. The base image itself (no tree) is fine, too. Where /work is not the attempt's own (see
+/// `sandbox::podman`) what is in the tree is copied: /work itself cannot be given its times.
 const ENTRY: &str = r#"mkdir -p "$HOME"
+copy_tree() {
+  if [ -O /work ]; then cp -a /flakefarm/tree/. /work/; return; fi
+  for found in /flakefarm/tree/* /flakefarm/tree/.[!.]* /flakefarm/tree/..?*; do
+    if [ -e "$found" ] || [ -L "$found" ]; then cp -a "$found" /work/ || return; fi
+  done
+}
 if [ -d /flakefarm/tree ]; then
-  cp -a /flakefarm/tree/. /work/ || { echo "flakefarm: the project's tree does not fit into /work" >&2; exit 125; }
+  copy_tree || { echo "flakefarm: the project's tree does not fit into /work" >&2; exit 125; }
 fi
 "#;
 /// The shell stays as process 1, so that the program is not: there it would ignore signals that it has
@@ -243,8 +250,8 @@ impl Launcher {
             RuntimeChoice::Named(name) => Some(name.clone()),
             RuntimeChoice::Default => None,
             RuntimeChoice::Auto => {
-                let registered = facts.runtimes.iter().any(|runtime| runtime == lean::RUNTIME);
-                (registered && !self.lean.fails(facts)).then(|| lean::RUNTIME.to_owned())
+                let chosen = facts.runtime(&RuntimeChoice::Auto) == lean::RUNTIME && !facts.is_podman;
+                (chosen && !self.lean.fails(facts)).then(|| lean::RUNTIME.to_owned())
             }
         }
     }

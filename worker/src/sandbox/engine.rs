@@ -86,7 +86,9 @@ pub struct EngineFacts {
 impl EngineFacts {
     /// The runtime that `choice` comes to here, as long as it can start something.
     pub fn runtime(&self, choice: &RuntimeChoice) -> String {
-        let lean = || self.runtimes.iter().find(|runtime| *runtime == LEAN_RUNTIME);
+        // Podman starts every container with the one that its service was started with.
+        let may_be_chosen = |runtime: &&String| !self.is_podman && *runtime == LEAN_RUNTIME;
+        let lean = || self.runtimes.iter().find(may_be_chosen);
         match choice {
             RuntimeChoice::Named(name) => name.clone(),
             RuntimeChoice::Default => self.default_runtime.clone(),
@@ -128,6 +130,16 @@ pub enum EngineUnavailable {
         /// What there is.
         registered: Vec<String>,
     },
+    /// It starts every container with the same one, whatever a client asks for.
+    #[error("Podman at `{address}` starts every container with `{takes}`, not with `{runtime}`")]
+    OneRuntime {
+        /// Where.
+        address: String,
+        /// What was asked for.
+        runtime: String,
+        /// What it takes.
+        takes: String,
+    },
 }
 
 impl EngineUnavailable {
@@ -138,6 +150,9 @@ impl EngineUnavailable {
             EngineUnavailable::TooOld { .. } => "upgrade Docker to 20.10 or newer",
             EngineUnavailable::NoRuntime { .. } => {
                 "choose one of those, or `auto`; others are registered in the engine's own configuration"
+            }
+            EngineUnavailable::OneRuntime { .. } => {
+                "start Podman's service with it: podman --runtime PATH system service, or `runtime` in containers.conf"
             }
         }
     }
@@ -179,6 +194,8 @@ pub(crate) enum Role {
     Ready,
     Setup,
     Hosts,
+    /// Started to see whether it starts.
+    Trial,
 }
 
 #[derive(Debug)]
@@ -290,6 +307,13 @@ impl Engine {
     pub async fn check_runtime(&self, choice: &RuntimeChoice) -> Result<(), EngineUnavailable> {
         let facts = self.check().await?;
         match choice {
+            RuntimeChoice::Named(runtime) if facts.is_podman && *runtime != facts.default_runtime => {
+                Err(EngineUnavailable::OneRuntime {
+                    address: self.inner.address.clone(),
+                    runtime: runtime.clone(),
+                    takes: facts.default_runtime,
+                })
+            }
             RuntimeChoice::Named(runtime) if !facts.runtimes.contains(runtime) => {
                 Err(EngineUnavailable::NoRuntime {
                     address: self.inner.address.clone(),
@@ -352,6 +376,7 @@ impl Engine {
             Role::Ready => labels.extend(self.shared_labels("ready")),
             Role::Setup => labels.extend(self.shared_labels("setup")),
             Role::Hosts => labels.extend(self.shared_labels("hosts")),
+            Role::Trial => labels.extend(self.shared_labels("trial")),
         }
         labels.into_iter().map(|(key, value)| (label(key), value)).collect()
     }

@@ -16,6 +16,7 @@ mod process;
 mod scripted;
 mod seccomp;
 mod session;
+mod trial;
 
 pub use docker::{DockerSandbox, RunningContainer, ToCome};
 pub(crate) use engine::{CONTAINER_LABELS, Role, infra, is_missing, label};
@@ -27,6 +28,7 @@ pub(crate) use place::{Place, interpreter};
 pub use process::RunningProcess;
 pub use scripted::{RunningScript, ScriptedSandbox};
 pub use session::{JobSandbox, Started};
+pub use trial::Trial;
 
 use flakefarm_shared::{AttemptId, InfraError, Limits, SandboxLevel, SweepId, WorkerId};
 use std::collections::BTreeMap;

@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The program, static, for the machine that this one was built for. Empty where there are no
 /// namespaces.
-const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/flakefarm-nest"));
+pub(super) const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/flakefarm-nest"));
 /// For a nest to set its world up.
 const OPENING: Duration = Duration::from_secs(60);
 /// Pieces of an attempt's input: the nest reads one at once.

@@ -12,6 +12,10 @@ const INLINE_PROFILE: &str = "seccomp=";
 /// own limits: Podman asks for more than an ordinary user may give.
 const FILES: i64 = 4_096;
 const PROCESSES: i64 = 4_096;
+/// More than these nobody needs, and a service of Podman's may not give: it lowers its own limit of processes
+/// to 32,768 when it starts, whatever it was started with.
+const MOST_FILES: i64 = 1 << 16;
+const MOST_PROCESSES: i64 = 1 << 15;
 
 /// Makes a container that was described to Docker into the same for Podman. Profiles of system calls are
 /// written to `profiles`, which Podman must see: it takes them by path.
@@ -36,10 +40,11 @@ pub(super) fn translate(body: &mut ContainerCreateBody, profiles: &Path) -> io::
     }
     let limits = host.ulimits.get_or_insert_default();
     let own = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    for (name, known_as, otherwise) in
-        [("nofile", "Max open files", FILES), ("nproc", "Max processes", PROCESSES)]
-    {
-        let most = hard_limit(&own, known_as).unwrap_or(otherwise).min(otherwise.max(1 << 16));
+    for (name, known_as, otherwise, most) in [
+        ("nofile", "Max open files", FILES, MOST_FILES),
+        ("nproc", "Max processes", PROCESSES, MOST_PROCESSES),
+    ] {
+        let most = hard_limit(&own, known_as).unwrap_or(otherwise).min(most);
         limits.push(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) });
     }
     Ok(())
