@@ -40,6 +40,9 @@ pub struct BenchArgs {
     /// --queue and --samples on those services, too
     #[arg(long)]
     control_plane: bool,
+    /// Count nothing for /metrics while it measures: to see, by turns, what counting costs
+    #[arg(long)]
+    uncounted: bool,
     /// Only history: what CI sends, samples, and questions over a project of 50,000 tests and 90 days; with
     /// --database, --queue and --samples on those services, too (a database of its own). Needs 2 GB for each
     #[arg(long, conflicts_with_all = ["control_plane", "growth", "project"])]
@@ -122,6 +125,9 @@ enum BenchFormat {
 /// When the engine or a store cannot be had, or options contradict each other.
 pub async fn bench(args: &BenchArgs, say: &(dyn Fn(&str) + Sync)) -> Result<Measured, Unmeasured> {
     let say = &Say(say);
+    if args.uncounted {
+        flakefarm_shared::metrics::stop_counting();
+    }
     let stores = all_stores(&args.stores)?;
     let engine = if args.control_plane || args.history { None } else { Some(connect(args).await?) };
     let mut report = BenchReport {
