@@ -146,7 +146,10 @@ impl Farm {
                 "the coordinator speaks version {theirs} of the interface, this client version {API_VERSION}"
             ))
             .hint("use the same flakefarm on both sides")),
-            None => Err(Complaint::usage(format!("{} is not a flakefarm coordinator", self.base))),
+            None => Err(Complaint::usage(format!("{} is not a flakefarm coordinator", self.base)).hint(
+                "a farm's address is its coordinator's, such as http://farm:7878; a worker is asked with `flakefarm \
+                 probe --at ADDRESS`",
+            )),
         }
     }
 

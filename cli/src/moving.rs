@@ -11,7 +11,7 @@ use flakefarm_coordinator::Coordinator;
 use flakefarm_coordinator::engine::{self, Imported};
 use flakefarm_coordinator::moving::{Archive, Exported, MovingError, Piece, Wanted, export as write};
 use flakefarm_project::config::without_project;
-use flakefarm_project::settings::size_text;
+use flakefarm_project::settings::size_about;
 use flakefarm_shared::now_micros;
 use flakefarm_shared::queue::Role;
 use std::fs::File;
@@ -31,6 +31,10 @@ pub(crate) async fn export(args: &ExportArgs) -> Result<Exit, Complaint> {
         |error: std::io::Error| Complaint::farm(format!("failed to write {}: {error}", args.file.display()));
     // Beside the file that it becomes when it is whole.
     let dir = args.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !dir.is_dir() || args.file.is_dir() {
+        let why = if args.file.is_dir() { "it is a directory" } else { "its directory is not there" };
+        return Err(Complaint::usage(format!("failed to write {}: {why}", args.file.display())));
+    }
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(unwritable)?;
     let exported = Box::pin(write(&db, &blobs, &wanted, BufWriter::new(file.as_file_mut()))).await;
     let exported = exported.map_err(|error| complaint(&error, &args.file))?;
@@ -42,8 +46,11 @@ pub(crate) async fn export(args: &ExportArgs) -> Result<Exit, Complaint> {
 
 fn said(exported: &Exported, file: &Path) -> String {
     let Exported { sweeps, open, blobs, gone, large, bytes } = *exported;
-    let mut text =
-        format!("exported {sweeps} sweeps with {blobs} blobs ({}) to {}\n", size_text(bytes), file.display());
+    let mut text = format!(
+        "exported {sweeps} sweeps with {blobs} blobs ({}) to {}\n",
+        size_about(bytes),
+        file.display()
+    );
     if open > 0 {
         text.push_str(&format!("{open} sweeps have not ended, and stay here\n"));
     }
@@ -61,9 +68,18 @@ fn said(exported: &Exported, file: &Path) -> String {
 pub(crate) async fn import(args: &ImportArgs) -> Result<Exit, Complaint> {
     let settings = without_project(&args.place.farm.options()).map_err(|error| config_complaint(&error))?;
     let open = || {
-        File::open(&args.file)
-            .map_err(|error| Complaint::usage(format!("failed to read {}: {error}", args.file.display())))
+        let unreadable = |why: String| {
+            Complaint::usage(format!("failed to read {}: {why}", args.file.display()))
+                .hint("`flakefarm export FILE` writes such a file")
+        };
+        if args.file.is_dir() {
+            return Err(unreadable("it is a directory".to_owned()));
+        }
+        File::open(&args.file).map_err(|error| unreadable(error.to_string()))
     };
+    // Before anything goes anywhere: what is no export is nobody's business but its owner's.
+    let checked = Archive::of(open()?).check(now_micros());
+    checked.map_err(|error| complaint(&error, &args.file))?;
     let imported = match settings.text("farm.url") {
         Some(address) => {
             let farm = Farm::new(&address, settings.text("farm.token"))?;
@@ -82,7 +98,6 @@ async fn import_here(file: File, args: &ImportArgs) -> Result<Imported, Complain
     let state = args.place.state.as_deref();
     let failed = |error: MovingError| complaint(&error, &args.file);
     let mut archive = Archive::of(file);
-    archive.check(now_micros()).map_err(failed)?;
     let (db, samples) = open_here(state).await?;
     let queue = stores::open_queue("embedded:", Role::Coordinator)?;
     let coordinator = Coordinator::embedded(db, queue, blobs_here(state)?, engine::DEFAULT_LEASE);

@@ -15,8 +15,11 @@ use flakefarm_shared::now_micros;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
-/// Moves the cursor home and clears what follows, so that nothing flickers.
-const HOME: &str = "\u{1b}[H\u{1b}[J";
+/// Moves the cursor home; what is written over is not cleared before, so that nothing flickers.
+const HOME: &str = "\u{1b}[H";
+/// Clears the rest of a line, and of the screen.
+const END_OF_LINE: &str = "\u{1b}[K\n";
+const END_OF_SCREEN: &str = "\u{1b}[J";
 
 pub(crate) async fn status(args: &StatusArgs) -> Result<Exit, Complaint> {
     let settings = without_project(&args.farm.options()).map_err(|error| config_complaint(&error))?;
@@ -25,6 +28,11 @@ pub(crate) async fn status(args: &StatusArgs) -> Result<Exit, Complaint> {
             .hint("--farm URL (FLAKEFARM_FARM); `flakefarm sweeps` lists this machine's own")
     })?;
     let farm = Farm::new(&address, settings.text("farm.token"))?;
+    match farm.check().await {
+        // A farm that is away may come back: who watches sees it.
+        Err(complaint) if !args.watch || complaint.exit == Exit::Usage => return Err(complaint),
+        Ok(()) | Err(_) => {}
+    }
     if !args.watch {
         let status = farm.farm_status().await?;
         output::print(&shown(&farm, &status, args.format))?;
@@ -32,6 +40,7 @@ pub(crate) async fn status(args: &StatusArgs) -> Result<Exit, Complaint> {
     }
     let stop = signals::stop_on_signal()?;
     let screen = args.format == ListFormat::Human && std::io::stdout().is_terminal();
+    let mut last = String::new();
     loop {
         let asked = tokio::select! {
             asked = farm.farm_status() => asked,
@@ -45,10 +54,14 @@ pub(crate) async fn status(args: &StatusArgs) -> Result<Exit, Complaint> {
                     }
                     ListFormat::Human => shown(&farm, &status, args.format),
                 };
-                output::print(&if screen { format!("{HOME}{text}") } else { text })?;
+                output::print(&if screen { on_screen(&text) } else { text.clone() })?;
+                last = text;
             }
             // What cannot be mended by waiting ends it.
             Err(complaint) if complaint.exit == Exit::Usage => return Err(complaint),
+            Err(complaint) if screen => {
+                output::print(&on_screen(&format!("{complaint}\nwhat was known last:\n\n{last}")))?;
+            }
             Err(complaint) => say(complaint.to_string()),
         }
         tokio::select! {
@@ -56,6 +69,31 @@ pub(crate) async fn status(args: &StatusArgs) -> Result<Exit, Complaint> {
             () = stop.cancelled() => return Ok(Exit::Clean),
         }
     }
+}
+
+/// A text in place of what was on the terminal, as much of it as has room.
+fn on_screen(text: &str) -> String {
+    let room = terminal_size::terminal_size().map(|(columns, rows)| (columns.0.into(), rows.0.into()));
+    let (columns, rows) = room.unwrap_or((80, 24));
+    let lines = fitted(text, columns, rows).into_iter().map(|line| line + END_OF_LINE);
+    // The last line has no end: it would move all of them up.
+    let lines: String = lines.collect();
+    format!("{HOME}{}{END_OF_SCREEN}", lines.trim_end_matches('\n'))
+}
+
+/// The lines that a terminal of this size shows.
+fn fitted(text: &str, columns: usize, rows: usize) -> Vec<String> {
+    let cut = |line: &str| match line.char_indices().nth(columns.max(2)) {
+        None => line.to_owned(),
+        Some(_) => line.chars().take(columns.max(2) - 1).chain(['…']).collect(),
+    };
+    let mut lines: Vec<String> = text.lines().map(cut).collect();
+    if lines.len() > rows.max(2) {
+        let more = lines.len() - (rows.max(2) - 1);
+        lines.truncate(rows.max(2) - 1);
+        lines.push(cut(&format!("and {more} more lines: in a larger window, or without --watch")));
+    }
+    lines
 }
 
 fn shown(farm: &Farm, status: &FarmStatus, format: ListFormat) -> String {
@@ -262,7 +300,7 @@ fn loops(status: &FarmStatus) -> String {
     lines.push(format!(
         "asked at {}; database {}, schema {}",
         clock(status.at),
-        flakefarm_project::settings::size_text(status.database_bytes),
+        flakefarm_project::settings::size_about(status.database_bytes),
         status.schema
     ));
     lines.join("\n")
@@ -284,4 +322,22 @@ fn clock(at: i64) -> String {
     });
     let skew = (now_micros() - at) / 1_000_000;
     if skew.abs() > 10 { format!("{time} (this machine's clock differs by {} s)", skew.abs()) } else { time }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_screen_shows_what_it_has_room_for_and_says_what_it_has_not() {
+        let text = "one\ntwo words\nthree\nfour\n";
+        assert_eq!(fitted(text, 80, 24), ["one", "two words", "three", "four"]);
+        assert_eq!(fitted(text, 5, 4), ["one", "two …", "three", "four"]);
+        assert_eq!(
+            fitted(text, 80, 3)[1..],
+            ["two words", "and 2 more lines: in a larger window, or without --watch"]
+        );
+        assert_eq!(fitted(text, 0, 0).len(), 2);
+        assert_eq!(fitted("", 80, 24), [""; 0]);
+    }
 }

@@ -1,6 +1,9 @@
 //! From a laptop's own state to a farm: ids and history are kept, twice counts once, and nobody brings what is
 //! another project's.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use flakefarm_shared::Digest;
 use flakefarm_tests::farm::Farm;
 use flakefarm_tests::harness::{MIXED, command, project, report, said};
 use serde_json::Value;
@@ -53,7 +56,19 @@ fn what_a_laptop_found_is_known_on_the_farm() {
     std::fs::write(&damaged, bytes).unwrap();
     let refused = import(&damaged, &farm.token);
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    let (status, answer) = post(&farm, std::fs::read(&damaged).unwrap());
+    assert!([400, 422].contains(&status), "the farm looks itself, whatever a client has looked at: {answer}");
     assert_eq!(farm.query("SELECT COUNT(*) FROM sweeps"), Some(0));
+    // What is somebody's own is neither sent nor repeated.
+    let diary = laptop.path().join("diary.txt");
+    std::fs::write(&diary, "dear diary\n".repeat(100)).unwrap();
+    let refused = import(&diary, &farm.token);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("it is no archive") && !said(&refused).contains("dear"),
+        "{}",
+        said(&refused)
+    );
 
     let first = import(&file, &issue("moved"));
     assert_eq!(first.status.code(), Some(0), "{}\n{}", said(&first), farm.logs());
@@ -88,4 +103,18 @@ fn what_a_laptop_found_is_known_on_the_farm() {
     assert_eq!(there["tests"], found["tests"], "the same report under the same id");
     let history = ask(&["history", "test_mixed.py::test_broken", "--project", "moved", "--format", "json"]);
     assert!(history.to_string().contains("test_mixed.py::test_broken"), "{history:#}");
+}
+
+/// Sends an export as a client would that has not looked at it.
+fn post(farm: &Farm, export: Vec<u8>) -> (u16, String) {
+    // The first one stays.
+    let _already_chosen = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.post(format!("{}/v1/imports", farm.url)).bearer_auth(&farm.token);
+        let request =
+            request.header("flakefarm-api", "1").header("flakefarm-digest", Digest::of(&export).as_str());
+        let answer = request.body(export).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    })
 }

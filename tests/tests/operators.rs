@@ -55,6 +55,14 @@ fn what_is_not_there_is_said_with_what_to_type() {
         (&["report", "no-such-report.json"][..], "hint:"),
         (&["workers"][..], "FLAKEFARM_FARM"),
         (&["dead", "requeue"][..], "JOB"),
+        (&["status"][..], "--farm URL"),
+        (&["status", "--farm", "http://127.0.0.1:9", "--watch", "--every", "0s"][..], "1s or more"),
+        (&["probe", "drain"][..], "FLAKEFARM_HEALTH_LISTEN"),
+        (&["probe", "healthz", "--at", "somewhere"][..], "HOST:PORT"),
+        (&["export", "no/such/directory/file"][..], "its directory is not there"),
+        (&["export", "."][..], "it is a directory"),
+        (&["import", "."][..], "it is a directory"),
+        (&["import", "no-such-file"][..], "flakefarm export FILE"),
         (&["sweeps", "--in-state", "sleeping"][..], "running"),
     ] {
         let output = here(arguments);

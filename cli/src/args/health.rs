@@ -27,11 +27,18 @@ pub(crate) struct StatusArgs {
     #[arg(long)]
     pub(crate) watch: bool,
     /// Between two times
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    #[arg(long, value_name = "DURATION", value_parser = pause, default_value = "2s")]
     pub(crate) every: Duration,
     /// How to print it
     #[arg(long, value_enum, default_value_t = ListFormat::Human)]
     pub(crate) format: ListFormat,
+}
+
+/// Between two questions to a farm: not so short that asking is all that it does.
+fn pause(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_secs(1);
+    let pause = duration(text)?;
+    if pause < LEAST { Err(format!("`{text}` is too short: 1s or more")) } else { Ok(pause) }
 }
 
 /// `flakefarm probe`
@@ -40,8 +47,8 @@ pub(crate) struct ProbeArgs {
     /// What to ask
     #[arg(value_enum)]
     pub(crate) what: Probed,
-    /// Address of the process [default: FLAKEFARM_HEALTH_LISTEN, else FLAKEFARM_LISTEN, else
-    /// 127.0.0.1:7878]
+    /// Address of the process, HOST:PORT [default: FLAKEFARM_HEALTH_LISTEN, else (but for drain) FLAKEFARM_LISTEN,
+    /// else 127.0.0.1:7878]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) at: Option<String>,
     /// For a worker to be done with its jobs

@@ -70,12 +70,14 @@ impl Archive {
         &mut self,
         mut take: impl FnMut(Piece) -> Result<(), MovingError>,
     ) -> Result<(), MovingError> {
-        let unreadable = |why: String| MovingError::Unreadable(why);
+        let unreadable = MovingError::Unreadable;
         self.0.seek(SeekFrom::Start(0))?;
         let mut archive = tar::Archive::new(&mut self.0);
         let (mut begun, mut sweeps, mut blobs) = (false, 0, 0);
         for entry in archive.entries().map_err(|error| unreadable(error.to_string()))? {
-            let mut entry = entry.map_err(|error| unreadable(error.to_string()))?;
+            // What it holds instead is not repeated.
+            let damaged = if begun { "it is damaged, or was cut off" } else { "it is no archive" };
+            let mut entry = entry.map_err(|_| unreadable(damaged.to_owned()))?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let size = entry.header().entry_size().map_err(|error| unreadable(error.to_string()))?;
             if !entry.header().entry_type().is_file() || entry.size() > LARGEST_ENTRY || size > LARGEST_ENTRY
