@@ -21,7 +21,7 @@ PEERS_ARGS ?=
 # Arguments of tests/cases/sweep.py: the projects, and where their sources are.
 CASES_ARGS ?=
 
-.PHONY: help demo bench bench-readme forecast test test-stress faults fuzz lint services-up services-down services-status base-image cases causes peers repairs picture manifests dist images build toolchain alerts release scaling soak backup-drill upgrade-drill openapi latency
+.PHONY: help demo bench bench-readme forecast test test-stress faults fuzz lint services-up services-down services-status base-image cases causes peers repairs picture manifests dist images build toolchain alerts release scaling soak overhead backup-drill upgrade-drill openapi latency
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -120,7 +120,7 @@ openapi: build ## Hold the HTTP interface's description to the standard and to t
 picture: ## Write the picture of crates and modules into ARCHITECTURE.md; fails on a circle
 	deploy/dev/picture
 
-manifests: toolchain ## Check Kubernetes manifests and the Helm chart, without a cluster (installs kubectl, helm and schemas)
+manifests: ## Check Kubernetes manifests and the Helm chart, without a cluster (installs kubectl, helm and schemas)
 	@deploy/kubernetes/check
 	@deploy/kubernetes/check --self-test
 	@python3 -B tests/drills/test_law.py -q
@@ -149,6 +149,9 @@ scaling: release ## KEDA and the kubelet, played on the real broker: a burst sca
 soak: release ## A million scripted attempts on 200 workers with faults all the time: make soak SOAK_ARGS='--attempts 20000 --workers 20'
 	cargo build --locked --release -p flakefarm-tests --bin scripted_worker
 	@$(SOAK) python3 tests/drills/soak.py --flakefarm $(RELEASE) --scripted-worker target/release/scripted_worker $(SOAK_ARGS)
+
+overhead: release ## What metrics and traces cost the control plane, measured by turns
+	@deploy/dev/overhead $(RELEASE)
 
 backup-drill: release ## Copy a farm in a sweep, lose everything, restore: the sweep ends right
 	@$(DRILL) python3 tests/drills/backup.py --flakefarm $(RELEASE)

@@ -89,7 +89,7 @@ def drill(farm, old, new, first):
     if any(pod.killed or pod.code for pod in pods):
         wrong.append("workers were killed or ended badly: %s" % [(pod.name, pod.killed, pod.code) for pod in pods])
     if report["sweep"]["infrastructure_errors"]:
-        wrong.append("%d attempts failed for reasons that are not theirs" % report["sweep"]["infrastructure_errors"])
+        wrong.append("%d attempts failed for reasons that are not theirs: %s" % (report["sweep"]["infrastructure_errors"], report.get("infrastructure") or report["sweep"].get("infrastructure")))
     if replaced >= ATTEMPTS:
         wrong.append("the sweep had ended before all was replaced: nothing was shown")
     if wrong:

@@ -104,7 +104,7 @@ async fn samples(address: &str) -> Result<String, Complaint> {
 async fn blobs(address: &str) -> Result<String, Complaint> {
     const BOUND: Duration = Duration::from_secs(30);
     const HINT: &str = "is the address in --blobs (FLAKEFARM_BLOBS) right, and may this user read and write there? \
-                        credentials come from AWS_…, GOOGLE_… or AZURE_… variables";
+                        credentials come from AWS_…, GOOGLE_… or AZURE_… variables, and without TLS AWS_ALLOW_HTTP=true is needed";
     let blobs = stores::open_blobs(address)?;
     let tried = async {
         let digest = blobs.put(b"flakefarm doctor".as_slice()).await?;
