@@ -120,7 +120,7 @@ openapi: build ## Hold the HTTP interface's description to the standard and to t
 picture: ## Write the picture of crates and modules into ARCHITECTURE.md; fails on a circle
 	deploy/dev/picture
 
-manifests: ## Check Kubernetes manifests and the Helm chart, without a cluster (installs kubectl, helm and schemas)
+manifests: toolchain ## Check Kubernetes manifests and the Helm chart, without a cluster (installs kubectl, helm and schemas)
 	@deploy/kubernetes/check
 	@deploy/kubernetes/check --self-test
 	@python3 -B tests/drills/test_law.py -q
