@@ -283,7 +283,7 @@ impl<R: BufRead> Scanner<R> {
         Ok(())
     }
 
-    /// `end` ends in `>`, as nothing else in it does.
+    /// `end` ends in `>`.
     fn skip_past(&mut self, end: &[u8], what: &str) -> Result<(), ScanError> {
         let mut last = [0u8; 3];
         loop {
@@ -292,11 +292,22 @@ impl<R: BufRead> Scanner<R> {
             if last.ends_with(end) {
                 return Ok(());
             }
-            // Nothing ends where no character of the end is near.
-            if !end.contains(&byte) {
-                self.skip_to(end[0])?;
+            if self.encoding == Encoding::Utf8 {
+                self.skip_before(b'>', &mut last)?;
             }
         }
+    }
+
+    /// Passes over what is in the buffer up to `end`, which is left; `last` are the last bytes that were passed.
+    fn skip_before(&mut self, end: u8, last: &mut [u8; 3]) -> Result<(), ScanError> {
+        let buffer = self.input.fill_buf()?;
+        let length = buffer.iter().position(|byte| *byte == end).unwrap_or(buffer.len());
+        for byte in &buffer[length.saturating_sub(3)..length] {
+            *last = [last[1], last[2], *byte];
+        }
+        self.line += buffer[..length].iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.input.consume(length);
+        Ok(())
     }
 
     /// Up to the `>` that ends the tag; attribute values are cut.

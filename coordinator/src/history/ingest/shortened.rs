@@ -23,7 +23,7 @@ impl Default for Place {
 
 impl Place {
     /// Bytes without a case beyond which no more of them are read: a test of megabytes is nothing but a burden.
-    pub(super) const MOST_WITHOUT_A_CASE: u64 = 16 << 20;
+    pub(super) const MOST_WITHOUT_A_CASE: u64 = 8 << 20;
 
     /// The line, from 1.
     pub(super) fn line(&self) -> u64 {

@@ -106,7 +106,7 @@ fn attempts_and_what_is_no_test_are_bounded() {
     let (found, reading) =
         cases(&format!(r#"{{"results":{{"tests":[{{"name":"a"}},{{"x":[{filler}1]}},{{"name":"b"}}]}}}}"#));
     assert_eq!((found.len(), reading.complete), (1, false), "{reading:?}");
-    assert!(reading.problems[0].what.contains("16 MiB without a test"), "{reading:?}");
+    assert!(reading.problems[0].what.contains("8 MiB without a test"), "{reading:?}");
 }
 
 #[test]
