@@ -120,7 +120,7 @@ fn serve(
             let cut = reads
                 && answer.starts_with(b"HTTP/1.1 2")
                 && body > 1
-                && bodies.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+                && bodies.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
             let end = if cut { head + body / 2 } else { answer.len() };
             client.write_all(&answer[..end])?;
             if cut {
