@@ -20,6 +20,18 @@ fn a_farm_of_two_workers_finds_what_an_embedded_sweep_does() {
     let report = report(&output);
     holds_what_is_known_of_flaky_shop(&report);
     assert_eq!(report["sweep"]["workers"].as_array().unwrap().len(), 2, "both took part");
+
+    // Its runs are in the ranking soon, and not with the next round of sums ten minutes later.
+    let name = report["sweep"]["project"].as_str().unwrap();
+    wait_for("the ranking to tell of the sweep", Duration::from_secs(180), || {
+        let mut ranking = command(farm.dir.path());
+        ranking.args(["tests", "--farm", &farm.url, "--token", &farm.token, "--project", name]);
+        let output = ranking.args(["--format", "json"]).output().unwrap();
+        let ranking: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let runs = |test: &serde_json::Value| test["classes"][0]["runs"].as_u64().unwrap_or(0);
+        let seen = ranking["tests"].as_array().is_some_and(|tests| tests.iter().any(|test| runs(test) > 0));
+        if seen { Ok(()) } else { Err(said(&output)) }
+    });
 }
 
 #[test]
