@@ -62,7 +62,11 @@ pub(crate) async fn run(args: &RunArgs) -> Result<ExitCode, Complaint> {
         say(format!("flakefarm: {line}"));
     }
     if counting.is_empty() {
-        say(format!("flakefarm: all {} failures are quarantined: exit code 0 instead of {own}", muted.len()));
+        let failures = match muted.len() {
+            1 => "the one failure is".to_owned(),
+            failures => format!("all {failures} failures are"),
+        };
+        say(format!("flakefarm: {failures} quarantined: exit code 0 instead of {own}"));
         return Ok(Exit::Clean.into());
     }
     say(format!("flakefarm: {} of {} failures count: exit code {own}", counting.len(), failures.len()));

@@ -173,6 +173,20 @@ pub(super) fn fails(answer: Answer, gates: &[CheckGate]) -> bool {
     }
 }
 
+/// What is to be said of tests that were run fewer times than `asked`, since the others decide what the job does.
+pub(super) fn ended_early(answers: &[Answered], asked: u64) -> Option<String> {
+    let open = |answered: &&Answered| {
+        answered.answer == Answer::NotReproduced && answered.attempts > 0 && answered.attempts < asked
+    };
+    let tests: Vec<&str> = answers.iter().filter(open).map(|answered| answered.id.as_str()).collect();
+    let (first, others) = tests.split_first()?;
+    let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    Some(format!(
+        "reruns ended once it was clear what the job does: {first}{others} had fewer than {asked}, and perhaps none in \
+         the order of the job"
+    ))
+}
+
 /// What the answers mean for the job.
 pub(super) fn exit(answers: &[Answered], gates: &[CheckGate]) -> Exit {
     if answers.iter().any(|answered| fails(answered.answer, gates)) {
@@ -181,5 +195,21 @@ pub(super) fn exit(answers: &[Answered], gates: &[CheckGate]) -> Exit {
         Exit::Inconclusive
     } else {
         Exit::Clean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_early_is_said() {
+        let answered =
+            |id: &str, answer, attempts| Answered { attempts, ..without_reruns(id, answer, "", "") };
+        let whole = [answered("a", Answer::NotReproduced, 20), answered("b", Answer::Broken, 5)];
+        assert_eq!(ended_early(&whole, 20), None);
+        let open = [answered("a", Answer::NotReproduced, 3), answered("c", Answer::NotReproduced, 4)];
+        let said = ended_early(&open, 20).unwrap_or_default();
+        assert!(said.contains("a and 1 more had fewer than 20"), "{said}");
     }
 }

@@ -218,6 +218,7 @@ impl Checking<'_> {
         let mut question = self.question(session, failed.patterns())?;
         let rerun = self.rerun(session, reports);
         question.rerun = Some(Box::new(rerun));
+        let asked = u64::from(question.runs_per_test());
         let Some(here) = self.ask(session, question, &archive).await? else { return Ok(Vec::new()) };
         let found = by_id(&here);
         let always_fails = |id: &String| {
@@ -258,6 +259,7 @@ impl Checking<'_> {
         }
         answers.extend(failed.of_strangers());
         answers.sort_by(|a, b| (a.answer, &a.id).cmp(&(b.answer, &b.id)));
+        self.notes.extend(answers::ended_early(&answers, asked).filter(|_| self.notes.is_empty()));
         Ok(answers)
     }
 

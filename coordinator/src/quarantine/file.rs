@@ -56,6 +56,8 @@ pub fn read(text: &str) -> QuarantineFile {
             reader.note(error.span().unwrap_or(0..0), "", what);
         }
     }
+    // Tables are read key by key.
+    reader.file.problems.sort_by_key(|problem| problem.line);
     reader.file
 }
 
