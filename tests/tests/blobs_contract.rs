@@ -1,8 +1,6 @@
 //! A directory and a bucket against the laws of `contract::blobs`: the bucket on the server at
 //! `FLAKEFARM_TEST_S3_ENDPOINT`, each law under a prefix of its own, and once more while that server stumbles.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
-
 use flakefarm_shared::Digest;
 use flakefarm_shared::blobs::{BlobError, Blobs};
 use flakefarm_tests::contract::blobs as laws;
