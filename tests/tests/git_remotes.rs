@@ -8,6 +8,7 @@ use flakefarm_project::snapshot;
 use flakefarm_tests::eventually::wait_for;
 use flakefarm_tests::farm::Farm;
 use flakefarm_tests::harness::{Process, command, git, repository, said};
+use flakefarm_tests::ports;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -33,11 +34,6 @@ fn repository_in(directory: &Path) -> PathBuf {
     std::fs::write(root.join("flakefarm.toml"), "[project]\nname = \"shop\"\n").unwrap();
     git(&root, "git init -q -b main . && git add . && git commit -qm one");
     root
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// OpenSSH's server, for one key of whoever runs the test.
@@ -75,7 +71,7 @@ impl Sshd {
         std::fs::write(directory.join("settings"), settings).unwrap();
         // Another port is tried if somebody was faster.
         loop {
-            let port = free_port();
+            let port = ports::reserve();
             let log = std::fs::File::create(directory.join("log")).unwrap();
             let mut server = Command::new(program);
             server.args(["-D", "-e", "-o", "ListenAddress=127.0.0.1", "-p", &port.to_string(), "-f"]);
@@ -229,7 +225,7 @@ fn ssh_is_opened_by_a_key_from_a_file_and_says_why_it_is_not() {
     assert!(closed.to_string().contains("passphrase"), "{closed}");
 
     // Nobody listens there any more.
-    let gone = format!("ssh://{}@127.0.0.1:{}/x", sshd.user, free_port());
+    let gone = format!("ssh://{}@127.0.0.1:{}/x", sshd.user, ports::reserve());
     let hosts = key.replace(&format!(":{} ", sshd.port), ":1 ");
     let (error, text) = words(fetched(&gone, "main", Some(&hosts)));
     assert!(matches!(error, FetchError::Unreachable { .. }) && error.may_pass(), "{text}");

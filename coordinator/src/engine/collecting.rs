@@ -7,7 +7,7 @@ use crate::events::Event;
 use crate::garbage::{self, Doing, Garbage, GarbageError};
 use crate::history::collect::{CollectError, collect_day, mend_columns};
 use crate::history::ingest::SUMMED_ANYWAY;
-use flakefarm_shared::samples::codec;
+use flakefarm_shared::samples::{Samples, codec};
 use flakefarm_shared::{Digest, SweepId, UnixMicros, now_micros};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -88,13 +88,8 @@ async fn sum_up_today(coordinator: &Coordinator, ended: BTreeSet<SweepId>) -> Re
     }
     let now = now_micros();
     for project in projects {
-        match collect_day(&coordinator.db, samples.as_ref(), &project, codec::day_of(now), now).await {
-            Ok(_) => {}
-            Err(CollectError::Db(error)) => return Err(error.into()),
-            Err(CollectError::Samples(error)) => {
-                warn!(project = %project, error = %error, "samples cannot be summed up; trying again later");
-            }
-        }
+        // Where samples cannot be read the next round tries again, and says so.
+        sum_up(coordinator, samples, &project, codec::day_of(now), now).await?;
     }
     Ok(())
 }
@@ -112,17 +107,30 @@ async fn round(coordinator: &Coordinator) -> Result<(), EngineError> {
             if summed_up.is_some_and(|at| at > codec::day_start(day + 1) && now - at < AGAIN_MICROS) {
                 continue;
             }
-            match collect_day(&coordinator.db, samples.as_ref(), &project.name, day, now).await {
-                Ok(_) => {}
-                Err(CollectError::Db(error)) => return Err(error.into()),
-                Err(CollectError::Samples(error)) => {
-                    warn!(project = %project.name, error = %error, "samples cannot be summed up; trying again later");
-                    return Ok(());
-                }
+            if !sum_up(coordinator, samples, &project.name, day, now).await? {
+                return Ok(());
             }
         }
     }
     Ok(())
+}
+
+/// Sums up a day of a project; whether its samples could be read.
+async fn sum_up(
+    coordinator: &Coordinator,
+    samples: &Samples,
+    project: &str,
+    day: i64,
+    now: UnixMicros,
+) -> Result<bool, EngineError> {
+    match collect_day(&coordinator.db, samples.as_ref(), project, day, now).await {
+        Ok(_) => Ok(true),
+        Err(CollectError::Db(error)) => Err(error.into()),
+        Err(CollectError::Samples(error)) => {
+            warn!(project = %project, error = %error, "samples cannot be summed up; trying again later");
+            Ok(false)
+        }
+    }
 }
 
 async fn drop_garbage(coordinator: &Coordinator) -> Result<(), EngineError> {
