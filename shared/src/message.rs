@@ -54,6 +54,14 @@ pub struct JobMessage {
     /// again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Payload>,
+    /// How often it was made anew, since what a worker had made of it was set aside: its samples are stored beside
+    /// those.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub again: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// From a worker to the coordinator.
@@ -188,6 +196,14 @@ pub enum Control {
         publication: u32,
         /// The answer.
         permit: Permit,
+    },
+    /// Take no more jobs until somebody has looked: something is wrong with this worker's machine. What it has in
+    /// hand it hands back.
+    SetAside {
+        /// Who.
+        worker: WorkerId,
+        /// What is wrong, for people.
+        why: String,
     },
 }
 

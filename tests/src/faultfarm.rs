@@ -135,6 +135,25 @@ impl FaultFarm {
         if self.workers.contains_key(name) {
             return;
         }
+        let mut worker = self.worker(name);
+        if let Some((point, time)) = fault {
+            worker.env("FLAKEFARM_FAULT", format!("{point}:{time}"));
+            worker.env("FLAKEFARM_FAULT_FELT", self.dir.join(format!("felt.{point}")));
+        }
+        self.workers.insert(name.to_owned(), Process(worker.spawn().expect("cargo build --workspace")));
+    }
+
+    /// Starts a scripted worker on which so many of a hundred runs fail.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_failing_worker(&mut self, name: &str, percent: u32) {
+        let mut worker = self.worker(name);
+        worker.arg(percent.to_string());
+        self.workers.insert(name.to_owned(), Process(worker.spawn().expect("cargo build --workspace")));
+    }
+
+    fn worker(&self, name: &str) -> Command {
         let mut program = std::env::current_exe().unwrap();
         program.pop();
         if program.ends_with("deps") {
@@ -149,11 +168,7 @@ impl FaultFarm {
             .envs(self.farm.stores())
             .stdout(Stdio::null())
             .stderr(log);
-        if let Some((point, time)) = fault {
-            worker.env("FLAKEFARM_FAULT", format!("{point}:{time}"));
-            worker.env("FLAKEFARM_FAULT_FELT", self.dir.join(format!("felt.{point}")));
-        }
-        self.workers.insert(name.to_owned(), Process(worker.spawn().expect("cargo build --workspace")));
+        worker
     }
 
     /// Kills the coordinator and starts another, perhaps with a point at which it ends.
@@ -339,6 +354,15 @@ impl FaultFarm {
             assert_eq!(test["failures"], 0);
         }
         report["sweep"]["attempts"].as_u64().unwrap_or_default()
+    }
+
+    /// Workers that take no more jobs since they were set aside, and say so.
+    ///
+    /// # Panics
+    /// When the database does not answer.
+    pub fn set_aside(&self) -> i64 {
+        let query = "SELECT COUNT(*) FROM workers WHERE draining = 1 AND trouble LIKE 'set aside: %'";
+        self.farm.query(query).unwrap()
     }
 
     /// No message, lease, parked message or spooled file is left.

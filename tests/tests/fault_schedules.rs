@@ -191,6 +191,24 @@ fn jobs_that_wait_longer_than_a_lease_are_not_copied() {
 
 /// The broker away for `FLAKEFARM_FAULT_AWAY` seconds (30 by `make faults`), with jobs in hand of two
 /// workers: nothing runs again.
+/// Every test is healthy, whatever one machine makes of it.
+#[test]
+fn a_worker_that_fails_more_than_the_others_is_drained_and_its_attempts_are_made_again() {
+    let mut farm = FaultFarm::start("45s");
+    for name in ["good", "better"] {
+        farm.start_worker(name, None);
+    }
+    farm.start_failing_worker("bad", 60);
+    let mut sweep = farm.sweep(60);
+    farm.whole(&mut sweep, 0);
+    wait_for("the bad worker to say that it is set aside", || farm.set_aside() == 1);
+    let by_it = farm.starts().iter().filter(|line| line.starts_with("bad ")).count();
+    assert!(by_it >= 10, "it was noticed by what it did: {by_it} attempts");
+    let logs = farm.logs();
+    assert!(logs.contains("jobs of workers that were set aside are made again"), "{logs}");
+    farm.nothing_is_left(0);
+}
+
 #[test]
 fn a_broker_that_is_away_has_nothing_run_again() {
     away(Server::Queue, 12);

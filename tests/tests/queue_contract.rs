@@ -71,6 +71,7 @@ both_adapters! {
     depth_counts_waiting_jobs
     worker_messages_round_trip
     control_reaches_all_subscribers
+    an_answer_reaches_the_one_who_asked
     control_without_subscribers_is_no_failure
     closing_ends_consumers_and_publishers
 }

@@ -192,7 +192,7 @@ async fn attempt_all(
     let earlier = earlier(bench, message, spec.id).await?;
     let known: BTreeSet<u32> = earlier.attempts.iter().map(|attempt| attempt.index).collect();
     *made.lock().expect("no panic while holding the lock") =
-        Made { filing: Filing::of(&spec, &context), report: Some(earlier) };
+        Made { filing: Filing::of(&spec, &context).again(message.again), report: Some(earlier) };
     progress.say("preparing the environment");
     let preparing = Instant::now();
     let images = tokio::select! {

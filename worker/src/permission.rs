@@ -158,6 +158,7 @@ mod tests {
             publication: 1,
             spec: Payload::Inline(Vec::new()),
             made: None,
+            again: 0,
         };
         let second = JobMessage { publication: 2, ..first.clone() };
         assert_eq!(permissions.known(&first, 0), None, "nobody has said that the sweep runs");

@@ -25,7 +25,7 @@ use futures::future::BoxFuture;
 use std::num::NonZeroU16;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
@@ -87,13 +87,15 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
             running: AtomicU16::new(0),
         },
         spool: parts.spool,
-        ending: ending.clone(),
+        // One that is set aside drains, and stays: started again it would go on as before.
+        ending: Ending { drain: ending.drain.child_token(), stop: ending.stop.clone() },
         permissions: Permissions::new(),
         hands: Mutex::default(),
         company: RwLock::default(),
         alone: watch::Sender::new(false),
         turn: tokio::sync::Mutex::default(),
         trouble: Mutex::default(),
+        set_aside: OnceLock::new(),
         listening: watch::Sender::default(),
         job_started: Notify::new(),
         pulse: Arc::new(Pulse::new()),
@@ -105,7 +107,7 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
     side_tasks.spawn(reap(worker.clone(), side.clone()));
     side_tasks.spawn(listen(worker.clone(), side.clone()));
     if let Some(listener) = parts.health {
-        side_tasks.spawn(health::serve(listener, health_of(&worker), side.clone()));
+        side_tasks.spawn(health::serve(listener, health_of(&worker, ending.drain.clone()), side.clone()));
     }
 
     let mut jobs = JoinSet::new();
@@ -120,6 +122,14 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
     while let Some(ended) = jobs.join_next().await {
         if let Err(panic) = ended {
             error!(error = %panic, "a slot has failed");
+        }
+    }
+
+    if worker.set_aside.get().is_some() {
+        info!(worker.id = %worker.bench.worker, "waits to be looked at");
+        tokio::select! {
+            () = ending.drain.cancelled() => {}
+            () = ending.stop.cancelled() => {}
         }
     }
 

@@ -18,14 +18,14 @@ const SOON: Duration = Duration::from_millis(500);
 const REAP: Duration = Duration::from_secs(60);
 
 /// What those who look after the worker may ask of it.
-pub(crate) fn health_of(worker: &Arc<Worker>) -> Health {
+pub(crate) fn health_of(worker: &Arc<Worker>, drain: CancellationToken) -> Health {
     let of = worker.clone();
     let standing = move || Standing {
         slots: of.slots,
         jobs: of.hands().len(),
         attempts_running: of.bench.running.load(Ordering::Relaxed),
         draining: of.draining(),
-        in_trouble: of.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_some(),
+        in_trouble: of.in_trouble().is_some(),
         spooled: of.spool.as_ref().map(Spool::usage).unwrap_or_default(),
     };
     let needs = Needs {
@@ -34,8 +34,7 @@ pub(crate) fn health_of(worker: &Arc<Worker>) -> Health {
         blobs: worker.bench.blobs.clone(),
         sandbox: worker.bench.sandbox.clone(),
     };
-    let (pulse, drain) = (worker.pulse.clone(), worker.ending.drain.clone());
-    Health { pulse, needs, drain, standing: Box::new(standing) }
+    Health { pulse: worker.pulse.clone(), needs, drain, standing: Box::new(standing) }
 }
 
 pub(crate) async fn beat(worker: Arc<Worker>, end: CancellationToken) {
@@ -77,7 +76,7 @@ pub(crate) async fn send_beat(worker: &Worker) -> bool {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         jobs,
         draining: worker.draining(),
-        trouble: worker.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        trouble: worker.in_trouble(),
     };
     match tokio::time::timeout(BEAT, worker.queue.publish_worker_message(&beat)).await {
         Ok(Ok(())) => {
@@ -128,6 +127,11 @@ pub(crate) async fn listen(worker: Arc<Worker>, end: CancellationToken) {
             Some(Control::Answer { worker: asked, job, publication, permit }) => {
                 if asked == worker.bench.worker {
                     worker.permissions.answered(job, publication, permit);
+                }
+            }
+            Some(Control::SetAside { worker: meant, why }) => {
+                if meant == worker.bench.worker {
+                    worker.set_aside(why);
                 }
             }
         }

@@ -11,10 +11,11 @@ use flakefarm_shared::queue::Queue;
 use flakefarm_shared::{JobId, SweepId};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, RwLock, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 /// How a worker is told to end.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +53,8 @@ pub(crate) struct Worker {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// What keeps it from going on.
     pub(crate) trouble: Mutex<Option<String>>,
+    /// Why it takes no more jobs until somebody has looked, if so.
+    pub(crate) set_aside: OnceLock<String>,
     /// Slots that the queue may send a job.
     pub(crate) listening: watch::Sender<usize>,
     /// A job has started since the last sign of life.
@@ -108,6 +111,21 @@ impl Worker {
     pub(crate) fn listens(&self) -> Listening<'_> {
         self.listening.send_modify(|slots| *slots += 1);
         Listening(&self.listening)
+    }
+
+    /// The coordinator finds that something is wrong with this machine.
+    pub(crate) fn set_aside(&self, why: String) {
+        if self.set_aside.set(why).is_ok() {
+            let why = self.set_aside.get().map(String::as_str).unwrap_or_default();
+            warn!(why, "set aside by the coordinator: takes no more jobs until it is started again");
+            self.ending.drain.cancel();
+        }
+    }
+
+    /// What keeps it from going on, for people.
+    pub(crate) fn in_trouble(&self) -> Option<String> {
+        let trouble = || self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.set_aside.get().map(|why| format!("set aside: {why}")).or_else(trouble)
     }
 
     pub(crate) fn draining(&self) -> bool {

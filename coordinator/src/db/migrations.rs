@@ -135,6 +135,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0071_aggregates_by_day.sql"),
         postgres: include_str!("../../migrations/postgres/0071_aggregates_by_day.sql"),
     },
+    Step {
+        version: 72,
+        name: "set aside",
+        sqlite: include_str!("../../migrations/sqlite/0072_set_aside.sql"),
+        postgres: include_str!("../../migrations/postgres/0072_set_aside.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

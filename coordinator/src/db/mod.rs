@@ -29,6 +29,7 @@ mod repairs;
 mod rows;
 mod runs;
 mod schedules;
+mod set_aside;
 mod sqlite;
 mod standing;
 mod sweeps;
@@ -55,6 +56,7 @@ pub use rows::{
 };
 pub use runs::RunsOfClass;
 pub use schedules::ScheduleRow;
+pub use set_aside::SetAsideRow;
 pub(crate) use sqlite::is_between_transactions;
 pub use standing::{Backlog, LeaseRow, TrustRow};
 pub use tenants::{DeadJob, SweepFilter};

@@ -135,6 +135,7 @@ pub(super) struct RawJob {
     begun: i64,
     lost_leases: i64,
     made: Option<String>,
+    again: i64,
 }
 
 impl TryFrom<RawJob> for JobRow {
@@ -173,6 +174,7 @@ impl TryFrom<RawJob> for JobRow {
             begun: begun.max(publications),
             lost_leases: count("lost leases", raw.lost_leases)?,
             made: raw.made.map(|text| parsed("what was made", &text)).transpose()?,
+            again: count("times made again", raw.again)?,
         })
     }
 }

@@ -147,6 +147,8 @@ pub struct JobRow {
     pub lost_leases: u32,
     /// The [`flakefarm_shared::JobReport`] of the attempts that ended before it was handed back.
     pub made: Option<Payload>,
+    /// How often it was made anew, since what a worker had made of it was set aside.
+    pub again: u32,
 }
 
 /// A recorded job at a glance.

@@ -177,8 +177,12 @@ impl Coordinator {
             Some((planned, progress))
         })
         .await?;
-        drop(held);
         let Some((planned, progress)) = made else { return Ok(()) };
+        let at_the_end = planned.jobs.is_empty() && matches!(planned.state, Planning::Complete);
+        if self.judge_workers(&row, held, at_the_end).await? {
+            self.wake.notify_one();
+            return Ok(());
+        }
         self.tell_progress(progress).await?;
         if !planned.jobs.is_empty() && self.may_queue(&row.project).await?.is_err() {
             // As many as it may have are under way: it goes on when some of them have ended.

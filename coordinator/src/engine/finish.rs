@@ -108,6 +108,7 @@ impl Coordinator {
         let listing = self.listing(row).await?;
         let context = self.context(row).await?;
         let of_listing = listing.as_ref().map(report::of_listing).unwrap_or_default();
+        let of_workers = self.notes_on_workers(row.id).await?;
         let firing = self.db.firing(row.id).await?;
         let left_out = firing.as_ref().map(left_out_of).unwrap_or_default();
         let trust = match &firing {
@@ -131,7 +132,7 @@ impl Coordinator {
             trust,
             typed: context.typed,
             under: context.under,
-            notes: left_out.into_iter().chain(of_listing).collect(),
+            notes: left_out.into_iter().chain(of_listing).chain(of_workers).collect(),
             collection_errors: listing
                 .map(|listing| listing.collection_errors)
                 .unwrap_or_default()

@@ -7,9 +7,9 @@ use crate::db::{DbError, JobRow, JobState, ParkedRow, Settlement, SweepState, Wo
 use crate::events::Event;
 use flakefarm_shared::fault;
 use flakefarm_shared::metrics::catalogue::{JOBS_ENDED, REPUBLICATIONS, WORKER_MESSAGES};
-use flakefarm_shared::queue::{DeadDelivery, Origin, WorkerDelivery};
+use flakefarm_shared::queue::{DeadDelivery, Origin, ReplyTo, WorkerDelivery};
 use flakefarm_shared::{Control, JobEnd, JobId, Permit, SweepId, UnixMicros, WorkerMessage, now_micros};
-use futures::FutureExt;
+use futures::{FutureExt, TryStreamExt};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,9 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Messages recorded in one transaction.
 const BATCH: usize = 256;
+
+/// Questions of workers that are answered at once.
+const ANSWERING: usize = 16;
 
 pub(super) async fn worker_messages(coordinator: Coordinator, stop: CancellationToken) {
     let mut messages = coordinator.queue.worker_messages();
@@ -53,25 +56,34 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
     let mut ended = 0;
     // Of a worker's signs of life only the last one says something new.
     let mut beats = HashMap::new();
-    let mut asks = Vec::new();
+    // One who is left waiting asks again.
+    let mut asks = HashMap::new();
+    let aside = coordinator.set_aside().await?;
     // An error drops the deliveries, which gives them back to the queue.
     for delivery in &batch {
         WORKER_MESSAGES.count(&[kind(&delivery.message)]);
         match &delivery.message {
             WorkerMessage::JobEnded { job, sweep, worker, publication, end, .. } => {
                 ended += 1;
+                if aside.contains(*sweep, worker) && coordinator.again_without(*job, worker).await? {
+                    continue;
+                }
                 let publication = Publication { job: *job, sweep: *sweep, number: *publication };
                 if let Some(settlement) = job_ended(coordinator, publication, end, &worker.0).await? {
                     settlements.push((*job, settlement));
                 }
             }
             WorkerMessage::Beat { worker, slots, version, jobs, draining, trouble, .. } => {
+                if !draining {
+                    coordinator.remind(&aside, worker, &delivery.reply_to).await;
+                }
                 beats.insert(worker, (slots, version, jobs, draining, trouble));
             }
             WorkerMessage::Ask { worker, job, publication, held_ms, came_back, .. } => {
                 let (publication, came_back) = (*publication, *came_back);
                 let (held, heard_for) = (Duration::from_millis(*held_ms), Duration::ZERO);
-                asks.push((*job, Asked { worker, publication, held, came_back, heard_for }));
+                let asked = Asked { worker, publication, held, came_back, heard_for };
+                asks.insert((*job, publication, worker), (asked, &delivery.reply_to));
             }
         }
     }
@@ -108,9 +120,13 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
     }
     // After the signs of life that came before it.
     let heard_for = coordinator.carriage.heard_for(now);
-    for (job, asked) in asks {
-        answer(coordinator, job, Asked { heard_for, ..asked }).await?;
-    }
+    let asks =
+        asks.into_iter().map(|((job, ..), (asked, reply_to))| (job, Asked { heard_for, ..asked }, reply_to));
+    futures::stream::iter(asks.map(Ok::<_, EngineError>))
+        .try_for_each_concurrent(ANSWERING, async |(job, asked, reply_to)| {
+            answer(coordinator, job, asked, reply_to).await
+        })
+        .await?;
     coordinator.carriage.heard(ended, now);
     for delivery in batch {
         delivery.ack().await?;
@@ -129,7 +145,12 @@ fn kind(message: &WorkerMessage) -> &'static str {
 }
 
 /// Tells a worker whether it may run what it has received, or leaves it asking.
-async fn answer(coordinator: &Coordinator, job: JobId, asked: Asked<'_>) -> Result<(), EngineError> {
+async fn answer(
+    coordinator: &Coordinator,
+    job: JobId,
+    asked: Asked<'_>,
+    reply_to: &ReplyTo,
+) -> Result<(), EngineError> {
     let mut row = coordinator.db.job(job).await?;
     let sent = |row: &JobRow| matches!(row.state, JobState::Pending { .. }) && row.begun == asked.publication;
     if row.as_ref().is_some_and(sent) {
@@ -158,7 +179,7 @@ async fn answer(coordinator: &Coordinator, job: JobId, asked: Asked<'_>) -> Resu
     };
     let control =
         Control::Answer { worker: asked.worker.clone(), job, publication: asked.publication, permit };
-    if let Err(error) = coordinator.queue.broadcast(&control).await {
+    if let Err(error) = coordinator.queue.reply(reply_to, &control).await {
         warn!(job.id = %job, error = %error, "a worker was not answered; it asks again");
     }
     Ok(())

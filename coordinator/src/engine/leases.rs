@@ -156,6 +156,7 @@ mod tests {
             begun: publication,
             lost_leases: 0,
             made: None,
+            again: 0,
         }
     }
 

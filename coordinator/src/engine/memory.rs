@@ -3,6 +3,7 @@
 //! own, so that one that takes long to plan holds up nobody else; what is long is computed away from
 //! the threads that serve.
 
+use super::bad_workers::NextLook;
 use super::{Coordinator, EngineError, STORE_MARKER};
 use crate::db::{JobRow, JobStanding, JobState, Settlement, SweepRow, SweepState};
 use crate::experiment::{JobKey, narrowed};
@@ -29,6 +30,7 @@ pub(super) struct SweepMemory {
     pub(super) history: History,
     planned: HashSet<JobId>,
     folded: HashSet<JobId>,
+    pub(super) next_look: NextLook,
 }
 
 /// A sweep's memory, locked; nothing as long as its tests are not known.
@@ -182,6 +184,7 @@ impl Coordinator {
                 history: self.history(row, &listing).await?,
                 planned: HashSet::new(),
                 folded: HashSet::new(),
+                next_look: NextLook::default(),
             });
         }
         let Some(memory) = held.as_ref() else { return Ok(held) };

@@ -2,6 +2,7 @@
 //! idempotent step; a signal only makes it look sooner. kill -9 anywhere loses time, not truth.
 
 mod advance;
+mod bad_workers;
 mod collecting;
 mod fetching;
 mod finish;

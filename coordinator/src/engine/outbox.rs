@@ -137,6 +137,7 @@ async fn publish_class(coordinator: &Coordinator, class: Class, room: u32) -> Re
             publication: job.begun + 1,
             spec: job.spec,
             made: job.made,
+            again: job.again,
         })
         .collect();
     for messages in messages.chunks(AT_ONCE) {

@@ -20,8 +20,9 @@ use crate::experiment::job_key::JobKey;
 use crate::experiment::seed::file_of;
 use counting::{Counted, Coverage};
 use flakefarm_shared::{
-    AttemptEnd, AttemptRecord, AttemptSpec, Digest, JobReport, Listing, Outcome, TestId, UnixMicros,
+    AttemptEnd, AttemptRecord, AttemptSpec, JobReport, Listing, Outcome, TestId, UnixMicros,
 };
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -50,8 +51,7 @@ struct JobEntry {
     planned: Option<Vec<AttemptSpec>>,
     coverage: Vec<Coverage>,
     counted: Vec<Counted>,
-    /// Without their samples, which are kept per test.
-    records: BTreeMap<u32, AttemptRecord>,
+    records: BTreeMap<u32, Arc<AttemptFacts>>,
     ranks: BTreeMap<u32, Rank>,
     reported: Reported,
     lost: Option<String>,
@@ -69,7 +69,8 @@ enum Reported {
 struct Rank {
     kind: u8,
     started_at: UnixMicros,
-    content: Digest,
+    /// SHA-256.
+    content: [u8; 32],
 }
 
 impl Rank {
@@ -80,7 +81,7 @@ impl Rank {
             AttemptEnd::Infrastructure(_) => 2,
         };
         let content = serde_json::to_vec(record).expect("a record is plain data");
-        Self { kind, started_at: record.started_at, content: Digest::of(&content) }
+        Self { kind, started_at: record.started_at, content: Sha256::digest(&content).into() }
     }
 }
 
@@ -209,7 +210,7 @@ impl Ledger {
             }
             self.unlisted.retain(|_, observations| !observations.is_empty());
         }
-        let facts = Arc::new(AttemptFacts::of(key, record));
+        let facts = Arc::new(AttemptFacts { key, record: self.interrupted_by_its_id(record) });
         for sample in self.known_by_their_ids(record).iter() {
             let listed = self.places.get(&sample.test).copied();
             let observations = match listed {
@@ -240,8 +241,7 @@ impl Ledger {
                 self.count_seen(place, &observation, counting::Change::More);
             }
         }
-        let light = AttemptRecord { samples: Vec::new(), ..self.interrupted_by_its_id(record) };
-        self.count_interruption(&light, counting::Change::More);
-        self.jobs.entry(key).or_default().records.insert(record.index, light);
+        self.count_interruption(&facts, counting::Change::More);
+        self.jobs.entry(key).or_default().records.insert(record.index, facts);
     }
 }

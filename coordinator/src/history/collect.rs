@@ -5,11 +5,12 @@
 
 use super::aggregate::{self, Aggregate};
 use super::columns::{self, TestDay};
+use super::excluded::Excluded;
 use crate::calendar::month_of;
 use crate::db::{DayRow, Db, DbError, PackRow, PackSpan, ProjectDayRow, TestRow};
-use flakefarm_shared::samples::{RunTag, SampleError, SampleStore, StoredPoint, codec};
+use flakefarm_shared::samples::{SampleError, SampleStore, StoredPoint, codec};
 use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 /// Tests summed up together.
 const BATCH: usize = 500;
@@ -42,8 +43,7 @@ pub async fn collect_day(
         .into_iter()
         .filter(|test| test.last_seen >= start - UNSEEN_MICROS && test.first_seen < start + 2 * UNSEEN_MICROS)
         .collect();
-    let incidents: HashSet<RunTag> =
-        db.incidents(project, start - UNSEEN_MICROS).await?.into_iter().map(codec::run_tag).collect();
+    let excluded = Excluded::of(db, project, start - UNSEEN_MICROS).await?;
     let before = db.noted_days(project, day, day + 1).await?.pop();
     let mut points = 0u64;
     let mut lost = 0u64;
@@ -52,7 +52,7 @@ pub async fn collect_day(
         let names: Vec<TestId> = tests.iter().map(|test| test.test.clone()).collect();
         let found = samples.points_of_day(project, &names, day).await?;
         points += found.iter().map(|points| points.len() as u64).sum::<u64>();
-        lost += write(db, tests, &found, day, &incidents, &mut columns).await?;
+        lost += write(db, tests, &found, day, &excluded, &mut columns).await?;
     }
     put_columns(db, project, day, columns, now).await?;
     let before_points = before.as_ref().map_or(0, |note| note.points);
@@ -119,7 +119,7 @@ async fn write(
     tests: &[TestRow],
     found: &[Vec<StoredPoint>],
     day: i64,
-    incidents: &HashSet<RunTag>,
+    excluded: &Excluded,
     columns: &mut Columns,
 ) -> Result<u64, DbError> {
     let numbers: Vec<i64> = tests.iter().map(|test| test.number).collect();
@@ -149,8 +149,7 @@ async fn write(
                 continue;
             }
             // Counted, so that nothing seems to be gone; but of no weight.
-            let counts = |stored: &&&StoredPoint| stored.run.is_none_or(|run| !incidents.contains(&run));
-            let sums = aggregate::hours(points.iter().filter(counts).copied());
+            let sums = aggregate::hours(points.iter().copied().filter(|stored| excluded.counts(stored)));
             let total = aggregate::sum(sums.values());
             columns.entry(class).or_default().push(TestDay::of(*test, &total));
             kept_hours.remove(&key);

@@ -5,6 +5,7 @@ pub mod aggregate;
 pub mod changes;
 pub mod collect;
 pub mod columns;
+mod excluded;
 pub mod failing;
 pub mod fingerprint;
 pub mod forecast;

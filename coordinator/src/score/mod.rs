@@ -15,6 +15,7 @@ pub mod ranking;
 mod reasons;
 mod shared;
 pub mod verdict;
+pub mod workers;
 
 pub use crate::experiment::{Counts, Verdict};
 pub use category::{Category, Finding};

@@ -98,6 +98,8 @@ metrics! {
         /// Jobs taken back to be published again.
         REPUBLICATIONS: Counter, "flakefarm_republications_total", ["cause"],
             Product(&[&["lease_lost", "broker_lost", "handed_back", "infrastructure"]]);
+        /// Workers that were set aside in a sweep, since something was wrong with their machine.
+        SET_ASIDE: Counter, "flakefarm_workers_set_aside_total", [], Product(&[]);
         /// Jobs that have ended.
         JOBS_ENDED: Counter, "flakefarm_jobs_ended_total", ["end"],
             Product(&[&["done", "refused", "cancelled", "dead"]]);

@@ -8,7 +8,7 @@
 use super::body::{Body, decode, encode};
 use super::{
     DELIVERY_LIMIT, DeadDelivery, Depth, INTERACTIVE_STREAK, JobDelivery, Origin, QueueError,
-    REASON_DELIVERY_LIMIT, REASON_REJECTED, Receipt, WorkerDelivery,
+    REASON_DELIVERY_LIMIT, REASON_REJECTED, Receipt, ReplyTo, WorkerDelivery,
 };
 use crate::message::{Class, Control, JobMessage, WorkerMessage};
 use crate::telemetry::{self, SpanContext};
@@ -157,6 +157,11 @@ impl EmbeddedQueue {
         // An error says that nobody listens, which is no failure.
         drop(controls.send(control.clone()));
         Ok(())
+    }
+
+    /// To all: there are few in one process.
+    pub(super) async fn reply(&self, _to: &ReplyTo, control: &Control) -> Result<(), QueueError> {
+        self.broadcast(control).await
     }
 
     pub(super) async fn publish_again(&self, origin: Origin, body: Vec<u8>) -> Result<(), QueueError> {
@@ -318,7 +323,7 @@ pub struct EmbeddedWorkerMessageConsumer(Consumer);
 impl EmbeddedWorkerMessageConsumer {
     pub(super) async fn next(&mut self) -> Option<WorkerDelivery> {
         let (message, _, receipt) = self.0.next_readable().await?;
-        Some(WorkerDelivery { message, receipt: Receipt::Embedded(receipt) })
+        Some(WorkerDelivery { message, reply_to: ReplyTo::default(), receipt: Receipt::Embedded(receipt) })
     }
 }
 

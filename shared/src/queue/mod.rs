@@ -71,8 +71,14 @@ pub struct JobDelivery {
 pub struct WorkerDelivery {
     /// The message.
     pub message: WorkerMessage,
+    /// Where its sender hears an answer.
+    pub reply_to: ReplyTo,
     pub(crate) receipt: Receipt,
 }
+
+/// Where a worker hears an answer: at its own ear, if it told one; else every worker is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplyTo(pub(crate) Option<String>);
 
 /// Where a dead message came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -204,6 +210,11 @@ impl Queue {
     /// Tells every worker that listens now.
     pub async fn broadcast(&self, control: &Control) -> Result<(), QueueError> {
         each!(self, queue => queue.broadcast(control).await)
+    }
+
+    /// Tells the one who listens there; nobody's listening is no failure.
+    pub async fn reply(&self, to: &ReplyTo, control: &Control) -> Result<(), QueueError> {
+        each!(self, queue => queue.reply(to, control).await)
     }
 
     /// Publishes what was parked again, byte by byte, where it came from.

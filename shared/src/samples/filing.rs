@@ -9,6 +9,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 /// What a job's samples are filed under, kept with its report until they are stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,12 +20,28 @@ pub struct Filing {
     origin: RunOrigin,
     /// What plain means in it.
     under: World,
+    /// As in the [`crate::JobMessage`].
+    #[serde(default)]
+    again: u32,
 }
 
 impl Filing {
     /// Of a job.
     pub fn of(spec: &JobSpec, context: &SweepContext) -> Self {
-        Self { project: context.project.name.clone(), origin: spec.origin, under: context.under }
+        Self { project: context.project.name.clone(), origin: spec.origin, under: context.under, again: 0 }
+    }
+
+    /// The same of a job that is made anew for the `again`th time.
+    pub fn again(self, again: u32) -> Self {
+        Self { again, ..self }
+    }
+
+    /// The name that samples of a job are stored under: what is stored under one name is stored once.
+    fn name(&self, job: JobId) -> JobId {
+        match self.again {
+            0 => job,
+            again => JobId(Uuid::new_v5(&job.0, &again.to_be_bytes())),
+        }
     }
 
     /// What an attempt is evidence of. Where a sweep runs under another world, its plain attempts are
@@ -49,9 +66,10 @@ pub fn chunks(filing: &Filing, sweep: SweepId, job: JobId, report: &JobReport) -
             points.entry(&sample.test).or_default().push((class, point(worker, attempt, sample)));
         }
     }
+    let name = filing.name(job);
     points
         .into_iter()
-        .flat_map(|(test, points)| codec::chunks(&filing.project, test, sweep.0, job, &points))
+        .flat_map(|(test, points)| codec::chunks(&filing.project, test, sweep.0, name, &points))
         .collect()
 }
 
@@ -81,6 +99,6 @@ fn micros(micros: u64) -> u32 {
 }
 
 /// Tells workers apart in a time series; two of many may collide.
-fn worker_hash(worker: &WorkerId) -> u16 {
+pub fn worker_hash(worker: &WorkerId) -> u16 {
     u16::from_str_radix(&Digest::of(worker.0.as_bytes()).as_str()[..4], 16).expect("a digest is hexadecimal")
 }

@@ -21,14 +21,18 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> anyhow::Result<()> {
     let _already_chosen = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [id, slots, tests, pace_ms, dir] = arguments.as_slice() else {
-        anyhow::bail!("usage: scripted_worker ID SLOTS TESTS PACE_MS DIR");
+    let ([id, slots, tests, pace_ms, dir], failing) = (match arguments.as_slice() {
+        [rest @ .., failing] if rest.len() == 5 => (rest, failing.parse::<u32>()?),
+        rest => (rest, 0),
+    }) else {
+        anyhow::bail!("usage: scripted_worker ID SLOTS TESTS PACE_MS DIR [FAILING_PERCENT]");
     };
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let (id, dir) = (WorkerId(id.clone()), Path::new(dir));
     let store = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
     let sandbox = ScriptedSandbox::new(tests.parse::<NonZeroU32>()?)
-        .paced(Duration::from_millis(pace_ms.parse()?), &dir.join("starts"));
+        .paced(Duration::from_millis(pace_ms.parse()?), &dir.join("starts"))
+        .failing(failing);
     let queue = Queue::open(&store("FLAKEFARM_QUEUE")?, Role::Worker)?;
     let samples = RedisSamples::open(&store("FLAKEFARM_SAMPLES")?, Retention::default(), None)?;
     let parts = WorkerParts {

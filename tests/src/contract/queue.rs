@@ -3,11 +3,12 @@
 
 use crate::eventually::eventually;
 use flakefarm_shared::queue::{
-    DELIVERY_LIMIT, DeadDelivery, JobDelivery, JobSlot, Origin, Queue, QueueError, REASON_DELIVERY_LIMIT,
-    REASON_REJECTED, WorkerMessageConsumer,
+    ControlSubscription, DELIVERY_LIMIT, DeadDelivery, JobDelivery, JobSlot, Origin, Queue, QueueError,
+    REASON_DELIVERY_LIMIT, REASON_REJECTED, WorkerMessageConsumer,
 };
 use flakefarm_shared::{
-    Class, Control, JobEnd, JobId, JobMessage, Payload, SweepId, WIRE_VERSION, WorkerId, WorkerMessage,
+    Class, Control, JobEnd, JobId, JobMessage, Payload, Permit, SweepId, WIRE_VERSION, WorkerId,
+    WorkerMessage,
 };
 use futures::FutureExt as _;
 use std::collections::BTreeSet;
@@ -347,6 +348,54 @@ pub async fn control_reaches_all_subscribers(ends: &Ends) {
     }
 }
 
+/// An answer reaches the one who asked. On a broker it reaches nobody else: a farm of many workers could not
+/// carry answers that each of them had to read.
+pub async fn an_answer_reaches_the_one_who_asked(ends: &Ends) {
+    let mut messages = ends.coordinator.worker_messages();
+    let (mut asker, mut bystander) = (ends.worker.controls(), ends.coordinator.controls());
+    for subscription in [&mut asker, &mut bystander] {
+        let subscription = tokio::sync::Mutex::new(subscription);
+        eventually("the subscription has begun", PATIENCE, async || {
+            let control = Control::Cancel { sweep: SweepId::new() };
+            ends.coordinator.broadcast(&control).await.map_err(|error| error.to_string())?;
+            subscription.lock().await.next().now_or_never().ok_or_else(|| "nothing".to_owned())
+        })
+        .await;
+    }
+    let worker = WorkerId("asker".to_owned());
+    let (job, publication) = (JobId::new(), 2);
+    let ask = WorkerMessage::Ask {
+        v: WIRE_VERSION,
+        worker: worker.clone(),
+        job,
+        publication,
+        held_ms: 0,
+        came_back: true,
+    };
+    ends.worker.publish_worker_message(&ask).await.expect("published");
+    let delivery = next_message(&mut messages).await;
+    let answer = Control::Answer { worker, job, publication, permit: Permit::Run };
+    ends.coordinator.reply(&delivery.reply_to, &answer).await.expect("answered");
+    delivery.ack().await.expect("acknowledged");
+    let heard = async |subscription: &mut ControlSubscription| {
+        // Said to all after the answer, so that what comes before it can be told from what never comes.
+        let last = Control::Cancel { sweep: SweepId::new() };
+        ends.coordinator.broadcast(&last).await.expect("said");
+        let mut heard = Vec::new();
+        loop {
+            let control = timeout(PATIENCE, subscription.next()).await.expect("in time").expect("open");
+            if control == last {
+                return heard;
+            }
+            heard.push(control);
+        }
+    };
+    assert!(heard(&mut asker).await.contains(&answer));
+    // In one process there are few to tell.
+    let told_to_all = matches!(ends.coordinator, Queue::Embedded(_));
+    assert_eq!(heard(&mut bystander).await.contains(&answer), told_to_all);
+}
+
 /// A control to nobody is no failure.
 pub async fn control_without_subscribers_is_no_failure(ends: &Ends) {
     ends.coordinator.broadcast(&Control::Cancel { sweep: SweepId::new() }).await.expect("said to nobody");
@@ -379,6 +428,7 @@ pub fn job() -> JobMessage {
         publication: 1,
         spec: Payload::Inline(b"spec".to_vec()),
         made: None,
+        again: 0,
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) fn decision(row: &Row, sweep: Sweep, message: Message, asker: usize, 
         begun: u32::from(row.begun),
         lost_leases: u32::from(row.lost_leases),
         made: None,
+        again: 0,
     };
     let held = if late { PRESUMED_DEAD } else { Duration::ZERO };
     let asked = Asked {

@@ -1,4 +1,4 @@
-//! Canned answers in place of sandboxes: a project whose tests all pass in no time. What is measured or
+//! Canned answers in place of sandboxes: a project whose tests all pass in no time, or fail at a rate. What is measured or
 //! tested with it is everything but the attempts: planner, queue, worker, stores.
 
 use super::{BoundedOutput, SandboxExit, SandboxRequest};
@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const KILLED: i64 = 137;
@@ -22,6 +23,9 @@ pub struct ScriptedSandbox {
     pace: Duration,
     /// Where each attempt that starts is noted.
     starts: Option<Arc<Path>>,
+    /// Of a hundred runs of each test, so many fail.
+    failing: u32,
+    runs: Arc<AtomicU32>,
 }
 
 /// What an attempt is asked for, as far as a script cares.
@@ -34,12 +38,18 @@ struct Asked {
 impl ScriptedSandbox {
     /// A project of `tests` tests in files of a hundred.
     pub fn new(tests: NonZeroU32) -> Self {
-        Self { tests: (0..tests.get()).map(Self::test_name).collect(), pace: Duration::ZERO, starts: None }
+        let tests = (0..tests.get()).map(Self::test_name).collect();
+        Self { tests, pace: Duration::ZERO, starts: None, failing: 0, runs: Arc::default() }
     }
 
     /// Attempts take `pace`, and each that starts is a line in the file `starts`: worker, attempt.
     pub fn paced(self, pace: Duration, starts: &Path) -> Self {
         Self { pace, starts: Some(starts.into()), ..self }
+    }
+
+    /// Of a hundred runs so many fail, spread evenly over runs and tests.
+    pub fn failing(self, percent: u32) -> Self {
+        Self { failing: percent, ..self }
     }
 
     /// The id of its test of this number, from 0.
@@ -65,9 +75,17 @@ impl ScriptedSandbox {
         if asked.mode == "run" {
             for (i, test) in selected.iter().enumerate() {
                 say(json!({ "e": "start", "test": test, "i": i }));
-                say(
-                    json!({ "e": "end", "test": test, "i": i, "outcome": "pass", "wall_us": 1000, "cpu_us": 900 }),
-                );
+                // 37 and 100 have no common divisor: each hundred runs meet each number once.
+                let run = self.runs.fetch_add(1, Ordering::Relaxed);
+                say(if run.wrapping_mul(37) % 100 < self.failing {
+                    json!({
+                        "e": "end", "test": test, "i": i, "outcome": "fail", "wall_us": 1000, "cpu_us": 900,
+                        "phase": "call", "kind": "exception", "exceptions": ["builtins.OSError"],
+                        "message": "scripted", "frames": [],
+                    })
+                } else {
+                    json!({ "e": "end", "test": test, "i": i, "outcome": "pass", "wall_us": 1000, "cpu_us": 900 })
+                });
             }
         }
         say(json!({ "e": "finish", "exit": 0 }));

@@ -2,8 +2,7 @@
 
 use crate::experiment::job_key::JobKey;
 use flakefarm_shared::{
-    AttemptRecord, Digest, ExpectedFailure, Failure, Order, Outcome, Sample, SandboxLevel, Scope, Treatment,
-    UnixMicros, WorkerId, World,
+    AttemptRecord, Digest, ExpectedFailure, Failure, Order, Outcome, Sample, Scope, Treatment, World,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -125,42 +124,21 @@ impl Aside {
 pub struct AttemptFacts {
     /// The job.
     pub key: JobKey,
-    /// The attempt's place in it.
-    pub index: u32,
-    /// What the attempt ran.
-    pub scope: Scope,
-    /// In which order.
-    pub order: Order,
-    /// On which sources, in which world.
-    pub treatment: Treatment,
-    /// How the attempt was isolated.
-    pub level: SandboxLevel,
-    /// When its sandbox started.
-    pub started_at: UnixMicros,
-    /// Who ran it.
-    pub worker: WorkerId,
-    /// Attempts that ran at once on that worker, this one included.
-    pub concurrency: u16,
+    /// The attempt, without its samples: they are kept per test.
+    pub record: AttemptRecord,
 }
 
 impl AttemptFacts {
-    pub(super) fn of(key: JobKey, record: &AttemptRecord) -> Self {
-        Self {
-            key,
-            index: record.index,
-            scope: record.scope,
-            order: record.order,
-            treatment: record.treatment.clone(),
-            level: record.level,
-            started_at: record.started_at,
-            worker: record.worker.clone(),
-            concurrency: record.concurrency,
-        }
-    }
-
     /// Its condition.
     pub fn condition(&self) -> Condition {
         Condition::of(self.scope, self.order, &self.treatment)
+    }
+}
+
+impl Deref for AttemptFacts {
+    type Target = AttemptRecord;
+    fn deref(&self) -> &AttemptRecord {
+        &self.record
     }
 }
 

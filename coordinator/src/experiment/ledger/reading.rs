@@ -300,8 +300,14 @@ impl Ledger {
         self.records().map(|record| &record.worker).collect()
     }
 
+    /// Names of the jobs in which a worker ran something, sorted.
+    pub fn jobs_of<'a>(&'a self, worker: &'a WorkerId) -> impl Iterator<Item = JobKey> + 'a {
+        let ran = |entry: &JobEntry| entry.records.values().any(|record| record.worker == *worker);
+        self.jobs.iter().filter(move |(_, entry)| ran(entry)).map(|(key, _)| *key)
+    }
+
     pub(super) fn records(&self) -> impl Iterator<Item = &AttemptRecord> {
-        self.jobs.values().flat_map(|entry| entry.records.values())
+        self.jobs.values().flat_map(|entry| entry.records.values()).map(|facts| &facts.record)
     }
 }
 
@@ -321,7 +327,7 @@ impl JobEntry {
 
     pub(super) fn standing(&self, index: u32) -> Standing<'_> {
         match self.records.get(&index) {
-            Some(record) => Standing::Ended(record),
+            Some(facts) => Standing::Ended(&facts.record),
             None if self.reported == Reported::Yes || self.lost.is_some() => Standing::Lost,
             None => Standing::Outstanding,
         }

@@ -48,9 +48,9 @@ impl Ledger {
         Cow::Owned(samples)
     }
 
-    /// The record, interrupted by a test that is listed, as far as that is known.
+    /// The record without its samples, interrupted by a test that is listed, as far as that is known.
     pub(super) fn interrupted_by_its_id(&self, record: &AttemptRecord) -> AttemptRecord {
-        let mut record = record.clone();
+        let mut record = record.without_samples();
         if let AttemptEnd::Interrupted { running, .. } = &mut record.end
             && !self.places.contains_key(running)
             && let Some(function) = function_of(running).map(|function| TestId(function.to_owned()))

@@ -42,15 +42,16 @@ impl Ledger {
     /// What is shared and has failed, sorted by id.
     pub fn shared(&self) -> Vec<Shared> {
         let mut found: BTreeMap<TestId, (Subject, Failures)> = BTreeMap::new();
-        for (key, record) in self.keyed_records() {
-            for (id, subject, failure) in failures_of(record) {
+        for attempt in self.each_ended() {
+            for (id, subject, failure) in failures_of(attempt) {
                 let (known, failures) = found.entry(id).or_insert_with(|| (subject.clone(), Failures::new()));
                 if let (Subject::Fixture { last, .. }, Subject::Fixture { last: more, .. }) = (known, subject)
                 {
                     last.extend(more);
                 }
                 let seen = Seen::Fail(Box::new(SeenFailure { failure, output: None }));
-                failures.entry((key, record.index)).or_insert_with(|| observation(key, record, seen));
+                let at = (attempt.key, attempt.index);
+                failures.entry(at).or_insert_with(|| observation(attempt, seen));
             }
         }
         let shared = found.into_iter().map(|(id, (subject, failures))| {
@@ -92,8 +93,8 @@ impl Ledger {
         failures.into_values().collect()
     }
 
-    fn keyed_records(&self) -> impl Iterator<Item = (JobKey, &AttemptRecord)> {
-        self.jobs.iter().flat_map(|(key, entry)| entry.records.values().map(move |record| (*key, record)))
+    fn each_ended(&self) -> impl Iterator<Item = &Arc<AttemptFacts>> {
+        self.jobs.values().flat_map(|entry| entry.records.values())
     }
 }
 
@@ -129,15 +130,8 @@ fn failures_of(record: &AttemptRecord) -> impl Iterator<Item = (TestId, Subject,
     torn_down.chain(collected)
 }
 
-fn observation(key: JobKey, record: &AttemptRecord, seen: Seen) -> Observation {
-    Observation {
-        attempt: Arc::new(AttemptFacts::of(key, record)),
-        seen,
-        wall_us: 0,
-        cpu_us: 0,
-        position: 0,
-        aside: None,
-    }
+fn observation(attempt: &Arc<AttemptFacts>, seen: Seen) -> Observation {
+    Observation { attempt: Arc::clone(attempt), seen, wall_us: 0, cpu_us: 0, position: 0, aside: None }
 }
 
 /// Runs and failures of one of them, with nothing changed around the tests.

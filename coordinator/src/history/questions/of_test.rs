@@ -6,11 +6,11 @@ use super::{AS_IT_IS, Summary, Window, noted_gaps};
 use crate::calendar::date_of;
 use crate::db::{Db, DbError, FlipRow, HistoryRow, RunsOfClass, SignatureDay, SignatureRow};
 use crate::history::aggregate::Aggregate;
+use crate::history::excluded::Excluded;
 use crate::plan::Confidence;
-use flakefarm_shared::samples::{RunTag, SampleStore, codec};
+use flakefarm_shared::samples::{SampleStore, codec};
 use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 
 /// Days that points are asked for.
@@ -287,15 +287,14 @@ async fn recent(
 ) -> Result<Result<Option<(u64, i64)>, String>, DbError> {
     let from = window.from.max(window.to - POINT_DAYS);
     let (since, until) = (codec::day_start(from), codec::day_start(window.to));
-    let incidents: HashSet<RunTag> =
-        db.incidents(project, since).await?.into_iter().map(codec::run_tag).collect();
+    let excluded = Excluded::of(db, project, since).await?;
     let mut found: BTreeMap<(TreatmentClass, i64), Aggregate> = BTreeMap::new();
     for name in names {
         let points = match samples.points(project, name, since, until).await {
             Ok(points) => points,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        for stored in points.iter().filter(|stored| stored.run.is_none_or(|run| !incidents.contains(&run))) {
+        for stored in points.iter().filter(|stored| excluded.counts(stored)) {
             let key = (stored.class, codec::day_of(stored.point.at));
             found.entry(key).or_default().merge(&Aggregate::of([stored]));
         }

@@ -6,7 +6,7 @@
 
 use super::link::{Broker, Link};
 use super::publishing::{CONTEXT_HEADER, durable};
-use super::topology;
+use super::{Ear, topology};
 use crate::backoff::Backoff;
 use crate::queue::QueueError;
 use futures::StreamExt;
@@ -40,8 +40,8 @@ pub(super) struct Source<T> {
 pub(super) enum SourceQueue {
     /// One of the topology's.
     Shared(ShortString),
-    /// One of the consumer's own, which hears all controls.
-    Control,
+    /// One of the consumer's own, which hears all controls; where it is now is told here.
+    Control(Ear),
 }
 
 /// A delivery that cannot be read.
@@ -273,18 +273,23 @@ async fn keep_consuming<T>(
 async fn open<T>(broker: &Broker, source: &Source<T>) -> Result<(Link, lapin::Consumer), QueueError> {
     let purpose = match &source.queue {
         SourceQueue::Shared(queue) => queue.as_str(),
-        SourceQueue::Control => "control",
+        SourceQueue::Control(_) => "control",
     };
     let link = broker.open(purpose).await?;
     let subscribing = async {
         link.channel.basic_qos(source.prefetch.max(1), BasicQosOptions::default()).await?;
         let queue = match &source.queue {
             SourceQueue::Shared(queue) => queue.clone(),
-            SourceQueue::Control => topology::declare_control_queue(&link.channel, &broker.names).await?,
+            SourceQueue::Control(_) => topology::declare_control_queue(&link.channel, &broker.names).await?,
         };
-        link.channel
-            .basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default())
-            .await
+        let consumer = link
+            .channel
+            .basic_consume(queue.clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+            .await?;
+        if let SourceQueue::Control(ear) = &source.queue {
+            ear.is_at(queue);
+        }
+        Ok::<_, lapin::Error>(consumer)
     };
     match timeout(REQUEST_DEADLINE, subscribing).await {
         Ok(Ok(consumer)) => Ok((link, consumer)),

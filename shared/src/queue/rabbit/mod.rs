@@ -14,8 +14,10 @@ mod topology;
 
 pub(crate) use consuming::RabbitReceipt;
 
-use super::body::{Body, decode, encode};
-use super::{DELIVERY_LIMIT, DeadDelivery, Depth, JobDelivery, Origin, QueueError, Receipt, WorkerDelivery};
+use super::body::{decode, encode};
+use super::{
+    DELIVERY_LIMIT, DeadDelivery, Depth, JobDelivery, Origin, QueueError, Receipt, ReplyTo, WorkerDelivery,
+};
 use crate::message::{Class, Control, JobMessage, WorkerMessage};
 use crate::telemetry::{self, SpanContext};
 use consuming::{Answer, Inbox, RETURNS_HEADER, Source, SourceQueue, Unreadable, consume};
@@ -25,14 +27,14 @@ use link::Broker;
 use publishing::{CONTEXT_HEADER, Outgoing, Publisher, Reach};
 use slot::{SlotInbox, Slots, slot};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-/// Worker messages taken ahead.
-const RESULTS_PREFETCH: u16 = 64;
+/// Worker messages taken ahead: as many as are recorded at once.
+const RESULTS_PREFETCH: u16 = 256;
 /// Dead jobs taken ahead.
 const DEAD_PREFETCH: u16 = 16;
 /// Controls taken ahead.
@@ -60,8 +62,23 @@ struct Shared {
     /// Started by the first who publishes.
     publisher: OnceLock<Publisher>,
     slots: Arc<Slots>,
+    ear: Ear,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// Where this end hears controls now: the queue of its latest subscription.
+#[derive(Debug, Clone, Default)]
+struct Ear(Arc<Mutex<Option<ShortString>>>);
+
+impl Ear {
+    fn is_at(&self, queue: ShortString) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(queue);
+    }
+
+    fn name(&self) -> Option<ShortString> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl fmt::Debug for RabbitQueue {
@@ -80,6 +97,7 @@ impl RabbitQueue {
             slots: Arc::new(Slots::new(Arc::clone(&broker))),
             broker,
             publisher: OnceLock::new(),
+            ear: Ear::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -99,13 +117,16 @@ impl RabbitQueue {
         let exchange = self.shared.broker.names.jobs_exchange();
         let context = telemetry::is_on().then(|| SpanContext::of_sweep(message.sweep));
         let (key, body) = (message.class.word().into(), encode(message).into());
-        let outgoing = Outgoing { exchange, key, body, reach: Reach::Queue, context };
+        let outgoing = Outgoing { exchange, key, body, reach: Reach::Queue, context, reply_to: None };
         self.publisher().publish(outgoing, &self.shared.broker).await
     }
 
     pub(super) async fn publish_worker_message(&self, message: &WorkerMessage) -> Result<(), QueueError> {
         let exchange = self.shared.broker.names.results_exchange();
-        self.publish(exchange, topology::RESULTS_KEY.into(), message, Reach::Queue).await
+        let (key, body) = (topology::RESULTS_KEY.into(), encode(message).into());
+        let reply_to = self.shared.ear.name();
+        let outgoing = Outgoing { exchange, key, body, reach: Reach::Queue, context: None, reply_to };
+        self.publisher().publish(outgoing, &self.shared.broker).await
     }
 
     pub(super) async fn publish_again(&self, origin: Origin, body: Vec<u8>) -> Result<(), QueueError> {
@@ -119,17 +140,17 @@ impl RabbitQueue {
 
     pub(super) async fn broadcast(&self, control: &Control) -> Result<(), QueueError> {
         let exchange = self.shared.broker.names.control_exchange();
-        self.publish(exchange, "".into(), control, Reach::Listeners).await
+        self.publish_body(exchange, "".into(), encode(control), Reach::Listeners).await
     }
 
-    async fn publish<T: Body>(
-        &self,
-        exchange: ShortString,
-        key: ShortString,
-        message: &T,
-        reach: Reach,
-    ) -> Result<(), QueueError> {
-        self.publish_body(exchange, key, encode(message), reach).await
+    /// Through the default exchange, which routes by the names of queues.
+    pub(super) async fn reply(&self, to: &ReplyTo, control: &Control) -> Result<(), QueueError> {
+        match &to.0 {
+            Some(queue) => {
+                self.publish_body("".into(), queue.as_str().into(), encode(control), Reach::Listeners).await
+            }
+            None => self.broadcast(control).await,
+        }
     }
 
     async fn publish_body(
@@ -139,7 +160,7 @@ impl RabbitQueue {
         body: Vec<u8>,
         reach: Reach,
     ) -> Result<(), QueueError> {
-        let outgoing = Outgoing { exchange, key, body: body.into(), reach, context: None };
+        let outgoing = Outgoing { exchange, key, body: body.into(), reach, context: None, reply_to: None };
         self.publisher().publish(outgoing, &self.shared.broker).await
     }
 
@@ -173,7 +194,11 @@ impl RabbitQueue {
     }
 
     pub(super) fn controls(&self) -> RabbitControlSubscription {
-        RabbitControlSubscription(self.consume(SourceQueue::Control, CONTROL_PREFETCH, read_control))
+        RabbitControlSubscription(self.consume(
+            SourceQueue::Control(self.shared.ear.clone()),
+            CONTROL_PREFETCH,
+            read_control,
+        ))
     }
 
     fn consume<T: Send + 'static>(
@@ -223,7 +248,12 @@ fn read_job(delivery: Delivery, receipt: RabbitReceipt) -> Result<JobDelivery, U
 
 fn read_worker_message(delivery: Delivery, receipt: RabbitReceipt) -> Result<WorkerDelivery, Unreadable> {
     match decode(&delivery.data) {
-        Ok(message) => Ok(WorkerDelivery { message, receipt: Receipt::Rabbit(receipt) }),
+        Ok(message) => {
+            // Whoever may write results may write any name here.
+            let named = delivery.properties.reply_to().as_ref().map(ShortString::as_str);
+            let reply_to = ReplyTo(named.filter(|name| topology::is_control_queue(name)).map(str::to_owned));
+            Ok(WorkerDelivery { message, reply_to, receipt: Receipt::Rabbit(receipt) })
+        }
         Err(why) => Err(Unreadable { receipt, why }),
     }
 }

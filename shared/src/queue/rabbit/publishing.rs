@@ -39,6 +39,8 @@ pub(super) struct Outgoing {
     pub(super) reach: Reach,
     /// What it comes from, for who collects traces.
     pub(super) context: Option<SpanContext>,
+    /// The queue on which an answer is heard.
+    pub(super) reply_to: Option<ShortString>,
 }
 
 /// Who has to get it.
@@ -268,7 +270,7 @@ pub(super) fn durable() -> BasicProperties {
 }
 
 async fn send(link: &Link, outgoing: Outgoing) -> lapin::Result<PublisherConfirm> {
-    let Outgoing { exchange, key, body, reach, context } = outgoing;
+    let Outgoing { exchange, key, body, reach, context, reply_to } = outgoing;
     let (mut properties, mandatory) = match reach {
         Reach::Queue => (durable(), true),
         Reach::Listeners => (BasicProperties::default().with_content_type("application/json".into()), false),
@@ -277,6 +279,9 @@ async fn send(link: &Link, outgoing: Outgoing) -> lapin::Result<PublisherConfirm
         let mut headers = FieldTable::default();
         headers.insert(CONTEXT_HEADER.into(), AMQPValue::LongString(context.to_string().into()));
         properties = properties.with_headers(headers);
+    }
+    if let Some(reply_to) = reply_to {
+        properties = properties.with_reply_to(reply_to);
     }
     let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
     link.channel.basic_publish(exchange, key, options, &body, properties).await

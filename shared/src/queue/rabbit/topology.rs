@@ -22,6 +22,9 @@ const UNLIMITED_DELIVERIES: i64 = 1_000_000_000;
 /// Controls kept for a worker that does not read them; older ones are dropped, they are hints.
 const CONTROL_BACKLOG: i64 = 1_000;
 
+/// How the names of control queues begin, after the farm's own part.
+const CONTROL_QUEUE: &str = "control.";
+
 /// What everything is called. A prefix keeps two farms on one broker apart.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
@@ -74,7 +77,7 @@ impl Names {
     }
 
     fn control_queue(&self) -> ShortString {
-        self.name(&format!("control.{}", Uuid::now_v7().simple()))
+        self.name(&format!("{CONTROL_QUEUE}{}", Uuid::now_v7().simple()))
     }
 
     fn exchanges(&self) -> [(ShortString, ExchangeKind); 4] {
@@ -168,6 +171,12 @@ pub(super) async fn verify(channel: &Channel, names: &Names) -> lapin::Result<()
     Ok(())
 }
 
+/// Whether the name can only be that of some subscriber's own queue.
+pub(super) fn is_control_queue(name: &str) -> bool {
+    let rest = name.rsplit_once("ff.").and_then(|(_, rest)| rest.strip_prefix(CONTROL_QUEUE));
+    rest.is_some_and(|id| Uuid::try_parse(id).is_ok())
+}
+
 /// A queue of one subscriber's own, gone with its connection; answers its name.
 pub(super) async fn declare_control_queue(channel: &Channel, names: &Names) -> lapin::Result<ShortString> {
     let name = names.control_queue();
@@ -182,6 +191,20 @@ pub(super) async fn declare_control_queue(channel: &Channel, names: &Names) -> l
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_subscribers_own_queue_is_answered() {
+        for prefix in [None, Some("blue"), Some("a.ff.b")] {
+            let names = Names::new(prefix).expect("valid");
+            assert!(is_control_queue(names.control_queue().as_str()), "{prefix:?}");
+            for other in [names.results_queue(), names.dead_queue(), names.jobs_queue(Class::Bulk)] {
+                assert!(!is_control_queue(other.as_str()), "{other}");
+            }
+        }
+        for name in ["", "ff.control.", "ff.control.bulk", "ff.control", "amq.rabbitmq.reply-to"] {
+            assert!(!is_control_queue(name), "{name}");
+        }
+    }
 
     #[test]
     fn prefix_precedes_every_name() {
