@@ -106,30 +106,6 @@ pub enum Remark {
 }
 
 impl AttemptRecord {
-    /// A copy without its samples, which are by far the largest part.
-    pub fn without_samples(&self) -> Self {
-        Self {
-            index: self.index,
-            scope: self.scope,
-            order: self.order,
-            treatment: self.treatment.clone(),
-            level: self.level,
-            worker: self.worker.clone(),
-            started_at: self.started_at,
-            wall_us: self.wall_us,
-            concurrency: self.concurrency,
-            stolen_us: self.stolen_us,
-            instead: self.instead.clone(),
-            end: self.end.clone(),
-            samples: Vec::new(),
-            output: self.output.clone(),
-            collection_errors: self.collection_errors.clone(),
-            skipped_files: self.skipped_files.clone(),
-            details: self.details.clone(),
-            remarks: self.remarks.clone(),
-        }
-    }
-
     /// Of an attempt as `spec` asks for it that ran to its end by itself, in no time and without a sample.
     pub fn completed(spec: &AttemptSpec, worker: WorkerId) -> Self {
         Self {

@@ -9,10 +9,11 @@ use super::investigate::{Explanation, investigate};
 use super::order::{Effect, OrderFinding};
 use crate::conditions::{self, ByHand};
 use crate::experiment::{
-    Arm, CauseCategory, Company, Counts, FailingIn, Ledger, Question, Seen, Tally, Trial, Trials,
+    Arm, AttemptFacts, CauseCategory, Company, Counts, FailingIn, Ledger, Question, Seen, Tally, Trial,
+    Trials,
 };
 use crate::score::interval::upper_bound_after_clean_runs;
-use flakefarm_shared::{AttemptRecord, Order, TestDetail, TestId, WorkerId, World};
+use flakefarm_shared::{Order, TestDetail, TestId, WorkerId, World};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
@@ -348,7 +349,7 @@ fn keep(found: &mut Vec<StateDifference>, telling: impl Fn(&StateDifference) -> 
 }
 
 /// Whether every test of an attempt on several changed the same thing.
-fn changes_always(record: &AttemptRecord, change: &StateDifference) -> bool {
+fn changes_always(record: &AttemptFacts, change: &StateDifference) -> bool {
     let does = |detail: &TestDetail| {
         detail.changes.iter().any(|other| other.kind == change.kind && other.name == change.name)
     };

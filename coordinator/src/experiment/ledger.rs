@@ -12,7 +12,9 @@ mod renaming;
 mod shared;
 
 pub use counting::TestTally;
-pub use observation::{Aside, AttemptFacts, Condition, ConditionCount, Observation, Seen, SeenFailure};
+pub use observation::{
+    Alike, Aside, AttemptFacts, Condition, ConditionCount, Observation, Seen, SeenFailure,
+};
 pub use reading::{Attempt, SeenInAll, Standing};
 pub use shared::{Shared, Subject};
 
@@ -44,6 +46,7 @@ pub struct Ledger {
     /// Time in tests, by scope, in microseconds.
     in_tests_us: [u64; 3],
     renaming: renaming::Renaming,
+    commons: observation::Commons,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -51,8 +54,8 @@ struct JobEntry {
     planned: Option<Vec<AttemptSpec>>,
     coverage: Vec<Coverage>,
     counted: Vec<Counted>,
-    records: BTreeMap<u32, Arc<AttemptFacts>>,
-    ranks: BTreeMap<u32, Rank>,
+    /// By their places, each with what it stands on.
+    records: BTreeMap<u32, (Rank, Arc<AttemptFacts>)>,
     reported: Reported,
     lost: Option<String>,
 }
@@ -69,8 +72,8 @@ enum Reported {
 struct Rank {
     kind: u8,
     started_at: UnixMicros,
-    /// SHA-256.
-    content: [u8; 32],
+    /// The first half of its SHA-256.
+    content: [u8; 16],
 }
 
 impl Rank {
@@ -81,7 +84,9 @@ impl Rank {
             AttemptEnd::Infrastructure(_) => 2,
         };
         let content = serde_json::to_vec(record).expect("a record is plain data");
-        Self { kind, started_at: record.started_at, content: Sha256::digest(&content).into() }
+        let digest = Sha256::digest(&content);
+        let content = digest[..16].try_into().expect("a SHA-256 digest has 32 bytes");
+        Self { kind, started_at: record.started_at, content }
     }
 }
 
@@ -99,6 +104,7 @@ impl Ledger {
             all_under_way: 0,
             in_tests_us: [0; 3],
             renaming: renaming::Renaming::default(),
+            commons: observation::Commons::default(),
         };
         for test in tests {
             if !ledger.places.contains_key(&test) {
@@ -172,10 +178,9 @@ impl Ledger {
         for record in &report.attempts {
             let entry = self.jobs.entry(key).or_default();
             let rank = Rank::of(record);
-            if entry.ranks.get(&record.index).is_none_or(|known| rank < *known) {
-                entry.ranks.insert(record.index, rank);
+            if entry.records.get(&record.index).is_none_or(|(known, _)| rank < *known) {
                 self.forget_count(key, record.index);
-                self.replace(key, record);
+                self.replace(key, record, rank);
             }
         }
         self.count_again(key);
@@ -192,10 +197,10 @@ impl Ledger {
         self.count_again(key);
     }
 
-    fn replace(&mut self, key: JobKey, record: &AttemptRecord) {
+    fn replace(&mut self, key: JobKey, record: &AttemptRecord, rank: Rank) {
         let at = |observation: &Observation| (observation.key, observation.index).cmp(&(key, record.index));
         let known = self.jobs.get_mut(&key).and_then(|entry| entry.records.remove(&record.index));
-        if let Some(known) = known {
+        if let Some((_, known)) = known {
             self.count_interruption(&known, counting::Change::Less);
             for place in 0..self.listed.len() {
                 if let Ok(found) = self.listed[place].binary_search_by(at) {
@@ -210,7 +215,8 @@ impl Ledger {
             }
             self.unlisted.retain(|_, observations| !observations.is_empty());
         }
-        let facts = Arc::new(AttemptFacts { key, record: self.interrupted_by_its_id(record) });
+        let end = self.ended_by_its_id(record);
+        let facts = Arc::new(self.commons.facts(key, record, end));
         for sample in self.known_by_their_ids(record).iter() {
             let listed = self.places.get(&sample.test).copied();
             let observations = match listed {
@@ -242,6 +248,6 @@ impl Ledger {
             }
         }
         self.count_interruption(&facts, counting::Change::More);
-        self.jobs.entry(key).or_default().records.insert(record.index, facts);
+        self.jobs.entry(key).or_default().records.insert(record.index, (rank, facts));
     }
 }

@@ -3,8 +3,8 @@
 use super::arm::Arm;
 use super::certainty::Counts;
 use super::job_key::JobKey;
-use super::ledger::{Ledger, Observation, Seen, Standing};
-use flakefarm_shared::{AttemptRecord, Detail, TestDetail, TestId};
+use super::ledger::{AttemptFacts, Ledger, Observation, Seen, Standing};
+use flakefarm_shared::{Detail, TestDetail, TestId};
 use std::collections::BTreeMap;
 
 /// Attempts without a word of the test, beyond those with one, after which an arm is given up.
@@ -77,7 +77,7 @@ impl Tally {
 #[derive(Debug, Clone, Copy)]
 pub struct Trial<'a> {
     /// What the attempt left behind, without its samples.
-    pub record: &'a AttemptRecord,
+    pub record: &'a AttemptFacts,
     /// What the test did.
     pub observation: &'a Observation,
 }

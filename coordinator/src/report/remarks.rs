@@ -3,8 +3,8 @@
 
 use super::model::OddEnds;
 use super::{asides, words};
-use crate::experiment::ledger::{Ledger, Standing};
-use flakefarm_shared::{AttemptEnd, AttemptRecord, NothingRan, Remark, TestId};
+use crate::experiment::ledger::{AttemptFacts, Ledger, Standing};
+use flakefarm_shared::{AttemptEnd, NothingRan, Remark, TestId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many lines of a text a note quotes, the last ones.
@@ -18,7 +18,7 @@ pub(super) fn failed_starts(ledger: &Ledger) -> u64 {
 }
 
 /// All attempts if one with nothing changed around the tests died before its first test; else none.
-fn starts(ledger: &Ledger) -> impl Iterator<Item = &AttemptRecord> {
+fn starts(ledger: &Ledger) -> impl Iterator<Item = &AttemptFacts> {
     let dies = plain(ledger).any(died);
     ended(ledger).filter(move |_| dies)
 }
@@ -26,7 +26,7 @@ fn starts(ledger: &Ledger) -> impl Iterator<Item = &AttemptRecord> {
 /// Attempts after which the framework ended oddly, with nothing changed around the tests.
 pub(super) fn odd_ends(ledger: &Ledger) -> Option<OddEnds> {
     let ran = || plain(ledger).filter(|record| matches!(record.end, AttemptEnd::Completed));
-    let odd = |record: &&AttemptRecord| {
+    let odd = |record: &&AttemptFacts| {
         record.remarks.iter().any(|remark| matches!(remark, Remark::AbnormalEnd { .. }))
     };
     let attempts = ran().filter(odd).count() as u64;
@@ -35,7 +35,7 @@ pub(super) fn odd_ends(ledger: &Ledger) -> Option<OddEnds> {
 
 /// A sentence for each kind of remark.
 pub(super) fn notes(ledger: &Ledger) -> Vec<String> {
-    let records: Vec<&AttemptRecord> = plain(ledger).collect();
+    let records: Vec<&AttemptFacts> = plain(ledger).collect();
     let all = records.len();
     let of = |n: usize| format!("{n} of {}", words::count(all as u64, "attempt"));
     let mut notes = Vec::new();
@@ -145,18 +145,18 @@ fn changing<'t>(tests: impl ExactSizeIterator<Item = &'t TestId>) -> Option<Stri
     ))
 }
 
-fn ended(ledger: &Ledger) -> impl Iterator<Item = &AttemptRecord> {
+fn ended(ledger: &Ledger) -> impl Iterator<Item = &AttemptFacts> {
     ledger.each_attempt().filter_map(|attempt| match attempt.standing {
         Standing::Ended(record) => Some(record),
         Standing::Outstanding | Standing::Lost => None,
     })
 }
 
-fn plain(ledger: &Ledger) -> impl Iterator<Item = &AttemptRecord> {
+fn plain(ledger: &Ledger) -> impl Iterator<Item = &AttemptFacts> {
     ended(ledger).filter(|record| record.treatment.is_plain())
 }
 
-fn died(record: &AttemptRecord) -> bool {
+fn died(record: &AttemptFacts) -> bool {
     matches!(record.end, AttemptEnd::NothingRan { why: NothingRan::Died | NothingRan::Refused, .. })
 }
 

@@ -3,7 +3,8 @@
 use super::*;
 use crate::experiment::{JobKey, JobPhase};
 use flakefarm_shared::{
-    AttemptSpec, Detail, JobReport, Outcome, Sample, Selection, StateChange, SweepId, WIRE_VERSION,
+    AttemptRecord, AttemptSpec, Detail, JobReport, Outcome, Sample, Selection, StateChange, SweepId,
+    WIRE_VERSION,
 };
 
 const VICTIM: &str = "tests/test_v.py::test_victim";

@@ -2,7 +2,7 @@
 //! that a note which changes what became of it takes back exactly what it had added.
 
 use super::reading::Standing;
-use super::{AttemptEnd, AttemptRecord, AttemptSpec, JobEntry, Ledger, Observation, Seen, TestId};
+use super::{AttemptEnd, AttemptFacts, AttemptSpec, JobEntry, Ledger, Observation, Seen, TestId};
 use crate::experiment::job_key::JobKey;
 use flakefarm_shared::{Scope, Selection, World};
 use std::collections::HashMap;
@@ -240,7 +240,7 @@ impl Ledger {
         }
     }
 
-    pub(super) fn count_interruption(&mut self, record: &AttemptRecord, change: Change) {
+    pub(super) fn count_interruption(&mut self, record: &AttemptFacts, change: Change) {
         if let AttemptEnd::Interrupted { running, .. } = &record.end
             && record.treatment.is_plain()
             && let Some(place) = self.places.get(running)

@@ -1,11 +1,14 @@
 //! What attempts said of tests, as the ledger keeps it.
 
 use crate::experiment::job_key::JobKey;
+use flakefarm_shared::attempt::CollectionError;
 use flakefarm_shared::{
-    AttemptRecord, Digest, ExpectedFailure, Failure, Order, Outcome, Sample, Scope, Treatment, World,
+    AttemptEnd, AttemptRecord, Digest, ExpectedFailure, Failure, Order, Outcome, Remark, Sample,
+    SandboxLevel, Scope, TestDetail, Treatment, UnixMicros, WorkerId, World,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -119,13 +122,99 @@ impl Aside {
     }
 }
 
-/// What the observations of one attempt have in common.
+/// One attempt. Its samples are kept per test, and what many attempts have in common once for all: a sweep makes
+/// hundreds of thousands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptFacts {
     /// The job.
     pub key: JobKey,
-    /// The attempt, without its samples: they are kept per test.
-    pub record: AttemptRecord,
+    /// The attempt's place in it.
+    pub index: u32,
+    /// In which order the tests ran.
+    pub order: Order,
+    /// When its sandbox started.
+    pub started_at: UnixMicros,
+    /// From the request to create the sandbox to its end, in microseconds.
+    pub wall_us: u64,
+    /// CPU time in microseconds that the machine's own host withheld while it ran.
+    pub stolen_us: u64,
+    /// Attempts that ran at once on that worker, this one included.
+    pub concurrency: u16,
+    pub(super) alike: Arc<Alike>,
+}
+
+/// What many attempts have in common.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Alike {
+    /// What the attempt ran.
+    pub scope: Scope,
+    /// On which sources, in which world.
+    pub treatment: Treatment,
+    /// How it was isolated.
+    pub level: SandboxLevel,
+    /// Why that is stricter than was asked for, if it is.
+    pub instead: Option<String>,
+    /// Who ran it.
+    pub worker: WorkerId,
+    /// How it ended.
+    pub end: AttemptEnd,
+    /// What it wrote outside the captured output of its tests.
+    pub output: Option<Digest>,
+    /// Files that could not be collected.
+    pub collection_errors: Vec<CollectionError>,
+    /// Files that were skipped as a whole.
+    pub skipped_files: Vec<CollectionError>,
+    /// What the tests printed and changed, if that was asked for.
+    pub details: Vec<TestDetail>,
+    /// What a reader should know of it and no sample says.
+    pub remarks: Vec<Remark>,
+}
+
+/// The latest of what attempts have in common: what comes next is often the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Commons(VecDeque<Arc<Alike>>);
+
+/// How many are compared with.
+const COMMONS: usize = 64;
+
+impl Commons {
+    fn share(&mut self, alike: Alike) -> Arc<Alike> {
+        let known = self.0.iter().position(|known| **known == alike);
+        let shared = match known.and_then(|place| self.0.remove(place)) {
+            Some(shared) => shared,
+            None => Arc::new(alike),
+        };
+        self.0.push_front(Arc::clone(&shared));
+        self.0.truncate(COMMONS);
+        shared
+    }
+
+    /// The facts of a record, which ended as `end` says.
+    pub(super) fn facts(&mut self, key: JobKey, record: &AttemptRecord, end: AttemptEnd) -> AttemptFacts {
+        let alike = self.share(Alike {
+            scope: record.scope,
+            treatment: record.treatment.clone(),
+            level: record.level,
+            instead: record.instead.clone(),
+            worker: record.worker.clone(),
+            end,
+            output: record.output.clone(),
+            collection_errors: record.collection_errors.clone(),
+            skipped_files: record.skipped_files.clone(),
+            details: record.details.clone(),
+            remarks: record.remarks.clone(),
+        });
+        AttemptFacts {
+            key,
+            index: record.index,
+            order: record.order,
+            started_at: record.started_at,
+            wall_us: record.wall_us,
+            stolen_us: record.stolen_us,
+            concurrency: record.concurrency,
+            alike,
+        }
+    }
 }
 
 impl AttemptFacts {
@@ -136,9 +225,9 @@ impl AttemptFacts {
 }
 
 impl Deref for AttemptFacts {
-    type Target = AttemptRecord;
-    fn deref(&self) -> &AttemptRecord {
-        &self.record
+    type Target = Alike;
+    fn deref(&self) -> &Alike {
+        &self.alike
     }
 }
 

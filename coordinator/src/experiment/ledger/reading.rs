@@ -1,9 +1,9 @@
 //! What the ledger says when asked: everything that is found by looking through it.
 
-use super::{Condition, ConditionCount, JobEntry, Ledger, Observation, Reported, Seen};
+use super::{AttemptFacts, Condition, ConditionCount, JobEntry, Ledger, Observation, Reported, Seen};
 use crate::experiment::job_key::{JobKey, JobPhase};
 use flakefarm_shared::attempt::CollectionError;
-use flakefarm_shared::{AttemptEnd, AttemptRecord, AttemptSpec, Scope, Selection, TestId, WorkerId};
+use flakefarm_shared::{AttemptEnd, AttemptSpec, Scope, Selection, TestId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// How many tests were seen to do what so far.
@@ -25,7 +25,7 @@ pub enum Standing<'a> {
     /// It is known that nothing will be heard of it: its job is lost, or reported without it.
     Lost,
     /// It ended.
-    Ended(&'a AttemptRecord),
+    Ended(&'a AttemptFacts),
 }
 
 /// One attempt that was planned or heard of.
@@ -122,7 +122,7 @@ impl Ledger {
 
     /// Attempts on one test in which nothing ran.
     pub fn nothing_ran_alone(&self) -> u32 {
-        let nothing = |record: &&AttemptRecord| {
+        let nothing = |record: &&AttemptFacts| {
             record.scope == Scope::Test
                 && record.treatment.is_plain()
                 && matches!(record.end, AttemptEnd::NothingRan { .. })
@@ -302,12 +302,12 @@ impl Ledger {
 
     /// Names of the jobs in which a worker ran something, sorted.
     pub fn jobs_of<'a>(&'a self, worker: &'a WorkerId) -> impl Iterator<Item = JobKey> + 'a {
-        let ran = |entry: &JobEntry| entry.records.values().any(|record| record.worker == *worker);
+        let ran = |entry: &JobEntry| entry.records.values().any(|(_, attempt)| attempt.worker == *worker);
         self.jobs.iter().filter(move |(_, entry)| ran(entry)).map(|(key, _)| *key)
     }
 
-    pub(super) fn records(&self) -> impl Iterator<Item = &AttemptRecord> {
-        self.jobs.values().flat_map(|entry| entry.records.values()).map(|facts| &facts.record)
+    pub(super) fn records(&self) -> impl Iterator<Item = &AttemptFacts> {
+        self.each_ended().map(|attempt| &**attempt)
     }
 }
 
@@ -327,7 +327,7 @@ impl JobEntry {
 
     pub(super) fn standing(&self, index: u32) -> Standing<'_> {
         match self.records.get(&index) {
-            Some(facts) => Standing::Ended(&facts.record),
+            Some((_, attempt)) => Standing::Ended(attempt),
             None if self.reported == Reported::Yes || self.lost.is_some() => Standing::Lost,
             None => Standing::Outstanding,
         }

@@ -48,17 +48,17 @@ impl Ledger {
         Cow::Owned(samples)
     }
 
-    /// The record without its samples, interrupted by a test that is listed, as far as that is known.
-    pub(super) fn interrupted_by_its_id(&self, record: &AttemptRecord) -> AttemptRecord {
-        let mut record = record.without_samples();
-        if let AttemptEnd::Interrupted { running, .. } = &mut record.end
+    /// How the record ended, if by a test then by one that is listed, as far as that is known.
+    pub(super) fn ended_by_its_id(&self, record: &AttemptRecord) -> AttemptEnd {
+        let mut end = record.end.clone();
+        if let AttemptEnd::Interrupted { running, .. } = &mut end
             && !self.places.contains_key(running)
             && let Some(function) = function_of(running).map(|function| TestId(function.to_owned()))
             && self.places.contains_key(&function)
         {
             *running = function;
         }
-        record
+        end
     }
 
     /// Listed ids for those of `record` that are not.

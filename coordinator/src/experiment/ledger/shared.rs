@@ -5,7 +5,7 @@
 use super::{AttemptFacts, Condition, Ledger, Observation, Seen, SeenFailure};
 use crate::experiment::job_key::JobKey;
 use flakefarm_shared::signature::signature;
-use flakefarm_shared::{AttemptRecord, Failure, FailureKind, Phase, Remark, TestId};
+use flakefarm_shared::{Failure, FailureKind, Phase, Remark, TestId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -93,12 +93,13 @@ impl Ledger {
         failures.into_values().collect()
     }
 
-    fn each_ended(&self) -> impl Iterator<Item = &Arc<AttemptFacts>> {
-        self.jobs.values().flat_map(|entry| entry.records.values())
+    /// Attempts that ended, by job and place.
+    pub(super) fn each_ended(&self) -> impl Iterator<Item = &Arc<AttemptFacts>> {
+        self.jobs.values().flat_map(|entry| entry.records.values()).map(|(_, attempt)| attempt)
     }
 }
 
-fn failures_of(record: &AttemptRecord) -> impl Iterator<Item = (TestId, Subject, Failure)> {
+fn failures_of(record: &AttemptFacts) -> impl Iterator<Item = (TestId, Subject, Failure)> {
     let torn_down = record.remarks.iter().filter_map(|remark| match remark {
         Remark::TearDown { fixture, scope, home, last, failure } => {
             let id = TestId(format!("{home}::{fixture} (tear-down)"));
