@@ -216,8 +216,15 @@ def compare(project, report):
         "samples": report["sweep"].get("samples"),
         "infrastructure_errors": report["sweep"].get("infrastructure_errors"),
         "container_seconds": report["sweep"].get("container_seconds"),
+        "cost": cost(report["sweep"]),
         "stopped": report["sweep"].get("stopped"),
     }
+
+
+def cost(sweep):
+    """Container time over that of the fixed number of runs of everything that proves as much."""
+    saved = sweep.get("saved_vs_fixed")
+    return round(1 - saved["fraction"], 2) if saved else None
 
 
 def order_text(case):
@@ -249,15 +256,15 @@ def summary(rows, options):
 def markdown(rows, options):
     totals = summary(rows, options)["totals"]
     lines = [
-        "| project | tests | known flaky | of these by order | found | missed | also varying, found | wrongly accused | attempts | minutes |",
-        "| --- | --: | --: | --: | --: | --- | --: | --- | --: | --: |",
+        "| project | tests | known flaky | of these by order | found | missed | also varying, found | wrongly accused | attempts | cost | minutes |",
+        "| --- | --: | --: | --: | --: | --- | --: | --- | --: | --: | --: |",
     ]
     for row in rows:
         name = row["name"] + (" (stable)" if row["stable"] else "")
         if row.get("arguments"):
             name += f" (`{' '.join(row['arguments'])}`)"
         if row["error"]:
-            lines.append(f"| {name} | not swept: {cell(row['error'])} | | | | | | | | {row['minutes']} |")
+            lines.append(f"| {name} | not swept: {cell(row['error'])} | | | | | | | | | {row['minutes']} |")
             continue
         missed = ", ".join(f"`{miss['id']}` ({miss['verdict']})" for miss in row["missed"]) or "none"
         wrongly = ", ".join(f"`{test}`" for test in row["wrongly_accused"][:5]) or "none"
@@ -266,7 +273,7 @@ def markdown(rows, options):
         lines.append(
             f"| {name} | {row['tests']} | {row['known_flaky']} | {row['known_order_dependent']} | {len(row['found'])} "
             f"| {cell(missed)} | {row['known_varying_found']} of {row['known_varying']} | {cell(wrongly)} "
-            f"| {row['attempts']} | {row['minutes']} |"
+            f"| {row['attempts']} | {'-' if row.get('cost') is None else row['cost']} | {row['minutes']} |"
         )
     lines += [
         "",
