@@ -244,6 +244,13 @@ impl FaultFarm {
         });
     }
 
+    /// Waits until the coordinator has heard of so many workers.
+    pub fn wait_for_workers(&self, number: i64) {
+        wait_for("workers", || {
+            self.farm.query("SELECT COUNT(*) FROM workers").is_some_and(|workers| workers >= number)
+        });
+    }
+
     /// Waits for so many more attempts to start, or for all to have started.
     pub fn wait_for_attempts(&mut self, more: usize) {
         let before = self.starts().len();

@@ -195,11 +195,13 @@ fn jobs_that_wait_longer_than_a_lease_are_not_copied() {
 #[test]
 fn a_worker_that_fails_more_than_the_others_is_drained_and_its_attempts_are_made_again() {
     let mut farm = FaultFarm::start("45s");
+    farm.start_failing_worker("bad", 60);
     for name in ["good", "better"] {
         farm.start_worker(name, None);
     }
-    farm.start_failing_worker("bad", 60);
-    let mut sweep = farm.sweep(60);
+    // Jobs are cut so that each has some: 67 attempts, seven seconds of a slot.
+    farm.wait_for_workers(3);
+    let mut sweep = farm.sweep(100);
     farm.whole(&mut sweep, 0);
     wait_for("the bad worker to say that it is set aside", || farm.set_aside() == 1);
     let by_it = farm.starts().iter().filter(|line| line.starts_with("bad ")).count();

@@ -108,14 +108,21 @@ pub(crate) fn resident_bytes() -> u64 {
 }
 
 /// The most memory that this process has had resident since [`ResidentPeak::start`].
-pub(crate) struct ResidentPeak(());
+pub(crate) struct ResidentPeak {
+    before: u64,
+}
 
 impl ResidentPeak {
     /// Forgets the peak so far.
     pub(crate) fn start() -> Self {
         // Linux 4.0 and newer; where it is refused, the peak is that of the process's life.
         drop(fs::write("/proc/self/clear_refs", "5"));
-        Self(())
+        Self { before: resident_bytes() }
+    }
+
+    /// In MiB, beyond what the process had then.
+    pub(crate) fn growth_mib(&self) -> f64 {
+        (self.peak_mib() - self.before as f64 / f64::from(1 << 20)).max(0.0)
     }
 
     /// In MiB, all of the process.

@@ -9,39 +9,15 @@ use crate::score::workers::{BadWorker, bad_worker};
 use flakefarm_shared::metrics::catalogue::SET_ASIDE;
 use flakefarm_shared::queue::ReplyTo;
 use flakefarm_shared::{Control, JobId, SweepId, UnixMicros, WorkerId, now_micros};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use tracing::{info, warn};
 
-/// Attempts of a sweep before its workers are compared for the first time, and from then on each time there are
-/// twice as many.
-const FIRST_LOOK: u64 = 60;
 /// How often a job is made again.
 const MOST: u32 = 3;
 /// For how long a worker that was set aside and goes on is told again, in microseconds.
 const TOLD_MICROS: UnixMicros = 600_000_000;
 /// Ends of jobs that come so late, in microseconds, come from nobody who was set aside.
 const LATEST_MICROS: UnixMicros = 86_400_000_000;
-
-/// When the workers of a sweep are compared.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NextLook(u64);
-
-impl Default for NextLook {
-    fn default() -> Self {
-        Self(FIRST_LOOK)
-    }
-}
-
-impl NextLook {
-    /// Whether it is time, after so many attempts.
-    fn is_due(&mut self, attempts: u64) -> bool {
-        let due = attempts >= self.0;
-        while attempts >= self.0 {
-            self.0 *= 2;
-        }
-        due
-    }
-}
 
 /// Workers that were set aside of late.
 #[derive(Debug, Default)]
@@ -85,7 +61,7 @@ impl Coordinator {
         });
         let (held, found) = judging.await?;
         let Some((workers, bad)) = found else { return Ok(false) };
-        let mut aside: HashSet<WorkerId> =
+        let mut aside: BTreeSet<WorkerId> =
             self.db.set_aside_in(row.id).await?.into_iter().map(|row| row.worker).collect();
         if let Some(bad) = bad.filter(|bad| !aside.contains(&bad.worker))
             && self.others_live(&bad.worker).await?
@@ -94,7 +70,7 @@ impl Coordinator {
             aside.insert(bad.worker);
         }
         let mut again = 0;
-        for worker in workers.intersection(&aside.into_iter().collect()) {
+        for worker in workers.intersection(&aside) {
             let jobs: Vec<JobId> = held
                 .as_ref()
                 .map(|memory| memory.ledger.jobs_of(worker).map(|key| key.id(row.id)).collect())
@@ -157,17 +133,5 @@ impl Coordinator {
             )
         };
         Ok(self.db.set_aside_in(sweep).await?.into_iter().map(note).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn workers_are_compared_as_often_as_attempts_double() {
-        let mut next = NextLook::default();
-        let looks: Vec<u64> = (0..1_000).filter(|attempts| next.is_due(*attempts)).collect();
-        assert_eq!(looks, [60, 120, 240, 480, 960]);
     }
 }

@@ -3,7 +3,6 @@
 //! own, so that one that takes long to plan holds up nobody else; what is long is computed away from
 //! the threads that serve.
 
-use super::bad_workers::NextLook;
 use super::{Coordinator, EngineError, STORE_MARKER};
 use crate::db::{JobRow, JobStanding, JobState, Settlement, SweepRow, SweepState};
 use crate::experiment::{JobKey, narrowed};
@@ -15,10 +14,34 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
+/// Attempts of a sweep before its workers are compared for the first time, and from then on each time there are
+/// twice as many.
+const FIRST_LOOK: u64 = 60;
 /// Jobs whose rows and specs are read together: a restart reads all of a long sweep.
 const JOBS_AT_ONCE: usize = 200;
 /// Reports that are unpacked together: one may hold thousands of samples.
 const REPORTS_AT_ONCE: usize = 16;
+
+/// When the workers of a sweep are compared.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NextLook(u64);
+
+impl Default for NextLook {
+    fn default() -> Self {
+        Self(FIRST_LOOK)
+    }
+}
+
+impl NextLook {
+    /// Whether it is time, after so many attempts.
+    pub(super) fn is_due(&mut self, attempts: u64) -> bool {
+        let due = attempts >= self.0;
+        while attempts >= self.0 {
+            self.0 *= 2;
+        }
+        due
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct SweepMemory {
@@ -276,5 +299,17 @@ impl Coordinator {
         } else {
             Err(EngineError::StoreGone)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_compared_as_often_as_attempts_double() {
+        let mut next = NextLook::default();
+        let looks: Vec<u64> = (0..1_000).filter(|attempts| next.is_due(*attempts)).collect();
+        assert_eq!(looks, [60, 120, 240, 480, 960]);
     }
 }

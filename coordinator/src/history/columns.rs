@@ -102,6 +102,48 @@ pub struct Columns<'a> {
     medians: &'a [u8],
 }
 
+/// Tests that follow one another at one distance, and ran and failed equally often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The place of the first among the day's tests.
+    pub place: usize,
+    /// Its number.
+    pub first: i64,
+    /// From each number to the next.
+    pub distance: u64,
+    /// How many.
+    pub length: usize,
+    /// Passes and failures of each.
+    pub runs: u64,
+    /// Failures of each.
+    pub failures: u64,
+}
+
+impl Stretch {
+    /// Their numbers.
+    pub fn tests(self) -> impl Iterator<Item = i64> {
+        let number =
+            move |n: usize| self.first.saturating_add_unsigned(self.distance.saturating_mul(n as u64));
+        (0..self.length).map(number)
+    }
+
+    /// The place of a test among the day's, if it is one of these.
+    pub fn place_of(self, test: i64) -> Option<usize> {
+        let offset = u64::try_from(test.checked_sub(self.first)?).ok()?;
+        let steps = match self.distance {
+            0 => (offset == 0).then_some(0)?,
+            distance => offset.is_multiple_of(distance).then_some(offset / distance)?,
+        };
+        let steps = usize::try_from(steps).ok().filter(|steps| *steps < self.length)?;
+        Some(self.place + steps)
+    }
+
+    /// The number of the last.
+    pub fn last(self) -> i64 {
+        self.first.saturating_add_unsigned(self.distance.saturating_mul(self.length as u64 - 1))
+    }
+}
+
 /// A column of equal values: how often each comes, one after the other.
 #[derive(Debug, Clone, Default)]
 struct Runs(Vec<(u64, u64)>);
@@ -138,15 +180,37 @@ impl<'a> Columns<'a> {
 
     /// Number, runs and failures of its tests, by number.
     pub fn counts(&self) -> impl Iterator<Item = (i64, u64, u64)> + '_ {
-        let mut test = 0i64;
-        let tests = self.distances.values().map(move |distance| {
-            test = test.saturating_add_unsigned(distance);
-            test
-        });
-        tests
-            .zip(self.runs.values())
-            .zip(self.failures.values())
-            .map(|((test, runs), failures)| (test, runs, failures))
+        self.stretches()
+            .flat_map(|stretch| stretch.tests().map(move |test| (test, stretch.runs, stretch.failures)))
+    }
+
+    /// The same in stretches of tests that are alike, by number: most of a day are.
+    pub fn stretches(&self) -> impl Iterator<Item = Stretch> + '_ {
+        let mut columns =
+            [&self.distances, &self.runs, &self.failures].map(|column| column.0.iter().copied());
+        let mut heads = [(0u64, 0u64); 3];
+        let (mut place, mut before) = (0usize, 0i64);
+        std::iter::from_fn(move || {
+            for (head, column) in heads.iter_mut().zip(&mut columns) {
+                if head.0 == 0 {
+                    *head = column.next()?;
+                }
+            }
+            let length = heads.iter().map(|(length, _)| *length).min().filter(|length| *length > 0)?;
+            let [distance, runs, failures] = heads.map(|(_, value)| value);
+            let stretch = Stretch {
+                place,
+                first: before.saturating_add_unsigned(distance),
+                distance,
+                length: length as usize,
+                runs,
+                failures,
+            };
+            heads.iter_mut().for_each(|(left, _)| *left -= length);
+            place += stretch.length;
+            before = before.saturating_add_unsigned(distance.saturating_mul(length));
+            Some(stretch)
+        })
     }
 
     /// The mean and the median duration of the test at a place, in microseconds; 0: not known.
@@ -236,6 +300,15 @@ mod tests {
                 let off = f64::from(day.mean_us) - f64::from(read.mean_us);
                 prop_assert!((0.0..=f64::from(day.mean_us) * 5e-4).contains(&off), "{read:?} {day:?}");
                 prop_assert_eq!(TestDay { mean_us: 0, ..*read }, TestDay { mean_us: 0, ..*day });
+            }
+            let stretches: Vec<Stretch> = columns.stretches().collect();
+            for (place, day) in days.iter().enumerate() {
+                let found: Vec<usize> = stretches.iter().filter_map(|s| s.place_of(day.test)).collect();
+                prop_assert_eq!(found, vec![place]);
+            }
+            for (one, next) in stretches.iter().zip(stretches.iter().skip(1)) {
+                prop_assert!(one.last() < next.first, "{one:?} {next:?}");
+                prop_assert!(one.tests().all(|test| next.place_of(test).is_none()));
             }
         }
 

@@ -7,8 +7,8 @@
 //! held against those of all others by van Elteren's test, Wilcoxon's rank sum over strata (Elteren, "On the
 //! combination of independent two sample tests of Wilcoxon", 1960), one-sided, by its normal approximation.
 
-use crate::experiment::Ledger;
 use crate::experiment::ledger::{Condition, Observation, Seen};
+use crate::experiment::{JobKey, Ledger};
 use flakefarm_shared::{UnixMicros, WorkerId};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -116,6 +116,9 @@ impl Sum {
     }
 }
 
+/// Attempts by job and place.
+type Attempts<'a> = HashMap<(JobKey, u32), Unit<'a>>;
+
 /// One attempt.
 #[derive(Debug)]
 struct Unit<'a> {
@@ -133,12 +136,14 @@ struct Compared<'a> {
     workers: BTreeMap<&'a WorkerId, usize>,
     strata: HashMap<Stratum<'a>, Vec<Unit<'a>>>,
     /// By test and condition: of all workers together, and of each.
-    sums: HashMap<(usize, Condition), (Sum, HashMap<&'a WorkerId, Sum>)>,
+    sums: Sums<'a>,
 }
+
+type Sums<'a> = HashMap<(usize, Condition), (Sum, HashMap<&'a WorkerId, Sum>)>;
 
 impl<'a> Compared<'a> {
     fn read(ledger: &'a Ledger) -> Self {
-        let mut sums: HashMap<(usize, Condition), (Sum, HashMap<&WorkerId, Sum>)> = HashMap::new();
+        let mut sums: Sums<'_> = HashMap::new();
         let places = 0..ledger.tests().len();
         let each = || {
             let ran =
@@ -152,7 +157,7 @@ impl<'a> Compared<'a> {
             all.add(observation);
             of_worker.entry(&observation.worker).or_default().add(observation);
         }
-        let mut strata: HashMap<Stratum<'_>, HashMap<_, Unit<'_>>> = HashMap::new();
+        let mut strata: HashMap<Stratum<'_>, Attempts<'_>> = HashMap::new();
         for (place, observation) in each() {
             let condition = observation.condition();
             let alone = match condition {

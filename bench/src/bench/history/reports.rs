@@ -51,7 +51,12 @@ pub(super) async fn measure(
         }
         let megabytes = size.hostile / 1_000_000;
         figures.add(format!("{megabytes} MB of {what}, refused"), seconds, "s", Some(Claim::AtMost(2.0)));
-        figures.add("memory while refusing it", resident.peak_mib(), "MiB", Some(Claim::AtMost(256.0)));
+        figures.add(
+            "memory that refusing it takes",
+            resident.growth_mib(),
+            "MiB",
+            Some(Claim::AtMost(256.0)),
+        );
     }
     std::fs::remove_file(&path)?;
     Ok(())

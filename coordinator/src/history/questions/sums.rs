@@ -100,12 +100,13 @@ impl<'a> Days<'a> {
             let of_class = classes
                 .entry(*class)
                 .or_insert_with(|| ClassSums { first, sums: vec![[RunsSeen::default(); N]; length] });
-            for (test, runs, failures) in columns.counts() {
-                let sums = &mut of_class.sums[(test - first) as usize];
-                for (sum, inside) in sums.iter_mut().zip(inside) {
-                    if inside {
-                        sum.runs += runs;
-                        sum.failures += failures;
+            for stretch in columns.stretches() {
+                let from = (stretch.first - first) as usize;
+                let step = (stretch.distance as usize).max(1);
+                for sums in of_class.sums[from..].iter_mut().step_by(step).take(stretch.length) {
+                    for (sum, inside) in sums.iter_mut().zip(inside) {
+                        sum.runs += if inside { stretch.runs } else { 0 };
+                        sum.failures += if inside { stretch.failures } else { 0 };
                     }
                 }
             }
@@ -127,18 +128,16 @@ impl<'a> Days<'a> {
             if !(window.from..window.to).contains(day) {
                 continue;
             }
-            let mut next = wanted.iter().peekable();
-            for (place, (test, runs, _)) in columns.counts().enumerate() {
-                while next.next_if(|wanted| **wanted < test).is_some() {}
-                let Some(wanted) = next.peek() else { break };
-                if **wanted != test || runs == 0 {
-                    continue;
-                }
-                let (mean_us, median_us) = columns.durations(place);
-                if median_us > 0 {
-                    let of_test = took.entry((self.names.now(test), *class)).or_default();
-                    of_test.medians.push((median_us, runs));
-                    of_test.micros += f64::from(mean_us) * runs as f64;
+            let mut next = wanted.iter().copied().peekable();
+            for stretch in columns.stretches().filter(|stretch| stretch.runs > 0) {
+                while let Some(test) = next.next_if(|wanted| *wanted <= stretch.last()) {
+                    let Some(place) = stretch.place_of(test) else { continue };
+                    let (mean_us, median_us) = columns.durations(place);
+                    if median_us > 0 {
+                        let of_test = took.entry((self.names.now(test), *class)).or_default();
+                        of_test.medians.push((median_us, stretch.runs));
+                        of_test.micros += f64::from(mean_us) * stretch.runs as f64;
+                    }
                 }
             }
         }

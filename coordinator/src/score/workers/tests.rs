@@ -1,7 +1,7 @@
 //! Sweeps of three workers: what is wrong with one of them is found, and alike ones are not accused.
 
 use super::*;
-use crate::experiment::{JobKey, JobPhase};
+use crate::experiment::JobPhase;
 use flakefarm_shared::{
     AttemptRecord, AttemptSpec, Failure, FailureKind, JobId, JobReport, Order, Outcome, Phase, Sample, Scope,
     Selection, TestId, WIRE_VERSION,
