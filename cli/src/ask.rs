@@ -8,14 +8,18 @@ use crate::farm::{Farm, Followed};
 use crate::output::{self, Outputs};
 use crate::progress::Progress;
 use crate::{left, stores};
-use flakefarm_coordinator::Submission;
-use flakefarm_coordinator::db::SweepRow;
+use flakefarm_coordinator::db::{SweepRow, SweepState};
+use flakefarm_coordinator::engine::{SubmitError, source_of, sweep_of};
+use flakefarm_coordinator::events::Event;
 use flakefarm_coordinator::plan::{Question, SandboxChoice};
 use flakefarm_coordinator::report::Report;
+use flakefarm_coordinator::{Coordinator, Submission, garbage};
 use flakefarm_project::config::{GivenOption, LoadedProject, ProjectSource};
 use flakefarm_project::settings::Layer;
 use flakefarm_project::snapshot;
-use flakefarm_shared::{Class, Digest, Refusal, SweepContext, SweepId, Typed, WIRE_VERSION, World};
+use flakefarm_shared::{
+    Class, Digest, Refusal, SweepContext, SweepId, Typed, WIRE_VERSION, World, now_micros,
+};
 use flakefarm_worker::sandbox::RuntimeChoice;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -31,6 +35,10 @@ pub(crate) struct Session<'a> {
     pub(crate) loaded: LoadedProject,
     pub(crate) progress: Progress,
     stop: CancellationToken,
+    /// In a coordinator: where questions are asked, and how.
+    within: Option<(Within, Question)>,
+    /// How the source of its sweeps begins.
+    asks_as: &'static str,
 }
 
 /// Where a question is answered.
@@ -39,6 +47,8 @@ pub(crate) enum Place {
     Here(Box<Embedded>),
     /// On a farm.
     Farm(Farm),
+    /// On the farm whose coordinator this process is.
+    Within(Box<Within>),
 }
 
 /// How asking went.
@@ -75,7 +85,44 @@ impl<'a> Session<'a> {
             progress.note(&format!("warning: {warning}"));
         }
         loaded.spec.arguments.extend(args.project.framework_arguments.iter().cloned());
-        Ok(Self { args, path: path.to_owned(), root, loaded, progress, stop })
+        Ok(Self { args, path: path.to_owned(), root, loaded, progress, stop, within: None, asks_as: "" })
+    }
+
+    /// Of a project that a farm's coordinator has as a snapshot; `question` says how its questions are asked.
+    pub(crate) fn within(
+        args: &'a AskArgs,
+        root: &Path,
+        loaded: LoadedProject,
+        progress: Progress,
+        stop: CancellationToken,
+        within: (Within, Question),
+    ) -> Self {
+        let path = PathBuf::from(".");
+        Self { args, path, root: root.to_owned(), loaded, progress, stop, within: Some(within), asks_as: "" }
+    }
+
+    /// The same, to ask something at the same time.
+    pub(crate) fn beside(&self) -> Session<'a> {
+        Session {
+            args: self.args,
+            path: self.path.clone(),
+            root: self.root.clone(),
+            loaded: self.loaded.clone(),
+            progress: self.progress.beside(),
+            stop: self.stop.child_token(),
+            within: self.within.clone(),
+            asks_as: self.asks_as,
+        }
+    }
+
+    /// What it asks is asked of trees that nobody has.
+    pub(crate) fn asks_for_repair(&mut self) {
+        self.asks_as = flakefarm_coordinator::repairs::OF_REPAIR;
+    }
+
+    /// How questions are asked, if settings do not say it.
+    pub(crate) fn like(&self) -> Option<&Question> {
+        self.within.as_ref().map(|(_, question)| question)
     }
 
     /// Ends what is asked from now on after `limit`, as an interruption would.
@@ -132,6 +179,9 @@ impl<'a> Session<'a> {
 
     /// Opens where the question will be answered, and sees whether it is there.
     pub(crate) async fn place(&self, sandbox: SandboxChoice) -> Result<Place, Complaint> {
+        if let Some((within, _)) = &self.within {
+            return Ok(Place::Within(Box::new(within.clone())));
+        }
         let settings = &self.loaded.settings;
         if let Some(address) = settings.text("farm.url") {
             let farm = Farm::new(&address, settings.text("farm.token"))?;
@@ -186,7 +236,7 @@ impl<'a> Session<'a> {
             },
             question,
             class: if self.args.farm.interactive { Class::Interactive } else { Class::Bulk },
-            source: self.root.display().to_string(),
+            source: format!("{}{}", self.asks_as, self.root.display()),
         }
     }
 
@@ -199,6 +249,10 @@ impl<'a> Session<'a> {
         let farm = match place {
             Place::Here(embedded) => {
                 let ended = Box::pin(self.run_here(*embedded, Task::Submit(submission))).await?;
+                return Ok(Asked::Ended(Box::new(ended)));
+            }
+            Place::Within(within) => {
+                let ended = Box::pin(within.carry_out(submission, &self.stop)).await?;
                 return Ok(Asked::Ended(Box::new(ended)));
             }
             Place::Farm(farm) => farm,
@@ -234,7 +288,7 @@ impl<'a> Session<'a> {
 
     /// Somebody waits: the cheapest isolation that confirms what it finds, unless one was chosen.
     pub(crate) fn hurry(&self, question: &mut Question) {
-        if self.loaded.settings.layer("sweep.sandbox") == Some(Layer::Default) {
+        if self.within.is_none() && self.loaded.settings.layer("sweep.sandbox") == Some(Layer::Default) {
             question.sandbox = SandboxChoice::Auto;
         }
     }
@@ -254,6 +308,7 @@ impl Place {
         match self {
             Place::Here(embedded) => embedded.earlier_reports(project, most).await,
             Place::Farm(farm) => farm.earlier_reports(project, most).await,
+            Place::Within(_) => Vec::new(),
         }
     }
 
@@ -262,6 +317,81 @@ impl Place {
         match self {
             Place::Here(embedded) => Ok(embedded.blobs.put(content).await?),
             Place::Farm(farm) => farm.upload(content.into()).await,
+            Place::Within(within) => within.put(content).await,
+        }
+    }
+}
+
+/// How often a sweep of the coordinator's own farm is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A farm's coordinator that asks for a repair of its own: each question is a sweep under an id that follows from the
+/// repair and the question, so that a repair that is begun again finds its answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Within {
+    pub(crate) coordinator: Coordinator,
+    pub(crate) repair: uuid::Uuid,
+    /// The end of the repair here: what it has asked runs on, and is found by whoever goes on with it.
+    pub(crate) leaves: CancellationToken,
+}
+
+impl Within {
+    pub(crate) async fn put(&self, content: Vec<u8>) -> Result<Digest, Complaint> {
+        // From here on nobody collects it, until a sweep refers to it.
+        let until = now_micros() + garbage::LEASE_MICROS;
+        self.coordinator.db().lease_blob(&Digest::of(&content), until).await?;
+        Ok(self.coordinator.blobs().put(content).await?)
+    }
+
+    /// Submits and waits for the end; `stop` ends it, unless the repair goes on elsewhere.
+    async fn carry_out(&self, submission: &Submission, stop: &CancellationToken) -> Result<Ended, Complaint> {
+        let asked = serde_json::to_string(&(&submission.question, &submission.context.snapshot))?;
+        let id = sweep_of(self.repair, &asked);
+        let submission = Submission { source: source_of(self.repair), ..submission.clone() };
+        let mut events = self.coordinator.subscribe();
+        match self.coordinator.submit_as(id, &submission).await {
+            Ok(()) => {}
+            Err(SubmitError::Engine(error)) => return Err(error.into()),
+            Err(SubmitError::Quota(exceeded)) => return Err(Complaint::farm(exceeded.to_string())),
+            Err(error) => return Err(Complaint::usage(flakefarm_shared::chain(&error))),
+        }
+        let outputs = || Outputs::Blobs(self.coordinator.blobs().clone());
+        loop {
+            let row = self.coordinator.db().sweep(id).await?;
+            let row = row.ok_or_else(|| Complaint::farm(format!("sweep {id} has disappeared")))?;
+            let is_over = match row.state {
+                SweepState::Running => false,
+                SweepState::Cancelled => row.report.is_some(),
+                SweepState::Answered | SweepState::Interrupted | SweepState::Failed(_) => true,
+            };
+            if is_over {
+                return Ok(ended(&row, self.coordinator.report(id).await?, outputs()));
+            }
+            if stop.is_cancelled() {
+                if self.leaves.is_cancelled() {
+                    let report = self.coordinator.report(id).await?;
+                    return Ok(Ended { state: "interrupted".to_owned(), ..ended(&row, report, outputs()) });
+                }
+                if matches!(row.state, SweepState::Running) {
+                    self.coordinator.cancel(&row).await?;
+                }
+            }
+            let heard = async {
+                while let Ok(event) = events.recv().await {
+                    if event.concerns(id) && matches!(event, Event::Finished { .. }) {
+                        return;
+                    }
+                }
+                std::future::pending().await
+            };
+            let told = async {
+                if stop.is_cancelled() { self.leaves.cancelled().await } else { stop.cancelled().await }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = heard => {}
+                () = told => {}
+            }
         }
     }
 }
@@ -304,12 +434,16 @@ pub(crate) async fn follow(
 
 fn ended_here(row: &SweepRow, report: Report, outputs: Outputs) -> Ended {
     let go_on = format!("flakefarm sweep {} --resume goes on from here", shell_words::quote(&row.source));
+    Ended { go_on: Some(go_on), ..ended(row, report, outputs) }
+}
+
+fn ended(row: &SweepRow, report: Report, outputs: Outputs) -> Ended {
     Ended {
         state: row.state.word().to_owned(),
         failure: row.state.refusal().cloned(),
         report,
         outputs,
-        go_on: Some(go_on),
+        go_on: None,
     }
 }
 

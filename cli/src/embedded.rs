@@ -18,8 +18,9 @@ use flakefarm_worker::environment::{Environments, LocalPlaces};
 use flakefarm_worker::sandbox::{DockerSandbox, Engine, LocalSandbox, RuntimeChoice, Sandbox};
 use flakefarm_worker::{Ending, WorkerParts};
 use std::num::NonZeroU16;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::task::JoinHandle;
@@ -28,6 +29,9 @@ use tokio_util::sync::CancellationToken;
 /// How long the stores of this process may fail before it gives up: there is nobody who would mend
 /// them while it waits.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Embedded farms that this process has opened.
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// A coordinator and a worker over a state directory, not yet moving.
 pub(crate) struct Embedded {
@@ -51,7 +55,9 @@ impl Embedded {
         sandbox: SandboxChoice,
         runtime: &RuntimeChoice,
     ) -> Result<Self, Complaint> {
-        let id = WorkerId(format!("embedded-{}", std::process::id()));
+        // Several may be open in one process, and a worker that begins removes what another of its name has left.
+        let number = OPENED.fetch_add(1, Ordering::Relaxed);
+        let id = WorkerId(format!("embedded-{}-{number}", std::process::id()));
         let ground = Ground::of(sandbox, runtime, &id, state).await?;
         let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
         let db = open_database(state).await?;
@@ -64,7 +70,9 @@ impl Embedded {
         let coordinator = Coordinator::embedded(db, queue.clone(), blobs.clone(), engine::DEFAULT_LEASE);
         let worker = match ground {
             Ground::Engine(docker) => {
-                worker_parts(id, slots, queue, samples, blobs.clone(), docker, Ceilings::default())
+                let ceilings = Ceilings::default();
+                let parts = worker_parts(id, slots, queue, samples, blobs.clone(), docker, ceilings);
+                WorkerParts { environments: environments_of(state, &blobs).await?, ..parts }
             }
             Ground::Machine(sandbox) => {
                 let places = LocalPlaces::new(state.join("places"), blobs.clone());
@@ -165,6 +173,23 @@ impl Embedded {
     }
 }
 
+/// Where attempts find what they run in, by state directory: for all that this process asks, so that equal questions at
+/// the same time make it once, and those after them find it.
+static ENVIRONMENTS: tokio::sync::Mutex<Vec<(PathBuf, Engine, Environments)>> =
+    tokio::sync::Mutex::const_new(Vec::new());
+
+async fn environments_of(state: &Path, blobs: &Blobs) -> Result<Environments, Complaint> {
+    let mut known = ENVIRONMENTS.lock().await;
+    if let Some((_, _, environments)) = known.iter().find(|(of, ..)| of == state) {
+        return Ok(environments.clone());
+    }
+    let engine = connect_engine(WorkerId(format!("embedded-{}", std::process::id()))).await?;
+    let environments =
+        Environments::new(engine.clone(), blobs.clone()).with_setup(Ceilings::default().setup.clone());
+    known.push((state.to_owned(), engine, environments.clone()));
+    Ok(environments)
+}
+
 /// Workers and coordinators of this process whose sweeps have ended, and which are still putting things away.
 static LEAVING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
@@ -179,6 +204,9 @@ pub(crate) async fn all_left() {
         if let Err(error) = one.await {
             tracing::error!("putting away after a sweep has failed: {error}");
         }
+    }
+    for (_, engine, _) in std::mem::take(&mut *ENVIRONMENTS.lock().await) {
+        engine.close().await;
     }
 }
 
@@ -226,6 +254,8 @@ async fn watch(
             | Event::QuarantineChanged { .. }
             | Event::FiringFailed { .. }
             | Event::FarmDoubted { .. }
+            | Event::RepairTold { .. }
+            | Event::RepairChanged { .. }
             | Event::WorkerGone { .. } => {}
         }
     }

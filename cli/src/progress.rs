@@ -6,6 +6,7 @@ use flakefarm_coordinator::events::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
 
 /// On no terminal, a line at most this often.
 const PLAIN_PAUSE: Duration = Duration::from_secs(10);
@@ -16,6 +17,10 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     last_plain: Option<Instant>,
     last_doing: String,
+    /// Who is told instead of whoever sits before this process.
+    told: Option<UnboundedSender<String>>,
+    /// Another shows how far it is.
+    is_beside: bool,
 }
 
 impl Progress {
@@ -30,10 +35,18 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { bar, last_plain: None, last_doing: String::new() }
+        Self { bar, last_plain: None, last_doing: String::new(), told: None, is_beside: false }
+    }
+
+    /// One that nobody sees: its lines go to `told`.
+    pub(crate) fn telling(told: UnboundedSender<String>) -> Self {
+        Self { bar: None, last_plain: None, last_doing: String::new(), told: Some(told), is_beside: false }
     }
 
     pub(crate) fn show(&mut self, event: &Event) {
+        if self.is_beside {
+            return;
+        }
         match event {
             Event::Preparing { doing, .. } => self.say_once(doing.clone()),
             Event::Listed { tests, collection_errors, .. } => {
@@ -85,6 +98,8 @@ impl Progress {
             | Event::QuarantineChanged { .. }
             | Event::FiringFailed { .. }
             | Event::FarmDoubted { .. }
+            | Event::RepairTold { .. }
+            | Event::RepairChanged { .. }
             | Event::WorkerGone { .. } => {}
         }
     }
@@ -100,8 +115,24 @@ impl Progress {
         self.last_doing = doing;
     }
 
+    /// One for what goes on beside what this one shows: only its lines are seen.
+    pub(crate) fn beside(&self) -> Self {
+        Self {
+            bar: None,
+            last_plain: None,
+            last_doing: String::new(),
+            told: self.told.clone(),
+            is_beside: true,
+        }
+    }
+
     /// A line that stays.
     pub(crate) fn note(&self, line: &str) {
+        if let Some(told) = &self.told {
+            // Who listens has ended with what was asked.
+            let _nobody = told.send(line.to_owned());
+            return;
+        }
         match &self.bar {
             Some(bar) => bar.suspend(|| say(line)),
             None => say(line),

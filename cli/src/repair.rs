@@ -3,6 +3,7 @@
 //! provider may propose; gates refuse those that ask less of a test; each that is left is one arm of a question.
 //! Nothing is written unless it is proved and asked for, and all of it is recorded.
 
+mod asked;
 mod beside;
 mod candidates;
 mod consult;
@@ -11,6 +12,7 @@ mod experience;
 mod hunks;
 mod ledger;
 mod managing;
+mod on_farm;
 mod oracles;
 mod probation;
 mod prove;
@@ -27,7 +29,7 @@ use crate::check::failed;
 use crate::exit::{Complaint, Exit};
 use crate::sweep::{Wishes, question};
 use crate::{output, signals, stores, trees};
-use course::{Course, Ended};
+use course::{Bases, Course, Ended};
 use experience::Experience;
 use flakefarm_coordinator::experiment::Budget;
 use flakefarm_coordinator::plan::{QuestionKind, TestFilter};
@@ -43,6 +45,8 @@ use std::path::Path;
 use told::Told;
 use writing::{Change, Kept};
 
+pub(crate) use on_farm::OnFarm;
+
 pub(crate) async fn repair(args: &RepairArgs) -> Result<Exit, Complaint> {
     let state = stores::state_dir(args.ask.execution.state.as_deref())?;
     let kept = Kept::of(&state);
@@ -51,6 +55,9 @@ pub(crate) async fn repair(args: &RepairArgs) -> Result<Exit, Complaint> {
     }
     if let Some(id) = &args.manage.undo {
         return managing::undo(&kept, id).await;
+    }
+    if let Some(about) = args.manage.on_farm() {
+        return asked::about(args, &about).await;
     }
     let (tests, mut path) = tests_and_path(&args.tests);
     let resumed = args.manage.resume.as_deref().map(|id| sessions::find(&kept, id)).transpose()?;
@@ -61,7 +68,8 @@ pub(crate) async fn repair(args: &RepairArgs) -> Result<Exit, Complaint> {
         }
         path.clone_from(&record.root);
     }
-    let session = Session::open(&args.ask, &path, &args.options(), signals::stop_on_signal()?)?;
+    let mut session = Session::open(&args.ask, &path, &args.options(), signals::stop_on_signal()?)?;
+    session.asks_for_repair();
     if session.printed_settings()? {
         return Ok(Exit::Clean);
     }
@@ -69,12 +77,11 @@ pub(crate) async fn repair(args: &RepairArgs) -> Result<Exit, Complaint> {
     if args.manage.stats {
         return managing::stats(&experience, args.ask.output.format).await;
     }
-    if args.ask.farm.detach {
-        return Err(Complaint::usage("repair asks several questions in turn and cannot be left")
-            .hint("run it without --detach"));
-    }
     if !matches!(args.ask.output.format, Format::Human | Format::Json) {
         return Err(Complaint::usage("repair writes for people or as JSON").hint("--format human or json"));
+    }
+    if args.ask.farm.detach || args.schedule.is_some() {
+        return asked::ask(args, session, tests).await;
     }
     recover(&session, &kept).await?;
     let here = session.archive().await?;
@@ -108,6 +115,7 @@ pub(crate) async fn repair(args: &RepairArgs) -> Result<Exit, Complaint> {
         experience,
         record,
         here,
+        bases: Bases::Repository,
         stack_all: args.is_interactive(),
     };
     let is_proved = matches!(course.record.standing, Standing::Proved | Standing::Undone);

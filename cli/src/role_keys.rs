@@ -20,6 +20,9 @@ pub(crate) static ROLE_KEYS: &[Setting] = &[
     Setting::new("coordinator.quota_bytes", Kind::Size).variable("FLAKEFARM_QUOTA_BYTES").default("100GiB"),
     Setting::new("coordinator.fetch_size", Kind::Size).variable("FLAKEFARM_FETCH_SIZE").default("2GiB"),
     Setting::new("coordinator.fetch_time", Kind::Duration).variable("FLAKEFARM_FETCH_TIME").default("10m"),
+    Setting::new("coordinator.repairs", Kind::Whole { least: 0, most: 64 })
+        .variable("FLAKEFARM_REPAIRS")
+        .default("2"),
     Setting::new("coordinator.git_hosts", Kind::Texts).variable("FLAKEFARM_GIT_HOSTS"),
     Setting::new("history.keep_points", Kind::Duration).variable("FLAKEFARM_KEEP_POINTS").default("14d"),
     Setting::new("history.keep_hourly", Kind::Duration).variable("FLAKEFARM_KEEP_HOURLY").default("90d"),

@@ -3,6 +3,7 @@
 use crate::args::values::parsed;
 use crate::args::{CoordinatorArgs, TokenAction, TokenArgs, WorkerArgs};
 use crate::exit::{Complaint, Exit};
+use crate::repair::OnFarm;
 use crate::role_settings::{self, needed, of_role};
 use crate::telemetry::set_own_ids;
 use crate::{embedded, operators, output, signals, stores};
@@ -18,6 +19,7 @@ use std::io::Write;
 use std::num::NonZeroU16;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,10 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
         .with_retention(keep)
         .with_quotas(role_settings::quotas(&settings))
         .with_fetching(role_settings::fetching(&settings));
+    let repairs = settings.whole("coordinator.repairs").unwrap_or(0);
+    if let Ok(at_once @ 1..) = usize::try_from(repairs) {
+        coordinator = coordinator.with_repairer(Arc::new(OnFarm), at_once);
+    }
     match settings.text("stores.samples") {
         Some(address) => coordinator = coordinator.with_samples(stores::open_samples(&address, &keep).await?),
         None => {

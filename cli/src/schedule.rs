@@ -69,7 +69,9 @@ async fn add(args: &ScheduleAddArgs) -> Result<Exit, Complaint> {
     };
     let Place::Farm(farm) = place else { return Err(no_farm()) };
     let (name, cron, zone) = (args.name.clone(), args.cron.clone(), args.zone.clone());
-    let added = farm.add_schedule(&NewSchedule { name, cron, zone, sweep: submission, git }).await?;
+    let added = farm
+        .add_schedule(&NewSchedule { name, cron, zone, sweep: submission, git, repairs: args.repairs })
+        .await?;
     let next = added.next_words.first().map_or("never", String::as_str);
     say(format!("schedule {} of {} fires next at {next}", added.name, added.project));
     Ok(Exit::Clean)

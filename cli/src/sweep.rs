@@ -127,6 +127,11 @@ pub(crate) struct Wishes {
 
 /// The question that wishes and settings make together.
 pub(crate) fn question(wishes: Wishes, session: &Session<'_>) -> Result<Question, Complaint> {
+    if let Some(like) = session.like() {
+        let Wishes { kind, tests, order, repeats } = wishes;
+        let panel = if repeats { Vec::new() } else { like.panel.clone() };
+        return Ok(Question { kind, tests, order, panel, rerun: None, tests_as_given: None, ..like.clone() });
+    }
     let settings = &session.loaded.settings;
     let wrong = |error: SettingError| Complaint::of_setting(&error);
     let fixed = fixed_runs(settings)?;

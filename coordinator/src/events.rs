@@ -4,6 +4,7 @@
 use flakefarm_shared::{JobId, SweepId, TestId, WorkerId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+use uuid::Uuid;
 
 /// Something that happened to a sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,6 +109,22 @@ pub enum Event {
         /// What was missed, and what was accused.
         why: String,
     },
+    /// A repair goes on. Recorded.
+    RepairTold {
+        /// The repair.
+        repair: Uuid,
+        /// What it does or has found, for people.
+        line: String,
+    },
+    /// A repair is in another state. Recorded.
+    RepairChanged {
+        /// The repair.
+        repair: Uuid,
+        /// The state's word.
+        state: String,
+        /// What it is about, for people.
+        about: String,
+    },
     /// A worker has fallen silent without saying goodbye. Recorded.
     WorkerGone {
         /// Which.
@@ -129,7 +146,10 @@ impl Event {
             | Event::JobDead { sweep, .. } => *sweep == wanted,
             Event::QuarantineChanged { sweep, .. } => *sweep == Some(wanted),
             Event::Trouble { .. } => true,
-            Event::FiringFailed { .. } | Event::WorkerGone { .. } => false,
+            Event::FiringFailed { .. }
+            | Event::RepairTold { .. }
+            | Event::RepairChanged { .. }
+            | Event::WorkerGone { .. } => false,
         }
     }
 
@@ -144,6 +164,8 @@ impl Event {
             | Event::QuarantineChanged { .. }
             | Event::FiringFailed { .. }
             | Event::FarmDoubted { .. }
+            | Event::RepairTold { .. }
+            | Event::RepairChanged { .. }
             | Event::WorkerGone { .. } => true,
             Event::Preparing { .. }
             | Event::Listed { .. }

@@ -167,6 +167,10 @@ async fn marked(
     for body in db.parked_bodies().await? {
         marks.text(&body).await?;
     }
+    for (request, repaired) in db.repairs_refer(keep.first_artifact(now)).await? {
+        marks.text(request.as_bytes()).await?;
+        marks.text(repaired.unwrap_or_default().as_bytes()).await?;
+    }
     let mut after = None;
     loop {
         let sweeps = db.sweeps_refer(after, ROWS).await?;

@@ -202,6 +202,12 @@ pub fn unpack(archive: &Archive, into: &Path) -> io::Result<()> {
     tar.unpack(into)
 }
 
+/// Whether what an archive holds is at most so many bytes, unpacked. Blocking.
+pub fn is_within(bytes: &[u8], most: u64) -> io::Result<bool> {
+    let unpacked = io::copy(&mut zstd::Decoder::new(bytes)?.take(most.saturating_add(1)), &mut io::sink())?;
+    Ok(unpacked <= most)
+}
+
 /// The links of an archive.
 pub fn links(archive: &Archive) -> io::Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();

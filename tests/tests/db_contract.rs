@@ -76,6 +76,7 @@ check!(
     projects_are_known_by_their_name,
     links_are_made_and_taken_back,
     outcomes_of_repairs_are_counted_once,
+    repairs_end_once,
     a_hundred_thousand_verdicts_take_seconds,
     workers_are_as_last_heard,
     tokens_are_used_and_revoked,

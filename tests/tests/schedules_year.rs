@@ -90,6 +90,7 @@ async fn a_year_of_firings_makes_one_sweep_each_through_restarts_and_two_coordin
                 skipped_at: None,
                 source: None,
                 secret: None,
+                proposes: false,
             };
             db.put_schedule(&row).await.unwrap();
             ids.insert(project.to_owned(), row.id);

@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 /// What every question about a project takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct AskArgs {
     #[command(flatten)]
     pub(crate) project: ProjectArgs,
@@ -22,7 +22,7 @@ pub(crate) struct AskArgs {
 }
 
 /// Which configuration.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct ProjectArgs {
     /// Configuration file, instead of flakefarm.toml in the project
     #[arg(long, value_name = "FILE", env = "FLAKEFARM_CONFIG")]
@@ -39,7 +39,7 @@ pub(crate) struct ProjectArgs {
 }
 
 /// How attempts are made.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct ExecutionArgs {
     /// How sure the answer is to be [default: 95%]
     #[arg(long, value_name = "P", value_parser = checked(confidence))]
@@ -63,7 +63,7 @@ pub(crate) struct ExecutionArgs {
 }
 
 /// Which farm, if any.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct FarmArgs {
     #[command(flatten)]
     pub(crate) address: FarmAddressArgs,
@@ -76,7 +76,7 @@ pub(crate) struct FarmArgs {
 }
 
 /// Where a farm is, and what opens it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct FarmAddressArgs {
     /// Address of a farm's coordinator; without one, questions are answered in this process
     #[arg(long, value_name = "URL")]
@@ -90,7 +90,7 @@ pub(crate) struct FarmAddressArgs {
 }
 
 /// How the report is written.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct OutputArgs {
     /// Format of the report
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -104,9 +104,10 @@ pub(crate) struct OutputArgs {
 }
 
 /// A report's format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// A table for people
+    #[default]
     Human,
     /// The versioned JSON report
     Json,

@@ -38,7 +38,7 @@ pub(crate) use remembering::{
     AnswerFormat, ForecastArgs, GcArgs, HistoryArgs, LinkArgs, LinksArgs, MemoryArgs, TestsAction, TestsArgs,
     TrendsArgs, UploadArgs,
 };
-pub(crate) use repairing::RepairArgs;
+pub(crate) use repairing::{OnFarm, RepairArgs};
 pub(crate) use scheduling::{
     ScheduleAction, ScheduleAddArgs, ScheduleArgs, ScheduleListArgs, ScheduleNameArgs,
 };

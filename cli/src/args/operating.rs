@@ -4,7 +4,7 @@ use super::groups::{FarmAddressArgs, OutputArgs, given};
 use super::looking::PlaceArgs;
 use super::questions::Gate;
 use super::remembering::KeepArgs;
-use super::values::{checked, counted, duration};
+use super::values::{checked, counted, duration, parsed};
 use clap::{Args, Subcommand};
 use flakefarm_coordinator::http::{Scope, TokenKind};
 use flakefarm_project::config::GivenOption;
@@ -124,6 +124,9 @@ pub(crate) struct CoordinatorArgs {
     /// Longest time that this may take [default: 10m]
     #[arg(long, value_name = "DURATION", value_parser = checked(duration))]
     fetch_time: Option<String>,
+    /// Repairs that it carries out at the same time; 0: none [default: 2]
+    #[arg(long, value_name = "N", value_parser = checked(parsed::<u8>))]
+    repairs: Option<String>,
     /// Hosts that schedules may fetch from, separated by spaces; *.example.org for all below
     /// [default: all]
     #[arg(long, value_name = "HOSTS")]
@@ -143,6 +146,7 @@ impl CoordinatorArgs {
             ("coordinator.quota_bytes", "--quota-bytes", &self.quota_bytes),
             ("coordinator.fetch_size", "--fetch-size", &self.fetch_size),
             ("coordinator.fetch_time", "--fetch-time", &self.fetch_time),
+            ("coordinator.repairs", "--repairs", &self.repairs),
             ("coordinator.git_hosts", "--git-hosts", &self.git_hosts),
             ("coordinator.lease", "--lease", &self.lease),
             ("coordinator.admin_token_file", "--admin-token-file", &self.admin_token_file),

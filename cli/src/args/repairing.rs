@@ -6,6 +6,7 @@ use clap::Args;
 use flakefarm_coordinator::plan::Budget;
 use flakefarm_project::config::GivenOption;
 use std::num::NonZeroU32;
+use uuid::Uuid;
 
 /// `flakefarm repair`
 #[derive(Debug, Args)]
@@ -30,6 +31,9 @@ pub(crate) struct RepairArgs {
     /// Commit what is proved on this branch; work tree, index and HEAD stay as they are
     #[arg(long, value_name = "NAME")]
     pub(crate) branch: Option<String>,
+    /// Have the farm repair what this schedule of the project was last fired for
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["base", "junit", "apply", "branch"])]
+    pub(crate) schedule: Option<String>,
     /// Experiments that proposals for one test may take [default: 3]
     #[arg(long, value_name = "N", value_parser = checked(counted::<NonZeroU32>))]
     attempts: Option<String>,
@@ -83,9 +87,51 @@ pub(crate) struct ManageArgs {
     /// Take back what a repair has written; refused if a file has changed since
     #[arg(long, value_name = "ID")]
     pub(crate) undo: Option<String>,
+    /// Show a repair that the farm carries out
+    #[arg(long, value_name = "ID")]
+    show: Option<Uuid>,
+    /// Wait for a repair that the farm carries out, then show it
+    #[arg(long, value_name = "ID")]
+    follow: Option<Uuid>,
+    /// Print the patch of a repair that the farm has carried out, for `git apply`
+    #[arg(long, value_name = "ID")]
+    patch: Option<Uuid>,
+    /// Accept what the farm has proved: the mended tests run on there until the repair is proven
+    #[arg(long, value_name = "ID")]
+    accept: Option<Uuid>,
+    /// Cancel a repair that the farm carries out
+    #[arg(long, value_name = "ID")]
+    cancel: Option<Uuid>,
     /// Show how proposals fared so far, by strategy and kind of failure
     #[arg(long)]
     pub(crate) stats: bool,
+}
+
+/// What is wanted of a repair that a farm carries out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnFarm {
+    /// To look at it.
+    Show(Uuid),
+    /// To wait for its end.
+    Follow(Uuid),
+    /// Its patch.
+    Patch(Uuid),
+    /// To accept it.
+    Accept(Uuid),
+    /// To end it.
+    Cancel(Uuid),
+}
+
+impl ManageArgs {
+    /// What is wanted of a repair on a farm, if anything.
+    pub(crate) fn on_farm(&self) -> Option<OnFarm> {
+        let Self { show, follow, patch, accept, cancel, .. } = self;
+        None.or(show.map(OnFarm::Show))
+            .or(follow.map(OnFarm::Follow))
+            .or(patch.map(OnFarm::Patch))
+            .or(accept.map(OnFarm::Accept))
+            .or(cancel.map(OnFarm::Cancel))
+    }
 }
 
 impl RepairArgs {

@@ -57,6 +57,9 @@ pub(crate) struct ScheduleAddArgs {
     /// lines of its known hosts
     #[arg(long, value_name = "FILE", requires = "git")]
     pub(crate) git_credentials: Option<PathBuf>,
+    /// Propose repairs for tests that its sweeps find newly flaky; nothing is written anywhere
+    #[arg(long)]
+    pub(crate) repairs: bool,
     #[command(flatten)]
     pub(crate) sweep: SweepArgs,
 }

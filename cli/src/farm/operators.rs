@@ -6,11 +6,28 @@ use flakefarm_coordinator::history::linking::Links;
 use flakefarm_coordinator::http::views::{DeadPage, Submitted, SweepView, SweepsPage, Workers};
 use flakefarm_coordinator::http::{
     ChannelName, Channels, Deliveries, FarmStatus, NewChannel, NewEntry, NewHook, NewRepairOutcome, NewRule,
-    NewSchedule, QuarantineLog, QuarantineView, Removal, RepairSuccesses, Revived, ScheduleView, Schedules,
-    TestLink,
+    NewSchedule, QuarantineLog, QuarantineView, Removal, RepairSuccesses, RepairView, RepairsPage, Revived,
+    ScheduleView, Schedules, TestLink,
 };
-use flakefarm_shared::{JobId, SweepId};
+use flakefarm_coordinator::repairs::RepairRequest;
+use flakefarm_shared::{Class, JobId, SweepId};
 use reqwest::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Something that happened to a repair.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RepairEvent {
+    pub(crate) id: i64,
+    event: serde_json::Value,
+}
+
+impl RepairEvent {
+    /// What it did or found, if it is that.
+    pub(crate) fn line(&self) -> Option<&str> {
+        self.event.get("line")?.as_str()
+    }
+}
 
 impl Farm {
     pub(crate) async fn sweeps(
@@ -164,6 +181,70 @@ impl Farm {
         let request = self.request(Method::POST, &format!("v1/schedules/{id}/run"))?.timeout(super::TIMEOUT);
         let submitted: Submitted = self.send(request).await?.json().await?;
         Ok(submitted.id)
+    }
+
+    /// Has the farm carry out a repair.
+    pub(crate) async fn repair(&self, asked: &RepairRequest) -> Result<Uuid, Complaint> {
+        self.ask_repair(asked).await
+    }
+
+    /// The same of what a schedule was last fired for.
+    pub(crate) async fn repair_of_schedule(
+        &self,
+        project: &str,
+        schedule: &str,
+        tests: &[String],
+        class: Class,
+        source: &str,
+    ) -> Result<Uuid, Complaint> {
+        let asked = serde_json::json!({
+            "project": project, "schedule": schedule, "tests": tests, "class": class, "source": source,
+        });
+        self.ask_repair(&asked).await
+    }
+
+    async fn ask_repair(&self, asked: &impl Serialize) -> Result<Uuid, Complaint> {
+        let request = self.request(Method::POST, "v1/repairs")?.timeout(super::TIMEOUT).json(asked);
+        let submitted: Submitted = self.send(request).await?.json().await?;
+        Ok(submitted.id.parse()?)
+    }
+
+    /// The newest repairs that the farm carries out or has carried out.
+    pub(crate) async fn repairs(&self) -> Result<RepairsPage, Complaint> {
+        self.get("v1/repairs").await
+    }
+
+    /// One of them.
+    pub(crate) async fn repair_view(&self, id: Uuid) -> Result<RepairView, Complaint> {
+        self.get(&format!("v1/repairs/{id}")).await
+    }
+
+    /// What happened to it after the event `after`.
+    pub(crate) async fn repair_events(&self, id: Uuid, after: i64) -> Result<Vec<RepairEvent>, Complaint> {
+        #[derive(Deserialize)]
+        struct Page {
+            events: Vec<RepairEvent>,
+        }
+        let page: Page = self.get(&format!("v1/repairs/{id}/events?after={after}&limit=1000")).await?;
+        Ok(page.events)
+    }
+
+    /// Its patch.
+    pub(crate) async fn repair_patch(&self, id: Uuid) -> Result<String, Complaint> {
+        let request = self.request(Method::GET, &format!("v1/repairs/{id}/patch"))?.timeout(super::TIMEOUT);
+        Ok(self.send(request).await?.text().await?)
+    }
+
+    /// Accepts what it proved.
+    pub(crate) async fn accept_repair(&self, id: Uuid) -> Result<RepairView, Complaint> {
+        let request = self.request(Method::POST, &format!("v1/repairs/{id}/accept"))?.timeout(super::TIMEOUT);
+        Ok(self.send(request).await?.json().await?)
+    }
+
+    /// Ends it.
+    pub(crate) async fn cancel_repair(&self, id: Uuid) -> Result<RepairView, Complaint> {
+        let request = self.request(Method::DELETE, &format!("v1/repairs/{id}"))?.timeout(super::TIMEOUT);
+        Ok(self.send(request).await?.json().await?)
     }
 
     /// `pause` or `resume`.

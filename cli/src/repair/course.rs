@@ -44,8 +44,18 @@ pub(super) struct Course<'a> {
     pub(super) record: Record,
     /// The tree as it lies there.
     pub(super) here: Archive,
+    /// Where trees of earlier revisions are.
+    pub(super) bases: Bases,
     /// A person looks at everything before it is written: what is less sure counts, too.
     pub(super) stack_all: bool,
+}
+
+/// Where the tree is that the tests were right for.
+pub(super) enum Bases {
+    /// In the repository of the project.
+    Repository,
+    /// It was given, or there is none.
+    Given(Option<Base>),
 }
 
 /// How it ended.
@@ -85,12 +95,13 @@ pub(super) enum Tried {
 impl Course<'_> {
     pub(super) async fn run(&mut self) -> Result<Ended, Complaint> {
         let tests = self.record.request.tests.clone();
-        let base = self.record.request.base.clone();
+        let name = self.record.request.base.clone();
         self.record.told.left_out = 0;
-        let mut known = Known {
-            base: trees::base(&self.session.root, base.as_deref(), &self.here).await?,
-            ..Known::default()
+        let base = match &mut self.bases {
+            Bases::Repository => trees::base(&self.session.root, name.as_deref(), &self.here).await?,
+            Bases::Given(base) => base.take(),
         };
+        let mut known = Known { base, ..Known::default() };
         let mut waiting = Vec::new();
         if known.base.is_none() {
             self.record.told.no_base();

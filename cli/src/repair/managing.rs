@@ -10,7 +10,8 @@ use crate::exit::{Complaint, Exit};
 use crate::farm::Farm;
 use crate::operators::{ago, json, print_table};
 use crate::say::say;
-use flakefarm_coordinator::repairs::{Guess, Success};
+use flakefarm_coordinator::http::RepairView;
+use flakefarm_coordinator::repairs::{Guess, Probation, Success};
 use flakefarm_project::branch::{self, Committed};
 use flakefarm_project::config::without_project;
 use serde::Serialize;
@@ -23,7 +24,7 @@ struct Listed {
     state: &'static str,
     /// How its probation stands, as the farm says; absent where no farm is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    probation: Option<probation::Standing>,
+    probation: Option<Probation>,
     /// Microseconds since 1970.
     started_at: i64,
     tests: Vec<String>,
@@ -36,6 +37,9 @@ struct Listed {
 struct List {
     schema: &'static str,
     repairs: Vec<Listed>,
+    /// Those that the farm carries out, where one is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_farm: Option<Vec<RepairView>>,
 }
 
 #[derive(Serialize)]
@@ -76,8 +80,24 @@ pub(super) async fn list(kept: &Kept, args: &RepairArgs) -> Result<Exit, Complai
             Err(complaint) => say(format!("warning: {}", complaint.message)),
         }
     }
+    let on_farm = match &farm {
+        Some(farm) => Some(farm.repairs().await?.repairs),
+        None => None,
+    };
     if args.ask.output.format == Format::Json {
-        return json(&List { schema: "flakefarm.repairs/v1", repairs });
+        return json(&List { schema: "flakefarm.repairs/v1", repairs, on_farm });
+    }
+    if let Some(on_farm) = &on_farm {
+        let mut rows = vec![["ON THE FARM", "STATE", "ASKED", "PROJECT", "MENDED"].map(str::to_owned)];
+        rows.extend(on_farm.iter().map(|one| {
+            let state = one.state.replace('_', " ");
+            [one.id.clone(), state, ago(one.created_at), one.project.clone(), one.mended.join(" ")]
+        }));
+        print_table(&rows, "the farm has carried out no repair")?;
+        if repairs.is_empty() {
+            return Ok(Exit::Clean);
+        }
+        crate::output::print("\n")?;
     }
     let mut rows = vec![["REPAIR", "STATE", "STARTED", "PROPOSALS", "PROJECT", "FILES"].map(str::to_owned)];
     rows.extend(repairs.into_iter().map(|one| {
@@ -92,7 +112,7 @@ pub(super) async fn list(kept: &Kept, args: &RepairArgs) -> Result<Exit, Complai
     Ok(Exit::Clean)
 }
 
-fn listed(record: &Record, probation: Option<probation::Standing>) -> Listed {
+fn listed(record: &Record, probation: Option<Probation>) -> Listed {
     Listed {
         probation,
         id: record.id.clone(),

@@ -1,60 +1,14 @@
-//! Repairs that were written stay on probation: the mended tests run 59 times more on the farm, behind everything that
-//! somebody waits for. 59 clean runs show, at 95 %, that a test fails less than once in twenty.
+//! Repairs that were written stay on probation on the farm that was asked (`coordinator::repairs`).
 
 use super::sessions::{Probation, Record};
 use crate::ask::{Place, Session};
 use crate::exit::Complaint;
 use crate::farm::Farm;
 use crate::sweep::{Wishes, question};
-use flakefarm_coordinator::plan::{Question, QuestionKind, Runs, TestFilter};
-use flakefarm_coordinator::report::Report;
+use flakefarm_coordinator::plan::{QuestionKind, TestFilter};
+use flakefarm_coordinator::repairs::{Probation as Standing, probation_question};
 use flakefarm_project::snapshot::Archive;
 use flakefarm_shared::{Class, World};
-use serde::Serialize;
-use std::num::NonZeroU32;
-
-/// Further runs.
-const RUNS: NonZeroU32 = NonZeroU32::new(59).expect("not 0");
-
-/// How a probation stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Standing {
-    /// So many clean runs of the test that has fewest.
-    Running(u64),
-    /// All were clean.
-    Proven,
-    /// A test has failed again.
-    Failed(String),
-    /// The runs ended before they were enough.
-    Ended(u64),
-}
-
-impl Standing {
-    pub(super) fn words(&self) -> String {
-        match self {
-            Standing::Running(clean) => format!("on probation, {clean} of {RUNS} clean"),
-            Standing::Proven => "proven".to_owned(),
-            Standing::Failed(test) => format!("not proven: {test} failed again"),
-            Standing::Ended(clean) => format!("probation ended after {clean} of {RUNS} clean"),
-        }
-    }
-
-    fn of(report: &Report, tests: &[String], ended: bool) -> Self {
-        let known = |id: &String| report.tests.iter().find(|test| test.id == *id);
-        if let Some(failed) = tests.iter().find(|id| known(id).is_some_and(|test| test.failures > 0)) {
-            return Standing::Failed(failed.clone());
-        }
-        let clean = tests.iter().map(|id| known(id).map_or(0, |test| test.attempts)).min().unwrap_or(0);
-        if clean >= u64::from(RUNS.get()) {
-            Standing::Proven
-        } else if ended {
-            Standing::Ended(clean)
-        } else {
-            Standing::Running(clean)
-        }
-    }
-}
 
 /// Begins it on the farm that was asked, with the tree as it was proved; nothing where none was asked.
 pub(super) async fn begin(
@@ -70,8 +24,8 @@ pub(super) async fn begin(
         return Ok(None);
     }
     let wishes =
-        Wishes { kind: QuestionKind::Detect, tests: TestFilter(tests.clone()), order: None, repeats: true };
-    let question = Question { runs: Runs::Fixed(RUNS), budget: None, ..question(wishes, session)? };
+        Wishes { kind: QuestionKind::Detect, tests: TestFilter::default(), order: None, repeats: true };
+    let question = probation_question(question(wishes, session)?, &tests);
     let Place::Farm(farm) = session.place(question.sandbox).await? else { return Ok(None) };
     let snapshot = farm.upload(proved.bytes.clone().into()).await?;
     let mut submission = session.submission(question, snapshot, proved.revision.clone(), World::Plain);

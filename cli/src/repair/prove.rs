@@ -144,13 +144,46 @@ impl Asking<'_, '_> {
         tests: &[String],
         before: &mut Option<Before>,
     ) -> Result<Answer<Proof>, Complaint> {
-        match Box::pin(self.before(here, tests, before)).await? {
-            Answer::Known(()) => {}
-            Answer::NoBudget => return Ok(Answer::NoBudget),
-            Answer::Stopped(exit) => return Ok(Answer::Stopped(exit)),
+        let suite = if self.is_unbounded() {
+            // Nothing of it waits for anything else: all are asked at the same time, each of which begins with the same
+            // preparations. The suite is asked before it is known whether it will be needed.
+            let (mut beside, mut further) = (self.session.beside(), self.session.beside());
+            let no_more = further.stop().clone();
+            let whole = async {
+                if tests.is_empty() {
+                    return None;
+                }
+                let mut purse = Purse::of(None);
+                let mut asking = Asking { session: &mut further, purse: &mut purse };
+                Some(Box::pin(asking.sweep(patched, &[], RUNS_BEFORE)).await)
+            };
+            let mended = async {
+                let mut purse = Purse::of(None);
+                let mut asking = Asking { session: &mut beside, purse: &mut purse };
+                let after = Box::pin(asking.sweep(patched, tests, RUNS_AFTER)).await;
+                let failed = |ended: &Ended| ended.report.tests.iter().any(|test| test.failures > 0);
+                if !matches!(&after, Ok(Answer::Known(ended)) if !failed(ended)) {
+                    no_more.cancel();
+                }
+                after
+            };
+            let (known, after, whole) =
+                tokio::join!(Box::pin(self.before(here, tests, before)), mended, whole);
+            (known?, after, whole)
+        } else {
+            match Box::pin(self.before(here, tests, before)).await? {
+                Answer::Known(()) => {}
+                Answer::NoBudget => return Ok(Answer::NoBudget),
+                Answer::Stopped(exit) => return Ok(Answer::Stopped(exit)),
+            }
+            (Answer::Known(()), Box::pin(self.sweep(patched, tests, RUNS_AFTER)).await, None)
+        };
+        let (known, after, whole) = suite;
+        if let Answer::Stopped(exit) = known {
+            return Ok(Answer::Stopped(exit));
         }
         let without = before.as_ref().and_then(|before| before.report.as_ref());
-        let after = match Box::pin(self.sweep(patched, tests, RUNS_AFTER)).await {
+        let after = match after {
             Ok(Answer::Known(after)) => after.report,
             Ok(Answer::NoBudget) => return Ok(Answer::NoBudget),
             Ok(Answer::Stopped(exit)) => return Ok(Answer::Stopped(exit)),
@@ -167,17 +200,28 @@ impl Asking<'_, '_> {
             return Ok(Answer::Known(proof));
         }
         // The tests are mended: now for those beside them.
-        Box::pin(self.neighbours(here, patched, proof)).await
+        let whole = match whole {
+            Some(whole) => whole,
+            None => Box::pin(self.sweep(patched, &[], RUNS_BEFORE)).await,
+        };
+        Box::pin(self.neighbours(here, patched, proof, whole)).await
     }
 
-    /// The suite once with the change; what fails there and has not been told of must fail without the change, too.
+    /// Whether nothing that is asked may cost only so much.
+    fn is_unbounded(&self) -> bool {
+        matches!(self.purse.left(), Left::Everything)
+    }
+
+    /// `with` is the suite once with the change; what fails there and has not been told of must fail without the change,
+    /// too.
     async fn neighbours(
         &mut self,
         here: &Archive,
         patched: &Archive,
         mut proof: Proof,
+        with: Result<Answer<Box<Ended>>, Complaint>,
     ) -> Result<Answer<Proof>, Complaint> {
-        let with = match Box::pin(self.sweep(patched, &[], RUNS_BEFORE)).await {
+        let with = match with {
             Ok(Answer::Known(with)) => with.report,
             Ok(Answer::NoBudget) => return Ok(Answer::NoBudget),
             Ok(Answer::Stopped(exit)) => return Ok(Answer::Stopped(exit)),

@@ -47,16 +47,17 @@ pub(super) async fn asked(
         return Ok(Ok(proof));
     };
     session.progress.note(&format!("can it still fail? {} mutants of the code", laid.mutants.mutants.len()));
-    let mut noticed: Vec<Noticed> = Vec::new();
-    for (tree, diff) in [(old, &laid.before), (&repaired, &laid.after)] {
-        let name = "the mutants";
-        let mutated = trees::patched(&session.root, tree, diff.clone().into_bytes(), name).await?.archive;
-        match Box::pin(noticed_in(session, &mutated, &laid.mutants)).await? {
-            Ok(seen) => noticed.push(seen),
-            Err(exit) => return Ok(Err(exit)),
-        }
-    }
-    let told = laid.mutants.compare(&noticed[0], &noticed[1]);
+    let mut beside = session.beside();
+    // One question does not wait for the other.
+    let (before, after) = tokio::join!(
+        Box::pin(noticed_in(session, old, &laid.before, &laid.mutants)),
+        Box::pin(noticed_in(&mut beside, &repaired, &laid.after, &laid.mutants))
+    );
+    let (before, after) = match (before?, after?) {
+        (Ok(before), Ok(after)) => (before, after),
+        (Err(exit), _) | (_, Err(exit)) => return Ok(Err(exit)),
+    };
+    let told = laid.mutants.compare(&before, &after);
     if !told.is_kept() {
         proof.outcome = Outcome::AsksLess;
     }
@@ -83,13 +84,15 @@ async fn laid(old: &Archive, repaired: &Archive, tests: Vec<String>) -> Result<O
 async fn noticed_in(
     session: &mut Session<'_>,
     tree: &Archive,
+    diff: &str,
     mutants: &Mutants,
 ) -> Result<Result<Noticed, Exit>, Complaint> {
+    let mutated = trees::patched(&session.root, tree, diff.as_bytes().to_vec(), "the mutants").await?.archive;
     let tests = TestFilter(mutants.tests.clone());
     let wishes = Wishes { kind: QuestionKind::Detect, tests, order: None, repeats: true };
     let mut question = Question { runs: Runs::Fixed(RUNS), budget: None, ..question(wishes, session)? };
     session.hurry(&mut question);
-    Ok(match session.ask_about(tree, question, Some(Class::Interactive)).await? {
+    Ok(match session.ask_about(&mutated, question, Some(Class::Interactive)).await? {
         Asked::Detached => Err(Exit::Clean),
         Asked::Ended(ended) if ended.state == "interrupted" || ended.state == "cancelled" => {
             Err(Exit::Interrupted)

@@ -467,7 +467,8 @@ impl Told {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    pub(super) fn human(&self) -> String {
+    /// What was found and proved, without what to do next.
+    pub(super) fn findings(&self) -> String {
         let mut text = String::new();
         if let Some(base) = &self.base
             && !self.changes.is_empty()
@@ -498,10 +499,15 @@ impl Told {
             let _infallible =
                 writeln!(text, "{} further proposals were not tried (--attempts)", self.left_out);
         }
-        let proved = self.is_proved();
         if let Some(provider) = &self.provider {
             let _infallible = writeln!(text, "provider: {provider}");
         }
+        text
+    }
+
+    pub(super) fn human(&self) -> String {
+        let mut text = self.findings();
+        let proved = self.is_proved();
         let last = match (proved, self.applied, &self.branch) {
             (true, true, _) => "The change is written into the work tree.".to_owned(),
             (true, false, Some((branch, commit))) => {

@@ -136,13 +136,14 @@ impl Db {
         Ok(deleted)
     }
 
-    /// Failures, flips, uploads and CI runs from before `before`, all together.
+    /// Failures, flips, uploads, repairs and CI runs from before `before`, all together.
     pub async fn count_old_evidence(&self, before: UnixMicros) -> Result<u64, DbError> {
         let mut count = 0;
         for query in [
             "SELECT COUNT(*) FROM failures WHERE at < $1",
             "SELECT COUNT(*) FROM flips WHERE at < $1",
             "SELECT COUNT(*) FROM repair_outcomes WHERE at < $1",
+            "SELECT COUNT(*) FROM repairs WHERE ended_at < $1 AND state <> 'probation'",
             "SELECT COUNT(*) FROM runs WHERE origin = 'ci' AND COALESCE(finished_at, started_at) < $1",
         ] {
             let found: i64 =
@@ -152,7 +153,7 @@ impl Db {
         Ok(count)
     }
 
-    /// Deletes failures, flips, uploads, outcomes of repairs and CI runs from before `before`; gives how many rows. Runs of this farm
+    /// Deletes failures, flips, uploads, repairs, their outcomes and CI runs from before `before`; gives how many rows. Runs of this farm
     /// stay, as their verdicts do.
     pub async fn delete_old_evidence(&self, before: UnixMicros) -> Result<u64, DbError> {
         const OLD: &str =
@@ -162,6 +163,7 @@ impl Db {
             "DELETE FROM failures WHERE at < $1".to_owned(),
             "DELETE FROM flips WHERE at < $1".to_owned(),
             "DELETE FROM repair_outcomes WHERE at < $1".to_owned(),
+            "DELETE FROM repairs WHERE ended_at < $1 AND state <> 'probation'".to_owned(),
             format!("DELETE FROM failures WHERE run IN {OLD}"),
             format!("DELETE FROM flips WHERE run IN {OLD}"),
             format!("DELETE FROM uploads WHERE run IN {OLD}"),

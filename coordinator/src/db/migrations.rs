@@ -141,6 +141,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0072_set_aside.sql"),
         postgres: include_str!("../../migrations/postgres/0072_set_aside.sql"),
     },
+    Step {
+        version: 73,
+        name: "repairs",
+        sqlite: include_str!("../../migrations/sqlite/0073_repairs.sql"),
+        postgres: include_str!("../../migrations/postgres/0073_repairs.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

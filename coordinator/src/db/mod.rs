@@ -25,6 +25,7 @@ mod postgres;
 mod publications;
 mod quarantine;
 mod raw;
+mod repairing;
 mod repairs;
 mod rows;
 mod runs;
@@ -49,6 +50,7 @@ pub use inspect::Inspection;
 pub use links::{LinkOrigin, LinkRow, ListedTest};
 pub use notifications::{ChannelRow, DeliveryRow, Followed};
 pub use quarantine::Deed;
+pub use repairing::RepairRow;
 pub use repairs::RepairOutcome;
 pub use rows::{
     HistoryRow, JobRow, JobStanding, JobState, NewJob, NewSweep, ParkedRow, ProjectRow, RunRow, SeenTest,

@@ -36,6 +36,8 @@ pub struct ScheduleRow {
     pub source: Option<String>,
     /// What opens that.
     pub secret: Option<String>,
+    /// Whether repairs are proposed for tests that its sweeps find newly flaky.
+    pub proposes: bool,
 }
 
 impl Db {
@@ -46,12 +48,12 @@ impl Db {
             "record a schedule",
             sqlx::query(
                 "INSERT INTO schedules (id, project, name, cron, zone, submission, created_at, next_at,
-                     source, secret)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                     source, secret, proposes)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
                  ON CONFLICT (project, name) DO UPDATE SET cron = excluded.cron, zone = excluded.zone,
                      submission = excluded.submission, created_at = excluded.created_at,
                      next_at = excluded.next_at, paused_at = NULL, source = excluded.source,
-                     secret = excluded.secret",
+                     secret = excluded.secret, proposes = excluded.proposes",
             )
             .bind(schedule.id)
             .bind(clean(&schedule.project))
@@ -63,6 +65,7 @@ impl Db {
             .bind(schedule.next_at)
             .bind(schedule.source.as_deref().map(clean))
             .bind(schedule.secret.as_deref().map(clean))
+            .bind(schedule.proposes)
         )?;
         Ok(())
     }

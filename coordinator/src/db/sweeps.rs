@@ -5,6 +5,7 @@ use super::raw::{RawSweep, clean, json};
 use super::rows::{NewSweep, Settled, SweepRow, SweepState};
 use super::{Db, DbError, change, postgres, read};
 use crate::events::Event;
+use crate::repairs::OF_REPAIR;
 use flakefarm_shared::{Digest, SweepId, UnixMicros};
 use uuid::Uuid;
 
@@ -75,11 +76,16 @@ impl Db {
         row.map(SweepRow::try_from).transpose()
     }
 
-    /// A project's newest sweep, whatever its state.
+    /// A project's newest sweep, whatever its state; those of repairs aside, whose trees are nobody's.
     pub async fn latest_sweep(&self, project: &str) -> Result<Option<SweepRow>, DbError> {
-        let query = "SELECT * FROM sweeps WHERE project = $1 ORDER BY created_at DESC, id DESC LIMIT 1";
-        let row: Option<RawSweep> =
-            read!(self, "read a sweep", fetch_optional, sqlx::query_as(query).bind(clean(project)))?;
+        let query = "SELECT * FROM sweeps WHERE project = $1 AND source NOT LIKE $2 || '%'
+                     ORDER BY created_at DESC, id DESC LIMIT 1";
+        let row: Option<RawSweep> = read!(
+            self,
+            "read a sweep",
+            fetch_optional,
+            sqlx::query_as(query).bind(clean(project)).bind(OF_REPAIR)
+        )?;
         row.map(SweepRow::try_from).transpose()
     }
 

@@ -26,6 +26,12 @@ pub fn render(digest: &Digest) -> String {
                                 }
                             }
                         }
+                        @if !digest.proposed.is_empty() {
+                            section {
+                                h2 { "Proved patches" }
+                                ul { @for (repair, mended) in &digest.proposed { li { code { (one_line(&mended.join(" "))) } ": flakefarm repair --show " (repair) } } }
+                            }
+                        }
                         @for (moved, heading) in [(Move::New, "Newly flaky"), (Move::Worse, "Worse"), (Move::Better, "Better"), (Move::Gone, "Fixed")] {
                             @let tests: Vec<_> = digest.moved.iter().filter(|test| test.moved == moved).collect();
                             @if !tests.is_empty() {

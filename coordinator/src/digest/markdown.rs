@@ -37,6 +37,10 @@ pub fn render(digest: &Digest) -> String {
             digest.repairs.proved, digest.repairs.tried
         ));
     }
+    for (repair, mended) in &digest.proposed {
+        let tests: Vec<String> = mended.iter().map(|test| code(test)).collect();
+        line(format_args!("- a proved patch for {}: `flakefarm repair --show {repair}`", tests.join(", ")));
+    }
     for (moved, heading) in
         [(Move::New, "Newly flaky"), (Move::Worse, "Worse"), (Move::Better, "Better"), (Move::Gone, "Fixed")]
     {

@@ -13,7 +13,7 @@ use crate::history::questions::{self, TestMoved, Window};
 use crate::history::recovery::Recovery;
 use crate::owners::Owners;
 use crate::quarantine::{Entry, Standing};
-use crate::repairs::Learnt;
+use crate::repairs::{Learnt, RepairState};
 use flakefarm_shared::UnixMicros;
 use flakefarm_shared::blobs::Blobs;
 use serde::Serialize;
@@ -65,6 +65,8 @@ pub struct Digest {
     pub recovery_before: Recovery,
     /// Repairs that were tried by experiment in the window, and those that were proved.
     pub repairs: Repairs,
+    /// Patches of the window that the farm has proved and nobody has accepted: the repair, and what it mends.
+    pub proposed: Vec<(String, Vec<String>)>,
     /// What became of quarantine.
     pub quarantine: QuarantineSeen,
     /// What to mend first: impact times chance of success.
@@ -109,6 +111,7 @@ impl Digest {
             && quarantine.entered + quarantine.left == 0
             && quarantine.expired.is_empty()
             && self.repairs.tried == 0
+            && self.proposed.is_empty()
     }
 
     /// Who answers for a test, as the end of a line; nothing if nobody does.
@@ -154,6 +157,9 @@ pub async fn collect(
         repairs.tried += success.tried;
         repairs.proved += success.proved;
     }
+    let mut proposed = db.repairs_page(Some(project), None, LOG).await?;
+    proposed.retain(|row| row.state == RepairState::Proved.word() && row.ended_at >= Some(since));
+    let proposed = proposed.iter().take(NAMED).map(|row| (row.id.to_string(), row.mended())).collect();
     let week = trends.week;
     let moves = BTreeMap::from([
         ("new", week.new),
@@ -202,6 +208,7 @@ pub async fn collect(
         recovery: trends.recovery,
         recovery_before,
         repairs,
+        proposed,
         quarantine,
         priorities,
         advice,

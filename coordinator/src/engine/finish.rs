@@ -9,6 +9,7 @@ use crate::control::CONTROL;
 use crate::db::{DbError, NewEvent, SweepRow, SweepState};
 use crate::events::Event;
 use crate::plan::{History, Ledger, Question, QuestionKind};
+use crate::repairs::is_of_repair;
 use crate::report::model::Subject;
 use crate::report::{self, Report, Stopped, SweepMeta, TestReport};
 use flakefarm_shared::blobs::BlobError;
@@ -212,8 +213,8 @@ impl Coordinator {
         report: &Report,
         finished_at: UnixMicros,
     ) -> Result<(), EngineError> {
-        // What is known already is nobody's history.
-        if row.project == CONTROL {
+        // What is known already is nobody's history, and neither is what trees do that nobody has.
+        if row.project == CONTROL || is_of_repair(&row.source) {
             return Ok(());
         }
         let Some(listing) = self.listing(row).await? else { return Ok(()) };

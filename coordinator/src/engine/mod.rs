@@ -17,9 +17,11 @@ mod memory;
 mod notifying;
 mod outbox;
 mod past;
+mod proposing;
 mod quarantine;
 mod relay;
 mod renames;
+mod repairing;
 mod schedules;
 mod standing;
 mod submit;
@@ -34,6 +36,7 @@ pub use git_source::GitSource;
 pub use importing::Imported;
 pub use limits::{Fetching, LimitExceeded, Limits, QuotaExceeded, Quotas};
 pub use notifying::FARM;
+pub use repairing::{RepairJob, RepairRefused, RepairTrouble, Repairer, source_of, sweep_of};
 pub use schedules::{FiredByHand, WantedSchedule};
 pub use standing::{Recorded, Standing};
 pub use submit::{Submission, SubmitError};
@@ -133,6 +136,9 @@ pub struct Coordinator {
     wake_outbox: Arc<Notify>,
     wake_relay: Arc<Notify>,
     wake_schedules: Arc<Notify>,
+    wake_repairs: Arc<Notify>,
+    /// None: repairs are not taken here.
+    repairing: Option<repairing::Repairing>,
     /// Held from publishing jobs until they are recorded as queued.
     sending: Arc<Mutex<()>>,
     /// What the loops that carry jobs know.
@@ -176,6 +182,8 @@ impl Coordinator {
             wake_outbox: Arc::default(),
             wake_relay: Arc::default(),
             wake_schedules: Arc::default(),
+            wake_repairs: Arc::default(),
+            repairing: None,
             fetching: Arc::default(),
             sending: Arc::default(),
             carriage: Arc::default(),
@@ -302,6 +310,7 @@ impl Coordinator {
                 leader::while_leading(self.clone(), "history", stop.clone(), collecting::run),
                 self.keep_schedules(stop.clone()),
                 self.keep_telling(stop.clone()),
+                self.keep_repairing(stop.clone()),
                 relay::run(self.clone(), stop),
             );
         })
@@ -319,6 +328,12 @@ impl Coordinator {
     async fn keep_telling(&self, stop: CancellationToken) {
         if matches!(self.assignment, Assignment::EverySweep) {
             leader::while_leading(self.clone(), "notifications", stop, notifying::run).await;
+        }
+    }
+
+    async fn keep_repairing(&self, stop: CancellationToken) {
+        if self.repairing.is_some() {
+            leader::while_leading(self.clone(), "repairs", stop, repairing::run).await;
         }
     }
 

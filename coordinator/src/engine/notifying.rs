@@ -1,15 +1,17 @@
 //! From recorded events to deliveries, and from deliveries to their receivers. One coordinator does both;
 //! one that dies in the middle leaves rows from which the next one goes on.
 
+use super::proposing::PROPOSED;
 use super::trouble::Step;
 use super::{Coordinator, EngineError};
-use crate::db::{ChannelRow, DeliveryRow, EventRow, Followed};
+use crate::db::{ChannelRow, DeliveryRow, EventRow, Followed, RepairRow};
 use crate::digest;
 use crate::events::Event;
 use crate::notify::message::{self, code, escaped};
 use crate::notify::send::{self, Outgoing};
 use crate::notify::{Kind, Message, Subject, TRIES, pause};
 use crate::plan::{Question, QuestionKind};
+use crate::repairs::{RepairState, is_of_repair};
 use crate::schedule::Rhythm;
 use flakefarm_shared::{SweepId, UnixMicros, now_micros};
 use futures::future::join_all;
@@ -110,6 +112,9 @@ impl Coordinator {
         match &row.event {
             Event::Finished { sweep, state } if state == "answered" => {
                 let Some(found) = self.db.sweep(*sweep).await? else { return Ok(Followed::default()) };
+                if is_of_repair(&found.source) {
+                    return Ok(Followed::default());
+                }
                 let Ok(question) = serde_json::from_str::<Question>(&found.question) else {
                     return Ok(Followed::default());
                 };
@@ -152,6 +157,11 @@ impl Coordinator {
             Event::FiringFailed { schedule, why } => {
                 let message = failed_schedule(&channel.project, schedule, None, row.id, why);
                 Ok(self.of(channel, vec![message]))
+            }
+            Event::RepairChanged { repair, state, about } => {
+                let proved = *state == RepairState::Proved.word() && about.starts_with(PROPOSED);
+                let row = if proved { self.db.repair(*repair).await? } else { None };
+                Ok(row.map_or_else(Followed::default, |row| self.of(channel, vec![proposed(&row)])))
             }
             Event::FarmDoubted { sweep, why } => {
                 let message = Message {
@@ -313,6 +323,27 @@ fn failed_schedule(project: &str, schedule: &str, sweep: Option<SweepId>, event:
         tests: Vec::new(),
         owners: Vec::new(),
         sweep: sweep.map(|sweep| sweep.to_string()),
+        thread: None,
+    }
+}
+
+/// A patch that waits to be looked at.
+fn proposed(row: &RepairRow) -> Message {
+    let (mended, id) = (row.mended(), row.id);
+    let list: String = mended.iter().map(|test| format!("- {}\n", code(test))).collect();
+    let what = if mended.len() == 1 { "1 newly flaky test" } else { "newly flaky tests" };
+    Message {
+        key: format!("repair/{id}"),
+        cause: format!("repair/{id}"),
+        event: Subject::RepairProposed,
+        project: row.project.clone(),
+        title: message::one_line(&format!("{}: a proved patch for {what}", row.project)),
+        text: format!(
+            "{list}\n`flakefarm repair --show {id}` shows it with its proof, `--patch {id}` prints it.\n"
+        ),
+        tests: mended,
+        owners: Vec::new(),
+        sweep: None,
         thread: None,
     }
 }

@@ -4,6 +4,7 @@
 
 use super::fetching::Fetches;
 use super::git_source::GitSource;
+use super::proposing::Proposing;
 use super::trouble::Step;
 use super::{Coordinator, EngineError, Submission};
 use crate::db::{Fired, FiringRow, NewSweep, ScheduleRow, SweepState};
@@ -34,6 +35,8 @@ pub struct WantedSchedule<'a> {
     pub source: Option<&'a GitSource>,
     /// What opens that.
     pub secret: Option<&'a str>,
+    /// Whether repairs are proposed for tests that its sweeps find newly flaky.
+    pub proposes: bool,
 }
 
 /// How a schedule was fired by hand.
@@ -49,7 +52,7 @@ pub enum FiredByHand {
 
 /// Fires what is due, until `stop`. One coordinator does.
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
-    let mut fetches = Fetches::default();
+    let (mut fetches, mut proposing) = (Fetches::default(), Proposing::default());
     loop {
         let fired = coordinator.fire_due(now_micros()).await;
         let begun = match fired {
@@ -57,6 +60,8 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
             Err(error) => Err(error),
         };
         coordinator.note(Step::Scheduling, &begun);
+        let proposed = coordinator.propose(&mut proposing).await;
+        coordinator.note(Step::Proposing, &proposed);
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
             () = coordinator.wake_schedules.notified() => {}
@@ -174,6 +179,7 @@ impl Coordinator {
             skipped_at: None,
             source,
             secret: wanted.secret.map(str::to_owned),
+            proposes: wanted.proposes,
         };
         self.db.put_schedule(&schedule).await?;
         Ok(Ok(()))

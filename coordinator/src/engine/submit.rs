@@ -48,6 +48,16 @@ pub enum SubmitError {
 impl Coordinator {
     /// Records a sweep; it is worked on from now on, by whoever runs the loops.
     pub async fn submit(&self, submission: &Submission) -> Result<SweepId, SubmitError> {
+        let id = SweepId::new();
+        self.submit_as(id, submission).await?;
+        Ok(id)
+    }
+
+    /// The same under an id that the caller has derived, so that submitting twice makes one sweep.
+    pub async fn submit_as(&self, id: SweepId, submission: &Submission) -> Result<(), SubmitError> {
+        if self.db.sweep(id).await.map_err(EngineError::from)?.is_some() {
+            return Ok(());
+        }
         let context = &submission.context;
         if context.v != WIRE_VERSION {
             return Err(SubmitError::Version(context.v));
@@ -65,7 +75,6 @@ impl Coordinator {
         }
         self.charge(&context.project.name, &context.snapshot).await??;
         let context_digest = self.blobs.put_json(context).await.map_err(EngineError::from)?;
-        let id = SweepId::new();
         let now = now_micros();
         let sweep = NewSweep {
             id,
@@ -79,7 +88,7 @@ impl Coordinator {
             created_at: now,
         };
         self.begin(&sweep).await.map_err(EngineError::from)?;
-        Ok(id)
+        Ok(())
     }
 
     /// Records a sweep whose context is stored already.

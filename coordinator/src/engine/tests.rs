@@ -5,6 +5,7 @@ use crate::control::CONTROL;
 use crate::db::{EventRow, JobState, NewSweep, Settlement, SweepState};
 use crate::experiment::JobKey;
 use crate::plan::{Question, Runs};
+use crate::repairs::{RepairEnd, RepairRequest, RepairState};
 use flakefarm_shared::queue::Role;
 use flakefarm_shared::{
     Class, Digest, JobReport, Listing, Payload, ProjectSpec, SweepContext, TestId, WIRE_VERSION, World,
@@ -338,6 +339,7 @@ async fn a_schedule_fires_once_for_what_was_missed_and_never_beside_its_own_swee
         submission: &submission,
         source: None,
         secret: None,
+        proposes: false,
     };
     let sweeps = async || {
         let mut sweeps = farm.db.sweeps(20).await.unwrap();
@@ -374,4 +376,109 @@ async fn a_schedule_fires_once_for_what_was_missed_and_never_beside_its_own_swee
     farm.db.pause_schedule(row.id, Some(due), None).await.unwrap();
     one.fire_due(due + 30 * day).await.unwrap();
     assert_eq!(sweeps().await.len(), 2, "paused");
+}
+
+/// Proves what it is asked for, or waits until it is stopped.
+#[derive(Debug)]
+enum Scripted {
+    Proves,
+    Waits,
+}
+
+impl Repairer for Scripted {
+    fn repair(
+        &self,
+        job: RepairJob,
+        _: Coordinator,
+        stop: CancellationToken,
+    ) -> futures::future::BoxFuture<'static, Result<RepairEnd, RepairTrouble>> {
+        let proves = matches!(self, Scripted::Proves);
+        Box::pin(async move {
+            if !proves {
+                stop.cancelled().await;
+                return Err(RepairTrouble::Stopped);
+            }
+            Ok(RepairEnd {
+                patch: Some("a patch".to_owned()),
+                repaired: Some(job.request.context.snapshot),
+                mended: vec!["t".to_owned()],
+                ..RepairEnd::without(RepairState::Proved, None)
+            })
+        })
+    }
+}
+
+#[tokio::test]
+async fn repairs_are_left_taken_up_ended_once_and_looked_after() {
+    let farm = Farm::open().await;
+    let repairing = |scripted, stop: CancellationToken| {
+        let queue = Queue::open("embedded:", Role::Coordinator).unwrap();
+        let coordinator = Coordinator::new(farm.db.clone(), queue, farm.blobs.clone(), DEFAULT_LEASE)
+            .with_repairer(Arc::new(scripted), 2);
+        let running = coordinator.clone();
+        tokio::spawn(async move { running.run(stop).await });
+        coordinator
+    };
+    let submission = farm.submission(Question::detect(1)).await;
+    let request = RepairRequest {
+        context: submission.context,
+        question: submission.question,
+        class: Class::Interactive,
+        tests: Vec::new(),
+        base: None,
+        attempts: None,
+        look_budget: None,
+        mend_budget: None,
+        source: "here".to_owned(),
+    };
+    let becomes = async |id: uuid::Uuid, wanted: RepairState| {
+        let seen = async |farm: &Farm| {
+            let row = farm.db.repair(id).await.unwrap().unwrap();
+            (row.state().unwrap() == wanted).then_some(row)
+        };
+        farm.until(wanted.word(), seen).await
+    };
+
+    // One of a project at a time; at the end of its coordinator it waits again, as if it had not been begun.
+    let first_ends = farm.stop.child_token();
+    let first = repairing(Scripted::Waits, first_ends.clone());
+    let (one, two) = (first.ask_repair(&request).await.unwrap(), first.ask_repair(&request).await.unwrap());
+    becomes(one, RepairState::Running).await;
+    assert_eq!(farm.db.repair(two).await.unwrap().unwrap().state().unwrap(), RepairState::Queued);
+    first_ends.cancel();
+    assert_eq!(becomes(one, RepairState::Queued).await.tries, 0);
+
+    let second = repairing(Scripted::Proves, farm.stop.child_token());
+    let row = becomes(one, RepairState::Proved).await;
+    assert_eq!((row.tries, row.patch.as_deref()), (1, Some("a patch")));
+    becomes(two, RepairState::Proved).await;
+    assert!(!second.cancel_repair(&row).await.unwrap(), "what has ended stays as it is");
+
+    // What is accepted runs on, and is looked after until that is over.
+    let sweep = second.accept_repair(&row).await.unwrap().unwrap();
+    let further = farm.db.sweep(sweep).await.unwrap().unwrap();
+    let asked: Question = serde_json::from_str(&further.question).unwrap();
+    assert_eq!((further.class, asked.runs_per_test()), (Class::Bulk, 59));
+    let row = becomes(one, RepairState::Probation).await;
+    assert_eq!(second.accept_repair(&row).await.unwrap(), None, "accepted once");
+    second.cancel(&further).await.unwrap();
+    becomes(one, RepairState::Unproven).await;
+
+    // What cannot be carried out is not taken.
+    let hopeless = RepairRequest { source: "hopeless".to_owned(), ..request.clone() };
+    let no_farm = Coordinator::new(
+        farm.db.clone(),
+        Queue::open("embedded:", Role::Coordinator).unwrap(),
+        farm.blobs.clone(),
+        DEFAULT_LEASE,
+    );
+    assert!(matches!(no_farm.ask_repair(&hopeless).await, Err(RepairRefused::NoRepairer)));
+    farm.stop.cancel();
+    let missing = Digest::of(b"never stored");
+    let nowhere = RepairRequest {
+        context: SweepContext { snapshot: missing, ..request.context.clone() },
+        ..request.clone()
+    };
+    let refused = second.ask_repair(&nowhere).await.unwrap_err();
+    assert!(refused.to_string().contains("upload it first"), "{refused}");
 }

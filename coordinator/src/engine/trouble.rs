@@ -26,6 +26,10 @@ pub(super) enum Step {
     Relaying,
     /// Firing schedules.
     Scheduling,
+    /// Asking for repairs of what schedules have found.
+    Proposing,
+    /// Carrying out repairs.
+    Repairing,
     /// Forgetting what is old.
     Housekeeping,
     /// Telling what has happened.
@@ -37,7 +41,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 11] = [
+    const ALL: [Step; 13] = [
         Step::Planning,
         Step::Publishing,
         Step::Recording,
@@ -45,6 +49,8 @@ impl Step {
         Step::Storing,
         Step::Relaying,
         Step::Scheduling,
+        Step::Proposing,
+        Step::Repairing,
         Step::Housekeeping,
         Step::Notifying,
         Step::Collecting,
@@ -61,6 +67,8 @@ impl Step {
             Step::Storing => "storing",
             Step::Relaying => "relaying",
             Step::Scheduling => "scheduling",
+            Step::Proposing => "proposing",
+            Step::Repairing => "repairing",
             Step::Housekeeping => "housekeeping",
             Step::Notifying => "notifying",
             Step::Collecting => "collecting",
@@ -77,6 +85,8 @@ impl Step {
             Step::Storing => "nothing can be stored",
             Step::Relaying => "events cannot be read",
             Step::Scheduling => "schedules cannot fire",
+            Step::Proposing => "no repair is proposed",
+            Step::Repairing => "repairs stand still",
             Step::Housekeeping => "what is old cannot be forgotten",
             Step::Notifying => "nobody is notified",
             Step::Collecting => "samples cannot be summed up",

@@ -17,6 +17,7 @@ mod links;
 mod quarantine;
 mod rates;
 mod refused;
+mod repairing;
 mod repairs;
 mod results;
 mod schedules;
@@ -35,6 +36,7 @@ pub use importing::DIGEST_HEADER;
 pub use links::TestLink;
 pub use quarantine::{NewEntry, NewRule, QuarantineLog, QuarantineView, Removal};
 pub use refused::ErrorBody;
+pub use repairing::{RepairView, RepairsPage};
 pub use repairs::{NewRepairOutcome, RepairSuccess, RepairSuccesses};
 pub use results::ResultsQuery;
 pub use schedules::{FiringView, GitView, NewGit, NewSchedule, ScheduleView, Schedules};
@@ -123,6 +125,11 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(links::list, links::put))
         .routes(routes!(links::remove))
         .routes(routes!(repairs::list, repairs::note))
+        .routes(routes!(repairing::ask, repairing::list))
+        .routes(routes!(repairing::show, repairing::cancel))
+        .routes(routes!(repairing::events))
+        .routes(routes!(repairing::patch))
+        .routes(routes!(repairing::accept))
         .routes(routes!(quarantine::list, quarantine::put))
         .routes(routes!(quarantine::remove))
         .routes(routes!(quarantine::log))

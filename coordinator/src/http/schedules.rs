@@ -41,6 +41,9 @@ pub struct NewSchedule {
     /// A git remote that the sources are fetched from at each firing; the snapshot in `sweep` does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<NewGit>,
+    /// Propose repairs for tests that its sweeps find newly flaky.
+    #[serde(default)]
+    pub repairs: bool,
 }
 
 /// A git remote to fetch from.
@@ -142,6 +145,9 @@ pub struct ScheduleView {
     /// Where its sources come from; none: the last uploaded snapshot.
     #[serde(default)]
     pub git: Option<GitView>,
+    /// Whether repairs are proposed for tests that its sweeps find newly flaky.
+    #[serde(default)]
+    pub repairs: bool,
     /// Its last firings, the latest first.
     #[serde(default)]
     pub firings: Vec<FiringView>,
@@ -171,6 +177,7 @@ impl ScheduleView {
                 revision: remote.revision,
                 directory: remote.directory,
             }),
+            repairs: row.proposes,
             firings: firings.iter().map(FiringView::of).collect(),
         }
     }
@@ -235,6 +242,7 @@ pub(super) async fn add(
         submission: &new.sweep,
         source: source.as_ref(),
         secret,
+        proposes: new.repairs,
     };
     if let Err(error) = app.coordinator.put_schedule(wanted).await? {
         return Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).hint(error.hint()));

@@ -42,9 +42,6 @@ pub(super) async fn submit(
         )
         .hint("`flakefarm token create --project NAME` issues one that is"));
     }
-    let no_snapshot = |error: &SubmitError| {
-        Refused::new(StatusCode::CONFLICT, error.to_string()).hint("POST it to /v1/snapshots")
-    };
     if let Projects::Only(names) = &caller.projects {
         let names: Vec<String> = names.iter().cloned().collect();
         // Whoever guesses the name of another project's snapshot learns nothing by it; a question may
@@ -54,12 +51,20 @@ pub(super) async fn submit(
         digests_in(&question, &mut named);
         for snapshot in named {
             if !app.coordinator.db().may_read_blob(&names, &snapshot).await? {
-                return Err(no_snapshot(&SubmitError::NoSnapshot(snapshot)));
+                return Err(refused_submission(SubmitError::NoSnapshot(snapshot)));
             }
         }
     }
-    let id = app.coordinator.submit(&submission).await.map_err(|error| match error {
-        SubmitError::NoSnapshot(_) => no_snapshot(&error),
+    let id = app.coordinator.submit(&submission).await.map_err(refused_submission)?;
+    Ok((StatusCode::CREATED, Json(Submitted { id: id.to_string() })).into_response())
+}
+
+/// Why something cannot be asked of the farm, and what to do about it.
+pub(super) fn refused_submission(error: SubmitError) -> Refused {
+    match error {
+        SubmitError::NoSnapshot(_) => {
+            Refused::new(StatusCode::CONFLICT, error.to_string()).hint("POST it to /v1/snapshots")
+        }
         SubmitError::Version(_) => Refused::new(StatusCode::UPGRADE_REQUIRED, error.to_string()),
         SubmitError::Reserved => {
             Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).hint("choose another")
@@ -69,8 +74,7 @@ pub(super) async fn submit(
             Refused::new(StatusCode::UNPROCESSABLE_ENTITY, exceeded.to_string()).hint(exceeded.hint())
         }
         SubmitError::Engine(error) => error.into(),
-    })?;
-    Ok((StatusCode::CREATED, Json(Submitted { id: id.to_string() })).into_response())
+    }
 }
 
 /// All digests in a value, however deep.

@@ -24,6 +24,8 @@ pub enum Subject {
     TestsBroke,
     /// Tests that were told of have been healthy for a while.
     TestsRecovered,
+    /// A patch for tests that a schedule found newly flaky is proved.
+    RepairProposed,
     /// A test's quarantine has changed.
     QuarantineChanged,
     /// A job, a worker or a whole sweep failed.

@@ -36,6 +36,8 @@ pub const LOOPS: &[&str] = &[
     "storing",
     "relaying",
     "scheduling",
+    "proposing",
+    "repairing",
     "housekeeping",
     "notifying",
     "collecting",
