@@ -52,7 +52,7 @@ impl Coordinator {
     ) -> Result<bool, EngineError> {
         let judging = super::memory::compute(held, "comparing workers", move |memory| {
             let memory = memory.as_mut()?;
-            let due = memory.next_look.is_due(u64::from(memory.ledger.attempts()));
+            let due = memory.next_look.is_due(memory.ledger.attempts());
             if !(due || at_the_end) || memory.ledger.workers().len() < 2 {
                 return None;
             }
