@@ -241,9 +241,10 @@ async fn republish_once(coordinator: &Coordinator) -> Result<(), EngineError> {
 async fn republish_lost(coordinator: &Coordinator, class: Class, now: UnixMicros) -> Result<(), EngineError> {
     let before = now.saturating_sub(micros(LOST_AFTER));
     let waiting: HashSet<_> = coordinator.db.waiting(class, before).await?.into_iter().collect();
-    // A broker that does not answer says nothing of what it holds.
-    let depth = if waiting.is_empty() { None } else { coordinator.queue.depth(class).await.ok() };
-    if depth.is_none_or(|depth| depth.ready > 0) {
+    // A broker that does not answer says nothing of what it holds. It is asked even when nothing waits: a queue that
+    // somebody has deleted is declared again when it is missed, and workers are refused until then.
+    let depth = coordinator.queue.depth(class).await.ok();
+    if waiting.is_empty() || depth.is_none_or(|depth| depth.ready > 0) {
         coordinator.carriage.lock().empty.remove(&class);
         return Ok(());
     }

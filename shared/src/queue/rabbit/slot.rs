@@ -224,7 +224,7 @@ async fn keep_slot(
             biased;
             () = shutdown.cancelled() => return,
             () = going.asked.cancelled() => return,
-            opened = slots.channel() => opened,
+            opened = meanwhile(&mut requests, &mut asked, slots.channel()) => opened,
         };
         let channel = match opened {
             Ok(channel) => channel,
@@ -261,7 +261,34 @@ async fn keep_slot(
             biased;
             () = shutdown.cancelled() => return,
             () = going.asked.cancelled() => return,
-            () = tokio::time::sleep(backoff.pause()) => {}
+            () = meanwhile(&mut requests, &mut asked, tokio::time::sleep(backoff.pause())) => {}
+        }
+    }
+}
+
+/// Waits for `what` while no job can come. Nobody waits with it who has one in hand: for them there is nothing
+/// urgent now.
+async fn meanwhile<T>(
+    requests: &mut mpsc::Receiver<Request>,
+    asked: &mut Option<Request>,
+    what: impl Future<Output = T>,
+) -> T {
+    let nothing = |reply: oneshot::Sender<Option<JobDelivery>>| drop(reply.send(None));
+    match asked.take() {
+        Some(Request::Urgent(reply)) => nothing(reply),
+        next => *asked = next,
+    }
+    let mut what = std::pin::pin!(what);
+    let mut wanted = true;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut what => return done,
+            request = requests.recv(), if wanted => match request {
+                Some(Request::Urgent(reply)) => nothing(reply),
+                Some(next) => *asked = Some(next),
+                None => wanted = false,
+            },
         }
     }
 }
