@@ -57,7 +57,11 @@ impl Embedded {
     ) -> Result<Self, Complaint> {
         // Several may be open in one process, and a worker that begins removes what another of its name has left.
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
-        let id = WorkerId(format!("embedded-{}-{number}", std::process::id()));
+        let process = std::process::id();
+        let id = WorkerId(match number {
+            0 => format!("embedded-{process}"),
+            number => format!("embedded-{process}-{number}"),
+        });
         let ground = Ground::of(sandbox, runtime, &id, state).await?;
         let blobs = stores::open_blobs(&format!("file://{}", state.join("blobs").display()))?;
         let db = open_database(state).await?;
@@ -183,7 +187,7 @@ async fn environments_of(state: &Path, blobs: &Blobs) -> Result<Environments, Co
     if let Some((_, _, environments)) = known.iter().find(|(of, ..)| of == state) {
         return Ok(environments.clone());
     }
-    let engine = connect_engine(WorkerId(format!("embedded-{}", std::process::id()))).await?;
+    let engine = connect_engine(WorkerId(format!("embedded-{}-environments", std::process::id()))).await?;
     let environments =
         Environments::new(engine.clone(), blobs.clone()).with_setup(Ceilings::default().setup.clone());
     known.push((state.to_owned(), engine, environments.clone()));
