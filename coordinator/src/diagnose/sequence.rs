@@ -1,7 +1,7 @@
 //! The order in which an attempt runs its tests, worked out as the plugin does it.
 
+use crate::experiment::shuffle_key;
 use flakefarm_shared::{Order, TestId};
-use sha2::{Digest as _, Sha256};
 
 /// `tests`, as collected, in `order`.
 pub(super) fn sequence(tests: &[TestId], order: Order) -> Vec<TestId> {
@@ -9,9 +9,7 @@ pub(super) fn sequence(tests: &[TestId], order: Order) -> Vec<TestId> {
     match order {
         Order::Given | Order::AsListed => {}
         Order::Reversed => sequence.reverse(),
-        Order::Shuffled { seed } => {
-            sequence.sort_by_cached_key(|test| <[u8; 32]>::from(Sha256::digest(format!("{seed}:{test}"))));
-        }
+        Order::Shuffled { seed } => sequence.sort_by_cached_key(|test| shuffle_key(seed, test)),
     }
     sequence
 }

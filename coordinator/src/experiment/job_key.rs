@@ -33,6 +33,8 @@ pub enum JobPhase {
     Screen,
     /// Files of tests that fail.
     WithFile,
+    /// Tests that only failed, without the others.
+    Apart,
     /// Further attempts on many tests.
     More,
     /// Shuffles again in which tests failed; the arm is the slot, if it had one.
@@ -70,7 +72,7 @@ impl Series {
 
 impl JobPhase {
     /// All of them.
-    pub const ALL: [JobPhase; 19] = [
+    pub const ALL: [JobPhase; 20] = [
         JobPhase::List,
         JobPhase::Slots(Series::Suite),
         JobPhase::Slots(Series::File),
@@ -82,6 +84,7 @@ impl JobPhase {
         JobPhase::Alone,
         JobPhase::Screen,
         JobPhase::WithFile,
+        JobPhase::Apart,
         JobPhase::More,
         JobPhase::Repeat,
         JobPhase::Confirm,
@@ -106,6 +109,7 @@ impl JobPhase {
             JobPhase::Alone => "alone",
             JobPhase::Screen => "screen",
             JobPhase::WithFile => "with-file",
+            JobPhase::Apart => "apart",
             JobPhase::More => "more",
             JobPhase::Repeat => "repeat",
             JobPhase::Confirm => "confirm",

@@ -41,7 +41,7 @@ pub use planned::{Estimate, Plan, PlannedJob, Planning};
 pub use question::{Guarantee, Question, QuestionKind, Runs, ScopeChoice};
 pub use request::{BisectRequest, FailingIn, Rerun, RerunGate, RevisionSnapshot, ValidateRequest};
 pub use sandbox::{SandboxChoice, UnknownSandbox};
-pub use seed::{derive_seed, file_of};
+pub use seed::{derive_seed, file_of, shuffle_key};
 pub use trials::{Tally, Trial, Trials};
 pub use verdict::Verdict;
 pub use within::{Incapable, Narrowed, narrowed};

@@ -5,6 +5,12 @@ pub fn file_of(test: &flakefarm_shared::TestId) -> &str {
     test.own_file().unwrap_or(test.as_str())
 }
 
+/// Where a shuffle by `seed` puts `test`; see [`flakefarm_shared::Order::Shuffled`].
+pub fn shuffle_key(seed: u64, test: &flakefarm_shared::TestId) -> [u8; 32] {
+    use sha2::{Digest as _, Sha256};
+    Sha256::digest(format!("{seed}:{test}")).into()
+}
+
 /// A number that depends on the sweep's seed and on what it is for, and on nothing else.
 pub fn derive_seed(seed: u64, label: &str) -> u64 {
     use sha2::{Digest as _, Sha256};

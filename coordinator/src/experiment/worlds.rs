@@ -1,6 +1,7 @@
 //! What a ledger says of worlds as a whole: which were not given, and which say something of the
 //! project rather than of its tests.
 
+use super::job_key::JobPhase;
 use super::ledger::{Condition, Ledger, Observation, Seen, Standing};
 use flakefarm_shared::{AttemptEnd, NothingRan, Scope, TestId, Treatment, World};
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,7 +121,8 @@ fn unbearable(ledger: &Ledger) -> BTreeMap<World, Unbearable> {
             continue;
         }
         let observations = ledger.observations_at(place).iter();
-        for observation in observations.filter(|o| o.scope == Scope::Suite) {
+        // Closer looks take those that fail only.
+        for observation in observations.filter(|o| o.scope == Scope::Suite && o.key.phase != JobPhase::Look) {
             let Some(world) = observation.treatment.other_world() else { continue };
             let found = worlds.entry(world).or_insert(Unbearable { failing: 0, tests: 0 });
             match observation.seen {

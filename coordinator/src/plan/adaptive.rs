@@ -12,50 +12,35 @@ use super::batch::{self, Wanted};
 use super::beliefs::Beliefs;
 use super::chains;
 use super::costs::{Costs, Known};
+use super::firsts;
 use super::funds::Funds;
+use super::groups::{self, Group};
 use super::needs::{Futile, Needs, joins_others, record_of};
 use super::panel;
 use super::repeats;
 use super::slots;
+use super::suspects::{self, Suspects};
 use crate::experiment::{
-    Answer, Estimate, Guarantee, History, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question,
+    Estimate, Guarantee, History, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question,
     ScopeChoice, Series, Standing, TestTally,
 };
-use crate::score::Category;
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// Jobs under way per worker beyond which nothing is planned that can wait.
 const JOBS_PER_WORKER: usize = 3;
-/// Runs alone of a test that fails and has passed: at once, and at most, as long as it is open whether its
-/// neighbours spoil it, prepare something for it, or have no part in it. And of one that has only failed.
-const ALONE_AT_ONCE: u32 = 2;
-const ALONE_VARYING: u32 = 8;
-/// What a suspicious test may have at least where there are no more than so many.
-const ALONE_LEAST: u32 = 3;
-const FEW_SUSPECTS: usize = 12;
-/// One that fails less often than this among others gets one run alone, and more only once an order was
-/// seen to decide: before that, more would not tell order from chance.
-const OFTEN: f64 = 0.2;
-/// Where more tests than this fail, each gets what is meant for all of them at once.
-const JUDGED_ONE_BY_ONE: usize = 60;
-const ALONE_FAILING: u32 = 2;
-/// Share of the container time so far that runs alone of suspicious tests may cost, but for a floor
-/// in seconds.
-const ALONE_SHARE: f64 = 0.012;
-const ALONE_SECONDS: f64 = 30.0;
-/// The same for tests that fail each time: one run of each.
-const FAILING_SHARE: f64 = 0.05;
-const FAILING_SECONDS: f64 = 120.0;
-/// The same for the screen: tests that run alone once although nothing speaks against them. The floor is no
-/// more than a share of the fixed number of runs, of which a small suite's are mostly starts.
+/// Share of the container time in tests that the screen may cost, tests that run alone once although nothing
+/// speaks against them, but for a floor in seconds: no more than a share of the fixed number of runs, of which
+/// a small suite's are mostly starts.
 const SCREEN_SHARE: f64 = 0.003;
 const SCREEN_SECONDS: f64 = 5.0;
 const SCREEN_SHARE_OF_ALL: f64 = 0.02;
 const SCREEN_TESTS: usize = 400;
-/// Tests are left out of an attempt on the suite if that saves this share of it.
-const WORTH_LEAVING_OUT: f64 = 0.003;
+/// Share of the attempts on many tests that are left which is planned at once where shuffles begin with what is
+/// suspected by then, and seconds per worker up to which all of them are.
+const FIRST_PORTION: f64 = 0.6;
+const LAST_PORTION_SECONDS: f64 = 8.0;
 /// How often a failing shuffle is repeated, if what that costs beside the runs that are wanted anyway is
 /// no more than this share of the sweep; and after how many attempts on many tests, if not at the end.
 const REPEATS: u32 = 2;
@@ -78,11 +63,15 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
         }
     }
     jobs.extend(turn.chains.follow_ups.iter().cloned());
-    let mut panel = panel::plan(question, &turn.selected, &costs, history, ledger);
-    let pressing = turn.alone_wanted(&mut wants, &panel.plain_alone);
+    let mut panel = panel::plan(question, &turn.selected, &costs, history, ledger, Some(&wants));
+    let suspects = turn.suspects(&wants);
+    let pressing = turn.alone_wanted(&mut wants, &suspects, &panel.plain_alone);
     let mut pressing = batch::pack(JobPhase::Alone, 0, pressing, workers);
     jobs.retain(|job| funds.buy_job(job, &costs));
     let whole_panel = panel.bought(&mut funds, &costs);
+    for spec in panel.in_other_worlds() {
+        (0..spec.treatment.world.clean_runs()).for_each(|_| take_off(&mut wants, &spec.tests, ledger));
+    }
     jobs.extend(panel.into_jobs(workers));
     pressing.retain(|job| funds.buy_job(job, &costs));
     jobs.extend(batch::numbered(JobPhase::Alone, pressing, ledger));
@@ -92,9 +81,12 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     let screen = turn.screen(&mut wants);
     let repeats = turn.repeated_shuffles(&mut wants, outstanding);
     jobs.extend(repeats.into_iter().filter(|job| funds.buy_job(job, &costs)));
+    jobs.extend(turn.apart(&mut wants, &suspects).filter(|job| funds.buy_job(job, &costs)));
     let affordable = funds.affordable(&wants, &turn.beliefs, &costs);
     let limited = affordable != wants || !whole_panel;
-    let many = turn.attempts_on_many(&affordable, opening, workers, outstanding + jobs.len());
+    let varies = opening > 0 || turn.still_varies(&jobs);
+    let busy = Busy { jobs: outstanding + jobs.len(), varies };
+    let many = turn.attempts_on_many(&affordable, opening, workers, busy, &suspects);
     let foreseen = many.foreseen;
     now.extend(many.now);
     let bought = now.iter().take_while(|wanted| funds.buy(wanted.seconds)).count();
@@ -141,6 +133,15 @@ struct Turn<'a> {
     selected: Vec<TestId>,
 }
 
+/// What is under way or planned before attempts on many tests are.
+#[derive(Clone, Copy)]
+struct Busy {
+    /// Jobs.
+    jobs: usize,
+    /// Whether first orders and other worlds are among them.
+    varies: bool,
+}
+
 /// Attempts on many tests.
 struct Many {
     /// To be planned now.
@@ -171,39 +172,29 @@ impl<'a> Turn<'a> {
         self.ledger.tally_of(place)
     }
 
+    fn everything_alone(&self) -> bool {
+        self.question.scope == ScopeChoice::Test || self.futile.many
+    }
+
+    fn suspects(&self, wants: &[u32]) -> Suspects {
+        let Self { question, ledger, history, costs, needs, futile, .. } = self;
+        Suspects::find(&suspects::Situation { question, ledger, history, costs, needs, futile, wants })
+    }
+
     /// Runs alone that cannot wait: of tests that are not run with others, of suspicious ones, and of
     /// those to `compare` with what they did in other worlds.
-    fn alone_wanted(&self, wants: &mut [u32], compare: &[(usize, u32)]) -> Vec<Wanted> {
+    fn alone_wanted(&self, wants: &mut [u32], suspects: &Suspects, compare: &[(usize, u32)]) -> Vec<Wanted> {
         let mut targets = vec![0_u32; wants.len()];
-        let everything_alone = self.question.scope == ScopeChoice::Test || self.futile.many;
-        let mut suspects: Vec<usize> = Vec::new();
         for (place, want) in wants.iter_mut().enumerate() {
             let tally = self.tally(place);
-            if *want > 0 && (everything_alone || !joins_others(tally)) {
+            if *want > 0 && (self.everything_alone() || !joins_others(tally)) {
                 targets[place] = tally.alone + tally.alone_under_way + *want;
                 *want = 0;
-            } else if self.question.scope == ScopeChoice::Auto
-                && tally.failures > 0
-                && !self.futile.alone.given_up(place, self.ledger)
-                && matches!(self.needs.answers[place], Answer::Open(_) | Answer::Flaky)
-                && !self.failed_before(place)
-                && !repeats::varies_unchanged(self.ledger, place)
-            {
-                suspects.push(place);
             }
         }
-        let each = self.runs_alone(&suspects);
-        let few = suspects.len() <= JUDGED_ONE_BY_ONE;
-        let at_the_end = wants.iter().all(|want| *want == 0) && self.ledger.outstanding().next().is_none();
-        let (varying, failing): (Vec<usize>, Vec<usize>) =
-            suspects.into_iter().partition(|place| self.tally(*place).passes > 0);
-        for place in varying.into_iter().chain(self.sample_of_failing(failing)) {
-            let tally = self.tally(place);
-            let runs = match tally.passes {
-                0 => ALONE_FAILING.min(each),
-                1.. => self.runs_alone_of_varying(place, each, at_the_end, few),
-            };
-            self.raise(&mut targets, place, runs.min(self.question.runs_for_guarantee()), wants);
+        let most = self.question.runs_for_guarantee();
+        for (place, runs) in &suspects.alone {
+            self.raise(&mut targets, *place, (*runs).min(most), wants);
         }
         for (place, runs) in compare {
             self.raise(&mut targets, *place, *runs, wants);
@@ -211,22 +202,15 @@ impl<'a> Turn<'a> {
         self.priced(self.futile.alone.wanted(&targets, self.ledger))
     }
 
-    /// How often a test that passed and failed is to run alone, at most `each` times: a few at once; then one
-    /// by one, where an order decides and it is open which way, or nothing has decided in the end.
-    fn runs_alone_of_varying(&self, place: usize, each: u32, at_the_end: bool, few: bool) -> u32 {
-        let tally = self.tally(place);
-        let often = f64::from(tally.failures) >= OFTEN * f64::from(tally.attempts());
-        let likely = often || repeats::failed_alone(self.ledger, place);
-        let first = if likely { ALONE_AT_ONCE.min(each) } else { 1 };
-        if !few || tally.alone < first || tally.alone >= each || tally.alone_under_way > 0 {
-            return first;
+    /// What only failed, without all others: what passes there is spoilt by one of these.
+    fn apart(&self, wants: &mut [u32], suspects: &Suspects) -> Option<PlannedJob> {
+        if suspects.apart.is_empty() {
+            return None;
         }
-        let is_open = match crate::score::category_of(self.ledger, &self.ledger.tests()[place]) {
-            Some(Category::OrderDependent) => true,
-            Some(_) => false,
-            None => likely && at_the_end,
-        };
-        if is_open { tally.alone + 1 } else { first }
+        let tests = Selection::Only(suspects.apart.clone());
+        take_off(wants, &tests, self.ledger);
+        let attempts = vec![AttemptSpec::plain(Scope::Suite, tests, Order::AsListed)];
+        Some(PlannedJob { key: JobKey::new(JobPhase::Apart, 0), attempts })
     }
 
     /// Has the test at `place` run alone `runs` times at least; runs that are new count towards its want.
@@ -235,31 +219,6 @@ impl<'a> Turn<'a> {
         let before = targets[place].max(tally.alone + tally.alone_under_way);
         targets[place] = targets[place].max(runs);
         wants[place] = wants[place].saturating_sub(runs.saturating_sub(before));
-    }
-
-    /// Whether earlier sweeps saw it fail, and looked at it then.
-    fn failed_before(&self, place: usize) -> bool {
-        record_of(self.history, self.ledger, place).is_some_and(|record| record.failures > 0)
-    }
-
-    /// Runs alone that each suspicious test gets: fewer where there are many of them (a service is down
-    /// in half of the attempts, say).
-    fn runs_alone(&self, suspects: &[usize]) -> u32 {
-        let tests = self.ledger.tests();
-        let one_round: f64 = suspects.iter().filter_map(|place| self.costs.alone(&tests[*place])).sum();
-        let money = (ALONE_SHARE * self.foreseen_seconds()).max(ALONE_SECONDS);
-        let affordable = if one_round > 0.0 { (money / one_round) as u32 } else { ALONE_VARYING };
-        let least = if suspects.len() <= FEW_SUSPECTS { ALONE_LEAST } else { 1 };
-        affordable.clamp(least, ALONE_VARYING)
-    }
-
-    /// Those of the tests that always fail that are tried alone: all, unless that costs too much. Where
-    /// thousands fail, the environment is to blame; a sample shows whether their neighbours are.
-    fn sample_of_failing(&self, failing: Vec<usize>) -> Vec<usize> {
-        let money = (FAILING_SHARE * self.foreseen_seconds()).max(FAILING_SECONDS);
-        let tests: Vec<TestId> = failing.iter().map(|place| self.ledger.tests()[*place].clone()).collect();
-        let sample = alone::affordable(&tests, self.question.seed, money, self.costs);
-        sample.filter_map(|test| self.ledger.place(test)).collect()
     }
 
     /// Seconds in tests if every test gets the clean runs that are enough, those made included.
@@ -315,84 +274,52 @@ impl<'a> Turn<'a> {
 
     /// Attempts on many tests at once that give each test the runs it wants, those that take most tests
     /// first; as many of them now as keep the workers busy.
-    fn attempts_on_many(&self, wants: &[u32], opening: usize, workers: usize, busy: usize) -> Many {
+    fn attempts_on_many(
+        &self,
+        wants: &[u32],
+        opening: usize,
+        workers: usize,
+        busy: Busy,
+        suspects: &Suspects,
+    ) -> Many {
         let mut many = Many { now: Vec::new(), foreseen: Estimate::default() };
-        let mut groups = self.groups(wants);
+        let mut groups = groups::of(self.question, self.costs, self.chains.first_free, wants);
         let most = groups.iter().map(Group::most).max().unwrap_or(0);
         let (mut total, mut attempts) = (0.0, 0_usize);
         for group in &groups {
-            total += group.levels[1..].iter().map(|(seconds, _)| group.start + seconds).sum::<f64>();
+            total += (1..=group.most()).map(|k| group.seconds(k)).sum::<f64>();
             attempts += group.most();
         }
         let mut room = self.room(total, attempts, opening, workers, busy);
+        let mut begin = match room {
+            0 => VecDeque::new(),
+            _ => firsts::wanted(self.question, self.history, self.costs, &suspects.first, wants),
+        };
         for k in 1..=most {
             for group in groups.iter_mut().filter(|group| group.most() >= k) {
                 if room == 0 {
                     many.foreseen.attempts += 1;
-                    many.foreseen.container_seconds += group.start + group.levels[k].0;
+                    many.foreseen.container_seconds += group.seconds(k);
                     continue;
                 }
                 room -= 1;
                 let number = group.number + if group.file.is_some() { 0 } else { opening };
                 let order = self.order(number, group.file);
                 group.number += 1;
-                many.now.push(self.attempt_on(group, wants, k, order));
+                let mut attempt = group.attempt(self.question, self.costs, wants, k, order);
+                if group.file.is_none() {
+                    firsts::begin(self.question, self.ledger, &mut attempt.spec, number, &mut begin);
+                }
+                many.now.push(attempt);
             }
         }
         many
     }
 
-    /// What attempts are made on: the suite, or each file.
-    fn groups(&self, wants: &[u32]) -> Vec<Group<'_>> {
-        let tests = self.ledger.tests();
-        let more = || self.ledger.keys_of(JobPhase::More).flat_map(|key| self.ledger.attempts_of(key));
-        match self.question.scope {
-            ScopeChoice::Test => Vec::new(),
-            ScopeChoice::Suite | ScopeChoice::Auto => {
-                let number = more().count() + self.chains.first_free;
-                vec![Group::new(None, (0..tests.len()).collect(), number, wants, self)]
-            }
-            ScopeChoice::File => {
-                let mut made: BTreeMap<&str, usize> = BTreeMap::new();
-                for attempt in more() {
-                    if let Some(Selection::Only(tests)) = attempt.spec.map(|spec| &spec.tests) {
-                        let file = tests.first().map_or("", |test| self.ledger.file_of(test));
-                        *made.entry(file).or_default() += 1;
-                    }
-                }
-                let mut files: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-                for (place, test) in tests.iter().enumerate().filter(|(place, _)| wants[*place] > 0) {
-                    files.entry(self.ledger.file_of(test)).or_default().push(place);
-                }
-                let group = |(file, places)| {
-                    Group::new(Some(file), places, made.get(file).copied().unwrap_or(0), wants, self)
-                };
-                files.into_iter().map(group).collect()
-            }
-        }
-    }
-
-    /// An attempt on the tests of a group that want `k` runs or more, and on the others too where
-    /// leaving them out saves next to nothing.
-    fn attempt_on(&self, group: &Group<'_>, wants: &[u32], k: usize, order: Order) -> Wanted {
-        let (seconds, tests) = group.levels[k];
-        let whole = group.start + group.all.0;
-        let everything = group.file.is_none()
-            && self.question.tests.is_everything()
-            && !group.must_leave_out
-            && (tests == group.all.1 || group.all.0 - seconds <= WORTH_LEAVING_OUT * whole);
-        let (spec, seconds) = if everything {
-            (AttemptSpec::plain(Scope::Suite, Selection::All, order), whole)
-        } else {
-            let wanting = group.places.iter().filter(|place| wants[**place] as usize >= k);
-            let chosen: Vec<TestId> = wanting.map(|place| self.ledger.tests()[*place].clone()).collect();
-            let spec = match chosen.as_slice() {
-                [test] => alone::spec(test),
-                _ => AttemptSpec::plain(group.scope(), Selection::Only(chosen), order),
-            };
-            (spec, group.start + seconds)
-        };
-        Wanted { spec, seconds: (self.costs.known() == Known::Measured).then_some(seconds) }
+    /// Whether attempts of the first orders or of the panel are under way, or among `jobs`.
+    fn still_varies(&self, jobs: &[PlannedJob]) -> bool {
+        let varies = |key: JobKey| matches!(key.phase, JobPhase::Slots(_) | JobPhase::Retry(_));
+        jobs.iter().any(|job| varies(job.key)) || self.ledger.outstanding().any(varies)
     }
 
     fn order(&self, number: usize, file: Option<&str>) -> Order {
@@ -403,7 +330,7 @@ impl<'a> Turn<'a> {
     }
 
     /// How many of `most` attempts that take `total` seconds to plan now.
-    fn room(&self, total: f64, most: usize, opening: usize, workers: usize, busy: usize) -> usize {
+    fn room(&self, total: f64, most: usize, opening: usize, workers: usize, busy: Busy) -> usize {
         match self.costs.known() {
             Known::Nothing | Known::Before => {
                 // Durations decide how many runs each test gets, unless all get the same number.
@@ -417,10 +344,23 @@ impl<'a> Turn<'a> {
                 room.saturating_sub(under_way.count() + opening).min(most)
             }
             Known::Measured => {
-                let jobs = (JOBS_PER_WORKER * workers).saturating_sub(busy);
                 let each = (total / most.max(1) as f64).max(1e-6);
-                let per_job = (batch::job_seconds(total, workers) / each).max(1.0).floor();
-                (jobs as f64 * per_job).min(most as f64) as usize
+                let attempts = |jobs: usize, seconds: f64| {
+                    let per_job = (seconds / each).max(1.0).floor();
+                    (jobs as f64 * per_job).min(most as f64) as usize
+                };
+                if !firsts::are_chosen(self.question, self.ledger) {
+                    let jobs = (JOBS_PER_WORKER * workers).saturating_sub(busy.jobs);
+                    return attempts(jobs, batch::job_seconds(total, workers));
+                }
+                // What is learnt meanwhile decides what shuffles begin with.
+                if busy.varies {
+                    return attempts(workers.saturating_sub(busy.jobs), batch::LEAST_JOB_SECONDS);
+                }
+                let portion = if total > LAST_PORTION_SECONDS * workers as f64 { FIRST_PORTION } else { 1.0 };
+                let jobs = (workers + workers.div_ceil(2)).saturating_sub(busy.jobs);
+                attempts(jobs, batch::job_seconds(portion * total, workers))
+                    .min((portion * most as f64).ceil() as usize)
             }
         }
     }
@@ -457,52 +397,6 @@ impl<'a> Turn<'a> {
             |repeat| PlannedJob { key: JobKey::new(JobPhase::Repeat, repeat), attempts: vec![spec.clone()] };
         (0..REPEATS).for_each(|_| take_off(wants, &spec.tests, self.ledger));
         (0..REPEATS).map(job).collect()
-    }
-}
-
-/// The suite or a file, and the tests in it that attempts can take.
-struct Group<'a> {
-    file: Option<&'a str>,
-    places: Vec<usize>,
-    /// Of the next attempt on it.
-    number: usize,
-    /// Seconds of an attempt that are not its tests'.
-    start: f64,
-    /// Seconds and number of the tests that want k runs or more, by k from 1.
-    levels: Vec<(f64, usize)>,
-    /// The same of all tests.
-    all: (f64, usize),
-    /// Whether there are tests that must not run with the others.
-    must_leave_out: bool,
-}
-
-impl<'a> Group<'a> {
-    fn new(file: Option<&'a str>, places: Vec<usize>, number: usize, wants: &[u32], turn: &Turn<'_>) -> Self {
-        let most = places.iter().map(|place| wants[*place] as usize).max().unwrap_or(0);
-        let mut levels = vec![(0.0, 0); most + 1];
-        let mut all = (0.0, 0);
-        let mut must_leave_out = false;
-        for place in &places {
-            let seconds = turn.costs.seconds_at(*place);
-            let level: &mut (f64, usize) = &mut levels[wants[*place] as usize];
-            *level = (level.0 + seconds, level.1 + 1);
-            all = (all.0 + seconds, all.1 + 1);
-            must_leave_out |= !joins_others(turn.tally(*place));
-        }
-        for k in (1..most).rev() {
-            levels[k] = (levels[k].0 + levels[k + 1].0, levels[k].1 + levels[k + 1].1);
-        }
-        let scope = if file.is_some() { Scope::File } else { Scope::Suite };
-        let start = turn.costs.overhead(scope);
-        Self { file, places, number, start, levels, all, must_leave_out }
-    }
-
-    fn most(&self) -> usize {
-        self.levels.len() - 1
-    }
-
-    fn scope(&self) -> Scope {
-        if self.file.is_some() { Scope::File } else { Scope::Suite }
     }
 }
 

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 const JOB_SECONDS: f64 = 30.0;
 /// And at least, even where workers are left idle for it: the first attempt of a job makes ready what the
 /// others find ready, which takes as long as one or two of them.
-const LEAST_JOB_SECONDS: f64 = 4.0;
+pub(super) const LEAST_JOB_SECONDS: f64 = 4.0;
 /// Most attempts of one job, however short.
 const JOB_ATTEMPTS: usize = 1000;
 

@@ -81,7 +81,7 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
             }
         }
     }
-    let panel = panel::plan(question, &selected, &costs, history, ledger);
+    let panel = panel::plan(question, &selected, &costs, history, ledger, None);
     raise(&mut targets, &panel.plain_alone);
     let alone_wanted = alone.wanted(&targets, ledger);
 

@@ -10,8 +10,10 @@ mod beliefs;
 mod chains;
 mod confirm;
 mod costs;
+mod firsts;
 mod fixed;
 mod funds;
+mod groups;
 pub(crate) mod level;
 mod needs;
 mod panel;
@@ -20,6 +22,7 @@ mod rerun;
 #[cfg(test)]
 mod simulation;
 mod slots;
+mod suspects;
 
 pub use crate::experiment::{
     Answer, Answers, Budget, Condition, ConditionCount, Confidence, Estimate, Flaked, Guarantee, History,

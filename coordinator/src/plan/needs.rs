@@ -6,7 +6,7 @@ use super::alone::Alone;
 use super::beliefs::Beliefs;
 use super::costs::Costs;
 use crate::experiment::{
-    Answer, Guarantee, History, Ledger, Question, Record, Standing, TestTally, derive_seed,
+    Answer, Guarantee, History, Ledger, Question, Record, Seen, Standing, TestTally, WorldsSeen, derive_seed,
 };
 use flakefarm_shared::{Scope, Selection, World};
 use std::collections::BTreeMap;
@@ -65,6 +65,9 @@ impl Needs {
         let look = derive_seed(question.seed, "look");
         let runs_for_guarantee = question.runs_for_guarantee();
         let elsewhere = Elsewhere::under_way(ledger);
+        let worlds = (0..count)
+            .any(|place| ledger.tally_of(place).failures_elsewhere > 0)
+            .then(|| WorldsSeen::read(ledger));
         let targets = match question.guarantee {
             Guarantee::PerTest => vec![question.runs_for_guarantee(); count],
             Guarantee::PerSuite => suite_targets(question, ledger, history, beliefs, costs, &elsewhere),
@@ -87,6 +90,7 @@ impl Needs {
                 place,
                 target: needs.targets[place],
                 record,
+                told_elsewhere: worlds.as_ref().map_or(0, |worlds| told_elsewhere(place, ledger, worlds)),
             };
             let tally = ledger.tally_of(place);
             let answer = of.answer(tally);
@@ -196,6 +200,9 @@ struct Of<'a> {
     place: usize,
     target: u32,
     record: Option<&'a Record>,
+    /// Clean runs that its failures in other worlds would have been. It passes in plain ones only, and is not
+    /// called healthy: no run is made for these.
+    told_elsewhere: u32,
 }
 
 impl Of<'_> {
@@ -227,7 +234,7 @@ impl Of<'_> {
                 open(self.failures_for_broken(), failures + tally.elsewhere()).unwrap_or(Answer::Broken)
             }
             (passes, 0, skips) => {
-                let passes = passes + tally.elsewhere();
+                let passes = passes + tally.elsewhere() + self.told_elsewhere;
                 let old = self.record.map_or(0.0, |record| record.clean_runs);
                 // A missing half is not worth an attempt: old runs are weighed, not counted.
                 let missing = (f64::from(self.target) - old - 0.5).ceil().max(0.0) as u32;
@@ -288,6 +295,16 @@ impl Of<'_> {
             Some(_) | None => enough,
         }
     }
+}
+
+/// Clean runs that failures of the test at `place` in other worlds would have been, where these accuse it.
+fn told_elsewhere(place: usize, ledger: &Ledger, worlds: &WorldsSeen) -> u32 {
+    if ledger.tally_of(place).failures_elsewhere == 0 {
+        return 0;
+    }
+    let failed = ledger.observations_at(place).iter().filter(|o| matches!(o.seen, Seen::Fail(_)));
+    let accused = failed.filter_map(|o| o.treatment.other_world()).filter(|world| worlds.is_usable(*world));
+    accused.map(World::clean_runs).sum()
 }
 
 /// A number by seed and place, cheap enough for every test at every turn (the finaliser of SplitMix64).

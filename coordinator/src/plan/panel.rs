@@ -7,25 +7,39 @@ use super::costs::Costs;
 use super::funds::Funds;
 use super::{alone, batch, slots};
 use crate::experiment::{
-    History, JobKey, JobPhase, Ledger, PlannedJob, Question, ScopeChoice, Seen, Series, WorldsSeen,
-    asked_for_network,
+    Attempt, History, JobKey, JobPhase, Ledger, Observation, PlannedJob, Question, ScopeChoice, Seen, Series,
+    Standing, WorldsSeen, asked_for_network,
 };
 use flakefarm_shared::project::Network;
 use flakefarm_shared::world::Role;
 use flakefarm_shared::{
-    AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Risk, Scope, Selection, TestId, Treatment,
-    UnixMicros, World, Zone,
+    AttemptEnd, AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Risk, Scope, Selection, TestId,
+    Treatment, UnixMicros, World, Zone,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 /// Attempts of a closer look, alone in that world, and in the plain one.
 const LOOKS: u32 = 2;
 const PLAIN_LOOKS: u32 = 2;
-/// A test that took less in plain runs waits for nothing.
+/// Plain runs from which on one look that says the same is enough: two of two against none of so many is no
+/// chance, a dozen worlds looked at.
+const RUNS_FOR_ONE_LOOK: u32 = 30;
+/// Tests that differ in one world from which on they are looked at together in one attempt, and of these those
+/// that are looked at alone as well, one of each failure before a second of any.
+const TOGETHER: usize = 4;
+const ALONE_OF_MANY: usize = 2;
+/// How often the suite runs again twice in one process: three runs for the price of one start.
+const TWICE_AGAIN: usize = 2;
+/// Tests that fail when they run twice up to which that pays: one in so many.
+const FEW_FAIL_TWICE: usize = 10;
+/// A test that took less in plain runs waits for nothing, nor does one that computes for such a share of them.
 const QUICK_SECONDS: f64 = 0.02;
+const COMPUTING: f64 = 0.8;
+/// Where nothing waits, these many of the slowest run on a slow machine.
+const SLOWEST: usize = 10;
 const DAY_MICROS: UnixMicros = 86_400_000_000;
 /// Tests of one world that are looked at.
 const LOOKED_AT: usize = 30;
@@ -163,6 +177,11 @@ impl Wanted {
         attempts(self) == before
     }
 
+    /// Attempts on the suite in other worlds.
+    pub(super) fn in_other_worlds(&self) -> impl Iterator<Item = &AttemptSpec> {
+        self.suite.iter().map(|wanted| &wanted.spec)
+    }
+
     /// As jobs, the suite in other worlds first.
     pub(super) fn into_jobs(self, workers: usize) -> Vec<PlannedJob> {
         let mut jobs = self.follow_ups;
@@ -177,13 +196,15 @@ impl Wanted {
 }
 
 /// Reads off the ledger what the panel of `question` wants next. Waits until a plain attempt on the
-/// suite has said what one costs and what passes.
+/// suite has said what one costs and what passes. `wants` is how many more runs each test is to have, by place
+/// in the ledger; none where that is a fixed number, to which runs in other worlds do not count.
 pub(super) fn plan(
     question: &Question,
     selected: &[TestId],
     costs: &Costs<'_>,
     history: &History,
     ledger: &Ledger,
+    wants: Option<&[u32]>,
 ) -> Wanted {
     let mut wanted = Wanted::default();
     if question.panel.is_empty() || question.scope != ScopeChoice::Auto || costs.suite().is_none() {
@@ -191,7 +212,8 @@ pub(super) fn plan(
     }
     let priced = |spec: AttemptSpec| batch::Wanted { seconds: costs.of(&spec), spec };
     let tests = slots::everything(question, selected);
-    let slots: Vec<Slot> = question
+    let worlds = WorldsSeen::read(ledger);
+    let mut slots: Vec<Slot> = question
         .panel
         .iter()
         .filter(|world| **world != World::NetworkOn)
@@ -203,6 +225,10 @@ pub(super) fn plan(
             Slot { scope: Scope::Suite, order: Order::Given, tests, world: *world }
         })
         .collect();
+    let twice = Slot { scope: Scope::Suite, order: Order::Given, tests: tests.clone(), world: World::Twice };
+    if wants.is_some_and(|wants| twice_pays(selected, wants, costs, ledger, &worlds)) {
+        slots.extend(std::iter::repeat_n(twice, TWICE_AGAIN));
+    }
     let chains = chains::follow(Series::Panel, &slots, ledger);
     wanted.follow_ups = chains.follow_ups;
     wanted.first_free = chains.first_free;
@@ -210,15 +236,63 @@ pub(super) fn plan(
 
     let looks = Looks::read(ledger);
     wanted.first_look = looks.jobs;
-    for (test, world) in differing(question, selected, ledger) {
-        let place = ledger.place(test).expect("selected tests are listed");
-        wanted.plain_alone.push((place, PLAIN_LOOKS));
-        if !looks.planned.contains(&(place, world)) {
+    let adaptive = wants.is_some() && question.runs_for_guarantee() >= RUNS_FOR_ONE_LOOK;
+    let (many, plain_looks) = if adaptive { (TOGETHER, 1) } else { (usize::MAX, PLAIN_LOOKS) };
+    for (world, tests) in differing(question, selected, ledger, &worlds) {
+        let singly = if tests.len() >= many { ALONE_OF_MANY } else { tests.len() };
+        if singly < tests.len() && !tests.iter().any(|test| looks.made(test, world, ledger).is_some()) {
+            let tests = Selection::Only(tests.iter().map(|test| (*test).clone()).collect());
+            let together = AttemptSpec::plain(Scope::Suite, tests, Order::Given);
+            wanted.looks.push(priced(AttemptSpec { treatment: Treatment::under(world), ..together }));
+        }
+        for test in &tests[..singly] {
+            let place = ledger.place(test).expect("selected tests are listed");
+            wanted.plain_alone.push((place, plain_looks));
             let spec = AttemptSpec { treatment: Treatment::under(world), ..alone::spec(test) };
-            wanted.looks.extend(std::iter::repeat_n(priced(spec), LOOKS as usize));
+            let missing = match looks.made(test, world, ledger) {
+                None if adaptive && world != World::NetworkOn => 1,
+                None => LOOKS,
+                // What the first look does not confirm is chance or its neighbours' doing: a second one tells.
+                Some(Look { planned: 1, otherwise: 1 }) if adaptive && singly == tests.len() => 1,
+                Some(_) => 0,
+            };
+            wanted.looks.extend(std::iter::repeat_n(priced(spec), missing as usize));
         }
     }
     wanted
+}
+
+/// Whether the suite is to run twice in one process again, all passes of which count: where the start is what
+/// costs, tests bear it, and most still want more runs than that gives. Each of three passes is a run of what
+/// happens by chance while a test runs; of what a process draws once, they are one.
+fn twice_pays(
+    selected: &[TestId],
+    wants: &[u32],
+    costs: &Costs<'_>,
+    ledger: &Ledger,
+    worlds: &WorldsSeen,
+) -> bool {
+    let in_panel = |attempt: &Attempt<'_>| {
+        attempt.spec.is_some_and(|spec| spec.treatment.world == World::Twice)
+            && matches!(attempt.standing, Standing::Ended(record) if record.end == AttemptEnd::Completed)
+    };
+    let panel = || ledger.keys_of(JobPhase::Slots(Series::Panel)).flat_map(|key| ledger.attempts_of(key));
+    let planned = panel().filter(|a| a.spec.is_some_and(|spec| spec.treatment.world == World::Twice)).count();
+    if planned > 1 {
+        return true; // they are numbered already
+    }
+    let Some(made) = panel().find(in_panel).filter(|_| worlds.is_usable(World::Twice)) else { return false };
+    let places = || selected.iter().filter_map(|test| ledger.place(test));
+    let in_tests: f64 = places().map(|place| costs.seconds_at(place)).sum();
+    let least = TWICE_AGAIN * World::Twice.clean_runs() as usize;
+    let wanting = places().filter(|place| wants[*place] as usize >= least).count();
+    let failed = |place: &usize| {
+        let seen = ledger.seen_in(&ledger.tests()[*place], made.key, made.index);
+        matches!(seen, Some(Seen::Fail(_))) && ledger.tally_of(*place).passes > 0
+    };
+    costs.overhead(Scope::Suite) >= in_tests
+        && 2 * wanting > selected.len()
+        && FEW_FAIL_TWICE * places().filter(failed).count() <= selected.len()
 }
 
 /// What a suite attempt on a slow machine runs: what took some time in plain runs, or whose source shows
@@ -252,49 +326,94 @@ fn that_may_wait(
     };
     let may_wait = |test: &&TestId| {
         let quick = ledger.place(test).is_some_and(|place| {
-            ledger.tally_of(place).mean_seconds().is_some() && costs.seconds_at(place) < QUICK_SECONDS
+            ledger.tally_of(place).mean_seconds().is_some()
+                && (costs.seconds_at(place) < QUICK_SECONDS || computes(place, ledger))
         });
-        let risky = history.of(test).is_none_or(|known| known.risks.iter().any(waits));
+        // A test of which there is nothing to say is not in the history; where that is empty, no source was read.
+        let risky = history.of(test).map_or(history.is_empty(), |known| known.risks.iter().any(waits));
         !quick || risky
     };
-    let chosen: Vec<TestId> = selected.iter().filter(may_wait).cloned().collect();
-    if chosen.is_empty() || chosen.len() == selected.len() && question.tests.is_everything() {
+    let mut chosen: Vec<TestId> = selected.iter().filter(may_wait).cloned().collect();
+    if chosen.is_empty() {
+        let seconds = |test: &TestId| ledger.place(test).map_or(0.0, |place| costs.seconds_at(place));
+        chosen = selected.to_vec();
+        chosen.sort_by(|one, other| seconds(other).total_cmp(&seconds(one)));
+        chosen.truncate(SLOWEST);
+    }
+    if chosen.len() == selected.len() && question.tests.is_everything() {
         everything.clone()
     } else {
         Selection::Only(chosen)
     }
 }
 
+/// Whether a test spends its plain runs on a processor: it takes longer on a slow machine, and sees no other order
+/// of what happens.
+fn computes(place: usize, ledger: &Ledger) -> bool {
+    let plain = ledger.observations_at(place).iter().filter(|o| o.treatment.is_plain());
+    let (cpu, wall) = plain.fold((0, 0), |(cpu, wall), o| (cpu + o.cpu_us, wall + o.wall_us));
+    wall > 0 && cpu as f64 >= COMPUTING * wall as f64
+}
+
 /// Closer looks that were planned.
 struct Looks {
-    planned: BTreeSet<(usize, World)>,
+    planned: BTreeMap<(usize, World), u32>,
     jobs: usize,
+}
+
+/// Looks at one test in one world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    planned: u32,
+    /// Those in which it did as in plain runs.
+    otherwise: u32,
 }
 
 impl Looks {
     fn read(ledger: &Ledger) -> Self {
-        let mut looks = Looks { planned: BTreeSet::new(), jobs: 0 };
+        let mut looks = Looks { planned: BTreeMap::new(), jobs: 0 };
         for attempt in ledger.keys_of(JobPhase::Look).flat_map(|key| ledger.attempts_of(key)) {
             if let Some(AttemptSpec { tests: Selection::Only(tests), treatment, .. }) = attempt.spec {
-                let places = tests.iter().filter_map(|test| ledger.place(test));
-                looks.planned.extend(places.map(|place| (place, treatment.world)));
+                for place in tests.iter().filter_map(|test| ledger.place(test)) {
+                    *looks.planned.entry((place, treatment.world)).or_default() += 1;
+                }
             }
         }
         looks.jobs = ledger.keys_of(JobPhase::Look).count();
         looks
     }
+
+    fn made(&self, test: &TestId, world: World, ledger: &Ledger) -> Option<Look> {
+        let place = ledger.place(test)?;
+        let planned = *self.planned.get(&(place, world))?;
+        let passes = ledger.tally_of(place).passes > 0;
+        let as_plain = |seen: &Seen| match seen {
+            Seen::Pass => passes,
+            Seen::Fail(_) => !passes,
+            Seen::Skip => false,
+        };
+        let here = ledger.observations_at(place).iter().filter(|o| {
+            o.key.phase == JobPhase::Look && o.treatment.other_world() == Some(world) && as_plain(&o.seen)
+        });
+        Some(Look { planned, otherwise: batch::index(here.count()) })
+    }
 }
 
-/// Tests that do in one world what they never do in the plain one, with that world: as many of each
-/// world as are looked at, one of each failure before a second of any.
-fn differing<'a>(question: &Question, selected: &'a [TestId], ledger: &Ledger) -> Vec<(&'a TestId, World)> {
-    let worlds = WorldsSeen::read(ledger);
+/// Tests that do in one world what they never do in the plain one, by world: as many of each as are looked at,
+/// one of each failure before a second of any.
+fn differing<'a>(
+    question: &Question,
+    selected: &'a [TestId],
+    ledger: &Ledger,
+    worlds: &WorldsSeen,
+) -> Vec<(World, Vec<&'a TestId>)> {
     let mut of_world: BTreeMap<World, Vec<(usize, &TestId)>> = BTreeMap::new();
     let mut alike: BTreeMap<(World, String), usize> = BTreeMap::new();
     for test in selected {
         let Some(tally) = ledger.place(test).map(|place| ledger.tally_of(place)) else { continue };
         let plain = (tally.passes, tally.failures);
-        for observation in ledger.observations(test).iter().filter(|o| o.scope == Scope::Suite) {
+        let in_suites = |o: &&Observation| o.scope == Scope::Suite && o.key.phase != JobPhase::Look;
+        for observation in ledger.observations(test).iter().filter(in_suites) {
             let Some(world) = observation.treatment.other_world() else { continue };
             let signature = match (&observation.seen, plain) {
                 (Seen::Fail(seen), (1.., 0)) => seen.failure.signature.clone(),
@@ -317,9 +436,9 @@ fn differing<'a>(question: &Question, selected: &'a [TestId], ledger: &Ledger) -
     }
     of_world
         .into_iter()
-        .flat_map(|(world, mut tests)| {
+        .map(|(world, mut tests)| {
             tests.sort_by_key(|(round, _)| *round);
-            tests.into_iter().take(LOOKED_AT).map(move |(_, test)| (test, world))
+            (world, tests.into_iter().take(LOOKED_AT).map(|(_, test)| test).collect())
         })
         .collect()
 }

@@ -3,6 +3,7 @@
 //! [`crate::simulate`]; here they are bent until something would break.
 
 mod adaptive;
+mod costs;
 mod worlds;
 
 use super::*;

@@ -94,6 +94,19 @@ pub(super) fn categorise(ledger: &Ledger, test: &TestId) -> Option<Finding> {
     let file = count(Condition::File);
     let by_order = [Condition::Given, Condition::Reversed, Condition::Shuffled].map(|c| (c, count(c)));
     let suite = by_order.iter().fold(Count::default(), |sum, (_, count)| sum.plus(*count));
+    // The first test of an attempt on the suite has nothing before it either, though others were collected: where
+    // that makes a difference, it does not stand for a run alone.
+    let (mut first, mut first_of_all) = (Count::default(), Count::default());
+    for observation in observations.iter().filter(|o| o.is_first_of_many()) {
+        first.add(observation);
+        if by_order.iter().any(|(condition, _)| *condition == observation.condition()) {
+            first_of_all.add(observation);
+        }
+    }
+    let (apart, among) = match alone.agrees_with(first) {
+        true => (alone.plus(first), suite.minus(first_of_all)),
+        false => (alone, suite),
+    };
     let lines = || -> Vec<String> {
         let all = by_order.iter().copied().chain([(Condition::Alone, alone), (Condition::File, file)]);
         all.filter(|(_, count)| count.attempts > 0)
@@ -109,27 +122,32 @@ pub(super) fn categorise(ledger: &Ledger, test: &TestId) -> Option<Finding> {
         let line = format!("nothing was changed ({condition}) and it {}", count.text());
         return found(Category::NonDeterministic, 1.0, line);
     }
-    let alone_or_suite = chance_of_difference(alone, suite);
-    if alone.attempts > 0 && alone.failures == 0 && suite.failures > 0 && alone_or_suite < CHANCE {
+    let with_nothing_before = match apart.attempts - alone.attempts {
+        0 => "alone".to_owned(),
+        first => format!("with nothing before it (alone {}, first of the suite {first})", alone.attempts),
+    };
+    let apart_or_among = chance_of_difference(apart, among);
+    if apart.attempts > 0 && apart.failures == 0 && among.failures > 0 && apart_or_among < CHANCE {
+        let attempts = apart.attempts;
         let line =
-            format!("passed {} of {} alone, {} among others", alone.attempts, alone.attempts, suite.text());
-        return found(Category::OrderVictim, 1.0 - alone_or_suite, line);
+            format!("passed {attempts} of {attempts} {with_nothing_before}, {} among others", among.text());
+        return found(Category::OrderVictim, 1.0 - apart_or_among, line);
     }
-    if alone.failures > 0
-        && alone.failures == alone.attempts
-        && suite.varies_or_passes()
-        && alone_or_suite < CHANCE
+    if apart.failures > 0
+        && apart.failures == apart.attempts
+        && among.varies_or_passes()
+        && apart_or_among < CHANCE
     {
-        let line = format!("{} alone, {} among others", alone.text(), suite.text());
-        return found(Category::OrderBrittle, 1.0 - alone_or_suite, line);
+        let line = format!("{} {with_nothing_before}, {} among others", apart.text(), among.text());
+        return found(Category::OrderBrittle, 1.0 - apart_or_among, line);
     }
     // Where an order decides, what the test does alone says which way: alone it differs from one side.
     let category_by = |one: Count, rest: Count| {
-        if chance_of_difference(alone, one).min(chance_of_difference(alone, rest)) >= CHANCE {
+        if chance_of_difference(apart, one).min(chance_of_difference(apart, rest)) >= CHANCE {
             Category::OrderDependent
-        } else if alone.failures == 0 {
+        } else if apart.failures == 0 {
             Category::OrderVictim
-        } else if alone.failures == alone.attempts {
+        } else if apart.failures == apart.attempts {
             Category::OrderBrittle
         } else {
             Category::OrderDependent
@@ -157,6 +175,15 @@ pub(super) fn categorise(ledger: &Ledger, test: &TestId) -> Option<Finding> {
 }
 
 impl Count {
+    /// Whether two counts may be of one kind of run: one is empty, or both always pass, or both always fail.
+    fn agrees_with(self, other: Count) -> bool {
+        let all_fail = |count: Count| count.failures == count.attempts;
+        self.attempts == 0
+            || other.attempts == 0
+            || self.failures + other.failures == 0
+            || all_fail(self) && all_fail(other)
+    }
+
     fn varies_or_passes(self) -> bool {
         self.failures < self.attempts
     }

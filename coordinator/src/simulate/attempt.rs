@@ -2,12 +2,12 @@
 
 use super::population::{Nature, Population, unit};
 use super::splitmix;
+use crate::experiment::shuffle_key;
 use flakefarm_shared::{
     AttemptEnd, AttemptRecord, AttemptSpec, Failure, FailureKind, InfraError, InfraStage, NothingRan, Order,
-    Outcome, Phase, Sample, Scope, Selection, TestId, WorkerId,
+    Outcome, Phase, Sample, Scope, Selection, WorkerId,
 };
 use rand_chacha::ChaCha8Rng;
-use sha2::{Digest as _, Sha256};
 
 /// Seconds that an attempt takes beside its tests: the container, the interpreter, the framework.
 pub const CONTAINER_SECONDS: f64 = 0.7;
@@ -160,11 +160,6 @@ impl<'a> Runs<'a> {
         }
         places
     }
-}
-
-/// Where a shuffle puts a test; see [`Order::Shuffled`].
-pub(super) fn shuffle_key(seed: u64, test: &TestId) -> [u8; 32] {
-    Sha256::digest(format!("{seed}:{test}")).into()
 }
 
 /// Whether the `run`-th run (from 1) of the test at `place` fails.

@@ -2,11 +2,13 @@
 //! N times until it has passed and failed. Both run the suite as a whole, in as many orders as a
 //! sweep with `--runs N` does, which is more than most rerunners try.
 
-use super::attempt::{CONTAINER_SECONDS, FILE_SECONDS, Runs, fails, shuffle_key};
+use super::attempt::{CONTAINER_SECONDS, FILE_SECONDS, Runs, fails};
 use super::farm::Weather;
 use super::measure::{BANDS, Found};
 use super::population::{Nature, Population};
-use crate::experiment::{History, Ledger, Question, Runs as Wanted, ScopeChoice, TestFilter, file_of};
+use crate::experiment::{
+    History, Ledger, Question, Runs as Wanted, ScopeChoice, TestFilter, file_of, shuffle_key,
+};
 use crate::plan::plan;
 use flakefarm_shared::{AttemptEnd, JobReport, Order, SweepId, WIRE_VERSION, WorkerId};
 use serde::{Deserialize, Serialize};

@@ -231,6 +231,13 @@ impl Deref for AttemptFacts {
     }
 }
 
+impl Observation {
+    /// Whether it was the first of others in a plain attempt: nothing ran before it, as if it had run alone.
+    pub fn is_first_of_many(&self) -> bool {
+        self.position == 0 && self.scope == Scope::Suite && self.treatment.is_plain()
+    }
+}
+
 impl Deref for Observation {
     type Target = AttemptFacts;
     fn deref(&self) -> &AttemptFacts {

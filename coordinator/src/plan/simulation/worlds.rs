@@ -67,10 +67,14 @@ fn what_fails_elsewhere_only_is_fragile_and_what_fails_twice_is_flaky() {
         let zone = judge(&question, &ledger, "tests/test_0.py::test_zone");
         assert_eq!(zone.verdict, Verdict::Fragile, "{}", zone.stopped_because);
         assert_eq!(zone.failures, 0, "what fails elsewhere is no failure of the plain rate");
-        let finding = zone.category.expect("three of three against none of ten and more is no chance");
+        let finding = zone
+            .category
+            .expect("three of three against none of ten and two against none of fifty are no chance");
         assert_eq!(finding.category, Category::Condition(CauseCategory::TimeZone));
         let under = zone.conditions.iter().find(|count| count.condition == Condition::World(AHEAD)).unwrap();
-        assert_eq!((under.attempts, under.failures), (3, 3), "looked at alone, twice");
+        // Among so many plain runs, one look that says the same is enough.
+        let looks = if question.runs == Runs::Adaptive { 1 } else { 2 };
+        assert_eq!((under.attempts, under.failures), (1 + looks, 1 + looks), "looked at alone");
 
         let twice = judge(&question, &ledger, "tests/test_1.py::test_twice");
         assert_eq!(twice.verdict, Verdict::Flaky, "{}", twice.stopped_because);
