@@ -113,16 +113,18 @@ impl FaultFarm {
     /// # Panics
     /// When the client cannot be started.
     pub fn sweep(&self, runs: u32) -> Sweep {
+        self.sweep_by("test", runs)
+    }
+
+    /// A sweep with `runs` attempts of `scope`.
+    ///
+    /// # Panics
+    /// When the client cannot be started.
+    pub fn sweep_by(&self, scope: &str, runs: u32) -> Sweep {
         let project = project(&[("flakefarm.toml", ""), ("test_a.py", "def test_a(): pass\n")]);
-        let arguments = ["--scope", "test", "--panel", "none", "--seed", "3", "--runs"];
+        let times = runs.to_string();
+        let arguments = ["--scope", scope, "--panel", "none", "--seed", "3", "--runs", &times];
         let mut sweep = self.farm.sweep(project.path(), &arguments);
-        // The value of the last option; the project stands before it.
-        let mut arguments: Vec<_> = sweep.get_args().map(std::ffi::OsStr::to_owned).collect();
-        let path = arguments.pop().unwrap();
-        arguments.extend([runs.to_string().into(), path]);
-        let mut sweep_again = Command::new(sweep.get_program());
-        sweep_again.args(arguments).envs(sweep.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        sweep = sweep_again;
         let child = sweep.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Sweep { child: Some(child), runs, _project: project }
     }

@@ -199,9 +199,9 @@ fn a_worker_that_fails_more_than_the_others_is_drained_and_its_attempts_are_made
     for name in ["good", "better"] {
         farm.start_worker(name, None);
     }
-    // Jobs are cut so that each has some: 67 attempts, seven seconds of a slot.
+    // Jobs are cut so that each of six slots has one, four seconds long: 40 attempts on all tests.
     farm.wait_for_workers(3);
-    let mut sweep = farm.sweep(100);
+    let mut sweep = farm.sweep_by("suite", 240);
     farm.whole(&mut sweep, 0);
     wait_for("the bad worker to say that it is set aside", || farm.set_aside() == 1);
     let by_it = farm.starts().iter().filter(|line| line.starts_with("bad ")).count();

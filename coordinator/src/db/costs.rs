@@ -78,50 +78,81 @@ impl Db {
         from: UnixMicros,
         to: UnixMicros,
     ) -> Result<HashMap<i64, CiCost>, DbError> {
+        let (failed, again) =
+            tokio::try_join!(self.failed_runs_of(tests, from, to), self.reruns_of(tests, from, to))?;
         let mut costs: HashMap<i64, CiCost> = HashMap::new();
-        let failed: Vec<(i64, i64, i64)> = read_among!(
+        for (test, failed_runs, retries) in failed {
+            let cost = costs.entry(test).or_default();
+            (cost.failed_runs, cost.retries) = (failed_runs.unsigned_abs(), retries.max(0).unsigned_abs());
+        }
+        for (test, reruns, micros) in again {
+            let cost = costs.entry(test).or_default();
+            (cost.reruns, cost.rerun_micros) = (reruns.unsigned_abs(), micros.max(0).unsigned_abs());
+        }
+        Ok(costs)
+    }
+
+    /// Of tests that flipped: runs of CI that they failed, and retries within runs.
+    async fn failed_runs_of(
+        &self,
+        tests: &[i64],
+        from: UnixMicros,
+        to: UnixMicros,
+    ) -> Result<Vec<(i64, i64, i64)>, DbError> {
+        Ok(read_among!(
             self,
             "read what failures cost",
             "SELECT failures.test, COUNT(DISTINCT CASE WHEN failures.broke = 1 THEN failures.run END),
                     CAST(SUM(CASE WHEN failures.broke = 0 THEN failures.count ELSE failures.count - 1 END)
                          AS BIGINT)
              FROM failures JOIN runs ON runs.id = failures.run
+                  LEFT JOIN flips AS there ON there.test = failures.test
+                      AND there.revision = runs.revision AND there.variant = runs.variant
              WHERE failures.test IN (",
             tests,
             [") AND failures.at >= ", from, " AND failures.at < ", to],
-            " AND runs.origin = 'ci' AND runs.incident IS NULL AND EXISTS (
-                  SELECT 1 FROM flips WHERE flips.test = failures.test AND (flips.run = failures.run
-                      OR flips.revision = runs.revision AND flips.variant = runs.variant))
+            // A run without a revision has its flips to itself.
+            " AND runs.origin = 'ci' AND runs.incident IS NULL AND (there.test IS NOT NULL
+                  OR runs.revision IS NULL AND EXISTS (
+                      SELECT 1 FROM flips WHERE flips.run = failures.run AND flips.test = failures.test))
               GROUP BY failures.test"
-        );
-        for (test, failed_runs, retries) in failed {
-            let cost = costs.entry(test).or_default();
-            (cost.failed_runs, cost.retries) = (failed_runs.unsigned_abs(), retries.max(0).unsigned_abs());
-        }
-        let again: Vec<(i64, i64, i64)> = read_among!(
+        ))
+    }
+
+    /// Of tests that flipped: runs of CI that were started again since they had failed, and the microseconds
+    /// that these took.
+    async fn reruns_of(
+        &self,
+        tests: &[i64],
+        from: UnixMicros,
+        to: UnixMicros,
+    ) -> Result<Vec<(i64, i64, i64)>, DbError> {
+        Ok(read_among!(
             self,
             "read runs that were started again",
             // In this order, which CROSS JOIN tells SQLite: it has no statistics, and would look at all of a
-            // project's runs, and at all failures of a test for each.
-            "SELECT flips.test, COUNT(*), CAST(SUM(COALESCE(runs.finished_at, runs.started_at) - runs.started_at)
-                    AS BIGINT)
-             FROM flips CROSS JOIN tests CROSS JOIN runs
-             WHERE tests.number = flips.test AND runs.project = tests.project
-               AND runs.revision = flips.revision AND runs.variant = flips.variant AND flips.test IN (",
+            // project's runs.
+            "WITH broken AS (
+                 SELECT failures.test, runs.project, runs.revision, runs.variant, MIN(runs.started_at) AS at
+                 FROM failures JOIN runs ON runs.id = failures.run
+                 WHERE failures.broke = 1 AND runs.revision IS NOT NULL AND failures.test IN (",
             tests,
-            [") AND flips.at >= ", from, " AND flips.at < ", to],
-            " AND runs.origin = 'ci' AND runs.incident IS NULL AND COALESCE(runs.attempt, 2) > 1 AND EXISTS (
-                  SELECT 1 FROM runs AS broken CROSS JOIN failures
-                  WHERE broken.project = runs.project AND broken.revision = runs.revision
-                    AND broken.variant = runs.variant AND broken.started_at < runs.started_at
-                    AND failures.run = broken.id AND failures.test = flips.test AND failures.broke = 1)
+            [
+                ") GROUP BY failures.test, runs.project, runs.revision, runs.variant)
+             SELECT flips.test, COUNT(*), CAST(SUM(COALESCE(runs.finished_at, runs.started_at) - runs.started_at)
+                    AS BIGINT)
+             FROM broken CROSS JOIN flips CROSS JOIN runs
+             WHERE flips.test = broken.test AND flips.revision = broken.revision
+               AND flips.variant = broken.variant AND runs.project = broken.project
+               AND runs.revision = broken.revision AND runs.variant = broken.variant
+               AND runs.started_at > broken.at AND flips.at >= ",
+                from,
+                " AND flips.at < ",
+                to
+            ],
+            " AND runs.origin = 'ci' AND runs.incident IS NULL AND COALESCE(runs.attempt, 2) > 1
               GROUP BY flips.test"
-        );
-        for (test, reruns, micros) in again {
-            let cost = costs.entry(test).or_default();
-            (cost.reruns, cost.rerun_micros) = (reruns.unsigned_abs(), micros.max(0).unsigned_abs());
-        }
-        Ok(costs)
+        ))
     }
 
     /// Flips of a project from `from` (inclusive) to `to` (exclusive) by branch, the most first.
@@ -243,10 +274,12 @@ impl Db {
         from: UnixMicros,
         to: UnixMicros,
     ) -> Result<HashMap<i64, u64>, DbError> {
-        let query = "SELECT flips.test, COUNT(*)
-                     FROM flips JOIN tests ON tests.number = flips.test
+        // Counted before tests are looked up: one look for each test instead of one for each flip.
+        let query = "SELECT counted.test, counted.flips
+                     FROM (SELECT test, COUNT(*) AS flips FROM flips WHERE at >= $2 AND at < $3 GROUP BY test) AS counted
+                          JOIN tests ON tests.number = counted.test
                           JOIN projects ON projects.number = tests.project
-                     WHERE projects.name = $1 AND flips.at >= $2 AND flips.at < $3 GROUP BY flips.test";
+                     WHERE projects.name = $1";
         let rows: Vec<(i64, i64)> = read!(
             self,
             "read flips by test",

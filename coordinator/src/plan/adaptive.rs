@@ -25,7 +25,7 @@ use crate::experiment::{
     ScopeChoice, Series, Standing, TestTally,
 };
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Jobs under way per worker beyond which nothing is planned that can wait.
@@ -237,11 +237,13 @@ impl<'a> Turn<'a> {
     }
 
     /// Tests to run alone once although nothing speaks against them, which finds those that only pass
-    /// because of their neighbours. Chosen once, as soon as the suite's cost is known.
+    /// because of their neighbours. Chosen once, as soon as the suite's cost is known; none where shuffles are
+    /// chosen to begin with such tests.
     fn screen(&self, wants: &mut [u32]) -> Vec<Wanted> {
         if self.question.scope != ScopeChoice::Auto
             || self.costs.suite().is_none()
             || self.ledger.tests().len() < 2
+            || firsts::are_chosen(self.question, self.ledger)
             || self.ledger.keys_of(JobPhase::Screen).next().is_some()
         {
             return Vec::new();

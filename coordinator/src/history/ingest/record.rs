@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use uuid::Uuid;
 
 /// Cases recorded together.
@@ -112,10 +112,6 @@ pub async fn ingest(
     {
         return Ok(Ingested { news: News::Known, name: report.name.clone(), ..known });
     }
-    let known = db.tests(&report.project).await?.into_iter().filter_map(|row| {
-        let parts: TestParts = serde_json::from_str(row.parts.as_deref()?).ok()?;
-        Some((row.test, parts))
-    });
     let recorder = Recorder {
         db,
         samples,
@@ -123,7 +119,7 @@ pub async fn ingest(
         run,
         digest: &digest,
         received_at: upload.received_at,
-        names: Names::new(known),
+        names: OnceCell::new(),
     };
     let (mut ingested, touched) = recorder.record(report).await.map_err(|error| error.of(report))?;
     let summary = serde_json::to_string(&ingested).expect("counts and texts serialise");
@@ -287,10 +283,22 @@ struct Recorder<'a> {
     run: Uuid,
     digest: &'a str,
     received_at: UnixMicros,
-    names: Names,
+    names: OnceCell<Names>,
 }
 
 impl Recorder<'_> {
+    /// The project's tests, read once there is a case: what is refused costs nothing.
+    async fn names(&self) -> Result<&Names, DbError> {
+        let read = || async {
+            let known = self.db.tests(self.project).await?.into_iter().filter_map(|row| {
+                let parts: TestParts = serde_json::from_str(row.parts.as_deref()?).ok()?;
+                Some((row.test, parts))
+            });
+            Ok(Names::new(known))
+        };
+        self.names.get_or_try_init(read).await
+    }
+
     async fn record(&self, report: &SentReport) -> Result<(Ingested, Touched), RecordError> {
         let (sender, mut batches) = mpsc::channel(WAITING);
         let path = report.path.clone();
@@ -327,6 +335,7 @@ impl Recorder<'_> {
         counts: &mut Counts,
         Clock { touched, suite_began, end, future }: &mut Clock,
     ) -> Result<(), RecordError> {
+        let names = self.names().await.map_err(RecordError::Db)?;
         let mut of_batch = None;
         let mut late: BTreeSet<i64> = BTreeSet::new();
         let name = Uuid::new_v5(&self.run, format!("{} {number}", self.digest).as_bytes());
@@ -347,7 +356,7 @@ impl Recorder<'_> {
             let before = if *suite_began == at { *end } else { at };
             (*suite_began, *end) = (at, before.saturating_add_unsigned(micros).min(self.received_at.max(at)));
             *touched = Touched::and(*touched, *end);
-            let (test, parts) = self.names.resolve(case);
+            let (test, parts) = names.resolve(case);
             for (attempt, left) in case.attempts.iter().zip((0..case.attempts.len()).rev()) {
                 let of_test = points.entry(test.clone()).or_default();
                 let point = counts::point(at, of_test.len(), attempt);

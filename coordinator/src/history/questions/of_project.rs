@@ -78,9 +78,14 @@ pub async fn ranking(
     limit: usize,
 ) -> Result<Ranking, DbError> {
     let (week, before) = of_week::windows(window.to);
-    let rows = db.project_days(project, window.from.min(before.from), window.to).await?;
-    let flips = db.flips_by_test(project, window.start(), window.end()).await?;
-    let names = Names::read(db, project).await?;
+    let (rows, flips, names, seen, runs, gaps) = tokio::try_join!(
+        db.project_days(project, window.from.min(before.from), window.to),
+        db.flips_by_test(project, window.start(), window.end()),
+        Names::read(db, project),
+        db.count_tests(project),
+        db.runs_by_class(project, window.start(), window.end()),
+        noted_gaps(db, project, window),
+    )?;
     let days = Days::open(&rows, &names);
     let sums = days.sums([window, before, week]);
     let mut weights: BTreeMap<i64, Weight> = BTreeMap::new();
@@ -103,7 +108,11 @@ pub async fn ranking(
         order.retain(|(_, weight)| weight.moved == Some(wanted));
     }
     order.sort_by(|(a, one), (b, other)| other.key().cmp(&one.key()).then(a.cmp(b)));
-    let total = if moved.is_some() { order.len() as u64 } else { count_tests(db, project, &names).await? };
+    let total = match moved {
+        Some(_) => order.len() as u64,
+        // All that anybody ever saw, each under one name.
+        None => seen.saturating_sub(names.len() as u64),
+    };
     if moved.is_none() && order.len() < limit {
         add_others(db, project, limit, &names, &mut order).await?;
     }
@@ -114,9 +123,9 @@ pub async fn ranking(
         project: project.to_owned(),
         window,
         total,
-        runs: db.runs_by_class(project, window.start(), window.end()).await?,
+        runs,
         tests,
-        gaps: noted_gaps(db, project, window).await?,
+        gaps,
     })
 }
 
@@ -152,11 +161,6 @@ async fn add_others(
     Ok(())
 }
 
-/// Tests that anybody ever saw, each under one name.
-async fn count_tests(db: &Db, project: &str, names: &Names) -> Result<u64, DbError> {
-    Ok(db.count_tests(project).await?.saturating_sub(names.len() as u64))
-}
-
 /// What is shown of tests in an order.
 async fn shown<const N: usize>(
     db: &Db,
@@ -170,12 +174,13 @@ async fn shown<const N: usize>(
     let flaky: Vec<i64> =
         order.iter().filter(|(_, weight)| weight.flips > 0 || weight.both).map(|(test, _)| *test).collect();
     let mut costs: HashMap<i64, CiCost> = HashMap::new();
-    let with_earlier = days.names().with_earlier(&flaky);
-    for (test, cost) in db.ci_costs(&with_earlier, window.start(), window.end()).await? {
+    let (flaky, everyone) = (days.names().with_earlier(&flaky), days.names().with_earlier(&numbers));
+    let (cost, known) =
+        tokio::try_join!(db.ci_costs(&flaky, window.start(), window.end()), db.tests_by_number(&everyone))?;
+    for (test, cost) in cost {
         costs.entry(days.names().now(test)).or_default().add(cost);
     }
     let mut names: HashMap<i64, (TestId, UnixMicros, UnixMicros)> = HashMap::new();
-    let known = db.tests_by_number(&days.names().with_earlier(&numbers)).await?;
     for (number, test, first, last) in &known {
         names.insert(*number, (test.clone(), *first, *last));
     }

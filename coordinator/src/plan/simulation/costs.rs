@@ -149,7 +149,8 @@ fn a_default_sweep_costs_no_more_than_fifty_nine_runs_and_finds_no_less() {
                 flagged += by_default.flagged.len();
             }
             rows += 1;
-            dear += usize::from(cost > 1.0);
+            // To a thousandth: two sweeps of one suite differ by more.
+            dear += usize::from(cost >= 1.0005);
             let _ = writeln!(table, "{in_tests:5.1} s + {CONTAINER_SECONDS}: {cost:.3} {name}");
             for (phase, (attempts, suites)) in phases {
                 let _ = writeln!(
