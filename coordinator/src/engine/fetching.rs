@@ -2,17 +2,16 @@
 //! goes on beside everything else, few at once, is tried again a few times, and what it cannot do costs
 //! its own firing alone.
 
+use super::beside::Beside;
 use super::git_source::GitSource;
 use super::{Coordinator, EngineError, Submission};
 use crate::db::{FiringRow, NewEvent, ScheduleRow};
 use crate::events::Event;
 use flakefarm_project::fetch::{self, Credentials, FetchError, Fetched};
 use flakefarm_shared::{Digest, SweepId, UnixMicros, now_micros};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::task::{Id, JoinSet};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -25,64 +24,56 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// What asking a remote may take while somebody waits.
 const ASKING: Duration = Duration::from_secs(20);
 
-/// What is being fetched.
-#[derive(Debug, Default)]
+/// What is being fetched, by its firing's sweep.
+#[derive(Debug)]
 pub(super) struct Fetches {
-    tasks: JoinSet<()>,
-    of: HashMap<Id, Uuid>,
+    under_way: Beside<Uuid>,
     stop: Arc<AtomicBool>,
 }
 
 impl Fetches {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self { under_way: Beside::new("fetching"), stop: Arc::default() }
+    }
+
     /// Begins what is due at `now`, as far as there is room.
     pub(super) async fn begin(
         &mut self,
         coordinator: &Coordinator,
         now: UnixMicros,
     ) -> Result<(), EngineError> {
-        while let Some(ended) = self.tasks.try_join_next_with_id() {
-            self.ended(ended);
-        }
         for firing in coordinator.db.open_firings().await? {
-            let due = firing.next_at.is_some_and(|at| at <= now);
-            if !due || self.of.len() >= AT_ONCE || self.of.values().any(|sweep| *sweep == firing.sweep) {
+            let is_due = firing.next_at.is_some_and(|at| at <= now);
+            if !is_due || !self.has_room_for(firing.sweep) {
                 continue;
             }
             let (coordinator, stop, sweep) = (coordinator.clone(), self.stop.clone(), firing.sweep);
-            let task = self.tasks.spawn(async move {
+            self.under_way.begin(sweep, async move {
                 if let Err(error) = coordinator.fetch_firing(&firing, stop).await {
                     // It stays open, and is tried again.
                     warn!(sweep.id = %firing.sweep, error = flakefarm_shared::chain(&error), "a firing could not go on");
                     tokio::time::sleep(Duration::from_secs(2)).await;
                 }
             });
-            self.of.insert(task.id(), sweep);
         }
         Ok(())
     }
 
-    /// Waits until one of them ends; for ever if there is none.
-    pub(super) async fn one_ends(&mut self) {
-        match self.tasks.join_next_with_id().await {
-            Some(ended) => self.ended(ended),
-            None => std::future::pending().await,
-        }
+    fn has_room_for(&mut self, wanted: Uuid) -> bool {
+        let mut others = self.under_way.each();
+        others.len() < AT_ONCE && others.all(|sweep| *sweep != wanted)
     }
 
-    fn ended(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
-        match ended {
-            Ok((id, ())) => self.of.remove(&id),
-            Err(panic) => {
-                warn!(error = %panic, "fetching ended badly");
-                self.of.remove(&panic.id())
-            }
-        };
+    /// Waits until one of them ends; for ever if there is none.
+    pub(super) async fn one_ends(&mut self) {
+        self.under_way.one_ends().await;
     }
 
     /// Leaves what is under way, which somebody else takes up.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
-        while self.tasks.join_next().await.is_some() {}
+        self.under_way.all_end().await;
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod advance;
 mod bad_workers;
+mod beside;
 mod collecting;
 mod fetching;
 mod finish;

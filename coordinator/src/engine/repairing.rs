@@ -3,6 +3,7 @@
 //! this farm, each under an id derived from the repair and the question, so that a repair that is begun again finds
 //! the answers that it had. One coordinator works on them, under a lease.
 
+use super::beside::Beside;
 use super::trouble::Step;
 use super::{Coordinator, EngineError, Submission, SubmitError};
 use crate::db::{NewEvent, RepairRow, SweepFilter, SweepRow, SweepState};
@@ -14,11 +15,9 @@ use crate::repairs::{
 use crate::report::{TestReport, Verdict};
 use flakefarm_shared::{Class, Digest, Refusal, SweepContext, SweepId, WIRE_VERSION, now_micros};
 use futures::future::BoxFuture;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -94,43 +93,17 @@ pub enum RepairRefused {
     Submit(#[from] SubmitError),
 }
 
-/// What this coordinator works on.
-#[derive(Debug, Default)]
-struct Working {
-    tasks: JoinSet<()>,
-    of: HashMap<Id, (Uuid, String, CancellationToken)>,
-}
-
-impl Working {
-    fn has(&self, repair: Uuid) -> bool {
-        self.of.values().any(|(id, ..)| *id == repair)
-    }
-
-    fn of_project(&self, wanted: &str) -> usize {
-        self.of.values().filter(|(_, project, _)| project == wanted).count()
-    }
-
-    async fn one_ends(&mut self) {
-        match self.tasks.join_next_with_id().await {
-            Some(ended) => self.ended(ended),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn ended(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
-        match ended {
-            Ok((id, ())) => self.of.remove(&id),
-            Err(panic) => {
-                warn!(error = %panic, "a repair ended badly");
-                self.of.remove(&panic.id())
-            }
-        };
-    }
+/// A repair that this coordinator works on.
+#[derive(Debug)]
+struct AtWork {
+    repair: Uuid,
+    project: String,
+    stop: CancellationToken,
 }
 
 /// Works on repairs until `stop`. One coordinator does.
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
-    let mut working = Working::default();
+    let mut working = Beside::new("repairing");
     loop {
         let stepped = coordinator.step_repairs(&mut working, &stop).await;
         coordinator.note(Step::Repairing, &stepped);
@@ -142,7 +115,7 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
         }
     }
     // Their tokens are children of `stop`: they leave what they do, and another coordinator takes it up.
-    while working.tasks.join_next().await.is_some() {}
+    working.all_end().await;
 }
 
 impl Coordinator {
@@ -331,12 +304,14 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn step_repairs(&self, working: &mut Working, stop: &CancellationToken) -> Result<(), EngineError> {
+    async fn step_repairs(
+        &self,
+        working: &mut Beside<AtWork>,
+        stop: &CancellationToken,
+    ) -> Result<(), EngineError> {
         let open = self.db.open_repairs().await?;
-        for (id, _, token) in working.of.values() {
-            if !open.iter().any(|row| row.id == *id) {
-                token.cancel();
-            }
+        for at_work in working.each().filter(|at_work| !open.iter().any(|row| row.id == at_work.repair)) {
+            at_work.stop.cancel();
         }
         for row in &open {
             match row.state() {
@@ -366,13 +341,15 @@ impl Coordinator {
     async fn begin_repair(
         &self,
         row: &RepairRow,
-        working: &mut Working,
+        working: &mut Beside<AtWork>,
         stop: &CancellationToken,
     ) -> Result<(), EngineError> {
         let Some(Repairing { repairer, at_once }) = &self.repairing else { return Ok(()) };
-        if working.has(row.id)
-            || working.of.len() >= *at_once
-            || working.of_project(&row.project) >= OF_A_PROJECT
+        let others: Vec<&AtWork> = working.each().collect();
+        let of_project = others.iter().filter(|other| other.project == row.project).count();
+        if others.iter().any(|other| other.repair == row.id)
+            || others.len() >= *at_once
+            || of_project >= OF_A_PROJECT
         {
             return Ok(());
         }
@@ -399,15 +376,14 @@ impl Coordinator {
         let job = RepairJob { id: row.id, request };
         let (coordinator, repairer, row, ending) =
             (self.clone(), repairer.clone(), row.clone(), token.clone());
-        let (id, project) = (row.id, row.project.clone());
-        let task = working.tasks.spawn(async move {
+        let at_work = AtWork { repair: row.id, project: row.project.clone(), stop: token };
+        working.begin(at_work, async move {
             let carried = repairer.repair(job, coordinator.clone(), ending.clone()).await;
             if let Err(error) = coordinator.close_repair(&row, carried, &ending).await {
                 // It stays open, and is begun again.
                 warn!(repair.id = %row.id, error = flakefarm_shared::chain(&error), "a repair could not be ended");
             }
         });
-        working.of.insert(task.id(), (id, project, token));
         Ok(())
     }
 

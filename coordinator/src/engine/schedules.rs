@@ -52,7 +52,7 @@ pub enum FiredByHand {
 
 /// Fires what is due, until `stop`. One coordinator does.
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
-    let (mut fetches, mut proposing) = (Fetches::default(), Proposing::default());
+    let (mut fetches, mut proposing) = (Fetches::new(), Proposing::default());
     loop {
         let fired = coordinator.fire_due(now_micros()).await;
         let begun = match fired {

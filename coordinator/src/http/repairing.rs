@@ -16,7 +16,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flakefarm_shared::{Class, Digest, SweepId, UnixMicros};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -62,11 +63,24 @@ pub(super) struct NewRepair {
 }
 
 /// A body of `POST /v1/repairs`.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 pub(super) enum Asked {
     OfSchedule(OfSchedule),
     OfSnapshot(Box<RepairRequest>),
+}
+
+impl<'de> Deserialize<'de> for Asked {
+    /// By whether it names a schedule, so that an error is about the one that was meant.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let body = serde_json::Map::deserialize(deserializer)?;
+        let names_schedule = body.contains_key("schedule");
+        let body = serde_json::Value::Object(body);
+        let asked = match names_schedule {
+            true => serde_json::from_value(body).map(Asked::OfSchedule),
+            false => serde_json::from_value(body).map(|request| Asked::OfSnapshot(Box::new(request))),
+        };
+        asked.map_err(D::Error::custom)
+    }
 }
 
 /// A repair of what a schedule's last sweep was of.
@@ -423,4 +437,22 @@ async fn find(app: &App, caller: &Caller, id: &str) -> Result<RepairRow, Refused
     let parsed: Uuid = id.parse().map_err(|_| unknown())?;
     let row = app.coordinator.db().repair(parsed).await?.ok_or_else(unknown)?;
     if caller.projects.include(&row.project) { Ok(row) } else { Err(unknown()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_said_of_what_was_meant() {
+        let error = |body: &str| serde_json::from_str::<Asked>(body).unwrap_err().to_string();
+        assert!(error("{}").contains("missing field `context`"), "{}", error("{}"));
+        let of_schedule = r#"{"schedule": "nightly"}"#;
+        assert!(error(of_schedule).contains("missing field `project`"), "{}", error(of_schedule));
+        let class = r#"{"schedule": "nightly", "project": "p", "class": "soon"}"#;
+        assert!(error(class).contains("unknown variant `soon`"), "{}", error(class));
+        assert!(error("[]").contains("expected a map"), "{}", error("[]"));
+        let whole = r#"{"schedule": "nightly", "project": "p", "tests": ["a"]}"#;
+        assert!(matches!(serde_json::from_str(whole), Ok(Asked::OfSchedule(_))));
+    }
 }
