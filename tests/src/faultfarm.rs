@@ -191,8 +191,12 @@ impl FaultFarm {
     /// When it does not.
     pub fn felt_end_of_coordinator(&mut self, point: &str) {
         let felt = self.dir.join(format!("felt.{point}"));
-        let coordinator = &mut self.farm.coordinator;
         wait_for(&format!("the coordinator to end at {point}"), || {
+            // A worker that has ended at its own point meanwhile leaves nothing to do for the coordinator.
+            if self.workers.values_mut().any(|worker| worker.0.try_wait().unwrap().is_some()) {
+                self.start_worker("heir", None);
+            }
+            let coordinator = &mut self.farm.coordinator;
             felt.exists()
                 && coordinator.as_mut().is_none_or(|process| process.0.try_wait().unwrap().is_some())
         });

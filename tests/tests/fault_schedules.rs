@@ -69,7 +69,7 @@ impl Fault {
             }
             _ => second,
         };
-        // While a coordinator or the first worker is gone nothing happens that the other fault could wait for: its end
+        // While a coordinator is gone, or the first worker, nothing happens that the other fault could wait for: its end
         // comes first, the coordinator's before the worker's.
         let ends = |fault: Self, role: &str| fault.point_of(role).is_some();
         let later = ends(second, "coordinator") || (ends(second, "worker") && !ends(first, "coordinator"));

@@ -5,8 +5,10 @@ use crate::experiment::{JobPhase, Ledger, derive_seed};
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Attempts on one test that gave no sample of it, beyond those that did, after which it is given up.
+/// Attempts on one test that gave no sample of it after which it is given up; and how many more for each that gave
+/// one. So a test is not given up as long as it is heard of in one of four, and three failures in a row are borne.
 const IN_VAIN: u32 = 4;
+const IN_VAIN_FOR_EACH: u32 = 3;
 /// Attempts in which nothing ran, with none that gave a sample, after which no test is tried alone.
 const NOTHING_EVER_RAN: u32 = 8;
 
@@ -37,7 +39,7 @@ impl Alone {
     /// Whether runs alone of the test at `place` are given up: too many reported nothing.
     pub(super) fn given_up(&self, place: usize, ledger: &Ledger) -> bool {
         let tally = ledger.tally_of(place);
-        self.nothing_runs || tally.alone_in_vain >= IN_VAIN + tally.alone
+        self.nothing_runs || tally.alone_in_vain >= IN_VAIN + IN_VAIN_FOR_EACH * tally.alone
     }
 
     /// Attempts that are missing for every test to have as many as `targets` says, one of each test

@@ -276,17 +276,25 @@ pub async fn trends(db: &Db, project: &str, window: Window) -> Result<Trends, Db
     let rows = db.project_days(project, window.from.min(before.from), window.to).await?;
     let names = Names::read(db, project).await?;
     let days = Days::open(&rows, &names);
+    let (runs, flips_by_branch, recovery, week, clusters, gaps) = tokio::try_join!(
+        db.runs_by_class(project, window.start(), window.end()),
+        db.flips_by_branch(project, window.start(), window.end()),
+        of_week::recovery(db, &days, window),
+        of_week::of_days(db, &days, window.to),
+        of_week::clusters(db, project, window, &names),
+        noted_gaps(db, project, window),
+    )?;
     Ok(Trends {
         schema: "flakefarm.trends/v1".to_owned(),
         project: project.to_owned(),
         window,
         days: of_days(&days, window),
-        runs: db.runs_by_class(project, window.start(), window.end()).await?,
-        flips_by_branch: db.flips_by_branch(project, window.start(), window.end()).await?,
-        recovery: of_week::recovery(db, &days, window).await?,
-        week: of_week::of_days(db, &days, window.to).await?,
-        clusters: of_week::clusters(db, project, window, &names).await?,
-        gaps: noted_gaps(db, project, window).await?,
+        runs,
+        flips_by_branch,
+        recovery,
+        week,
+        clusters,
+        gaps,
     })
 }
 

@@ -93,8 +93,9 @@ impl<'a> Days<'a> {
         let length = usize::try_from(last.saturating_sub(first).saturating_add(1)).unwrap_or(0);
         let mut classes: BTreeMap<TreatmentClass, ClassSums<N>> = BTreeMap::new();
         for (class, day, columns) in &self.days {
-            let inside = windows.map(|window| (window.from..window.to).contains(day));
-            if !inside.contains(&true) {
+            let inside = |n: &usize| (windows[*n].from..windows[*n].to).contains(day);
+            let inside: Vec<usize> = (0..N).filter(inside).collect();
+            if inside.is_empty() {
                 continue;
             }
             let of_class = classes
@@ -104,9 +105,9 @@ impl<'a> Days<'a> {
                 let from = (stretch.first - first) as usize;
                 let step = (stretch.distance as usize).max(1);
                 for sums in of_class.sums[from..].iter_mut().step_by(step).take(stretch.length) {
-                    for (sum, inside) in sums.iter_mut().zip(inside) {
-                        sum.runs += if inside { stretch.runs } else { 0 };
-                        sum.failures += if inside { stretch.failures } else { 0 };
+                    for window in &inside {
+                        sums[*window].runs += stretch.runs;
+                        sums[*window].failures += stretch.failures;
                     }
                 }
             }
