@@ -60,7 +60,7 @@ class Soak:
 
     def __init__(self, args, farm):
         self.args, self.farm, self.random = args, farm, random.Random(args.seed)
-        self.coordinators, self.workers, self.paused = {}, {}, {}
+        self.coordinators, self.workers, self.paused, self.told = {}, {}, {}, set()
         self.started, self.faults = 0, collections.Counter()
         self.owed = collections.Counter()
         self.coordinator_killed = 0.0
@@ -132,6 +132,7 @@ class Soak:
     def leave(self, worker, how):
         process = self.workers[worker]
         process.send_signal(how)
+        self.told.add(worker)
         if how == signal.SIGKILL:
             process.wait()
             del self.workers[worker]
@@ -147,7 +148,9 @@ class Soak:
             self.workers[name].send_signal(signal.SIGCONT)
         for name in [name for name, process in self.workers.items() if process.poll() is not None]:
             process = self.workers.pop(name)
-            if process.returncode != 0:
+            # One that was just starting does not listen for the signal yet: it has nothing in hand, and dies of it.
+            starting = name in self.told and process.returncode == -signal.SIGTERM
+            if process.returncode != 0 and not starting:
                 tail = self.farm.log(name).read_text(errors="replace")[-2000:]
                 raise SystemExit("error: %s ended by itself with %d:\n%s" % (name, process.returncode, tail))
             self.add_worker()

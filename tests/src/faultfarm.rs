@@ -364,7 +364,7 @@ impl FaultFarm {
                 "counted neither twice nor too seldom: {test:#}\n{}",
                 context()
             );
-            assert_eq!(test["failures"], 0);
+            assert_eq!(test["failures"], 0, "{test:#}\n{}", context());
         }
         report["sweep"]["attempts"].as_u64().unwrap_or_default()
     }

@@ -1,9 +1,10 @@
 //! A worker that fails more than the others, or is many times slower, is drained; what it made in the sweep does
 //! not count, and is made again by the others.
 
+use super::intake::Publication;
 use super::memory::Held;
 use super::{Coordinator, EngineError};
-use crate::db::{SetAsideRow, SweepRow};
+use crate::db::{JobState, SetAsideRow, SweepRow};
 use crate::engine::WORKER_SILENCE_MICROS;
 use crate::score::workers::{BadWorker, bad_worker};
 use flakefarm_shared::metrics::catalogue::SET_ASIDE;
@@ -118,9 +119,22 @@ impl Coordinator {
         }
     }
 
-    /// Has a job that a worker ended which was set aside in its sweep made again; whether it is.
-    pub(super) async fn again_without(&self, job: JobId, worker: &WorkerId) -> Result<bool, EngineError> {
-        Ok(self.db.make_again(&[job], worker, MOST, now_micros()).await? > 0)
+    /// Whether the end of a job by a worker that was set aside in its sweep counts for nothing: the job is made again,
+    /// by this or already.
+    pub(super) async fn goes_without(
+        &self,
+        Publication { job, number, .. }: Publication,
+        worker: &WorkerId,
+    ) -> Result<bool, EngineError> {
+        let Some(row) = self.db.job(job).await? else { return Ok(false) };
+        // What it ended was published before; or nothing is published yet.
+        let is_made_again = row.again > 0
+            && match row.state {
+                JobState::Pending { .. } => true,
+                JobState::Queued { .. } => number < row.begun,
+                JobState::Settled { .. } => false,
+            };
+        Ok(is_made_again || self.db.make_again(&[job], worker, MOST, now_micros()).await? > 0)
     }
 
     /// A sentence for each worker that was set aside in a sweep.

@@ -65,10 +65,10 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
         match &delivery.message {
             WorkerMessage::JobEnded { job, sweep, worker, publication, end, .. } => {
                 ended += 1;
-                if aside.contains(*sweep, worker) && coordinator.again_without(*job, worker).await? {
+                let publication = Publication { job: *job, sweep: *sweep, number: *publication };
+                if aside.contains(*sweep, worker) && coordinator.goes_without(publication, worker).await? {
                     continue;
                 }
-                let publication = Publication { job: *job, sweep: *sweep, number: *publication };
                 if let Some(settlement) = job_ended(coordinator, publication, end, &worker.0).await? {
                     settlements.push((*job, settlement));
                 }
@@ -185,11 +185,12 @@ async fn answer(
     Ok(())
 }
 
+/// A publication of a job that a worker speaks of.
 #[derive(Debug, Clone, Copy)]
-struct Publication {
-    job: JobId,
+pub(super) struct Publication {
+    pub(super) job: JobId,
     sweep: SweepId,
-    number: u32,
+    pub(super) number: u32,
 }
 
 /// What a job's end settles; one that goes back to the queue settles nothing. News of an earlier
