@@ -109,7 +109,7 @@ async fn publish(coordinator: &Coordinator) -> Result<(), EngineError> {
 }
 
 /// Slots of all workers that live.
-async fn slots(coordinator: &Coordinator) -> Result<u64, EngineError> {
+pub(super) async fn slots(coordinator: &Coordinator) -> Result<u64, EngineError> {
     if let Some((at, slots)) = coordinator.carriage.lock().slots
         && at.elapsed() < SLOTS_KNOWN
     {

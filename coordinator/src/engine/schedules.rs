@@ -240,6 +240,7 @@ impl Coordinator {
         let Submission { context, mut question, class, source } = submission;
         question.seed = id.0.as_u64_pair().0 ^ id.0.as_u64_pair().1;
         plan::turn(&mut question.panel, now);
+        let question = self.for_all_slots(question).await?;
         let sweep = NewSweep {
             id,
             project: schedule.project.clone(),

@@ -7,6 +7,7 @@ use crate::events::Event;
 use crate::garbage::LEASE_MICROS;
 use crate::plan::Question;
 use flakefarm_shared::{Class, Digest, SweepContext, SweepId, WIRE_VERSION, now_micros};
+use std::num::NonZeroU16;
 use tracing::info;
 
 /// What somebody asks of the farm.
@@ -76,11 +77,12 @@ impl Coordinator {
         self.charge(&context.project.name, &context.snapshot).await??;
         let context_digest = self.blobs.put_json(context).await.map_err(EngineError::from)?;
         let now = now_micros();
+        let question = self.for_all_slots(submission.question.clone()).await?;
         let sweep = NewSweep {
             id,
             project: context.project.name.clone(),
             revision: context.revision.clone(),
-            question: serde_json::to_string(&submission.question).expect("a question serialises"),
+            question: serde_json::to_string(&question).expect("a question serialises"),
             context: context_digest,
             class: submission.class,
             seed: submission.question.seed,
@@ -89,6 +91,13 @@ impl Coordinator {
         };
         self.begin(&sweep).await.map_err(EngineError::from)?;
         Ok(())
+    }
+
+    /// A question whose jobs are cut for all slots of the farm, if there are more than whoever asks reckons with.
+    pub(super) async fn for_all_slots(&self, question: Question) -> Result<Question, EngineError> {
+        let slots = u16::try_from(super::outbox::slots(self).await?).unwrap_or(u16::MAX);
+        let workers = NonZeroU16::new(slots).map_or(question.workers, |slots| slots.max(question.workers));
+        Ok(Question { workers, ..question })
     }
 
     /// Records a sweep whose context is stored already.
