@@ -108,19 +108,26 @@ async fn publish(coordinator: &Coordinator) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Slots of all workers that live.
-pub(super) async fn slots(coordinator: &Coordinator) -> Result<u64, EngineError> {
+/// Slots of all workers that live, as of some seconds ago.
+async fn slots(coordinator: &Coordinator) -> Result<u64, EngineError> {
     if let Some((at, slots)) = coordinator.carriage.lock().slots
         && at.elapsed() < SLOTS_KNOWN
     {
         return Ok(slots);
     }
-    let silent = now_micros().saturating_sub(micros(WORKER_SILENCE));
-    let workers = coordinator.db.workers().await?;
-    let slots = workers.iter().filter(|worker| worker.seen_at >= silent && !worker.draining);
-    let slots = slots.map(|worker| u64::from(worker.slots)).sum();
+    let slots = coordinator.live_slots().await?;
     coordinator.carriage.lock().slots = Some((Instant::now(), slots));
     Ok(slots)
+}
+
+impl Coordinator {
+    /// Slots of all workers that live.
+    pub(super) async fn live_slots(&self) -> Result<u64, EngineError> {
+        let silent = now_micros().saturating_sub(micros(WORKER_SILENCE));
+        let workers = self.db.workers().await?;
+        let live = workers.iter().filter(|worker| worker.seen_at >= silent && !worker.draining);
+        Ok(live.map(|worker| u64::from(worker.slots)).sum())
+    }
 }
 
 async fn publish_class(coordinator: &Coordinator, class: Class, room: u32) -> Result<(), EngineError> {

@@ -95,7 +95,7 @@ impl Coordinator {
 
     /// A question whose jobs are cut for all slots of the farm, if there are more than whoever asks reckons with.
     pub(super) async fn for_all_slots(&self, question: Question) -> Result<Question, EngineError> {
-        let slots = u16::try_from(super::outbox::slots(self).await?).unwrap_or(u16::MAX);
+        let slots = u16::try_from(self.live_slots().await?).unwrap_or(u16::MAX);
         let workers = NonZeroU16::new(slots).map_or(question.workers, |slots| slots.max(question.workers));
         Ok(Question { workers, ..question })
     }
