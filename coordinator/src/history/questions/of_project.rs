@@ -78,14 +78,18 @@ pub async fn ranking(
     limit: usize,
 ) -> Result<Ranking, DbError> {
     let (week, before) = of_week::windows(window.to);
-    let (rows, flips, names, seen, runs, gaps) = tokio::try_join!(
-        db.project_days(project, window.from.min(before.from), window.to),
-        db.flips_by_test(project, window.start(), window.end()),
-        Names::read(db, project),
-        db.count_tests(project),
-        db.runs_by_class(project, window.start(), window.end()),
-        noted_gaps(db, project, window),
-    )?;
+    // On the heap: together they are large.
+    let (rows, flips, names, seen, runs, gaps) = Box::pin(async {
+        tokio::try_join!(
+            db.project_days(project, window.from.min(before.from), window.to),
+            db.flips_by_test(project, window.start(), window.end()),
+            Names::read(db, project),
+            db.count_tests(project),
+            db.runs_by_class(project, window.start(), window.end()),
+            noted_gaps(db, project, window),
+        )
+    })
+    .await?;
     let days = Days::open(&rows, &names);
     let sums = days.sums([window, before, week]);
     let mut weights: BTreeMap<i64, Weight> = BTreeMap::new();
@@ -276,14 +280,17 @@ pub async fn trends(db: &Db, project: &str, window: Window) -> Result<Trends, Db
     let rows = db.project_days(project, window.from.min(before.from), window.to).await?;
     let names = Names::read(db, project).await?;
     let days = Days::open(&rows, &names);
-    let (runs, flips_by_branch, recovery, week, clusters, gaps) = tokio::try_join!(
-        db.runs_by_class(project, window.start(), window.end()),
-        db.flips_by_branch(project, window.start(), window.end()),
-        of_week::recovery(db, &days, window),
-        of_week::of_days(db, &days, window.to),
-        of_week::clusters(db, project, window, &names),
-        noted_gaps(db, project, window),
-    )?;
+    let (runs, flips_by_branch, recovery, week, clusters, gaps) = Box::pin(async {
+        tokio::try_join!(
+            db.runs_by_class(project, window.start(), window.end()),
+            db.flips_by_branch(project, window.start(), window.end()),
+            of_week::recovery(db, &days, window),
+            of_week::of_days(db, &days, window.to),
+            of_week::clusters(db, project, window, &names),
+            noted_gaps(db, project, window),
+        )
+    })
+    .await?;
     Ok(Trends {
         schema: "flakefarm.trends/v1".to_owned(),
         project: project.to_owned(),
