@@ -5,12 +5,14 @@
 use super::memory::{compute, question_of};
 use super::trouble::Step;
 use super::{Coordinator, EngineError, POLL, STORE_MARKER};
-use crate::db::{NewJob, SweepRow, SweepState};
+use crate::db::{NewJob, SweepRow, SweepState, WorkerRow};
 use crate::events::Event;
 use crate::experiment::JobKey;
 use crate::plan::{self, Ledger, Planning};
 use crate::questions;
-use flakefarm_shared::{Class, Control, JobSpec, SweepContext, SweepId, WIRE_VERSION, Work, now_micros};
+use flakefarm_shared::{
+    Class, Control, JobSpec, SweepContext, SweepId, UnixMicros, WIRE_VERSION, Work, now_micros,
+};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -151,6 +153,13 @@ async fn step(coordinator: &Coordinator, sweep: SweepId) -> Result<(), EngineErr
     coordinator.fail(sweep, refusal).await
 }
 
+impl WorkerRow {
+    /// Whether it was not heard of for so long that nobody counts on it.
+    pub(super) fn is_silent(&self, now: UnixMicros) -> bool {
+        now - self.seen_at >= WORKER_SILENCE_MICROS
+    }
+}
+
 impl Coordinator {
     /// The next step of one sweep.
     async fn advance(&self, sweep: SweepId) -> Result<(), EngineError> {
@@ -264,7 +273,7 @@ impl Coordinator {
                 .workers()
                 .await?
                 .iter()
-                .filter(|worker| now - worker.seen_at < WORKER_SILENCE_MICROS)
+                .filter(|worker| !worker.is_silent(now))
                 .map(|worker| u32::from(worker.slots))
                 .sum();
             let sweep = *sweep;

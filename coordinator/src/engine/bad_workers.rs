@@ -5,7 +5,6 @@ use super::intake::Publication;
 use super::memory::Held;
 use super::{Coordinator, EngineError};
 use crate::db::{JobState, SetAsideRow, SweepRow};
-use crate::engine::WORKER_SILENCE_MICROS;
 use crate::score::workers::{BadWorker, bad_worker};
 use flakefarm_shared::metrics::catalogue::SET_ASIDE;
 use flakefarm_shared::queue::ReplyTo;
@@ -90,9 +89,8 @@ impl Coordinator {
 
     /// Whether somebody else works, who is not leaving.
     async fn others_live(&self, worker: &WorkerId) -> Result<bool, EngineError> {
-        let since = now_micros() - WORKER_SILENCE_MICROS;
-        let workers = self.db.workers().await?;
-        Ok(workers.iter().any(|other| other.id != *worker && other.seen_at >= since && !other.draining))
+        let workers = self.working().await?;
+        Ok(workers.iter().any(|other| other.id != *worker))
     }
 
     async fn drain_worker(&self, row: &SweepRow, bad: &BadWorker) -> Result<(), EngineError> {

@@ -5,7 +5,7 @@
 use super::leases::{Hearing, LOST_LEASES, micros, patience};
 use super::trouble::Step;
 use super::{Assignment, Coordinator, EngineError, next_round};
-use crate::db::Settlement;
+use crate::db::{Settlement, WorkerRow};
 use flakefarm_shared::fault;
 use flakefarm_shared::metrics::catalogue::{JOBS_ENDED, PUBLICATIONS, REPUBLICATIONS};
 use flakefarm_shared::queue::QueueError;
@@ -21,8 +21,6 @@ use tracing::{info, warn};
 const SPARE: u64 = 4;
 /// Messages on their way to the queue together.
 const AT_ONCE: usize = 100;
-/// A worker silent for this long has no slots.
-const WORKER_SILENCE: Duration = Duration::from_secs(45);
 /// For how long the number of slots is taken for known.
 const SLOTS_KNOWN: Duration = Duration::from_secs(2);
 /// Ends of jobs in this time are taken for what workers do in it.
@@ -121,12 +119,17 @@ async fn slots(coordinator: &Coordinator) -> Result<u64, EngineError> {
 }
 
 impl Coordinator {
-    /// Slots of all workers that live.
+    /// Workers that live and are not leaving.
+    pub(super) async fn working(&self) -> Result<Vec<WorkerRow>, EngineError> {
+        let now = now_micros();
+        let mut workers = self.db.workers().await?;
+        workers.retain(|worker| !worker.is_silent(now) && !worker.draining);
+        Ok(workers)
+    }
+
+    /// Slots of all workers that live and are not leaving.
     pub(super) async fn live_slots(&self) -> Result<u64, EngineError> {
-        let silent = now_micros().saturating_sub(micros(WORKER_SILENCE));
-        let workers = self.db.workers().await?;
-        let live = workers.iter().filter(|worker| worker.seen_at >= silent && !worker.draining);
-        Ok(live.map(|worker| u64::from(worker.slots)).sum())
+        Ok(self.working().await?.iter().map(|worker| u64::from(worker.slots)).sum())
     }
 }
 

@@ -1,7 +1,6 @@
 //! From recorded events to this process's listeners: what another coordinator recorded is heard here,
 //! too. It also records what is seen in the rows and nobody tells: dead jobs, and workers that are gone.
 
-use super::advance::WORKER_SILENCE_MICROS;
 use super::trouble::Step;
 use super::{Coordinator, EngineError};
 use crate::db::{JobState, NewEvent, Settlement};
@@ -91,7 +90,7 @@ async fn keep_house(coordinator: &Coordinator, told: &mut HashSet<String>) -> Re
         seen.insert(key);
     }
     for worker in db.workers().await? {
-        if worker.draining || now - worker.seen_at < WORKER_SILENCE_MICROS {
+        if worker.draining || !worker.is_silent(now) {
             continue;
         }
         let key = format!("worker-gone/{}/{}", worker.id, worker.seen_at);

@@ -127,7 +127,7 @@ impl WorkerState {
     ];
 
     fn of(worker: &WorkerRow, now: UnixMicros) -> Self {
-        if now - worker.seen_at >= super::WORKER_SILENCE_MICROS {
+        if worker.is_silent(now) {
             WorkerState::Silent
         } else if worker.draining {
             WorkerState::Draining

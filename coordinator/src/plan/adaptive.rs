@@ -172,10 +172,6 @@ impl<'a> Turn<'a> {
         self.ledger.tally_of(place)
     }
 
-    fn everything_alone(&self) -> bool {
-        self.question.scope == ScopeChoice::Test || self.futile.many
-    }
-
     fn suspects(&self, wants: &[u32]) -> Suspects {
         let Self { question, ledger, history, costs, needs, futile, .. } = self;
         Suspects::find(&suspects::Situation { question, ledger, history, costs, needs, futile, wants })
@@ -185,9 +181,10 @@ impl<'a> Turn<'a> {
     /// those to `compare` with what they did in other worlds.
     fn alone_wanted(&self, wants: &mut [u32], suspects: &Suspects, compare: &[(usize, u32)]) -> Vec<Wanted> {
         let mut targets = vec![0_u32; wants.len()];
+        let everything_alone = self.question.scope == ScopeChoice::Test || self.futile.many;
         for (place, want) in wants.iter_mut().enumerate() {
             let tally = self.tally(place);
-            if *want > 0 && (self.everything_alone() || !joins_others(tally)) {
+            if *want > 0 && (everything_alone || !joins_others(tally)) {
                 targets[place] = tally.alone + tally.alone_under_way + *want;
                 *want = 0;
             }
@@ -221,12 +218,6 @@ impl<'a> Turn<'a> {
         wants[place] = wants[place].saturating_sub(runs.saturating_sub(before));
     }
 
-    /// Seconds in tests if every test gets the clean runs that are enough, those made included.
-    fn foreseen_seconds(&self) -> f64 {
-        let targets = self.needs.targets.iter().enumerate();
-        targets.map(|(place, runs)| f64::from(*runs) * self.costs.seconds_at(place)).sum()
-    }
-
     /// The attempts of the first phase that were not planned yet.
     fn opening_wanted(&self, wants: &mut [u32]) -> Vec<Wanted> {
         let wanted = self.chains.wanted.clone();
@@ -250,7 +241,7 @@ impl<'a> Turn<'a> {
         }
         let all = f64::from(self.question.runs_for_guarantee()) * self.costs.suite().unwrap_or(0.0);
         let floor = SCREEN_SECONDS.min(SCREEN_SHARE_OF_ALL * all);
-        let money = (SCREEN_SHARE * self.foreseen_seconds()).max(floor);
+        let money = (SCREEN_SHARE * self.needs.seconds_in_tests(self.costs)).max(floor);
         let unknown = |test: &&TestId| {
             self.ledger.place(test).is_some_and(|place| {
                 wants[place] > 0 && record_of(self.history, self.ledger, place).is_none()

@@ -53,6 +53,12 @@ pub(super) struct Needs {
 }
 
 impl Needs {
+    /// Seconds in tests if every test gets the clean runs that are enough, those made included.
+    pub(super) fn seconds_in_tests(&self, costs: &Costs<'_>) -> f64 {
+        let targets = self.targets.iter().enumerate();
+        targets.map(|(place, runs)| f64::from(*runs) * costs.seconds_at(place)).sum()
+    }
+
     pub(super) fn find(
         question: &Question,
         ledger: &Ledger,

@@ -99,12 +99,8 @@ impl Situation<'_> {
 
     /// What the sweep is foreseen to cost if every test gets the clean runs that are enough, those made included.
     fn foreseen_seconds(&self) -> f64 {
-        let targets = &self.needs.targets;
-        let in_tests = targets.iter().enumerate();
-        let in_tests: f64 =
-            in_tests.map(|(place, runs)| f64::from(*runs) * self.costs.seconds_at(place)).sum();
-        let most = targets.iter().max().copied().unwrap_or(0);
-        f64::from(most) * self.costs.overhead(Scope::Suite) + in_tests
+        let most = self.needs.targets.iter().max().copied().unwrap_or(0);
+        f64::from(most) * self.costs.overhead(Scope::Suite) + self.needs.seconds_in_tests(self.costs)
     }
 
     fn cost_alone(&self, place: usize) -> f64 {
