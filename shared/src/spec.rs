@@ -6,9 +6,10 @@ use crate::ids::TestId;
 use crate::treatment::Treatment;
 use crate::world::SandboxLevel;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// One attempt to be made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AttemptSpec {
     /// Its place among the job's attempts: with the job id, the idempotency key of its samples.
     pub index: u32,
@@ -57,14 +58,21 @@ pub enum Scope {
 }
 
 /// Which tests an attempt runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Selection {
     /// Everything the framework collects.
     All,
     /// These. The given order is the order the framework collected them in; [`Order::AsListed`] is
-    /// this list's.
-    Only(Vec<TestId>),
+    /// this list's. Shared: a sweep asks for the same tests in many attempts.
+    Only(Arc<[TestId]>),
+}
+
+impl Selection {
+    /// These tests.
+    pub fn only(tests: Vec<TestId>) -> Self {
+        Selection::Only(tests.into())
+    }
 }
 
 /// The order tests run in within one attempt.

@@ -106,7 +106,7 @@ pub(crate) struct Planned<'a> {
 pub(crate) fn plan_run<'a>(setting: &AttemptSetting<'_>, job: JobId, spec: &'a AttemptSpec) -> Planned<'a> {
     let expected = match &spec.tests {
         Selection::All => None,
-        Selection::Only(tests) => Some(tests.as_slice()),
+        Selection::Only(tests) => Some(&**tests),
     };
     let asked = spec.treatment.world;
     let world = if asked.is_plain() { setting.under } else { asked };

@@ -427,7 +427,7 @@ async fn record(
                 index,
                 ..AttemptSpec::plain(
                     Scope::Test,
-                    Selection::Only(vec![test((number + index) % 100)]),
+                    Selection::only(vec![test((number + index) % 100)]),
                     Order::Given,
                 )
             })

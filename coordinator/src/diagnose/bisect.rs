@@ -128,7 +128,7 @@ fn others(question: &Question, ledger: &Ledger) -> Selection {
     if question.tests.is_everything() {
         Selection::All
     } else {
-        Selection::Only(question.select(ledger.tests()))
+        Selection::only(question.select(ledger.tests()))
     }
 }
 

@@ -74,7 +74,7 @@ fn neighbours(question: &Question, ledger: &Ledger) -> Selection {
     if question.tests.is_everything() {
         Selection::All
     } else {
-        Selection::Only(ledger.tests().iter().filter(|test| question.tests.selects(test)).cloned().collect())
+        Selection::only(ledger.tests().iter().filter(|test| question.tests.selects(test)).cloned().collect())
     }
 }
 

@@ -39,7 +39,7 @@ fn question(workers: u16) -> Question {
 fn run(spec: &AttemptSpec, all: &[TestId], nature: &Nature, dice: &mut ChaCha8Rng) -> AttemptRecord {
     let mut order = match &spec.tests {
         Selection::All => all.to_vec(),
-        Selection::Only(tests) if spec.order == Order::AsListed => tests.clone(),
+        Selection::Only(tests) if spec.order == Order::AsListed => tests.to_vec(),
         Selection::Only(tests) => all.iter().filter(|test| tests.contains(test)).cloned().collect(),
     };
     order = super::sequence::sequence(&order, spec.order);

@@ -147,7 +147,7 @@ pub struct Limits {
 
 impl Limits {
     /// Of a farm, unless its operator says otherwise.
-    pub const FARM: Limits = Limits { runs: 10_000, samples: 5_000_000, tests: 200_000 };
+    pub const FARM: Limits = Limits { runs: 10_000, samples: 4_000_000, tests: 200_000 };
     /// Of a sweep in its user's own process, which nobody else waits for.
     pub const EMBEDDED: Limits = Limits { runs: 1_000_000, samples: 50_000_000, tests: 1_000_000 };
 

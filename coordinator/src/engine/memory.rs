@@ -18,7 +18,7 @@ use tracing::warn;
 /// twice as many.
 const FIRST_LOOK: u64 = 60;
 /// Jobs whose rows and specs are read together: a restart reads all of a long sweep.
-const JOBS_AT_ONCE: usize = 200;
+const JOBS_AT_ONCE: usize = 50;
 /// Reports that are unpacked together: one may hold thousands of samples.
 const REPORTS_AT_ONCE: usize = 16;
 

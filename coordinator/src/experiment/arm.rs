@@ -51,12 +51,12 @@ impl Arm {
     pub fn spec(&self, test: &TestId, others: &Selection) -> AttemptSpec {
         let plain = match &self.company {
             Company::Alone => {
-                AttemptSpec::plain(Scope::Test, Selection::Only(vec![test.clone()]), Order::Given)
+                AttemptSpec::plain(Scope::Test, Selection::only(vec![test.clone()]), Order::Given)
             }
             Company::File(order) => AttemptSpec::plain(Scope::File, others.clone(), *order),
             Company::Suite(order) => AttemptSpec::plain(Scope::Suite, others.clone(), *order),
             Company::Listed(tests) => {
-                AttemptSpec::plain(Scope::Suite, Selection::Only(tests.clone()), Order::AsListed)
+                AttemptSpec::plain(Scope::Suite, Selection::only(tests.clone()), Order::AsListed)
             }
         };
         AttemptSpec { treatment: self.treatment.clone(), ..plain }
@@ -69,7 +69,7 @@ impl Arm {
             (Scope::Test, _, Selection::Only(tests)) if tests.len() > 1 => return None,
             (Scope::Test, _, Selection::All) => return None,
             (Scope::Test, _, Selection::Only(_)) => Company::Alone,
-            (Scope::Suite, Order::AsListed, Selection::Only(tests)) => Company::Listed(tests.clone()),
+            (Scope::Suite, Order::AsListed, Selection::Only(tests)) => Company::Listed(tests.to_vec()),
             (Scope::File, order, _) => Company::File(order),
             (Scope::Suite, order, _) => Company::Suite(order),
         };

@@ -10,6 +10,8 @@ mod observation;
 mod reading;
 mod renaming;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 pub use counting::TestTally;
 pub use observation::{
@@ -22,11 +24,16 @@ use crate::experiment::job_key::JobKey;
 use crate::experiment::seed::file_of;
 use counting::{Counted, Coverage};
 use flakefarm_shared::{
-    AttemptEnd, AttemptRecord, AttemptSpec, JobReport, Listing, Outcome, TestId, UnixMicros,
+    AttemptEnd, AttemptRecord, AttemptSpec, JobReport, Listing, Outcome, Selection, TestId, UnixMicros,
 };
 use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+/// Observations of a test are kept with room for one in so many more. Twice as many at a time, as vectors grow by
+/// themselves, would leave a quarter of it empty.
+const ROOM: usize = 8;
 
 /// The memory of a sweep.
 #[derive(Debug, Clone)]
@@ -35,9 +42,10 @@ pub struct Ledger {
     places: HashMap<TestId, usize>,
     /// Of listed tests by place, as far as the listing tells it.
     files: Vec<Option<Arc<str>>>,
-    jobs: BTreeMap<JobKey, JobEntry>,
+    /// Shared, as the next, between a ledger and what is read from it with something added.
+    jobs: Arc<BTreeMap<JobKey, JobEntry>>,
     /// Of listed tests by place, each sorted by (key, index).
-    listed: Vec<Vec<Observation>>,
+    listed: Arc<Vec<Vec<Observation>>>,
     /// Of tests that ran although they were not listed (generated at run time, say).
     unlisted: BTreeMap<TestId, Vec<Observation>>,
     tallies: Vec<TestTally>,
@@ -46,18 +54,65 @@ pub struct Ledger {
     /// Time in tests, by scope, in microseconds.
     in_tests_us: [u64; 3],
     renaming: renaming::Renaming,
+    asked: HashSet<Arc<Asked>>,
+    selections: HashSet<Arc<[TestId]>>,
     commons: observation::Commons,
 }
 
+/// A job. A sweep may plan millions of attempts and read as many records: each costs some bytes here, and what
+/// several have in common is kept once.
 #[derive(Debug, Clone, Default)]
 struct JobEntry {
-    planned: Option<Vec<AttemptSpec>>,
-    coverage: Vec<Coverage>,
+    /// By their indices.
+    planned: Option<Vec<Planned>>,
+    /// What each of `planned` has added to the counts; empty once none has.
     counted: Vec<Counted>,
-    /// By their places, each with what it stands on.
-    records: BTreeMap<u32, (Rank, Arc<AttemptFacts>)>,
+    /// By their indices.
+    records: Vec<Recorded>,
     reported: Reported,
     lost: Option<String>,
+}
+
+/// An attempt that was asked for.
+#[derive(Debug, Clone)]
+struct Planned {
+    index: u32,
+    asked: Arc<Asked>,
+}
+
+/// What was asked for in one or more attempts, by its spec, whose index says nothing.
+#[derive(Debug)]
+struct Asked {
+    spec: AttemptSpec,
+    coverage: Coverage,
+}
+
+impl PartialEq for Asked {
+    fn eq(&self, other: &Self) -> bool {
+        self.spec == other.spec
+    }
+}
+
+impl Eq for Asked {}
+
+impl Hash for Asked {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.spec.hash(state);
+    }
+}
+
+/// The record of an attempt that stands.
+#[derive(Debug, Clone)]
+struct Recorded {
+    facts: Arc<AttemptFacts>,
+    /// Of its [`Rank`].
+    content: u64,
+}
+
+impl Recorded {
+    fn rank(&self) -> Rank {
+        Rank { kind: kind_of(&self.facts.end), started_at: self.facts.started_at, content: self.content }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,25 +123,28 @@ enum Reported {
 }
 
 /// Which of several records of one attempt stands: the least.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     kind: u8,
     started_at: UnixMicros,
-    /// The first half of its SHA-256.
-    content: [u8; 16],
+    /// The beginning of its SHA-256.
+    content: u64,
 }
 
 impl Rank {
     fn of(record: &AttemptRecord) -> Self {
-        let kind = match record.end {
-            AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => 0,
-            AttemptEnd::NothingRan { .. } => 1,
-            AttemptEnd::Infrastructure(_) => 2,
-        };
         let content = serde_json::to_vec(record).expect("a record is plain data");
         let digest = Sha256::digest(&content);
-        let content = digest[..16].try_into().expect("a SHA-256 digest has 32 bytes");
-        Self { kind, started_at: record.started_at, content }
+        let content = u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 digest has 32 bytes"));
+        Self { kind: kind_of(&record.end), started_at: record.started_at, content }
+    }
+}
+
+fn kind_of(end: &AttemptEnd) -> u8 {
+    match end {
+        AttemptEnd::Completed | AttemptEnd::Interrupted { .. } => 0,
+        AttemptEnd::NothingRan { .. } => 1,
+        AttemptEnd::Infrastructure(_) => 2,
     }
 }
 
@@ -97,13 +155,15 @@ impl Ledger {
             tests: Vec::new(),
             places: HashMap::new(),
             files: Vec::new(),
-            jobs: BTreeMap::new(),
-            listed: Vec::new(),
+            jobs: Arc::default(),
+            listed: Arc::default(),
             unlisted: BTreeMap::new(),
             tallies: Vec::new(),
             all_under_way: 0,
             in_tests_us: [0; 3],
             renaming: renaming::Renaming::default(),
+            asked: HashSet::new(),
+            selections: HashSet::new(),
             commons: observation::Commons::default(),
         };
         for test in tests {
@@ -112,7 +172,7 @@ impl Ledger {
                 ledger.tests.push(test);
             }
         }
-        ledger.listed = vec![Vec::new(); ledger.tests.len()];
+        ledger.listed = Arc::new(vec![Vec::new(); ledger.tests.len()]);
         ledger.tallies = vec![TestTally::default(); ledger.tests.len()];
         ledger
     }
@@ -161,35 +221,59 @@ impl Ledger {
 
     /// Notes that the job `key` was planned. A second note of the same key changes nothing.
     pub fn note_planned(&mut self, key: JobKey, attempts: &[AttemptSpec]) {
-        let entry = self.jobs.entry(key).or_default();
-        if entry.planned.is_none() {
-            entry.planned = Some(attempts.to_vec());
-            entry.coverage = attempts.iter().map(|spec| Coverage::of(spec, &self.places)).collect();
-            entry.counted = vec![Counted::Nothing; attempts.len()];
-            self.count_again(key);
+        if self.jobs.get(&key).is_some_and(|entry| entry.planned.is_some()) {
+            return;
         }
+        let planned = attempts.iter().map(|spec| Planned { index: spec.index, asked: self.asked(spec) });
+        let mut planned: Vec<Planned> = planned.collect();
+        planned.sort_by_key(|attempt| attempt.index);
+        self.entry(key).planned = Some(planned);
+        self.count_again(key);
+    }
+
+    fn asked(&mut self, spec: &AttemptSpec) -> Arc<Asked> {
+        let mut spec = AttemptSpec { index: 0, ..spec.clone() };
+        if let Selection::Only(tests) = &mut spec.tests {
+            match self.selections.get(tests) {
+                Some(known) => *tests = Arc::clone(known),
+                None => drop(self.selections.insert(Arc::clone(tests))),
+            }
+        }
+        let asked = Asked { coverage: Coverage::of(&spec, &self.places), spec };
+        match self.asked.get(&asked) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let asked = Arc::new(asked);
+                self.asked.insert(Arc::clone(&asked));
+                asked
+            }
+        }
+    }
+
+    fn entry(&mut self, key: JobKey) -> &mut JobEntry {
+        Arc::make_mut(&mut self.jobs).entry(key).or_default()
     }
 
     /// Notes what a worker reported of the job `key`. Of two different records of one attempt, one
     /// with an outcome stands before an infrastructure error, then the earlier one: a rule that does
     /// not depend on which came first.
     pub fn note_report(&mut self, key: JobKey, report: &JobReport) {
-        self.jobs.entry(key).or_default().reported = Reported::Yes;
+        self.entry(key).reported = Reported::Yes;
         for record in &report.attempts {
-            let entry = self.jobs.entry(key).or_default();
             let rank = Rank::of(record);
-            if entry.records.get(&record.index).is_none_or(|(known, _)| rank < *known) {
+            if self.entry(key).record(record.index).is_none_or(|known| rank < known.rank()) {
                 self.forget_count(key, record.index);
                 self.replace(key, record, rank);
             }
         }
+        self.entry(key).records.shrink_to_fit();
         self.count_again(key);
     }
 
     /// Notes that nothing will be heard of the job `key`, and why. A report of it that arrives all
     /// the same counts.
     pub fn note_lost(&mut self, key: JobKey, reason: &str) {
-        let entry = self.jobs.entry(key).or_default();
+        let entry = self.entry(key);
         match &entry.lost {
             Some(known) if known.as_str() <= reason => {}
             Some(_) | None => entry.lost = Some(reason.to_owned()),
@@ -199,12 +283,12 @@ impl Ledger {
 
     fn replace(&mut self, key: JobKey, record: &AttemptRecord, rank: Rank) {
         let at = |observation: &Observation| (observation.key, observation.index).cmp(&(key, record.index));
-        let known = self.jobs.get_mut(&key).and_then(|entry| entry.records.remove(&record.index));
-        if let Some((_, known)) = known {
-            self.count_interruption(&known, counting::Change::Less);
+        if let Ok(found) = self.entry(key).place_of_record(record.index) {
+            let known = self.entry(key).records.remove(found);
+            self.count_interruption(&known.facts, counting::Change::Less);
             for place in 0..self.listed.len() {
                 if let Ok(found) = self.listed[place].binary_search_by(at) {
-                    let old = self.listed[place].remove(found);
+                    let old = Arc::make_mut(&mut self.listed)[place].remove(found);
                     self.count_seen(place, &old, counting::Change::Less);
                 }
             }
@@ -220,7 +304,7 @@ impl Ledger {
         for sample in self.known_by_their_ids(record).iter() {
             let listed = self.places.get(&sample.test).copied();
             let observations = match listed {
-                Some(place) => &mut self.listed[place],
+                Some(place) => &mut Arc::make_mut(&mut self.listed)[place],
                 None => self.unlisted.entry(sample.test.clone()).or_default(),
             };
             let Err(found) = observations.binary_search_by(at) else {
@@ -242,12 +326,18 @@ impl Ledger {
                 position: sample.position,
                 aside: Aside::of(sample),
             };
+            if observations.len() == observations.capacity() {
+                observations.reserve_exact(observations.len() / ROOM + 1);
+            }
             observations.insert(found, observation.clone());
             if let Some(place) = listed {
                 self.count_seen(place, &observation, counting::Change::More);
             }
         }
         self.count_interruption(&facts, counting::Change::More);
-        self.jobs.entry(key).or_default().records.insert(record.index, (rank, facts));
+        let entry = self.entry(key);
+        if let Err(place) = entry.place_of_record(record.index) {
+            entry.records.insert(place, Recorded { facts, content: rank.content });
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! runs alone beside it. Nothing waits for a phase to end: a few jobs per worker are always under
 //! way, and what comes in changes what is planned next.
 
-use super::alone;
+use super::alone::{self, Missing};
 use super::batch::{self, Wanted};
 use super::beliefs::Beliefs;
 use super::chains;
@@ -66,7 +66,9 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     let mut panel = panel::plan(question, &turn.selected, &costs, history, ledger, Some(&wants));
     let suspects = turn.suspects(&wants);
     let pressing = turn.alone_wanted(&mut wants, &suspects, &panel.plain_alone);
-    let mut pressing = batch::pack(JobPhase::Alone, 0, pressing, workers);
+    let later = pressing.later(&costs);
+    let pressing = turn.priced(pressing.next);
+    let mut pressing = batch::pack_some(JobPhase::Alone, 0, pressing, later.container_seconds, workers);
     jobs.retain(|job| funds.buy_job(job, &costs));
     let whole_panel = panel.bought(&mut funds, &costs);
     for spec in panel.in_other_worlds() {
@@ -74,6 +76,8 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     }
     jobs.extend(panel.into_jobs(workers));
     pressing.retain(|job| funds.buy_job(job, &costs));
+    // What they cost is not spent on others before their turn comes.
+    funds.put_aside(later);
     jobs.extend(batch::numbered(JobPhase::Alone, pressing, ledger));
 
     let mut now = turn.opening_wanted(&mut wants);
@@ -106,8 +110,10 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
         remaining.attempts += 1;
         remaining.container_seconds += costs.of(spec).unwrap_or(0.0);
     }
-    remaining.attempts += foreseen.attempts;
-    remaining.container_seconds += foreseen.container_seconds;
+    for later in [foreseen, later] {
+        remaining.attempts += later.attempts;
+        remaining.container_seconds += later.container_seconds;
+    }
     let state = match (jobs.is_empty(), outstanding) {
         (true, 0) => Planning::Complete,
         (true, _) if funds.is_overdue() => Planning::Overdue,
@@ -179,7 +185,7 @@ impl<'a> Turn<'a> {
 
     /// Runs alone that cannot wait: of tests that are not run with others, of suspicious ones, and of
     /// those to `compare` with what they did in other worlds.
-    fn alone_wanted(&self, wants: &mut [u32], suspects: &Suspects, compare: &[(usize, u32)]) -> Vec<Wanted> {
+    fn alone_wanted(&self, wants: &mut [u32], suspects: &Suspects, compare: &[(usize, u32)]) -> Missing {
         let mut targets = vec![0_u32; wants.len()];
         let everything_alone = self.question.scope == ScopeChoice::Test || self.futile.many;
         for (place, want) in wants.iter_mut().enumerate() {
@@ -196,7 +202,10 @@ impl<'a> Turn<'a> {
         for (place, runs) in compare {
             self.raise(&mut targets, *place, *runs, wants);
         }
-        self.priced(self.futile.alone.wanted(&targets, self.ledger))
+        let workers = usize::from(self.question.workers.get());
+        let under_way = self.ledger.outstanding().count();
+        let room = if under_way < batch::most_under_way(workers) { batch::AT_A_TURN } else { 0 };
+        self.futile.alone.wanted(&targets, self.ledger, room)
     }
 
     /// What only failed, without all others: what passes there is spoilt by one of these.
@@ -204,7 +213,7 @@ impl<'a> Turn<'a> {
         if suspects.apart.is_empty() {
             return None;
         }
-        let tests = Selection::Only(suspects.apart.clone());
+        let tests = Selection::only(suspects.apart.clone());
         take_off(wants, &tests, self.ledger);
         let attempts = vec![AttemptSpec::plain(Scope::Suite, tests, Order::AsListed)];
         Some(PlannedJob { key: JobKey::new(JobPhase::Apart, 0), attempts })

@@ -1,9 +1,10 @@
 //! Attempts on one test alone: how many of them were made, and which are still wanted.
 
 use super::costs::Costs;
-use crate::experiment::{JobPhase, Ledger, derive_seed};
+use crate::experiment::{Estimate, JobPhase, Ledger, derive_seed};
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// Attempts on one test that gave no sample of it after which it is given up; and how many more for each that gave
 /// one. So a test is not given up as long as it is heard of in one of four, and three failures in a row are borne.
@@ -11,6 +12,29 @@ const IN_VAIN: u32 = 4;
 const IN_VAIN_FOR_EACH: u32 = 3;
 /// Attempts in which nothing ran, with none that gave a sample, after which no test is tried alone.
 const NOTHING_EVER_RAN: u32 = 8;
+
+/// Attempts on single tests that are wanted. A sweep may want millions; nobody needs to see more of them than can
+/// be planned at a turn.
+#[derive(Debug, Default)]
+pub(super) struct Missing {
+    /// The first ones.
+    pub(super) next: Vec<AttemptSpec>,
+    /// How many come after them, of which tests, by place.
+    pub(super) later: Vec<(usize, u32)>,
+}
+
+impl Missing {
+    /// What is foreseen of those that come later.
+    pub(super) fn later(&self, costs: &Costs<'_>) -> Estimate {
+        let mut later = Estimate::default();
+        for (place, runs) in &self.later {
+            later.attempts += u64::from(*runs);
+            let each = costs.alone(&costs.ledger().tests()[*place]).unwrap_or(0.0);
+            later.container_seconds += f64::from(*runs) * each;
+        }
+        later
+    }
+}
 
 /// Tests that are run alone.
 pub(super) struct Alone {
@@ -43,25 +67,38 @@ impl Alone {
     }
 
     /// Attempts that are missing for every test to have as many as `targets` says, one of each test
-    /// before a second of any.
-    pub(super) fn wanted(&self, targets: &[u32], ledger: &Ledger) -> Vec<AttemptSpec> {
-        let mut rounds: Vec<(u32, usize)> = Vec::new();
-        for (place, target) in targets.iter().enumerate().filter(|(_, target)| **target > 0) {
-            if self.given_up(place, ledger) {
-                continue;
-            }
+    /// before a second of any; the first `most` of them.
+    pub(super) fn wanted(&self, targets: &[u32], ledger: &Ledger, most: usize) -> Missing {
+        let have = |place: usize| {
             let tally = ledger.tally_of(place);
-            let have = tally.alone_under_way + tally.alone;
-            rounds.extend((have..*target).map(|round| (round, place)));
+            tally.alone_under_way + tally.alone
+        };
+        let is_short = |place: &usize| have(*place) < targets[*place] && !self.given_up(*place, ledger);
+        // The one with the fewest attempts is the next; of several, the first in the framework's order.
+        let mut short: BinaryHeap<Reverse<(u32, usize)>> =
+            (0..targets.len()).filter(is_short).map(|place| Reverse((have(place), place))).collect();
+        let mut missing = Missing::default();
+        while let Some(Reverse((round, place))) = short.pop() {
+            if missing.next.len() == most {
+                missing.later.push((place, targets[place] - round));
+                missing
+                    .later
+                    .extend(short.drain().map(|Reverse((have, place))| (place, targets[place] - have)));
+                missing.later.sort_unstable();
+                break;
+            }
+            missing.next.push(spec(&ledger.tests()[place]));
+            if round + 1 < targets[place] {
+                short.push(Reverse((round + 1, place)));
+            }
         }
-        rounds.sort_unstable();
-        rounds.into_iter().map(|(_, place)| spec(&ledger.tests()[place])).collect()
+        missing
     }
 }
 
 /// One attempt on `test` alone.
 pub(super) fn spec(test: &TestId) -> AttemptSpec {
-    AttemptSpec::plain(Scope::Test, Selection::Only(vec![test.clone()]), Order::Given)
+    AttemptSpec::plain(Scope::Test, Selection::only(vec![test.clone()]), Order::Given)
 }
 
 /// As many of `tests`, in the order of the screen, as one run alone of each costs no more than `seconds`.

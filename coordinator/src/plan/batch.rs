@@ -13,6 +13,16 @@ const JOB_SECONDS: f64 = 30.0;
 pub(super) const LEAST_JOB_SECONDS: f64 = 4.0;
 /// Most attempts of one job, however short.
 const JOB_ATTEMPTS: usize = 1000;
+/// Most attempts of a kind that are looked at in one turn of planning: those after them are only counted, however
+/// many were asked for, and come at a later turn.
+pub(super) const AT_A_TURN: usize = 4_000;
+/// Jobs under way beyond which nothing is planned that can wait, or four per worker.
+const JOBS_UNDER_WAY: usize = 256;
+
+/// Jobs under way beyond which nothing is planned that can wait.
+pub(super) fn most_under_way(workers: usize) -> usize {
+    JOBS_UNDER_WAY.max(4 * workers)
+}
 
 /// An attempt to be planned.
 #[derive(Debug, Clone)]
@@ -30,8 +40,19 @@ pub(super) fn job_seconds(total: f64, workers: usize) -> f64 {
 /// Packs `wanted`, in order, into jobs of `phase`, numbered by the place of their first attempt after
 /// `first`. What was never measured travels alone.
 pub(super) fn pack(phase: JobPhase, first: usize, wanted: Vec<Wanted>, workers: usize) -> Vec<PlannedJob> {
+    pack_some(phase, first, wanted, 0.0, workers)
+}
+
+/// The same of attempts after which others come that take `later` seconds together.
+pub(super) fn pack_some(
+    phase: JobPhase,
+    first: usize,
+    wanted: Vec<Wanted>,
+    later: f64,
+    workers: usize,
+) -> Vec<PlannedJob> {
     let total: f64 = wanted.iter().filter_map(|wanted| wanted.seconds).sum();
-    let target = job_seconds(total, workers);
+    let target = job_seconds(total + later, workers);
     let mut jobs: Vec<PlannedJob> = Vec::new();
     let mut filled = f64::INFINITY;
     for (place, Wanted { mut spec, seconds }) in wanted.into_iter().enumerate() {

@@ -36,7 +36,7 @@ impl Slot {
     fn covers(&self, ledger: &Ledger) -> Vec<TestId> {
         match &self.tests {
             Selection::All => ledger.tests().to_vec(),
-            Selection::Only(tests) => tests.clone(),
+            Selection::Only(tests) => tests.to_vec(),
         }
     }
 }
@@ -45,9 +45,12 @@ impl Slot {
 pub(super) struct Chains {
     /// Follow-ups to be planned now.
     pub(super) follow_ups: Vec<PlannedJob>,
-    /// Attempts for slots that were not planned yet; the first of them has this number.
+    /// Attempts for slots that were not planned yet, as many as are planned at a turn; the first of them has this
+    /// number.
     pub(super) first_free: usize,
     pub(super) wanted: Vec<AttemptSpec>,
+    /// How many slots come after those.
+    pub(super) later: usize,
     /// Whether every slot is settled.
     pub(super) settled: Settled,
     /// What each attempt's chain is, and which chains have come to their end.
@@ -69,6 +72,7 @@ pub(super) fn follow(series: Series, slots: &[Slot], ledger: &Ledger) -> Chains 
         follow_ups: Vec::new(),
         first_free: roots.len(),
         wanted: Vec::new(),
+        later: 0,
         settled: Settled::All,
         members: HashMap::new(),
         ended: vec![false; slots.len()],
@@ -86,8 +90,10 @@ pub(super) fn follow(series: Series, slots: &[Slot], ledger: &Ledger) -> Chains 
     for (number, slot) in slots.iter().enumerate().skip(roots.len()) {
         if nothing_runs {
             chains.ended[number] = true;
-        } else {
+        } else if chains.wanted.len() < batch::AT_A_TURN {
             chains.wanted.push(slot.spec());
+        } else {
+            chains.later += 1;
         }
     }
     if chains.ended.iter().any(|ended| !ended) {
@@ -209,7 +215,7 @@ fn walk<'a>(
             None if interruptions > FOLLOW_UPS || in_vain > FOLLOW_UPS => return Next::Settled,
             None => {
                 // Until something is missing, it is the slot's own attempt that is tried again.
-                let tests = missing.map_or_else(|| slot.tests.clone(), Selection::Only);
+                let tests = missing.map_or_else(|| slot.tests.clone(), Selection::only);
                 let spec = AttemptSpec { tests, ..slot.spec() };
                 return Next::FollowUp(PlannedJob { key, attempts: vec![spec] });
             }

@@ -40,8 +40,6 @@ const FILES: usize = 50;
 /// How often a failing shuffle is repeated, and how many shuffles.
 const REPEATS: u32 = 2;
 const REPEATED_SHUFFLES: u32 = 3;
-/// Jobs under way beyond which nothing is planned that can wait, or four per worker.
-const JOBS_UNDER_WAY: usize = 256;
 
 /// What to run next, for a fixed number of runs per test.
 pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> Plan {
@@ -83,7 +81,8 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
     }
     let panel = panel::plan(question, &selected, &costs, history, ledger, None);
     raise(&mut targets, &panel.plain_alone);
-    let alone_wanted = alone.wanted(&targets, ledger);
+    let alone_wanted = alone.wanted(&targets, ledger, batch::AT_A_TURN);
+    let alone_later = alone_wanted.later(&costs);
 
     let foreseen = rerun::foreseen_seconds(question);
     let price = |spec: &AttemptSpec| {
@@ -92,21 +91,23 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
         known.filter(|_| !rerun::travels_alone(question, spec, ledger))
     };
     let mut jobs = chains.follow_ups.clone();
-    let named = |phase, wanted: Vec<AttemptSpec>| {
-        batch::numbered(phase, batch::pack(phase, 0, priced(wanted, price), workers), ledger)
+    let named = |phase, wanted: Vec<AttemptSpec>, later: f64| {
+        batch::numbered(phase, batch::pack_some(phase, 0, priced(wanted, price), later, workers), ledger)
     };
     jobs.extend(panel.into_jobs(workers));
-    jobs.extend(named(JobPhase::WithFile, with_file));
-    jobs.extend(named(JobPhase::Screen, screen));
+    jobs.extend(named(JobPhase::WithFile, with_file, 0.0));
+    jobs.extend(named(JobPhase::Screen, screen, 0.0));
     let pressing = jobs.len();
+    let slots_later = later_slots(&chains, &costs);
     let patient = interleave(
-        batch::pack(
+        batch::pack_some(
             JobPhase::Slots(series),
             chains.first_free,
             priced(chains.wanted.clone(), price),
+            slots_later.container_seconds,
             workers,
         ),
-        named(JobPhase::Alone, alone_wanted),
+        named(JobPhase::Alone, alone_wanted.next, alone_later.container_seconds),
     );
     jobs.extend(patient);
 
@@ -115,7 +116,11 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
         jobs.extend(repeated_shuffles(question, &slots, ledger));
     }
 
-    let remaining = estimate(&jobs, &costs, ledger);
+    let mut remaining = estimate(&jobs, &costs, ledger);
+    for later in [slots_later, alone_later] {
+        remaining.attempts += later.attempts;
+        remaining.container_seconds += later.container_seconds;
+    }
     let outstanding = ledger.outstanding().count();
     let state = if jobs.is_empty() && outstanding == 0 { Planning::Complete } else { Planning::Working };
     let mut jobs = hold_back(jobs, pressing, outstanding, workers, costs.are_settled(), price);
@@ -199,7 +204,7 @@ fn with_file_attempts(
         .into_iter()
         .filter(|(file, _)| chosen.contains(file.as_str()))
         .flat_map(|(_, tests)| {
-            let spec = AttemptSpec::plain(Scope::File, Selection::Only(tests), Order::Given);
+            let spec = AttemptSpec::plain(Scope::File, Selection::only(tests), Order::Given);
             std::iter::repeat_n(spec, FILE_RUNS.min(runs as usize))
         })
         .collect()
@@ -243,6 +248,13 @@ fn repeated_shuffles(question: &Question, slots: &[Slot], ledger: &Ledger) -> Ve
         }));
     }
     jobs
+}
+
+/// What is foreseen of slots that are not looked at in this turn: that they cost what those before them do.
+fn later_slots(chains: &chains::Chains, costs: &Costs<'_>) -> Estimate {
+    let known: f64 = chains.wanted.iter().filter_map(|spec| costs.of(spec)).sum();
+    let each = known / chains.wanted.len().max(1) as f64;
+    Estimate { attempts: chains.later as u64, container_seconds: each * chains.later as f64 }
 }
 
 fn priced(specs: Vec<AttemptSpec>, price: impl Fn(&AttemptSpec) -> Option<f64>) -> Vec<Wanted> {
@@ -294,7 +306,7 @@ fn hold_back(
         } else if place < pressing {
             usize::MAX
         } else if settled || attempts < SETTLED {
-            JOBS_UNDER_WAY.max(4 * workers)
+            batch::most_under_way(workers)
         } else {
             4 * workers
         };

@@ -2,7 +2,7 @@
 
 use super::beliefs::Beliefs;
 use super::costs::Costs;
-use crate::experiment::{Budget, Ledger, PlannedJob, Question, Standing};
+use crate::experiment::{Budget, Estimate, Ledger, PlannedJob, Question, Standing};
 use flakefarm_shared::Scope;
 use std::time::Duration;
 
@@ -100,6 +100,15 @@ impl Funds {
                 }
                 enough
             }
+        }
+    }
+
+    /// Takes off what attempts will cost that are bought at a later turn, as far as there is as much.
+    pub(super) fn put_aside(&mut self, later: Estimate) {
+        match self {
+            Funds::Unlimited => {}
+            Funds::Attempts(left) => *left = left.saturating_sub(later.attempts),
+            Funds::Seconds { left, .. } => *left = (*left - later.container_seconds).max(0.0),
         }
     }
 

@@ -125,7 +125,7 @@ impl<'a> Group<'a> {
             let scope = if self.file.is_some() { Scope::File } else { Scope::Suite };
             let spec = match chosen.as_slice() {
                 [test] => alone::spec(test),
-                _ => AttemptSpec::plain(scope, Selection::Only(chosen), order),
+                _ => AttemptSpec::plain(scope, Selection::only(chosen), order),
             };
             (spec, self.seconds(k))
         };

@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn alone(test: &str) -> AttemptSpec {
-        AttemptSpec::plain(Scope::Test, Selection::Only(vec![TestId::from(test)]), Order::Given)
+        AttemptSpec::plain(Scope::Test, Selection::only(vec![TestId::from(test)]), Order::Given)
     }
 
     #[test]

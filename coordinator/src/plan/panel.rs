@@ -241,7 +241,7 @@ pub(super) fn plan(
     for (world, tests) in differing(question, selected, ledger, &worlds) {
         let singly = if tests.len() >= many { ALONE_OF_MANY } else { tests.len() };
         if singly < tests.len() && !tests.iter().any(|test| looks.made(test, world, ledger).is_some()) {
-            let tests = Selection::Only(tests.iter().map(|test| (*test).clone()).collect());
+            let tests = Selection::only(tests.iter().map(|test| (*test).clone()).collect());
             let together = AttemptSpec::plain(Scope::Suite, tests, Order::Given);
             wanted.looks.push(priced(AttemptSpec { treatment: Treatment::under(world), ..together }));
         }
@@ -343,7 +343,7 @@ fn that_may_wait(
     if chosen.len() == selected.len() && question.tests.is_everything() {
         everything.clone()
     } else {
-        Selection::Only(chosen)
+        Selection::only(chosen)
     }
 }
 

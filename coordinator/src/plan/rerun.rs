@@ -107,7 +107,7 @@ pub(super) fn in_order(question: &Question, selected: &[TestId], ledger: &Ledger
             return None;
         }
         let tests: Vec<TestId> = order.iter().filter(|test| ledger.place(test).is_some()).cloned().collect();
-        (tests.len() > 1).then_some(Selection::Only(tests))
+        (tests.len() > 1).then_some(Selection::only(tests))
     });
     slots
         .flat_map(|tests| {
@@ -202,7 +202,7 @@ mod tests {
             jobs += 1;
             let attempts = job.attempts.iter().map(|spec| {
                 let tests = match &spec.tests {
-                    Selection::Only(tests) => tests.clone(),
+                    Selection::Only(tests) => tests.to_vec(),
                     Selection::All => unreachable!("tests are named"),
                 };
                 let samples = tests.into_iter().map(|test| {

@@ -320,6 +320,41 @@ fn first_jobs_are_single_and_later_ones_are_batched() {
     assert!((second.remaining.container_seconds - 58.0 * each).abs() < 0.1, "{:?}", second.remaining);
 }
 
+/// However much is asked for, a turn looks at a bounded part of it, jobs under way are bounded, and what is left is
+/// foreseen all the same.
+#[test]
+fn a_turn_plans_a_bounded_part_of_what_is_asked_for() {
+    const RUNS: u32 = 20_000;
+    let model = Model::new(&[], 40, CALM);
+    for (scope, asked) in [(ScopeChoice::Test, 40 * u64::from(RUNS)), (ScopeChoice::Suite, u64::from(RUNS))] {
+        let question = question(scope, RUNS);
+        let mut ledger = Ledger::new(model.ids());
+        let first = next(&question, &ledger);
+        assert_eq!(first.remaining.attempts, asked, "{scope:?}");
+        let job = &first.jobs[0];
+        ledger.note_planned(job.key, &job.attempts);
+        let (worker, mut luck) = (WorkerId("worker".into()), Luck::new(&model.population, 1));
+        let mut dice = ChaCha8Rng::seed_from_u64(1);
+        let records = job.attempts.iter().map(|spec| luck.make(spec, &worker, None, &mut dice)).collect();
+        ledger.note_report(job.key, &report(job.key, records));
+        let mut turns = 0;
+        loop {
+            let turn = next(&question, &ledger);
+            assert_eq!(turn.remaining.attempts, asked - 1, "{scope:?}");
+            assert!(turn.jobs.iter().map(|job| job.attempts.len()).sum::<usize>() <= batch::AT_A_TURN);
+            if turn.jobs.is_empty() {
+                break;
+            }
+            for job in turn.jobs {
+                ledger.note_planned(job.key, &job.attempts);
+            }
+            turns += 1;
+        }
+        assert!(ledger.outstanding().count() <= batch::most_under_way(4), "{scope:?}");
+        assert!(turns > 0, "{scope:?}");
+    }
+}
+
 #[test]
 fn the_longest_of_the_jobs_planned_together_come_first() {
     let mut model = Model::new(&[], 40, CALM);
@@ -434,7 +469,11 @@ fn noted_twice(model: &Model, question: &Question, chaos: u64, cut: f64) -> (Led
     let mut luck = Luck::new(&model.population, chaos);
     let mut notes: Vec<Note> = Vec::new();
     for key in full.keys() {
-        let specs: Vec<AttemptSpec> = full.attempts_of(key).iter().filter_map(|a| a.spec.cloned()).collect();
+        let specs: Vec<AttemptSpec> = full
+            .attempts_of(key)
+            .iter()
+            .filter_map(|a| Some(AttemptSpec { index: a.index, ..a.spec?.clone() }))
+            .collect();
         notes.push(Note::Planned(key, specs.clone()));
         if dice.random_bool(cut) {
             for _ in 0..dice.random_range(1..3) {

@@ -43,12 +43,14 @@ pub(super) fn first_phase(
             (Series::Suite, orders.into_iter().map(slot).collect())
         }
         ScopeChoice::File => {
-            let files = by_file(ledger, selected);
+            let files = by_file(ledger, selected).into_iter();
+            let files: Vec<(String, Selection)> =
+                files.map(|(file, tests)| (file, Selection::only(tests))).collect();
             let mut slots = Vec::new();
             for run in 0..runs {
                 for (file, tests) in &files {
                     let order = order_in_file(question, file, run as usize);
-                    let tests = Selection::Only(tests.clone());
+                    let tests = tests.clone();
                     slots.push(Slot { scope: Scope::File, order, tests, world: World::Plain });
                 }
             }
@@ -59,7 +61,7 @@ pub(super) fn first_phase(
 
 /// Every selected test.
 pub(super) fn everything(question: &Question, selected: &[TestId]) -> Selection {
-    if question.tests.is_everything() { Selection::All } else { Selection::Only(selected.to_vec()) }
+    if question.tests.is_everything() { Selection::All } else { Selection::only(selected.to_vec()) }
 }
 
 /// Attempts on the whole suite that an adaptive sweep opens with.

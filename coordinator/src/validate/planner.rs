@@ -121,7 +121,7 @@ fn suite_jobs(question: &Question, ledger: &Ledger, suites: Wanted) -> Vec<Plann
     let others = if question.tests.is_everything() {
         Selection::All
     } else {
-        Selection::Only(question.select(ledger.tests()))
+        Selection::only(question.select(ledger.tests()))
     };
     let mut jobs = Vec::new();
     for source in [SourceSide::Before, SourceSide::After] {

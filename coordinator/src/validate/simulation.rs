@@ -67,7 +67,7 @@ fn alone() -> Option<FailingIn> {
 fn run(spec: &AttemptSpec, nature: &Nature, dice: &mut ChaCha8Rng) -> AttemptRecord {
     let tests: Vec<TestId> = match &spec.tests {
         Selection::All => TESTS.iter().map(|test| TestId::from(*test)).collect(),
-        Selection::Only(tests) => tests.clone(),
+        Selection::Only(tests) => tests.to_vec(),
     };
     let mut samples = Vec::new();
     for test in &tests {

@@ -2,7 +2,7 @@
 //! that a note which changes what became of it takes back exactly what it had added.
 
 use super::reading::Standing;
-use super::{AttemptEnd, AttemptFacts, AttemptSpec, JobEntry, Ledger, Observation, Seen, TestId};
+use super::{Asked, AttemptEnd, AttemptFacts, AttemptSpec, JobEntry, Ledger, Observation, Seen, TestId};
 use crate::experiment::job_key::JobKey;
 use flakefarm_shared::{Scope, Selection, World};
 use std::collections::HashMap;
@@ -135,30 +135,40 @@ impl Ledger {
     /// Brings the counts up to what is known of the attempts of `key`.
     pub(super) fn count_again(&mut self, key: JobKey) {
         let Some(entry) = self.jobs.get(&key) else { return };
-        let indices: Vec<u32> = entry.planned.iter().flatten().map(|spec| spec.index).collect();
+        let indices: Vec<u32> = entry.planned.iter().flatten().map(|attempt| attempt.index).collect();
         for (slot, index) in indices.into_iter().enumerate() {
             let now = self.what_counts(key, slot, index);
-            let entry = self.jobs.get_mut(&key).expect("it was there");
-            if entry.counted[slot] == now {
-                continue;
-            }
-            let before = std::mem::replace(&mut entry.counted[slot], now.clone());
-            self.count(key, slot, &before, Change::Less);
-            self.count(key, slot, &now, Change::More);
+            self.count_instead(key, slot, now);
+        }
+        let entry = self.entry(key);
+        if entry.counted.iter().all(|counted| *counted == Counted::Nothing) {
+            entry.counted = Vec::new();
         }
     }
 
     /// Takes back what the attempt has added, before what became of it changes.
     pub(super) fn forget_count(&mut self, key: JobKey, index: u32) {
-        let Some(entry) = self.jobs.get_mut(&key) else { return };
-        let Some(slot) = entry.planned.iter().flatten().position(|spec| spec.index == index) else { return };
-        let before = std::mem::replace(&mut entry.counted[slot], Counted::Nothing);
+        if let Some(slot) = self.jobs.get(&key).and_then(|entry| entry.slot(index)) {
+            self.count_instead(key, slot, Counted::Nothing);
+        }
+    }
+
+    fn count_instead(&mut self, key: JobKey, slot: usize, now: Counted) {
+        let entry = self.entry(key);
+        if entry.counted.get(slot).unwrap_or(&Counted::Nothing) == &now {
+            return;
+        }
+        if entry.counted.is_empty() {
+            entry.counted = vec![Counted::Nothing; entry.planned.as_ref().map_or(0, Vec::len)];
+        }
+        let before = std::mem::replace(&mut entry.counted[slot], now.clone());
         self.count(key, slot, &before, Change::Less);
+        self.count(key, slot, &now, Change::More);
     }
 
     fn what_counts(&self, key: JobKey, slot: usize, index: u32) -> Counted {
         let entry = &self.jobs[&key];
-        let coverage = &entry.coverage[slot];
+        let coverage = entry.coverage(slot);
         if matches!(coverage, Coverage::Apart) {
             return Counted::Nothing;
         }
@@ -191,7 +201,7 @@ impl Ledger {
     fn count(&mut self, key: JobKey, slot: usize, counted: &Counted, change: Change) {
         let entry = &self.jobs[&key];
         let alone = entry.scope_of(slot) == Scope::Test;
-        match (counted, &entry.coverage[slot]) {
+        match (counted, entry.coverage(slot)) {
             (Counted::Nothing, _) | (Counted::UnderWay, Coverage::Apart) => {}
             (Counted::UnderWay, Coverage::All) => change.apply(&mut self.all_under_way),
             (Counted::UnderWay, Coverage::Some(places)) => {
@@ -252,7 +262,15 @@ impl Ledger {
 
 impl JobEntry {
     fn scope_of(&self, slot: usize) -> Scope {
-        self.planned.as_ref().map_or(Scope::Suite, |planned| planned[slot].scope)
+        self.asked(slot).spec.scope
+    }
+
+    fn coverage(&self, slot: usize) -> &Coverage {
+        &self.asked(slot).coverage
+    }
+
+    fn asked(&self, slot: usize) -> &Asked {
+        &self.planned.as_ref().expect("slots are those of planned attempts")[slot].asked
     }
 }
 

@@ -126,9 +126,7 @@ impl Aside {
 /// hundreds of thousands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptFacts {
-    /// The job.
-    pub key: JobKey,
-    /// The attempt's place in it.
+    /// The attempt's place in its job.
     pub index: u32,
     /// In which order the tests ran.
     pub order: Order,
@@ -146,6 +144,8 @@ pub struct AttemptFacts {
 /// What many attempts have in common.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Alike {
+    /// The job.
+    pub key: JobKey,
     /// What the attempt ran.
     pub scope: Scope,
     /// On which sources, in which world.
@@ -192,6 +192,7 @@ impl Commons {
     /// The facts of a record, which ended as `end` says.
     pub(super) fn facts(&mut self, key: JobKey, record: &AttemptRecord, end: AttemptEnd) -> AttemptFacts {
         let alike = self.share(Alike {
+            key,
             scope: record.scope,
             treatment: record.treatment.clone(),
             level: record.level,
@@ -205,7 +206,6 @@ impl Commons {
             remarks: record.remarks.clone(),
         });
         AttemptFacts {
-            key,
             index: record.index,
             order: record.order,
             started_at: record.started_at,

@@ -1,6 +1,8 @@
 //! What the ledger says when asked: everything that is found by looking through it.
 
-use super::{AttemptFacts, Condition, ConditionCount, JobEntry, Ledger, Observation, Reported, Seen};
+use super::{
+    AttemptFacts, Condition, ConditionCount, JobEntry, Ledger, Observation, Recorded, Reported, Seen,
+};
 use crate::experiment::job_key::{JobKey, JobPhase};
 use flakefarm_shared::attempt::CollectionError;
 use flakefarm_shared::{AttemptEnd, AttemptSpec, Scope, Selection, TestId, WorkerId};
@@ -35,7 +37,7 @@ pub struct Attempt<'a> {
     pub key: JobKey,
     /// Its place in the job.
     pub index: u32,
-    /// What was asked for; none if it was heard of before its plan.
+    /// What was asked for; none if it was heard of before its plan. The index in it says nothing.
     pub spec: Option<&'a AttemptSpec>,
     /// What became of it.
     pub standing: Standing<'a>,
@@ -145,7 +147,14 @@ impl Ledger {
 
     /// One attempt, if it was planned or heard of.
     pub fn attempt(&self, key: JobKey, index: u32) -> Option<Attempt<'_>> {
-        self.jobs.get(&key)?.attempts(key).find(|attempt| attempt.index == index)
+        let entry = self.jobs.get(&key)?;
+        let spec = entry.spec(index);
+        (spec.is_some() || entry.record(index).is_some()).then(|| Attempt {
+            key,
+            index,
+            spec,
+            standing: entry.standing(index),
+        })
     }
 
     /// Every attempt that was planned or heard of, sorted by job key and index.
@@ -154,10 +163,9 @@ impl Ledger {
     }
 
     /// What was asked for in the attempt of an observation, if its plan is known. Two observations
-    /// of one scope, order and selection saw the same treatment.
+    /// of one scope, order and selection saw the same treatment. The index in it says nothing.
     pub fn spec_of(&self, observation: &Observation) -> Option<&AttemptSpec> {
-        let planned = self.jobs.get(&observation.key)?.planned.as_ref()?;
-        planned.iter().find(|spec| spec.index == observation.index)
+        self.jobs.get(&observation.key)?.spec(observation.index)
     }
 
     /// What the attempt `index` of job `key` said of `test`.
@@ -261,7 +269,7 @@ impl Ledger {
             return Vec::new();
         };
         let selected = match &spec.tests {
-            Selection::All => &self.tests,
+            Selection::All => self.tests.as_slice(),
             Selection::Only(tests) => tests,
         };
         selected.iter().filter(|test| !self.has_sample(test, key, index)).cloned().collect()
@@ -302,7 +310,7 @@ impl Ledger {
 
     /// Names of the jobs in which a worker ran something, sorted.
     pub fn jobs_of<'a>(&'a self, worker: &'a WorkerId) -> impl Iterator<Item = JobKey> + 'a {
-        let ran = |entry: &JobEntry| entry.records.values().any(|(_, attempt)| attempt.worker == *worker);
+        let ran = |entry: &JobEntry| entry.records.iter().any(|record| record.facts.worker == *worker);
         self.jobs.iter().filter(move |(_, entry)| ran(entry)).map(|(key, _)| *key)
     }
 
@@ -312,22 +320,39 @@ impl Ledger {
 }
 
 impl JobEntry {
+    /// Those that were planned, then those that were heard of before.
     fn attempts<'a>(&'a self, key: JobKey) -> impl Iterator<Item = Attempt<'a>> {
         let planned = self.planned.iter().flatten();
-        let ahead_of_plan = self
-            .records
-            .keys()
-            .copied()
-            .filter(move |index| !self.planned.iter().flatten().any(|spec| spec.index == *index));
+        let records = self.records.iter().map(|record| record.facts.index);
+        let ahead_of_plan = records.filter(|index| self.spec(*index).is_none());
         planned
-            .map(|spec| (spec.index, Some(spec)))
+            .map(|attempt| (attempt.index, Some(&attempt.asked.spec)))
             .chain(ahead_of_plan.map(|index| (index, None)))
             .map(move |(index, spec)| Attempt { key, index, spec, standing: self.standing(index) })
     }
 
+    /// The place of an attempt among those that were planned.
+    pub(super) fn slot(&self, index: u32) -> Option<usize> {
+        self.planned.as_ref()?.binary_search_by_key(&index, |attempt| attempt.index).ok()
+    }
+
+    fn spec(&self, index: u32) -> Option<&AttemptSpec> {
+        let slot = self.slot(index)?;
+        Some(&self.planned.as_ref()?[slot].asked.spec)
+    }
+
+    /// The place of an attempt's record, or where it would be.
+    pub(super) fn place_of_record(&self, index: u32) -> Result<usize, usize> {
+        self.records.binary_search_by_key(&index, |record| record.facts.index)
+    }
+
+    pub(super) fn record(&self, index: u32) -> Option<&Recorded> {
+        self.place_of_record(index).ok().map(|place| &self.records[place])
+    }
+
     pub(super) fn standing(&self, index: u32) -> Standing<'_> {
-        match self.records.get(&index) {
-            Some((_, attempt)) => Standing::Ended(attempt),
+        match self.record(index) {
+            Some(record) => Standing::Ended(&record.facts),
             None if self.reported == Reported::Yes || self.lost.is_some() => Standing::Lost,
             None => Standing::Outstanding,
         }

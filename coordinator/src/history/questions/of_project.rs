@@ -306,24 +306,12 @@ pub async fn trends(db: &Db, project: &str, window: Window) -> Result<Trends, Db
 }
 
 fn of_days(days: &Days<'_>, window: Window) -> Vec<ProjectDay> {
-    let mut by_day: BTreeMap<i64, HashMap<i64, RunsSeen>> = BTreeMap::new();
-    for (class, day, counts) in days.iter() {
-        if !AS_IT_IS.contains(&class) || !(window.from..window.to).contains(&day) {
-            continue;
-        }
-        let tests = by_day.entry(day).or_default();
-        for (test, runs, failures) in counts {
-            let seen = tests.entry(test).or_default();
-            seen.runs += runs;
-            seen.failures += failures;
-        }
-    }
-    let of_day = |(day, tests): (i64, HashMap<i64, RunsSeen>)| ProjectDay {
+    let of_day = |(day, tests): (i64, Vec<(i64, u64, u64)>)| ProjectDay {
         date: date_of(day).to_string(),
-        runs: tests.values().map(|seen| seen.runs).sum(),
-        failures: tests.values().map(|seen| seen.failures).sum(),
-        tests: tests.values().filter(|seen| seen.runs > 0).count() as u64,
-        mixed: tests.values().filter(|seen| seen.failures > 0 && seen.failures < seen.runs).count() as u64,
+        runs: tests.iter().map(|(_, runs, _)| runs).sum(),
+        failures: tests.iter().map(|(.., failures)| failures).sum(),
+        tests: tests.iter().filter(|(_, runs, _)| *runs > 0).count() as u64,
+        mixed: tests.iter().filter(|(_, runs, failures)| *failures > 0 && failures < runs).count() as u64,
     };
-    by_day.into_iter().map(of_day).collect()
+    days.daily(&AS_IT_IS, window).map(of_day).collect()
 }

@@ -61,18 +61,29 @@ impl<'a> Days<'a> {
         if self.names.is_empty() {
             return columns.counts().collect();
         }
-        let mut counts: Vec<(i64, u64, u64)> =
-            columns.counts().map(|(test, runs, failures)| (self.names.now(test), runs, failures)).collect();
-        counts.sort_unstable_by_key(|(test, ..)| *test);
-        counts.dedup_by(|one, kept| {
-            let same = one.0 == kept.0;
-            if same {
-                kept.1 += one.1;
-                kept.2 += one.2;
+        summed(
+            columns.counts().map(|(test, runs, failures)| (self.names.now(test), runs, failures)).collect(),
+        )
+    }
+
+    /// The same of each day of a window, some classes together, in the order of days. One day after the other: all
+    /// of a large project's at once fill the memory.
+    pub(super) fn daily(
+        &self,
+        classes: &[TreatmentClass],
+        window: Window,
+    ) -> impl Iterator<Item = (i64, Vec<(i64, u64, u64)>)> + '_ {
+        let mut columns: BTreeMap<i64, Vec<&Columns<'a>>> = BTreeMap::new();
+        for (class, day, of_class) in &self.days {
+            if classes.contains(class) && (window.from..window.to).contains(day) {
+                columns.entry(*day).or_default().push(of_class);
             }
-            same
-        });
-        counts
+        }
+        columns.into_iter().map(|(day, columns)| {
+            let counts: Vec<Vec<(i64, u64, u64)>> =
+                columns.into_iter().map(|of_class| self.counts(of_class)).collect();
+            (day, summed(counts.concat()))
+        })
     }
 
     /// What tests are called now.
@@ -144,6 +155,20 @@ impl<'a> Days<'a> {
         }
         took
     }
+}
+
+/// Each test's counts together, sorted by test.
+fn summed(mut counts: Vec<(i64, u64, u64)>) -> Vec<(i64, u64, u64)> {
+    counts.sort_by_key(|(test, ..)| *test);
+    counts.dedup_by(|one, kept| {
+        let same = one.0 == kept.0;
+        if same {
+            kept.1 += one.1;
+            kept.2 += one.2;
+        }
+        same
+    });
+    counts
 }
 
 impl<const N: usize> ClassSums<N> {

@@ -26,7 +26,7 @@ fn ledger(lines: &[(Scope, Order, &str)]) -> Ledger {
         let key = JobKey::of_arm(JobPhase::DiagnoseTest, line, 0);
         let tests = match scope {
             Scope::Suite => Selection::All,
-            Scope::File | Scope::Test => Selection::Only(vec![test.clone()]),
+            Scope::File | Scope::Test => Selection::only(vec![test.clone()]),
         };
         let mut specs = Vec::new();
         let mut attempts = Vec::new();
