@@ -18,6 +18,7 @@ import signal
 import statistics
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 
 from farm import Farm, eventually, fetch, needed, say
@@ -105,7 +106,13 @@ class Soak:
             if not open_now:
                 return False
             name = self.random.choice(open_now)["name"]
-            self.farm.broker.ask("DELETE", "/api/connections/" + urllib.parse.quote(name, safe=""))
+            try:
+                self.farm.broker.ask("DELETE", "/api/connections/" + urllib.parse.quote(name, safe=""))
+            except urllib.error.HTTPError as error:
+                # Its process may have ended since.
+                if error.code != 404:
+                    raise
+                return False
         elif kind == "connection closed by Redis":
             return self.closed_by_redis()
         elif kind == "connection closed by PostgreSQL":

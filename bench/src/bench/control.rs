@@ -111,6 +111,24 @@ impl ControlResult {
     }
 }
 
+/// Refuses stores on which sweeps are under way: their jobs would be measured with ours, or wait for ever for what
+/// only another farm has.
+pub(crate) async fn refuse_busy(addresses: &Addresses) -> Result<(), Unmeasured> {
+    if addresses.database.starts_with("embedded:") {
+        return Ok(());
+    }
+    let db = stores::open_database(&addresses.database).await?;
+    let under_way = db.sweeps_to_advance().await?.len();
+    db.close().await;
+    if under_way == 0 {
+        return Ok(());
+    }
+    Err(Unmeasured::usage(format!(
+        "sweeps are under way in the database ({under_way}): nothing is measured there"
+    ))
+    .hint("give it a database of its own, and a queue of its own: --queue amqp://…?prefix=NAME"))
+}
+
 /// Measures jobs, samples, CPU and memory with so many workers.
 pub(crate) async fn measure(
     addresses: &Addresses,

@@ -161,6 +161,7 @@ pub async fn bench(args: &BenchArgs, say: &(dyn Fn(&str) + Sync)) -> Result<Meas
         report.machine.runtime = engine.0.runtime().await?;
     }
     for addresses in &stores {
+        control::refuse_busy(addresses).await?;
         for workers in [1, 8] {
             say.say(&format!("control plane: {}, {workers} workers", addresses.name));
             report.control_plane.push(control::measure(addresses, workers, control_size(args)).await?);
