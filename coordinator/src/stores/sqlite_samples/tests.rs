@@ -46,7 +46,7 @@ async fn points_expire_at_their_time_and_are_deleted() {
         assert_eq!(store.points_of_day("p", &tests, 20_000).await.unwrap()[0].len(), expect);
     }
     store.check().await.unwrap();
-    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM pack").fetch_one(&store.readers).await.unwrap();
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM packs").fetch_one(&store.readers).await.unwrap();
     assert_eq!(rows, 0);
 }
 
@@ -102,12 +102,84 @@ async fn a_file_of_layout_1_is_read_until_its_points_expire() {
     assert_eq!(tables, 0);
 }
 
+/// As version 0.2 made it.
+const LAYOUT_2: &str = "
+    CREATE TABLE pack (
+        series INTEGER NOT NULL, day INTEGER NOT NULL, name BLOB NOT NULL, packed BLOB NOT NULL,
+        expires_at INTEGER NOT NULL, PRIMARY KEY (series, day, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX pack_expiry ON pack (expires_at);
+    PRAGMA user_version = 2;
+";
+
+#[tokio::test]
+async fn a_file_of_layout_2_is_rewritten_and_its_chunks_still_count_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("samples.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let old = SqlitePool::connect_with(options).await.unwrap();
+    sqlx::raw_sql(LAYOUT_2).execute(&old).await.unwrap();
+    let chunks: Vec<Chunk> =
+        (20_000..20_005).map(|day| chunk(JobId::new(), codec::day_start(day) + day)).collect();
+    for chunk in &chunks {
+        let prepared = codec::prepare(chunk).unwrap();
+        sqlx::query("INSERT INTO pack VALUES ($1, $2, $3, $4, $5)")
+            .bind(series_number(prepared.series))
+            .bind(prepared.day)
+            .bind(prepared.name.to_vec())
+            .bind(prepared.packed.clone())
+            .bind(codec::day_start(20_014))
+            .execute(&old)
+            .await
+            .unwrap();
+    }
+    old.close().await;
+    for _ in 0..2 {
+        let clock = || codec::day_start(20_005);
+        let store = SqliteSamples::open_with_clock(&path, Retention::default(), clock).await.unwrap();
+        assert_eq!(store.append(&chunks[1..2]).await.unwrap(), [Appended::Duplicate]);
+        let test = TestId::from("t");
+        let count = async |from: i64, to: i64| store.points("p", &test, from, to).await.unwrap().len();
+        assert_eq!(count(0, i64::MAX).await, 5);
+        assert_eq!(count(codec::day_start(20_001), codec::day_start(20_003)).await, 2);
+        assert_eq!(count(codec::day_start(20_005), i64::MAX).await, 0);
+        assert_eq!(count(0, codec::day_start(20_000)).await, 0);
+    }
+}
+
+/// Files only grow: what they have come to after the first windows is what they stay at.
+#[tokio::test]
+async fn a_file_does_not_grow_once_as_much_expires_as_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("samples.db");
+    let now = Arc::new(AtomicI64::new(0));
+    let clock = Arc::clone(&now);
+    let store =
+        SqliteSamples::open_with_clock(&path, Retention::default(), move || clock.load(Ordering::SeqCst));
+    let store = store.await.unwrap();
+    let mut pages = Vec::new();
+    for day in 20_000..20_090 {
+        let at = codec::day_start(day) + 1;
+        now.store(at, Ordering::SeqCst);
+        for _ in 0..4 {
+            let job = JobId::new();
+            let of = |test: u32| Chunk { test: format!("t{test}").as_str().into(), ..chunk(job, at) };
+            store.append(&(0..200).map(of).collect::<Vec<Chunk>>()).await.unwrap();
+        }
+        let count: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.writer).await.unwrap();
+        pages.push(count as f64);
+    }
+    let mean = |pages: &[f64]| pages.iter().sum::<f64>() / pages.len() as f64;
+    let (first, last) = (mean(&pages[30..50]), mean(&pages[70..]));
+    assert!(first > 100.0 && last < 1.01 * first, "{first} pages, then {last}");
+}
+
 #[tokio::test]
 async fn a_file_of_a_newer_layout_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("samples.db");
     let store = SqliteSamples::open(&path, Retention::default()).await.unwrap();
-    sqlx::raw_sql("PRAGMA user_version = 3").execute(&store.writer).await.unwrap();
+    sqlx::raw_sql("PRAGMA user_version = 4").execute(&store.writer).await.unwrap();
     drop(store);
     let opened = SqliteSamples::open(&path, Retention::default()).await;
     assert!(matches!(opened, Err(SampleError::Refused(_))), "{opened:?}");
