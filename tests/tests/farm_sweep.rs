@@ -3,11 +3,11 @@
 use flakefarm_tests::eventually::wait_for;
 use flakefarm_tests::farm::Farm;
 use flakefarm_tests::harness::{
-    MIXED, MIXED_RUNS, command, flaky_shop, holds_what_is_known_of_flaky_shop, project, report, said,
-    with_verdict,
+    MIXED, MIXED_RUNS, Process, command, flaky_shop, holds_what_is_known_of_flaky_shop, project, report,
+    said, with_verdict,
 };
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_farm_of_two_workers_finds_what_an_embedded_sweep_does() {
@@ -101,4 +101,46 @@ fn what_asks_for_more_than_the_operator_allows_is_refused_with_both_figures() {
     assert!(errors.contains("memory 2048 MiB (at most 1024 MiB)"), "{}", said(&refused));
     let given = farm.sweep(greedy("trusted").path(), &["--runs", "2", "--panel", "none"]).output().unwrap();
     assert_eq!(given.status.code(), Some(0), "{}\n{}", said(&given), farm.logs());
+}
+
+/// Containers of workers whose names begin so.
+fn containers_of(worker: &str) -> Vec<String> {
+    let format = "{{.Label \"dev.flakefarm.worker\"}}";
+    let listed = Command::new("docker").args(["ps", "-a", "--format", format]).output();
+    let listed = listed.expect("docker runs");
+    assert!(listed.status.success(), "{}", said(&listed));
+    let listed = String::from_utf8(listed.stdout).expect("names are text");
+    listed.lines().filter(|line| line.starts_with(worker)).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_worker_that_is_told_twice_leaves_within_seconds_and_leaves_no_container() {
+    const PATIENCE: Duration = Duration::from_secs(120);
+    let mut farm = Farm::start();
+    farm.start_worker("hasty");
+    let endless =
+        project(&[("test_endless.py", "import time\n\ndef test_endless():\n    time.sleep(300)\n")]);
+    let mut sweep = farm.sweep(endless.path(), &["--runs", "2", "--panel", "none"]);
+    let _asking = Process(sweep.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let attempts = |logs: &str| logs.matches("job starts").count();
+    wait_for("the listing is done and an attempt runs", PATIENCE, || {
+        let (logs, there) = (farm.logs(), containers_of("hasty-"));
+        if attempts(&logs) >= 2 && !there.is_empty() { Ok(()) } else { Err(format!("{there:?}\n{logs}")) }
+    });
+    let mut worker = farm.workers.remove(0);
+    worker.signal("TERM");
+    wait_for("the worker is leaving", PATIENCE, || match farm.logs() {
+        logs if logs.contains("told to leave") => Ok(()),
+        logs => Err(logs),
+    });
+    assert!(worker.0.try_wait().unwrap().is_none(), "it finishes its attempt: {}", farm.logs());
+    worker.signal("TERM");
+    let told = Instant::now();
+    wait_for("the worker has left", PATIENCE, || match worker.0.try_wait().unwrap() {
+        Some(_) => Ok(()),
+        None => Err("it runs".to_owned()),
+    });
+    // Five seconds, and what a busy machine takes.
+    assert!(told.elapsed() < Duration::from_secs(20), "{:?}\n{}", told.elapsed(), farm.logs());
+    assert_eq!(containers_of("hasty-"), Vec::<String>::new(), "{}", farm.logs());
 }

@@ -106,6 +106,7 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
     side_tasks.spawn(beat(worker.clone(), side.clone()));
     side_tasks.spawn(reap(worker.clone(), side.clone()));
     side_tasks.spawn(listen(worker.clone(), side.clone()));
+    side_tasks.spawn(tell_of_leaving(worker.bench.worker.clone(), ending.drain.clone(), side.clone()));
     if let Some(listener) = parts.health {
         side_tasks.spawn(health::serve(listener, health_of(&worker, ending.drain.clone()), side.clone()));
     }
@@ -139,6 +140,15 @@ pub async fn run(parts: WorkerParts, ending: Ending) {
     while side_tasks.join_next().await.is_some() {}
     worker.bench.sandbox.close().await;
     info!(worker.id = %worker.bench.worker, "worker has ended");
+}
+
+async fn tell_of_leaving(id: WorkerId, drain: CancellationToken, side: CancellationToken) {
+    tokio::select! {
+        () = drain.cancelled() => {
+            info!(worker.id = %id, "told to leave: what runs is finished or handed back");
+        }
+        () = side.cancelled() => {}
+    }
 }
 
 async fn serve_slot(worker: Arc<Worker>) {
