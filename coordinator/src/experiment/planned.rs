@@ -3,6 +3,7 @@
 use super::job_key::JobKey;
 use flakefarm_shared::AttemptSpec;
 use serde::{Deserialize, Serialize};
+use std::ops::AddAssign;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +35,13 @@ pub struct Estimate {
     pub attempts: u64,
     /// Time in containers; 0 as long as nothing of the kind was measured.
     pub container_seconds: f64,
+}
+
+impl AddAssign for Estimate {
+    fn add_assign(&mut self, more: Self) {
+        self.attempts += more.attempts;
+        self.container_seconds += more.container_seconds;
+    }
 }
 
 /// How far a sweep is.

@@ -65,7 +65,7 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     jobs.extend(turn.chains.follow_ups.iter().cloned());
     let mut panel = panel::plan(question, &turn.selected, &costs, history, ledger, Some(&wants));
     let suspects = turn.suspects(&wants);
-    let pressing = turn.alone_wanted(&mut wants, &suspects, &panel.plain_alone);
+    let pressing = turn.alone_wanted(&mut wants, &suspects, &panel.plain_alone, outstanding);
     let later = pressing.later(&costs);
     let pressing = turn.priced(pressing.next);
     let mut pressing = batch::pack_some(JobPhase::Alone, 0, pressing, later.container_seconds, workers);
@@ -105,15 +105,9 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     jobs.extend(batch::numbered(JobPhase::Screen, screen, ledger));
     jobs.extend(batch::numbered(JobPhase::More, batch::pack(JobPhase::More, 0, more, workers), ledger));
 
-    let mut remaining = under_way(ledger, &costs);
-    for spec in jobs.iter().flat_map(|job| &job.attempts) {
-        remaining.attempts += 1;
-        remaining.container_seconds += costs.of(spec).unwrap_or(0.0);
-    }
-    for later in [foreseen, later] {
-        remaining.attempts += later.attempts;
-        remaining.container_seconds += later.container_seconds;
-    }
+    let mut remaining = costs.remaining(&jobs);
+    remaining += foreseen;
+    remaining += later;
     let state = match (jobs.is_empty(), outstanding) {
         (true, 0) => Planning::Complete,
         (true, _) if funds.is_overdue() => Planning::Overdue,
@@ -185,7 +179,13 @@ impl<'a> Turn<'a> {
 
     /// Runs alone that cannot wait: of tests that are not run with others, of suspicious ones, and of
     /// those to `compare` with what they did in other worlds.
-    fn alone_wanted(&self, wants: &mut [u32], suspects: &Suspects, compare: &[(usize, u32)]) -> Missing {
+    fn alone_wanted(
+        &self,
+        wants: &mut [u32],
+        suspects: &Suspects,
+        compare: &[(usize, u32)],
+        outstanding: usize,
+    ) -> Missing {
         let mut targets = vec![0_u32; wants.len()];
         let everything_alone = self.question.scope == ScopeChoice::Test || self.futile.many;
         for (place, want) in wants.iter_mut().enumerate() {
@@ -203,8 +203,7 @@ impl<'a> Turn<'a> {
             self.raise(&mut targets, *place, *runs, wants);
         }
         let workers = usize::from(self.question.workers.get());
-        let under_way = self.ledger.outstanding().count();
-        let room = if under_way < batch::most_under_way(workers) { batch::AT_A_TURN } else { 0 };
+        let room = if outstanding < batch::most_under_way(workers) { batch::AT_A_TURN } else { 0 };
         self.futile.alone.wanted(&targets, self.ledger, room)
     }
 
@@ -412,14 +411,4 @@ fn take_off(wants: &mut [u32], tests: &Selection, ledger: &Ledger) {
             }
         }
     }
-}
-
-fn under_way(ledger: &Ledger, costs: &Costs<'_>) -> Estimate {
-    let mut estimate = Estimate::default();
-    let under_way = ledger.each_attempt().filter(|attempt| attempt.standing == Standing::Outstanding);
-    for spec in under_way.filter_map(|attempt| attempt.spec) {
-        estimate.attempts += 1;
-        estimate.container_seconds += costs.of(spec).unwrap_or(0.0);
-    }
-    estimate
 }

@@ -1,7 +1,7 @@
 //! What attempts cost, learnt from those that ended and, before any did, from earlier sweeps. Costs
 //! shape jobs and budgets; they never decide what a sweep means.
 
-use crate::experiment::{History, Ledger};
+use crate::experiment::{Estimate, History, Ledger, PlannedJob, Standing};
 use flakefarm_shared::{AttemptSpec, Scope, Selection, TestId};
 
 /// Shortest start of a sandbox that is believed, in seconds.
@@ -115,6 +115,19 @@ impl<'a> Costs<'a> {
             }
         };
         plain.map(|seconds| seconds * f64::from(spec.treatment.world.slowdown()))
+    }
+
+    /// What is foreseen of the attempts that are under way and of those of `jobs`.
+    pub(super) fn remaining(&self, jobs: &[PlannedJob]) -> Estimate {
+        let under_way =
+            self.ledger.each_attempt().filter(|attempt| attempt.standing == Standing::Outstanding);
+        let planned = jobs.iter().flat_map(|job| &job.attempts);
+        let mut estimate = Estimate::default();
+        for spec in under_way.filter_map(|attempt| attempt.spec).chain(planned) {
+            estimate.attempts += 1;
+            estimate.container_seconds += self.of(spec).unwrap_or(0.0);
+        }
+        estimate
     }
 
     fn seconds_of(&self, test: &TestId) -> f64 {

@@ -19,7 +19,6 @@ use super::rerun;
 use super::slots::{self, by_file};
 use crate::experiment::{
     Estimate, History, JobKey, JobPhase, Ledger, Plan, PlannedJob, Planning, Question, ScopeChoice, Seen,
-    Standing,
 };
 use flakefarm_shared::{AttemptSpec, Order, Scope, Selection, TestId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -116,11 +115,9 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History) -> P
         jobs.extend(repeated_shuffles(question, &slots, ledger));
     }
 
-    let mut remaining = estimate(&jobs, &costs, ledger);
-    for later in [slots_later, alone_later] {
-        remaining.attempts += later.attempts;
-        remaining.container_seconds += later.container_seconds;
-    }
+    let mut remaining = costs.remaining(&jobs);
+    remaining += slots_later;
+    remaining += alone_later;
     let outstanding = ledger.outstanding().count();
     let state = if jobs.is_empty() && outstanding == 0 { Planning::Complete } else { Planning::Working };
     let mut jobs = hold_back(jobs, pressing, outstanding, workers, costs.are_settled(), price);
@@ -272,17 +269,6 @@ fn interleave(one: Vec<PlannedJob>, other: Vec<PlannedJob>) -> Vec<PlannedJob> {
         both.extend(pair.0);
         both.extend(pair.1);
     }
-}
-
-fn estimate(jobs: &[PlannedJob], costs: &Costs<'_>, ledger: &Ledger) -> Estimate {
-    let under_way = ledger.each_attempt().filter(|attempt| attempt.standing == Standing::Outstanding);
-    let specs = under_way.filter_map(|attempt| attempt.spec).chain(jobs.iter().flat_map(|job| &job.attempts));
-    let mut estimate = Estimate::default();
-    for spec in specs {
-        estimate.attempts += 1;
-        estimate.container_seconds += costs.of(spec).unwrap_or(0.0);
-    }
-    estimate
 }
 
 /// Keeps jobs back that are planned better once more is known: what was never measured beyond two

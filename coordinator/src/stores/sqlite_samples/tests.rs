@@ -50,6 +50,14 @@ async fn points_expire_at_their_time_and_are_deleted() {
     assert_eq!(rows, 0);
 }
 
+/// A new file with the tables of an earlier layout.
+async fn made(path: &Path, layout: &'static str) -> SqlitePool {
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    sqlx::raw_sql(layout).execute(&pool).await.unwrap();
+    pool
+}
+
 /// As version 0.1 made it.
 const LAYOUT_1: &str = "
     CREATE TABLE chunk (
@@ -69,9 +77,7 @@ const LAYOUT_1: &str = "
 async fn a_file_of_layout_1_is_read_until_its_points_expire() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("samples.db");
-    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
-    let old = SqlitePool::connect_with(options).await.unwrap();
-    sqlx::raw_sql(LAYOUT_1).execute(&old).await.unwrap();
+    let old = made(&path, LAYOUT_1).await;
     sqlx::query("INSERT INTO chunk VALUES ($1, 20000, zeroblob(18), $2, $3)")
         .bind(series_number(codec::series("p", &TestId::from("t"))))
         .bind(hex::decode("040302010000443322110107bbaaddcc").unwrap())
@@ -102,7 +108,7 @@ async fn a_file_of_layout_1_is_read_until_its_points_expire() {
     assert_eq!(tables, 0);
 }
 
-/// As version 0.2 made it.
+/// As it was before points lay in the order of days.
 const LAYOUT_2: &str = "
     CREATE TABLE pack (
         series INTEGER NOT NULL, day INTEGER NOT NULL, name BLOB NOT NULL, packed BLOB NOT NULL,
@@ -116,9 +122,7 @@ const LAYOUT_2: &str = "
 async fn a_file_of_layout_2_is_rewritten_and_its_chunks_still_count_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("samples.db");
-    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
-    let old = SqlitePool::connect_with(options).await.unwrap();
-    sqlx::raw_sql(LAYOUT_2).execute(&old).await.unwrap();
+    let old = made(&path, LAYOUT_2).await;
     let chunks: Vec<Chunk> =
         (20_000..20_005).map(|day| chunk(JobId::new(), codec::day_start(day) + day)).collect();
     for chunk in &chunks {
