@@ -131,8 +131,8 @@ alerts: ## Show of each alert that it fires when it should (needs promtool)
 # Servers of the drills' own, whose data may be lost; the engine is the one that answers.
 DRILL := FLAKEFARM_DEV_DIR=$(CURDIR)/target/drill-services FLAKEFARM_DRILL_DIR=$(CURDIR)/target/drill-services \
   FLAKEFARM_DEV_RABBITMQ_PLUGINS=rabbitmq_management deploy/dev/with-services docker rabbitmq redis postgres --
-# The same without an engine.
-SOAK := $(subst services docker rabbitmq,services rabbitmq,$(DRILL))
+# The same without an engine, and with a broker that has room for some thousand connections.
+SOAK := FLAKEFARM_DEV_RABBITMQ_MEMORY=2GiB $(subst services docker rabbitmq,services rabbitmq,$(DRILL))
 # FLAKEFARM_BINARY names a release that is built already, here as for make dist.
 RELEASE := $(or $(FLAKEFARM_BINARY),target/release/flakefarm)
 SOAK_ARGS ?= --write-docs docs/scale.md

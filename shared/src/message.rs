@@ -120,6 +120,9 @@ pub enum WorkerMessage {
         /// yet.
         #[serde(default)]
         came_back: bool,
+        /// How often it had been given to one; a worker of an earlier version does not say.
+        #[serde(default)]
+        returns: u32,
     },
 }
 

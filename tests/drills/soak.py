@@ -237,7 +237,8 @@ class Soak:
         started = lines(self.dir / "starts")
         left = self.farm.psql("SELECT (SELECT COUNT(*) FROM jobs WHERE state <> 'settled'), (SELECT COUNT(*) FROM jobs WHERE ending = 'dead'), (SELECT COUNT(*) FROM parked)", self.farm.name)
         if left != "0|0|0":
-            wrong.append("open jobs | dead jobs | parked messages: %s" % left)
+            why = self.farm.psql("SELECT settlement, last_error, COUNT(*) FROM jobs WHERE ending = 'dead' GROUP BY 1, 2 LIMIT 5", self.farm.name)
+            wrong.append("open jobs | dead jobs | parked messages: %s\n%s" % (left, why))
         later = [point for point in self.memory if point[0] > planned / 4]
         slope = statistics.linear_regression(*zip(*later)).slope * 1e5 if len({at for at, _ in later}) > 1 else 0.0
         peak = max(size for _, size in self.memory)

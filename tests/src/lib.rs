@@ -1,5 +1,6 @@
 //! Harness, contract suites and fixtures of the end-to-end tests. Nothing here ships.
 
+pub mod broker;
 pub mod contract;
 pub mod dice;
 pub mod eventually;

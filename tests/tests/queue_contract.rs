@@ -1,31 +1,26 @@
 //! Every adapter of the queue port against the laws of `contract::queue`: in memory, and RabbitMQ at
 //! `FLAKEFARM_TEST_AMQP_URL`, each test under a prefix of its own whose queues it removes. Outages are
 //! made by a relay that belongs to the test, and once by restarting the real broker with the command
-//! in `FLAKEFARM_TEST_AMQP_RESTART`.
-#![expect(clippy::unwrap_used, reason = "in a test, a failed step is the failure")]
+//! in `FLAKEFARM_TEST_AMQP_RESTART`; the one in `FLAKEFARM_TEST_AMQP_MEMORY` starves it.
 
 use flakefarm_shared::queue::{DELIVERY_LIMIT, Queue, QueueError, REASON_REJECTED, Role};
 use flakefarm_shared::{Class, WIRE_VERSION, WorkerId, WorkerMessage};
+use flakefarm_tests::broker::Broker;
 use flakefarm_tests::contract::queue as laws;
 use flakefarm_tests::contract::queue::{Ends, PATIENCE, job, next, next_dead, publish_jobs};
 use flakefarm_tests::eventually::eventually;
 use flakefarm_tests::harness::service;
 use futures::FutureExt as _;
-use lapin::options::{
-    BasicPublishOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
-};
+use lapin::BasicProperties;
+use lapin::options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, RwLock};
+use tokio::net::TcpListener;
+use tokio::sync::RwLock;
 use tokio::time::timeout;
 
 /// Laws read, the test that restarts the broker writes.
-static BROKER: RwLock<()> = RwLock::const_new(());
+static SERVER: RwLock<()> = RwLock::const_new(());
 
 macro_rules! both_adapters {
     ($($law:ident)*) => {
@@ -42,8 +37,8 @@ macro_rules! both_adapters {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $law() {
-                on_rabbitmq(async |farm| {
-                    let ends = farm.ends(&farm.address).await;
+                on_rabbitmq(async |broker| {
+                    let ends = broker.ends(&broker.address).await;
                     laws::$law(&ends).await;
                     close(&ends).await;
                 })
@@ -78,12 +73,12 @@ both_adapters! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_that_starts_first_waits_for_the_coordinator() {
-    on_rabbitmq(async |farm| {
-        let worker = Queue::open(&farm.address, Role::Worker).unwrap();
+    on_rabbitmq(async |broker| {
+        let worker = Queue::open(&broker.address, Role::Worker).unwrap();
         let checked = worker.check().await;
         assert!(matches!(checked, Err(QueueError::Topology(_))), "{checked:?}");
         let mut jobs = worker.slot();
-        let ends = Ends { coordinator: Queue::open(&farm.address, Role::Coordinator).unwrap(), worker };
+        let ends = Ends { coordinator: Queue::open(&broker.address, Role::Coordinator).unwrap(), worker };
         publish_jobs(&ends, 1).await;
         next(&mut jobs).await.ack().await.unwrap();
         close(&ends).await;
@@ -93,8 +88,8 @@ async fn worker_that_starts_first_waits_for_the_coordinator() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closed_worker_gives_its_jobs_back_at_once() {
-    on_rabbitmq(async |farm| {
-        let ends = farm.ends(&farm.address).await;
+    on_rabbitmq(async |broker| {
+        let ends = broker.ends(&broker.address).await;
         let published = publish_jobs(&ends, 1).await;
         let in_hand = next(&mut ends.worker.slot()).await;
         ends.worker.close().await;
@@ -111,8 +106,8 @@ async fn closed_worker_gives_its_jobs_back_at_once() {
 /// However many workers leave over it: a job that nobody took is nobody's failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_leave_give_back_what_nobody_took_uncounted() {
-    on_rabbitmq(async |farm| {
-        let ends = farm.ends(&farm.address).await;
+    on_rabbitmq(async |broker| {
+        let ends = broker.ends(&broker.address).await;
         let published = publish_jobs(&ends, 1).await;
         let queue = &ends.coordinator;
         let is_ready = async |count: u64| {
@@ -120,7 +115,7 @@ async fn workers_that_leave_give_back_what_nobody_took_uncounted() {
             if depth.ready == count { Ok(()) } else { Err(format!("{} are ready", depth.ready)) }
         };
         for _ in 0..=DELIVERY_LIMIT {
-            let leaving = Queue::open(&farm.address, Role::Worker).unwrap();
+            let leaving = Queue::open(&broker.address, Role::Worker).unwrap();
             let mut slot = leaving.slot();
             assert!(slot.next().now_or_never().is_none(), "nothing is sent before it is asked for");
             eventually("the broker sends it", PATIENCE, async || is_ready(0).await).await;
@@ -138,13 +133,14 @@ async fn workers_that_leave_give_back_what_nobody_took_uncounted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_connections_are_made_again_and_jobs_in_hand_come_again() {
-    on_rabbitmq(async |farm| {
-        let relay = Relay::start(&farm.address).await;
-        let ends = farm.ends(&relay.address(&farm.address)).await;
+    on_rabbitmq(async |broker| {
+        let (relay, address) = broker.behind_a_relay();
+        let ends = broker.ends(&address).await;
         publish_jobs(&ends, 2).await;
         let (mut jobs, mut more) = (ends.worker.slot(), ends.worker.slot());
         let (one, other) = (next(&mut jobs).await, next(&mut more).await);
         relay.cut();
+        relay.mend();
         // Published while the connection is made again; waits for it inside.
         publish_jobs(&ends, 1).await;
         let answered = one.ack().await;
@@ -165,13 +161,12 @@ async fn lost_connections_are_made_again_and_jobs_in_hand_come_again() {
 /// missing, holds up nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_has_a_job_in_hand_does_not_wait_for_a_broker_that_is_away() {
-    on_rabbitmq(async |farm| {
-        let relay = Relay::start(&farm.address).await;
-        let ends = farm.ends(&relay.address(&farm.address)).await;
+    on_rabbitmq(async |broker| {
+        let (relay, address) = broker.behind_a_relay();
+        let ends = broker.ends(&address).await;
         publish_jobs(&ends, 1).await;
         let mut slot = ends.worker.slot();
         let in_hand = next(&mut slot).await;
-        relay.refuse();
         relay.cut();
         // The first may find out that the connection is lost; the broker stays away for all of them.
         for _ in 0..3 {
@@ -179,7 +174,7 @@ async fn whoever_has_a_job_in_hand_does_not_wait_for_a_broker_that_is_away() {
             assert!(urgent.is_none(), "{urgent:?}");
         }
         drop(in_hand);
-        relay.admit();
+        relay.mend();
         next(&mut slot).await.ack().await.unwrap();
         close(&ends).await;
     })
@@ -188,16 +183,15 @@ async fn whoever_has_a_job_in_hand_does_not_wait_for_a_broker_that_is_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_opens_while_the_broker_is_down_and_works_once_it_is_up() {
-    on_rabbitmq(async |farm| {
-        let relay = Relay::start(&farm.address).await;
-        relay.refuse();
-        let address = relay.address(&farm.address);
+    on_rabbitmq(async |broker| {
+        let (relay, address) = broker.behind_a_relay();
+        relay.cut();
         let queue = Queue::open(&address, Role::Coordinator).unwrap();
         let checked = timeout(Duration::from_secs(15), queue.check()).await.expect("check has a deadline");
         assert!(matches!(checked, Err(QueueError::Unreachable(_))), "{checked:?}");
         let mut jobs = queue.slot();
         let message = job();
-        let (published, ()) = tokio::join!(queue.publish_job(&message), async { relay.admit() });
+        let (published, ()) = tokio::join!(queue.publish_job(&message), async { relay.mend() });
         published.unwrap();
         let delivery = next(&mut jobs).await;
         assert_eq!(delivery.message, message);
@@ -220,13 +214,12 @@ async fn publisher_gives_up_after_a_bounded_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_queue_is_declared_again() {
-    on_rabbitmq(async |farm| {
-        let ends = farm.ends(&farm.address).await;
+    on_rabbitmq(async |broker| {
+        let ends = broker.ends(&broker.address).await;
         let mut jobs = ends.coordinator.slot();
         publish_jobs(&ends, 1).await;
         next(&mut jobs).await.ack().await.unwrap();
-        let channel = farm.channel().await;
-        channel.queue_delete(farm.name("jobs.bulk").into(), QueueDeleteOptions::default()).await.unwrap();
+        broker.delete_queue("jobs.bulk").await;
         publish_jobs(&ends, 1).await;
         next(&mut jobs).await.ack().await.unwrap();
         close(&ends).await;
@@ -236,11 +229,11 @@ async fn deleted_queue_is_declared_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_queue_says_so() {
-    on_rabbitmq(async |farm| {
-        let ends = farm.ends(&farm.address).await;
-        let channel = farm.channel().await;
-        let (queue, exchange) = (farm.name("jobs.bulk"), farm.name("jobs"));
-        channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    on_rabbitmq(async |broker| {
+        let ends = broker.ends(&broker.address).await;
+        broker.delete_queue("jobs.bulk").await;
+        let channel = broker.channel().await;
+        let (queue, exchange) = (broker.name("jobs.bulk"), broker.name("jobs"));
         let mut small = FieldTable::default();
         small.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         small.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
@@ -266,11 +259,11 @@ async fn full_queue_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_declared_otherwise_is_an_error_with_a_remedy() {
-    on_rabbitmq(async |farm| {
-        let channel = farm.channel().await;
+    on_rabbitmq(async |broker| {
+        let channel = broker.channel().await;
         let options = QueueDeclareOptions::durable();
-        channel.queue_declare(farm.name("jobs.bulk").into(), options, FieldTable::default()).await.unwrap();
-        let coordinator = Queue::open(&farm.address, Role::Coordinator).unwrap();
+        channel.queue_declare(broker.name("jobs.bulk").into(), options, FieldTable::default()).await.unwrap();
+        let coordinator = Queue::open(&broker.address, Role::Coordinator).unwrap();
         let Err(QueueError::Topology(why)) = coordinator.check().await else { panic!("it is wrong") };
         assert!(why.contains("jobs.bulk") && why.contains("drain it"), "{why}");
     })
@@ -279,11 +272,11 @@ async fn queue_declared_otherwise_is_an_error_with_a_remedy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_dead() {
-    on_rabbitmq(async |farm| {
-        let ends = farm.ends(&farm.address).await;
-        let channel = farm.channel().await;
+    on_rabbitmq(async |broker| {
+        let ends = broker.ends(&broker.address).await;
+        let channel = broker.channel().await;
         for (exchange, key) in [("jobs", "bulk"), ("results", "results")] {
-            let (exchange, options) = (farm.name(exchange), BasicPublishOptions::default());
+            let (exchange, options) = (broker.name(exchange), BasicPublishOptions::default());
             let properties = BasicProperties::default();
             channel.basic_publish(exchange.into(), key.into(), options, b"{", properties).await.unwrap();
             let mut jobs = ends.worker.slot();
@@ -305,8 +298,8 @@ async fn what_cannot_be_read_is_dead() {
 /// wait for its answer for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn consumer_dropped_while_it_subscribes_keeps_nothing() {
-    on_rabbitmq(async |farm| {
-        let ends = farm.ends(&farm.address).await;
+    on_rabbitmq(async |broker| {
+        let ends = broker.ends(&broker.address).await;
         let beat = WorkerMessage::Beat {
             v: WIRE_VERSION,
             worker: WorkerId("w".to_owned()),
@@ -332,15 +325,74 @@ async fn consumer_dropped_while_it_subscribes_keeps_nothing() {
     .await;
 }
 
+/// The broker's limit of memory, until it is dropped.
+struct Limit(String);
+
+impl Limit {
+    fn set(&self, limit: &str) {
+        let command = format!("{} {limit}", self.0);
+        let status =
+            std::process::Command::new("sh").args(["-c", &command]).status().expect("there is a shell");
+        assert!(status.success(), "{command}: {status}");
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        self.set("512MiB");
+    }
+}
+
+/// A broker short of memory reads nothing from connections that publish. One that takes jobs is heard all the same, also
+/// if a job has been handed back over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn broker_short_of_memory_hears_who_takes_jobs() {
+    let limit = Limit(service("FLAKEFARM_TEST_AMQP_MEMORY"));
+    let _alone = SERVER.write().await;
+    Broker::with(async |broker| {
+        let ends = broker.ends(&broker.address).await;
+        let published = publish_jobs(&ends, 3).await;
+        let (mut one, mut other) = (ends.worker.slot(), ends.worker.slot());
+        let (first, second) = (next(&mut one).await, next(&mut other).await);
+        limit.set("1MiB");
+        let probe = broker.channel().await;
+        probe.confirm_select(Default::default()).await.unwrap();
+        // Its monitor looks every second.
+        eventually("the broker takes nothing", PATIENCE, async || {
+            let properties = BasicProperties::default();
+            let publishing =
+                probe.basic_publish("".into(), "nobody".into(), Default::default(), b"?", properties);
+            let confirmed = async { publishing.await.unwrap().await };
+            match timeout(Duration::from_millis(500), confirmed).await {
+                Err(_) => Ok(()),
+                Ok(confirmed) => Err(format!("{confirmed:?}")),
+            }
+        })
+        .await;
+        first.give_back().await.unwrap();
+        second.ack().await.unwrap();
+        // Sent only when the answer has been read.
+        let third = timeout(Duration::from_secs(10), other.next()).await.expect("answers are read").unwrap();
+        assert_eq!(third.message, published[2]);
+        third.ack().await.unwrap();
+        drop(limit);
+        // Counted or not, and perhaps twice: its copy may have waited for room.
+        let again = next(&mut one).await;
+        assert_eq!(again.message, published[0]);
+        again.ack().await.unwrap();
+        close(&ends).await;
+    })
+    .await;
+}
+
 /// The restart has to be an orderly one: RabbitMQ 3.10, killed within the second in which a quorum
 /// queue was declared, comes back with a queue that never answers. The farm keeps trying, in vain.
 #[tokio::test(flavor = "multi_thread")]
 async fn restart_of_the_broker_loses_no_job() {
     let restart = service("FLAKEFARM_TEST_AMQP_RESTART");
-    let farm = Farm::new();
-    let _alone = BROKER.write().await;
-    farm.run(async |farm| {
-        let ends = farm.ends(&farm.address).await;
+    let _alone = SERVER.write().await;
+    Broker::with(async |broker| {
+        let ends = broker.ends(&broker.address).await;
         let published = publish_jobs(&ends, 3).await;
         let mut jobs = ends.worker.slot();
         let settled = next(&mut jobs).await;
@@ -369,129 +421,7 @@ async fn close(ends: &Ends) {
     ends.coordinator.close().await;
 }
 
-async fn on_rabbitmq(test: impl AsyncFnOnce(&Farm)) {
-    let farm = Farm::new();
-    let _shared = BROKER.read().await;
-    farm.run(test).await;
-}
-
-/// A prefix of the test's own on the broker.
-struct Farm {
-    broker: String,
-    prefix: String,
-    address: String,
-}
-
-impl Farm {
-    fn new() -> Self {
-        let broker = service("FLAKEFARM_TEST_AMQP_URL");
-        let prefix = format!("test-{}", uuid::Uuid::now_v7());
-        let address = format!("{broker}?prefix={prefix}");
-        Self { broker, prefix, address }
-    }
-
-    async fn run(&self, test: impl AsyncFnOnce(&Farm)) {
-        let outcome = AssertUnwindSafe(test(self)).catch_unwind().await;
-        self.remove().await;
-        if let Err(panic) = outcome {
-            resume_unwind(panic);
-        }
-    }
-
-    async fn ends(&self, address: &str) -> Ends {
-        let coordinator = Queue::open(address, Role::Coordinator).unwrap();
-        coordinator.check().await.unwrap();
-        let worker = Queue::open(address, Role::Worker).unwrap();
-        worker.check().await.unwrap();
-        Ends { coordinator, worker }
-    }
-
-    fn name(&self, rest: &str) -> String {
-        format!("{}.ff.{rest}", self.prefix)
-    }
-
-    async fn channel(&self) -> Channel {
-        let connection = Connection::connect(&self.broker, ConnectionProperties::default()).await.unwrap();
-        connection.create_channel().await.unwrap()
-    }
-
-    async fn remove(&self) {
-        let channel = self.channel().await;
-        for queue in ["jobs.interactive", "jobs.bulk", "results", "dead"] {
-            channel.queue_delete(self.name(queue).into(), QueueDeleteOptions::default()).await.unwrap();
-        }
-        for exchange in ["jobs", "dlx", "results", "control"] {
-            channel
-                .exchange_delete(self.name(exchange).into(), ExchangeDeleteOptions::default())
-                .await
-                .unwrap();
-        }
-    }
-}
-
-/// Passes bytes between the queue and the broker, until told otherwise.
-struct Relay {
-    port: u16,
-    cut: Arc<Notify>,
-    refusing: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Relay {
-    async fn start(address: &str) -> Self {
-        let uri: lapin::uri::AMQPUri = address.parse().unwrap();
-        let target = (uri.authority.host, uri.authority.port);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (cut, refusing) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
-        let task = tokio::spawn(relay(listener, target, Arc::clone(&cut), Arc::clone(&refusing)));
-        Self { port, cut, refusing, task }
-    }
-
-    fn address(&self, address: &str) -> String {
-        let mut uri: lapin::uri::AMQPUri = address.parse().unwrap();
-        uri.authority.host = "127.0.0.1".to_owned();
-        uri.authority.port = self.port;
-        let (_, query) = address.split_once('?').unwrap();
-        format!("{uri}?{query}")
-    }
-
-    /// Ends all connections.
-    fn cut(&self) {
-        self.cut.notify_waiters();
-    }
-
-    /// Ends new connections at once, until [`Relay::admit`].
-    fn refuse(&self) {
-        self.refusing.store(true, Ordering::SeqCst);
-    }
-
-    fn admit(&self) {
-        self.refusing.store(false, Ordering::SeqCst);
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn relay(listener: TcpListener, target: (String, u16), cut: Arc<Notify>, refusing: Arc<AtomicBool>) {
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        let (mut near, _) = listener.accept().await.unwrap();
-        if refusing.load(Ordering::SeqCst) {
-            continue;
-        }
-        let mut far = TcpStream::connect(&target).await.unwrap();
-        let cut = Arc::clone(&cut);
-        connections.spawn(async move {
-            tokio::select! {
-                // Either side closing ends the connection: no failure of the relay's.
-                _ended = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                () = cut.notified() => {}
-            }
-        });
-    }
+async fn on_rabbitmq(test: impl AsyncFnOnce(&Broker)) {
+    let _shared = SERVER.read().await;
+    Broker::with(test).await;
 }

@@ -111,6 +111,7 @@ impl Permissions {
                 publication: message.publication,
                 held_ms: u64::try_from(received.elapsed().as_millis()).unwrap_or(u64::MAX),
                 came_back: redeliveries > 0,
+                returns: redeliveries,
             };
             if let Err(error) = queue.publish_worker_message(&question).await {
                 debug!(job.id = %message.job, error = %error, "could not ask for a job, trying again");

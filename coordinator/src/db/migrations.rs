@@ -147,6 +147,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../migrations/sqlite/0073_repairs.sql"),
         postgres: include_str!("../../migrations/postgres/0073_repairs.sql"),
     },
+    Step {
+        version: 74,
+        name: "taken",
+        sqlite: include_str!("../../migrations/sqlite/0074_taken.sql"),
+        postgres: include_str!("../../migrations/postgres/0074_taken.sql"),
+    },
 ];
 
 /// Applies the steps that a database lacks. One with a step of a newer program is refused.

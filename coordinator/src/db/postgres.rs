@@ -113,7 +113,7 @@ impl Postgres {
                  JOIN jobs ON jobs.id = new.id ORDER BY jobs.id FOR UPDATE OF jobs
              )
              UPDATE jobs SET state = 'queued', publications = new.publication, queued_at = $3, last_news = $3,
-                             worker = NULL, begun_at = NULL
+                             worker = NULL, taken = 0, begun_at = NULL
              FROM new
              WHERE jobs.id = new.id AND jobs.state <> 'settled' AND jobs.publications < new.publication",
         )
@@ -183,6 +183,7 @@ impl Postgres {
         &self,
         jobs: &[(JobId, u32)],
         worker: &WorkerId,
+        taken: i64,
         now: UnixMicros,
     ) -> Result<(), sqlx::Error> {
         let (jobs, numbers) = columns(jobs);
@@ -191,13 +192,16 @@ impl Postgres {
                  SELECT new.id, new.publication FROM UNNEST($1::uuid[], $2::bigint[]) AS new (id, publication)
                  JOIN jobs ON jobs.id = new.id WHERE jobs.state = 'queued' ORDER BY jobs.id FOR UPDATE OF jobs
              )
-             UPDATE jobs SET worker = $3, last_news = GREATEST(last_news, $4) FROM new
+             UPDATE jobs SET taken = taken | $5, worker = $3,
+                             last_news = GREATEST(last_news, $4)
+             FROM new
              WHERE jobs.id = new.id AND jobs.state = 'queued' AND jobs.publications = new.publication",
         )
         .bind(jobs)
         .bind(numbers)
         .bind(clean(&worker.0))
         .bind(now)
+        .bind(taken)
         .execute(&self.pool)
         .await?;
         Ok(())

@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 /// Begun and not recorded for this long, in microseconds: whoever began it is gone.
 const BEGUN_MICROS: i64 = 10_000_000;
+/// The last that is told apart: a job comes back [`flakefarm_shared::queue::DELIVERY_LIMIT`] times and a few more.
+const LAST_DELIVERY: u32 = 15;
 /// Waiting jobs that are looked at together.
 const WAITING_AT_ONCE: i64 = 1_000;
 
@@ -47,12 +49,13 @@ impl Db {
         Ok(())
     }
 
-    /// A worker has these publications in hand: their leases start, or start again. News of another
-    /// publication than the one that is queued changes nothing.
+    /// A worker has these publications in hand, having come back `returns` times (0 where that is not told anew):
+    /// their leases start, or start again. News of another publication than the one that is queued changes nothing.
     pub async fn touch_jobs(
         &self,
         jobs: &[(JobId, u32)],
         worker: &WorkerId,
+        returns: u32,
         now: UnixMicros,
     ) -> Result<(), DbError> {
         if jobs.is_empty() {
@@ -60,9 +63,10 @@ impl Db {
         }
         let mut jobs = jobs.to_vec();
         jobs.sort();
+        let taken = 1_i64 << returns.min(LAST_DELIVERY);
         match self {
-            Db::Sqlite(store) => store.touch_jobs(&jobs, worker, now).await,
-            Db::Postgres(store) => postgres::in_time(store.touch_jobs(&jobs, worker, now)).await,
+            Db::Sqlite(store) => store.touch_jobs(&jobs, worker, taken, now).await,
+            Db::Postgres(store) => postgres::in_time(store.touch_jobs(&jobs, worker, taken, now)).await,
         }
         .map_err(|source| DbError::from_driver("renew leases", source))
     }

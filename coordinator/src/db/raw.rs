@@ -136,6 +136,7 @@ pub(super) struct RawJob {
     lost_leases: i64,
     made: Option<String>,
     again: i64,
+    taken: i64,
 }
 
 impl TryFrom<RawJob> for JobRow {
@@ -175,6 +176,7 @@ impl TryFrom<RawJob> for JobRow {
             lost_leases: count("lost leases", raw.lost_leases)?,
             made: raw.made.map(|text| parsed("what was made", &text)).transpose()?,
             again: count("times made again", raw.again)?,
+            taken: count("deliveries that a worker had", raw.taken)?,
         })
     }
 }

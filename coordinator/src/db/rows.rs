@@ -149,6 +149,9 @@ pub struct JobRow {
     pub made: Option<Payload>,
     /// How often it was made anew, since what a worker had made of it was set aside.
     pub again: u32,
+    /// Which deliveries of the latest publication a worker has had in hand: bit n is the one that had come back n
+    /// times.
+    pub taken: u32,
 }
 
 /// A recorded job at a glance.

@@ -158,7 +158,7 @@ impl Sqlite {
             });
             update.push(
                 ") UPDATE jobs SET state = 'queued', publications = new.publication, worker = NULL, \
-                 begun_at = NULL, queued_at = ",
+                 taken = 0, begun_at = NULL, queued_at = ",
             );
             update.push_bind(now).push(", last_news = ").push_bind(now);
             update.push(
@@ -232,18 +232,20 @@ impl Sqlite {
         &self,
         jobs: &[(JobId, u32)],
         worker: &WorkerId,
+        taken: i64,
         now: UnixMicros,
     ) -> Result<(), sqlx::Error> {
         let mut transaction = self.begin().await?;
         for (job, publication) in jobs {
             sqlx::query(
-                "UPDATE jobs SET worker = $3, last_news = MAX(last_news, $4)
+                "UPDATE jobs SET taken = taken | $5, worker = $3, last_news = MAX(last_news, $4)
                  WHERE id = $1 AND publications = $2 AND state = 'queued'",
             )
             .bind(job.0)
             .bind(i64::from(*publication))
             .bind(clean(&worker.0))
             .bind(now)
+            .bind(taken)
             .execute(&mut *transaction)
             .await?;
         }

@@ -7,7 +7,7 @@ use crate::db::{DbError, JobRow, JobState, ParkedRow, Settlement, SweepState, Wo
 use crate::events::Event;
 use flakefarm_shared::fault;
 use flakefarm_shared::metrics::catalogue::{JOBS_ENDED, REPUBLICATIONS, WORKER_MESSAGES};
-use flakefarm_shared::queue::{DeadDelivery, Origin, ReplyTo, WorkerDelivery};
+use flakefarm_shared::queue::{DELIVERY_LIMIT, DeadDelivery, Origin, ReplyTo, WorkerDelivery};
 use flakefarm_shared::{Control, JobEnd, JobId, Permit, SweepId, UnixMicros, WorkerMessage, now_micros};
 use futures::{FutureExt, TryStreamExt};
 use std::collections::HashMap;
@@ -79,10 +79,10 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
                 }
                 beats.insert(worker, (slots, version, jobs, draining, trouble));
             }
-            WorkerMessage::Ask { worker, job, publication, held_ms, came_back, .. } => {
-                let (publication, came_back) = (*publication, *came_back);
+            WorkerMessage::Ask { worker, job, publication, held_ms, came_back, returns, .. } => {
+                let (publication, returns) = (*publication, (*returns).max(u32::from(*came_back)));
                 let (held, heard_for) = (Duration::from_millis(*held_ms), Duration::ZERO);
-                let asked = Asked { worker, publication, held, came_back, heard_for };
+                let asked = Asked { worker, publication, held, returns, heard_for };
                 asks.insert((*job, publication, worker), (asked, &delivery.reply_to));
             }
         }
@@ -99,7 +99,7 @@ async fn record(coordinator: &Coordinator, batch: Vec<WorkerDelivery>) -> Result
     }
     for (worker, (slots, version, jobs, draining, trouble)) in beats {
         let in_hand: Vec<_> = jobs.iter().map(|progress| (progress.job, progress.publication)).collect();
-        coordinator.db.touch_jobs(&in_hand, worker, now).await?;
+        coordinator.db.touch_jobs(&in_hand, worker, 0, now).await?;
         coordinator
             .db
             .upsert_worker(&WorkerRow {
@@ -167,7 +167,8 @@ async fn answer(
     let now = now_micros();
     let permit = match decide(row.as_ref(), runs, asked, now) {
         Decision::Run => {
-            coordinator.db.touch_jobs(&[(job, asked.publication)], asked.worker, now).await?;
+            let in_hand = [(job, asked.publication)];
+            coordinator.db.touch_jobs(&in_hand, asked.worker, asked.returns, now).await?;
             Permit::Run
         }
         Decision::Drop => Permit::Drop,
@@ -257,6 +258,31 @@ pub(super) async fn dead_jobs(coordinator: Coordinator, stop: CancellationToken)
     }
 }
 
+/// What happened to a job that the queue holds for dead and that has ended no worker: it came back before anybody had
+/// begun it, as jobs do where connections are lost. None where a worker had it each time, the first perhaps excepted:
+/// one that knows the sweep says so only after a while.
+fn blameless(row: &JobRow, reason: &str) -> Option<String> {
+    let begun = row.taken.count_ones();
+    (begun < DELIVERY_LIMIT)
+        .then(|| format!("the queue gave it up ({reason}), though workers began it only {begun} times"))
+}
+
+async fn publish_after_a_pause(
+    coordinator: &Coordinator,
+    publication: u32,
+    row: &JobRow,
+    error: &str,
+) -> Result<(), EngineError> {
+    // Not before it is recorded as queued: only then can it be taken back.
+    let _recorded = coordinator.sending.lock().await;
+    warn!(job.id = %row.id, sweep.id = %row.sweep, error, "publishing a job again that ended no worker");
+    let available_at = now_micros() + backoff(row.infra_failures + 1);
+    REPUBLICATIONS.count(&["given_up"]);
+    coordinator.db.take_back(row.id, publication, None, Some(error), available_at).await?;
+    coordinator.wake_outbox.notify_one();
+    Ok(())
+}
+
 /// Settles a dead job; what cannot be read, or is no job of ours, is kept for an operator.
 async fn record_dead(coordinator: &Coordinator, delivery: DeadDelivery) -> Result<(), EngineError> {
     let row = match &delivery.message {
@@ -266,10 +292,18 @@ async fn record_dead(coordinator: &Coordinator, delivery: DeadDelivery) -> Resul
     match (&delivery.message, row) {
         // An earlier publication died: the one that is under way has not.
         (Some(message), Some(row)) if message.publication < row.begun => {}
-        (Some(message), Some(_)) => {
-            error!(job.id = %message.job, sweep.id = %message.sweep, reason = delivery.reason, "job is dead");
-            let settlement = Settlement::Dead { reason: delivery.reason.clone() };
-            coordinator.db.settle_job(message.job, &settlement, now_micros()).await?;
+        (Some(message), Some(row)) => {
+            let reason = match blameless(&row, &delivery.reason) {
+                Some(error) if row.infra_failures + 1 < INFRASTRUCTURE_FAILURES => {
+                    publish_after_a_pause(coordinator, message.publication, &row, &error).await?;
+                    delivery.ack().await?;
+                    return Ok(());
+                }
+                Some(error) => error,
+                None => delivery.reason.clone(),
+            };
+            error!(job.id = %message.job, sweep.id = %message.sweep, reason, "job is dead");
+            coordinator.db.settle_job(message.job, &Settlement::Dead { reason }, now_micros()).await?;
             JOBS_ENDED.count(&["dead"]);
             coordinator.wake.notify_one();
         }

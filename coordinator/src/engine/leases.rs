@@ -91,8 +91,8 @@ pub struct Asked<'a> {
     pub publication: u32,
     /// How long it has held the message.
     pub held: Duration,
-    /// Whether a worker was given the message before.
-    pub came_back: bool,
+    /// How often a worker was given the message before.
+    pub returns: u32,
     /// For how long workers have been heard without a gap.
     pub heard_for: Duration,
 }
@@ -106,11 +106,11 @@ pub fn decide(row: Option<&JobRow>, sweep_runs: bool, asked: Asked<'_>, now: Uni
     match &row.state {
         JobState::Settled { .. } => Decision::Drop,
         // What somebody may have in hand is taken back with what comes of it, or when its lease runs out.
-        JobState::Queued { worker: None, .. } if !sweep_runs && !asked.came_back => Decision::TakeBack,
+        JobState::Queued { worker: None, .. } if !sweep_runs && asked.returns == 0 => Decision::TakeBack,
         JobState::Pending { .. } | JobState::Queued { .. } if !sweep_runs => Decision::Drop,
         // Sent and not yet recorded as queued, or taken back and about to be begun anew.
         JobState::Pending { .. } => Decision::Wait,
-        JobState::Queued { worker: None, .. } if !asked.came_back => Decision::Run,
+        JobState::Queued { worker: None, .. } if asked.returns == 0 => Decision::Run,
         JobState::Queued { worker: Some(worker), .. } if worker == asked.worker => Decision::Run,
         JobState::Queued { worker, last_news, .. } => {
             let since = now.saturating_sub(micros(asked.held));
@@ -157,6 +157,7 @@ mod tests {
             lost_leases: 0,
             made: None,
             again: 0,
+            taken: 0,
         }
     }
 
@@ -165,7 +166,7 @@ mod tests {
         let me = WorkerId("me".to_owned());
         let check = |row: &JobRow, runs, publication, held, expect| {
             let held = Duration::from_secs(held);
-            let asked = Asked { worker: &me, publication, held, came_back: false, heard_for: held };
+            let asked = Asked { worker: &me, publication, held, returns: 0, heard_for: held };
             assert_eq!(decide(Some(row), runs, asked, NOW), expect, "{row:?} {publication} {held:?}");
         };
         let waiting = queued(2, None, 0);
@@ -187,8 +188,7 @@ mod tests {
         let settled = JobState::Settled { settlement: Settlement::Cancelled, at: 0 };
         check(&JobRow { state: settled, ..waiting }, true, 2, 99, Decision::Drop);
         let long = Duration::from_secs(600);
-        let asked =
-            Asked { worker: &me, publication: 1, held: Duration::ZERO, came_back: true, heard_for: long };
+        let asked = Asked { worker: &me, publication: 1, held: Duration::ZERO, returns: 1, heard_for: long };
         assert_eq!(decide(None, true, asked, NOW), Decision::Drop);
         // Its earlier worker may be about to be heard again, as this one has just been.
         let asked = Asked { held: long, heard_for: Duration::from_secs(14), ..asked };

@@ -205,6 +205,46 @@ async fn a_report_that_is_lost_is_missing_data_and_the_sweep_can_be_cancelled() 
     );
 }
 
+/// What came back over lost connections has ended nobody; what came back from workers that had begun it has.
+#[tokio::test]
+async fn only_a_job_that_was_begun_each_time_is_dead_when_the_queue_gives_it_up() {
+    use flakefarm_shared::queue::DELIVERY_LIMIT;
+    let farm = Farm::open().await;
+    let coordinator = farm.coordinator();
+    let sweep = coordinator.submit(&farm.submission(one_run()).await).await.unwrap();
+    let job = JobKey::LIST.id(sweep);
+    let mut slot = coordinator.queue.slot();
+    // A connection that is lost each time, and then workers that end each time.
+    for begun in [false, true] {
+        let publication = 1 + u32::from(begun);
+        for returns in 0..=DELIVERY_LIMIT {
+            let wait = Duration::from_secs(60);
+            let delivery = tokio::time::timeout(wait, slot.next()).await.expect("it comes back").unwrap();
+            assert_eq!((delivery.message.publication, delivery.redeliveries), (publication, returns));
+            // The first of them ended before its first sign of life.
+            if begun && returns > 0 {
+                let queued = async |farm: &Farm| {
+                    let row = farm.db.job(job).await.unwrap().unwrap();
+                    matches!(row.state, JobState::Queued { publication: now, .. } if now == publication)
+                        .then_some(())
+                };
+                farm.until("it is recorded as queued", queued).await;
+                let worker = flakefarm_shared::WorkerId("always the same name".to_owned());
+                let in_hand = [(job, publication)];
+                farm.db.touch_jobs(&in_hand, &worker, returns, now_micros()).await.unwrap();
+            }
+            drop(delivery);
+        }
+    }
+    let dead = async |farm: &Farm| {
+        let row = farm.db.job(job).await.unwrap().unwrap();
+        matches!(&row.state, JobState::Settled { settlement: Settlement::Dead { .. }, .. }).then_some(row)
+    };
+    let row = farm.until("it is dead", dead).await;
+    assert_eq!((row.publications, row.infra_failures, row.lost_leases), (2, 1, 0));
+    assert!(row.last_error.unwrap().contains("workers began it only 0 times"));
+}
+
 #[tokio::test]
 async fn a_blob_store_that_is_not_mounted_is_waited_for() {
     let farm = Farm::open().await;

@@ -12,8 +12,12 @@ use flakefarm_shared::samples::{SampleError, SampleStore, StoredPoint, codec};
 use flakefarm_shared::{TestId, TreatmentClass, UnixMicros};
 use std::collections::{BTreeMap, HashMap};
 
-/// Tests summed up together.
+/// Tests summed up together, at most.
 const BATCH: usize = 500;
+/// Before it is known how many points the tests of a project have in a day.
+const FIRST_BATCH: usize = 20;
+/// Points that are in memory together, as far as the tests before let foresee.
+const POINTS_TOGETHER: usize = 50_000;
 /// A test that was last seen so long before a day is not asked for.
 const UNSEEN_MICROS: UnixMicros = 3 * 86_400_000_000;
 
@@ -48,11 +52,15 @@ pub async fn collect_day(
     let mut points = 0u64;
     let mut lost = 0u64;
     let mut columns: Columns = BTreeMap::new();
-    for tests in tests.chunks(BATCH) {
-        let names: Vec<TestId> = tests.iter().map(|test| test.test.clone()).collect();
+    let (mut left, mut batch) = (tests.as_slice(), FIRST_BATCH);
+    while !left.is_empty() {
+        let (some, rest) = left.split_at(batch.min(left.len()));
+        left = rest;
+        let names: Vec<TestId> = some.iter().map(|test| test.test.clone()).collect();
         let found = samples.points_of_day(project, &names, day).await?;
         points += found.iter().map(|points| points.len() as u64).sum::<u64>();
-        lost += write(db, tests, &found, day, &excluded, &mut columns).await?;
+        batch = tests_together(found.iter().map(Vec::len).max().unwrap_or(0));
+        lost += write(db, some, &found, day, &excluded, &mut columns).await?;
     }
     put_columns(db, project, day, columns, now).await?;
     let before_points = before.as_ref().map_or(0, |note| note.points);
@@ -67,6 +75,11 @@ pub async fn collect_day(
     let note = DayRow { day, points: points.max(before_points), at: now, gap };
     db.note_day(project, &note).await?;
     Ok(note)
+}
+
+/// How many tests are summed up together that have at most so many points each.
+fn tests_together(points: usize) -> usize {
+    (POINTS_TOGETHER / points.max(1)).clamp(1, BATCH)
 }
 
 /// A day's tests by class.
@@ -184,4 +197,14 @@ fn by_class(points: &[StoredPoint]) -> BTreeMap<TreatmentClass, Vec<&StoredPoint
         classes.entry(stored.class).or_default().push(stored);
     }
     classes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_with_many_points_are_summed_up_a_few_at_a_time() {
+        assert_eq!([0, 3, 2_000, 60_000].map(tests_together), [BATCH, BATCH, 25, 1]);
+    }
 }

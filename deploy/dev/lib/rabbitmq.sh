@@ -49,7 +49,7 @@ rabbitmq_up() {
   : >"$dir/env.conf"
   cat >"$dir/rabbitmq.conf" <<CONF
 listeners.tcp.1 = 127.0.0.1:$port
-vm_memory_high_watermark.absolute = 512MiB
+vm_memory_high_watermark.absolute = ${FLAKEFARM_DEV_RABBITMQ_MEMORY:-512MiB}
 disk_free_limit.absolute = 200MB
 log.console = false
 log.file.level = info
@@ -97,9 +97,18 @@ rabbitmq_down() {
   rabbitmq_stop_epmd
 }
 
+# A command that takes the broker's memory limit (`1MiB`, say): for tests that need it to be short of memory.
+rabbitmq_memory_command() {
+  local dir=$DEV_DIR/rabbitmq ctl=/usr/lib/rabbitmq/bin/rabbitmqctl
+  [[ -x $ctl ]] || ctl=$(command -v rabbitmqctl)
+  printf 'env HOME=%q ERL_EPMD_PORT=%q RABBITMQ_NODENAME=%q RABBITMQ_CONF_ENV_FILE=%q %q -q set_vm_memory_high_watermark absolute' \
+    "$dir/home" "$(state rabbitmq epmd_port)" "$RABBITMQ_DEV_NODE" "$dir/env.conf" "$ctl"
+}
+
 rabbitmq_env() {
   export_line FLAKEFARM_TEST_AMQP_URL "amqp://guest:guest@127.0.0.1:$(state rabbitmq port)/%2f"
   export_line FLAKEFARM_TEST_AMQP_RESTART "$(restart_command rabbitmq)"
+  export_line FLAKEFARM_TEST_AMQP_MEMORY "$(rabbitmq_memory_command)"
   [[ -z $(state rabbitmq management_port) ]] ||
     export_line FLAKEFARM_TEST_AMQP_MANAGEMENT "http://guest:guest@127.0.0.1:$(state rabbitmq management_port)"
 }

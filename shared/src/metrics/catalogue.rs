@@ -99,7 +99,7 @@ metrics! {
             Product(&[CLASSES, &["confirmed", "full", "failed"]]);
         /// Jobs taken back to be published again.
         REPUBLICATIONS: Counter, "flakefarm_republications_total", ["cause"],
-            Product(&[&["lease_lost", "broker_lost", "handed_back", "infrastructure"]]);
+            Product(&[&["lease_lost", "broker_lost", "handed_back", "infrastructure", "given_up"]]);
         /// Workers that were set aside in a sweep, since something was wrong with their machine.
         SET_ASIDE: Counter, "flakefarm_workers_set_aside_total", [], Product(&[]);
         /// Jobs that have ended.

@@ -347,7 +347,7 @@ pub async fn concurrent_writers_all_succeed(url: &str) {
                 }
                 ids.reverse();
                 let in_hand: Vec<_> = ids.iter().map(|id| (*id, round + 1)).collect();
-                db.touch_jobs(&in_hand, &name, NOW + i64::from(round)).await.unwrap();
+                db.touch_jobs(&in_hand, &name, 0, NOW + i64::from(round)).await.unwrap();
                 let rows: Vec<_> = (0..10).map(|n| verdict("p", &n.to_string(), round)).collect();
                 db.record_verdicts(sweep, &rows).await.unwrap();
                 if round % 5 == 4 {

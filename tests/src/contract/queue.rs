@@ -371,6 +371,7 @@ pub async fn an_answer_reaches_the_one_who_asked(ends: &Ends) {
         publication,
         held_ms: 0,
         came_back: true,
+        returns: 3,
     };
     ends.worker.publish_worker_message(&ask).await.expect("published");
     let delivery = next_message(&mut messages).await;

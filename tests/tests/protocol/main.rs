@@ -1,13 +1,14 @@
 //! The protocol between a job's row and its acknowledgement, checked exhaustively for small sizes: whatever
 //! goes wrong, in whatever order, every job is settled, what is done is whole and recorded, an attempt is
 //! made again only after a fault that may repeat it, and a job that ends its workers dies alone. Some of
-//! the histories that were found are replayed on the real stores.
+//! the histories that were found are replayed on the real databases and queues.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod model;
 mod parts;
-mod replay;
+mod replay_queue;
+mod replay_rows;
 mod rules;
 mod steps;
 
@@ -124,16 +125,35 @@ fn a_killer_dies_and_takes_no_innocent_job_with_it() {
     }
 }
 
-#[tokio::test]
-async fn the_real_stores_do_what_the_model_does() {
-    let mut replayed = 0;
-    for fault in ANYTHING {
-        let alone = Protocol { faults: std::slice::from_ref(fault), budget: 2, ..SMALL };
-        for (name, history) in check(alone, 50) {
-            replay::on_sqlite(name, &history).await;
-            replay::on_postgres(name, &history).await;
-            replayed += 1;
-        }
+/// Those of each fault by itself, and of a job that ends its workers.
+fn histories() -> Vec<(String, History)> {
+    let alone = |fault| Protocol { faults: std::slice::from_ref(fault), budget: 2, ..SMALL };
+    let killer =
+        Protocol { slots: 2, workers: 1, jobs: 2, attempts: 1, killer: Some(0), faults: &[], budget: 0 };
+    let mut histories = Vec::new();
+    for protocol in ANYTHING.iter().map(alone).chain([killer]) {
+        let what = format!("{:?}, killer {:?}", protocol.faults, protocol.killer);
+        let shown = check(protocol, 50).into_iter();
+        histories.extend(shown.map(|(name, history)| (format!("{name} ({what})"), history)));
     }
-    assert!(replayed >= 6, "only {replayed} histories");
+    assert!(histories.len() >= 7, "only {} histories", histories.len());
+    histories
+}
+
+#[tokio::test]
+async fn the_real_databases_do_what_the_model_does() {
+    for (name, history) in histories() {
+        replay_rows::on_sqlite(&name, &history).await;
+        replay_rows::on_postgres(&name, &history).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_queues_do_what_the_model_does() {
+    let mut in_memory = 0;
+    for (name, history) in histories() {
+        in_memory += usize::from(replay_queue::on_embedded(&name, &history).await);
+        replay_queue::on_rabbitmq(&name, &history).await;
+    }
+    assert!(in_memory >= 6, "only {in_memory} histories");
 }

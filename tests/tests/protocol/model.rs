@@ -54,6 +54,8 @@ pub(crate) struct Row {
     pub(crate) publications: u8,
     pub(crate) made: Attempts,
     pub(crate) lost_leases: u8,
+    /// Deliveries of the latest publication that a worker said it had: a bit each.
+    pub(crate) taken: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

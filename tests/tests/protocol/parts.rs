@@ -9,8 +9,9 @@ const SUSPECT: u8 = 2;
 const LOST_LEASES: u8 = 5;
 
 impl Row {
-    pub(crate) fn touch(&mut self, publication: u8, worker: usize) {
+    pub(crate) fn touch(&mut self, publication: u8, worker: usize, returns: u8) {
         if let (State::Queued(_), true) = (self.state, self.publications == publication) {
+            self.taken |= 1 << returns;
             self.state = State::Queued(Some(worker));
         }
     }

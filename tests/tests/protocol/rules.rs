@@ -45,13 +45,14 @@ pub(crate) fn decision(row: &Row, sweep: Sweep, message: Message, asker: usize, 
         lost_leases: u32::from(row.lost_leases),
         made: None,
         again: 0,
+        taken: u32::from(row.taken),
     };
     let held = if late { PRESUMED_DEAD } else { Duration::ZERO };
     let asked = Asked {
         worker: &worker(asker),
         publication: u32::from(message.publication),
         held,
-        came_back: message.returns > 0,
+        returns: u32::from(message.returns),
         heard_for: held,
     };
     decide(Some(&row), sweep == Sweep::Running, asked, NOW)

@@ -5,10 +5,11 @@ use crate::model::{
 };
 use crate::rules::decision;
 use flakefarm_coordinator::engine::leases::Decision;
+use flakefarm_shared::queue::DELIVERY_LIMIT;
 
 impl Protocol {
     pub(crate) fn start(&self) -> Farm {
-        let row = Row { state: State::Pending, begun: 0, publications: 0, made: 0, lost_leases: 0 };
+        let row = Row { state: State::Pending, begun: 0, publications: 0, made: 0, lost_leases: 0, taken: 0 };
         Farm {
             sweep: Sweep::Running,
             rows: vec![row; self.jobs],
@@ -127,6 +128,7 @@ impl Protocol {
                 if !row.state.is_settled() {
                     row.state = State::Queued(None);
                     row.publications = row.begun;
+                    row.taken = 0;
                 }
                 farm.sending = None;
             }
@@ -139,8 +141,13 @@ impl Protocol {
                 let place = farm.dead.iter().position(|other| *other == message)?;
                 farm.dead.remove(place);
                 let row = &mut farm.rows[message.job];
-                if message.publication >= row.begun && !row.state.is_settled() {
+                if message.publication < row.begun || row.state.is_settled() {
+                    return Some(());
+                }
+                if row.taken.count_ones() >= DELIVERY_LIMIT {
                     row.state = State::Dead;
+                } else {
+                    row.take_back(message.publication, 0);
                 }
             }
             Action::LoseLease(job) => {
@@ -185,7 +192,7 @@ impl Protocol {
             }
             Action::Beat { worker } => {
                 for hand in farm.workers[worker].in_hand().collect::<Vec<_>>() {
-                    farm.rows[hand.message.job].touch(hand.message.publication, worker);
+                    farm.rows[hand.message.job].touch(hand.message.publication, worker, 0);
                 }
             }
             Action::HearCancel { worker } => {
@@ -253,7 +260,7 @@ impl Protocol {
                         return farm.answer(worker, slot, hand);
                     }
                     Decision::Run => {
-                        farm.rows[job].touch(hand.message.publication, worker);
+                        farm.rows[job].touch(hand.message.publication, worker, hand.message.returns);
                         farm.enter(worker, slot, hand)
                     }
                 }

@@ -5,17 +5,16 @@
 //! deliveries that still wait in the inbox are skipped, and answers to those in hand fail.
 
 use super::link::{Broker, Link};
-use super::publishing::{CONTEXT_HEADER, durable};
+use super::publishing::{Outgoing, Publisher, Reach};
 use super::{Ear, topology};
 use crate::backoff::Backoff;
 use crate::queue::QueueError;
 use futures::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, BasicRejectOptions,
-};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Acker, Channel, Confirmation};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Acker, Channel};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -74,9 +73,6 @@ impl<T> Inbox<T> {
     }
 }
 
-/// Redeliveries that a message had before it was handed back uncounted.
-pub(super) const RETURNS_HEADER: &str = "x-flakefarm-returns";
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     Ack,
@@ -87,59 +83,74 @@ pub(super) enum Answer {
     Reject,
 }
 
-/// How a message is published again: the broker itself counts every return.
-#[derive(Debug, Clone)]
+/// How a message is published again: the broker itself counts every return. Over the publisher's connection: a broker
+/// short of memory stops reading from one that publishes, and answers would wait there, too.
+#[derive(Clone)]
 pub(super) struct Again {
+    publisher: Publisher,
+    broker: Arc<Broker>,
+    outgoing: Outgoing,
+    /// It came over this one.
     channel: Channel,
-    exchange: ShortString,
-    key: ShortString,
-    body: Vec<u8>,
-    returns: u32,
-    context: Option<AMQPValue>,
+}
+
+impl fmt::Debug for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Again").field("outgoing", &self.outgoing).finish_non_exhaustive()
+    }
 }
 
 impl Again {
-    /// The way back of a delivery that came over `channel`, which confirms, from `exchange`.
-    pub(super) fn of(channel: &Channel, exchange: &ShortString, delivery: &Delivery) -> Self {
-        Self {
-            channel: channel.clone(),
-            exchange: exchange.clone(),
+    /// The way back of a delivery that came over `channel` from the exchange of jobs.
+    pub(super) fn of(
+        publisher: &Publisher,
+        broker: &Arc<Broker>,
+        channel: &Channel,
+        delivery: &Delivery,
+    ) -> Self {
+        let outgoing = Outgoing {
+            exchange: broker.names.jobs_exchange(),
             key: delivery.routing_key.clone(),
-            body: delivery.data.clone(),
-            returns: super::redeliveries(delivery),
-            context: super::header(delivery, CONTEXT_HEADER).cloned(),
-        }
+            body: delivery.data.clone().into(),
+            reach: Reach::Queue,
+            context: super::context(delivery),
+            reply_to: None,
+            returns: Some(super::redeliveries(delivery)),
+        };
+        Self { publisher: publisher.clone(), broker: Arc::clone(broker), outgoing, channel: channel.clone() }
     }
 
-    /// Whether a queue holds it.
-    async fn publish(&self) -> lapin::Result<bool> {
-        let mut headers = FieldTable::default();
-        headers.insert(RETURNS_HEADER.into(), AMQPValue::LongLongInt(i64::from(self.returns)));
-        if let Some(context) = &self.context {
-            headers.insert(CONTEXT_HEADER.into(), context.clone());
+    /// Whether a queue holds it. What came over a channel that is lost is there already.
+    async fn publish(&self) -> bool {
+        if !self.channel.status().connected() {
+            return false;
         }
-        let properties = durable().with_headers(headers);
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let (exchange, key) = (self.exchange.clone(), self.key.clone());
-        let confirm =
-            self.channel.basic_publish(exchange, key, options, &self.body, properties).await?.await?;
-        Ok(matches!(confirm, Confirmation::Ack(None)))
+        let publishing = self.publisher.publish(self.outgoing.clone(), &self.broker);
+        matches!(timeout(REQUEST_DEADLINE, publishing).await, Ok(Ok(())))
     }
 }
 
 impl Answer {
-    /// `Ok(false)` means that the channel is gone. Giving back is a `reject`: since RabbitMQ 4.3 a
-    /// `nack` does not count towards the delivery limit.
-    async fn send(self, acker: &Acker, again: Option<&Again>) -> lapin::Result<bool> {
-        match (self, again) {
-            (Answer::Ack, _) => acker.ack(BasicAckOptions::default()).await,
-            (Answer::HandBack, Some(again)) if again.publish().await? => {
-                acker.ack(BasicAckOptions::default()).await
+    /// Giving back is a `reject`: since RabbitMQ 4.3 a `nack` does not count towards the delivery limit.
+    async fn send(self, acker: &Acker, again: Option<&Again>) -> Result<(), String> {
+        let answer = match (self, again) {
+            (Answer::HandBack, Some(again)) if again.publish().await => Answer::Ack,
+            (answer, _) => answer,
+        };
+        let sending = async {
+            match answer {
+                Answer::Ack => acker.ack(BasicAckOptions::default()).await,
+                Answer::HandBack | Answer::GiveBack => {
+                    acker.reject(BasicRejectOptions { requeue: true }).await
+                }
+                Answer::Reject => acker.reject(BasicRejectOptions { requeue: false }).await,
             }
-            (Answer::HandBack | Answer::GiveBack, _) => {
-                acker.reject(BasicRejectOptions { requeue: true }).await
-            }
-            (Answer::Reject, _) => acker.reject(BasicRejectOptions { requeue: false }).await,
+        };
+        match timeout(REQUEST_DEADLINE, sending).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err("the connection was lost".to_owned()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer was taken within {} s", REQUEST_DEADLINE.as_secs())),
         }
     }
 }
@@ -187,14 +198,9 @@ impl RabbitReceipt {
     /// If the call is dropped half-way the task sees to it that the delivery is answered at all.
     async fn answer(mut self, answer: Answer) -> Result<(), QueueError> {
         let Some(acker) = &self.acker else { return Ok(()) };
-        let sent = timeout(REQUEST_DEADLINE, answer.send(acker, self.again.as_deref())).await;
+        let sent = answer.send(acker, self.again.as_deref()).await;
         self.acker = None;
-        let why = match sent {
-            Ok(Ok(true)) => return Ok(()),
-            Ok(Ok(false)) => "the connection was lost".to_owned(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer was taken within {} s", REQUEST_DEADLINE.as_secs()),
-        };
+        let Err(why) = sent else { return Ok(()) };
         self.broken.cancel();
         Err(QueueError::Unreachable(why))
     }
@@ -382,12 +388,7 @@ pub(super) async fn send_late(late: LateAnswer) -> Result<(), String> {
     if !acker.usable() {
         return Ok(());
     }
-    match timeout(REQUEST_DEADLINE, answer.send(&acker, again.as_ref())).await {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err("the channel was closed".to_owned()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the broker does not take answers".to_owned()),
-    }
+    answer.send(&acker, again.as_ref()).await
 }
 
 /// Unsubscribes first and gives back second: a subscriber is sent at once what it gives back.

@@ -20,11 +20,11 @@ use super::{
 };
 use crate::message::{Class, Control, JobMessage, WorkerMessage};
 use crate::telemetry::{self, SpanContext};
-use consuming::{Answer, Inbox, RETURNS_HEADER, Source, SourceQueue, Unreadable, consume};
+use consuming::{Answer, Inbox, Source, SourceQueue, Unreadable, consume};
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, ShortString};
 use link::Broker;
-use publishing::{CONTEXT_HEADER, Outgoing, Publisher, Reach};
+use publishing::{CONTEXT_HEADER, Outgoing, Publisher, RETURNS_HEADER, Reach};
 use slot::{SlotInbox, Slots, slot};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -65,6 +65,9 @@ struct Shared {
     ear: Ear,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+    /// Ends the publisher's task, after all that may hand something back.
+    silence: CancellationToken,
+    publishing: TaskTracker,
 }
 
 /// Where this end hears controls now: the queue of its latest subscription.
@@ -100,6 +103,8 @@ impl RabbitQueue {
             ear: Ear::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            silence: CancellationToken::new(),
+            publishing: TaskTracker::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -117,7 +122,8 @@ impl RabbitQueue {
         let exchange = self.shared.broker.names.jobs_exchange();
         let context = telemetry::is_on().then(|| SpanContext::of_sweep(message.sweep));
         let (key, body) = (message.class.word().into(), encode(message).into());
-        let outgoing = Outgoing { exchange, key, body, reach: Reach::Queue, context, reply_to: None };
+        let outgoing =
+            Outgoing { exchange, key, body, reach: Reach::Queue, context, reply_to: None, returns: None };
         self.publisher().publish(outgoing, &self.shared.broker).await
     }
 
@@ -125,7 +131,8 @@ impl RabbitQueue {
         let exchange = self.shared.broker.names.results_exchange();
         let (key, body) = (topology::RESULTS_KEY.into(), encode(message).into());
         let reply_to = self.shared.ear.name();
-        let outgoing = Outgoing { exchange, key, body, reach: Reach::Queue, context: None, reply_to };
+        let outgoing =
+            Outgoing { exchange, key, body, reach: Reach::Queue, context: None, reply_to, returns: None };
         self.publisher().publish(outgoing, &self.shared.broker).await
     }
 
@@ -160,21 +167,30 @@ impl RabbitQueue {
         body: Vec<u8>,
         reach: Reach,
     ) -> Result<(), QueueError> {
-        let outgoing = Outgoing { exchange, key, body: body.into(), reach, context: None, reply_to: None };
+        let outgoing = Outgoing {
+            exchange,
+            key,
+            body: body.into(),
+            reach,
+            context: None,
+            reply_to: None,
+            returns: None,
+        };
         self.publisher().publish(outgoing, &self.shared.broker).await
     }
 
     fn publisher(&self) -> &Publisher {
         self.shared.publisher.get_or_init(|| {
             let (publisher, task) =
-                Publisher::start(Arc::clone(&self.shared.broker), self.shared.shutdown.clone());
-            self.shared.tasks.spawn(task.instrument(tracing::info_span!("publisher")));
+                Publisher::start(Arc::clone(&self.shared.broker), self.shared.silence.clone());
+            self.shared.publishing.spawn(task.instrument(tracing::info_span!("publisher")));
             publisher
         })
     }
 
     pub(super) fn slot(&self) -> RabbitJobSlot {
-        let (inbox, task) = slot(Arc::clone(&self.shared.slots), self.shared.shutdown.clone());
+        let publisher = self.publisher().clone();
+        let (inbox, task) = slot(Arc::clone(&self.shared.slots), publisher, self.shared.shutdown.clone());
         self.shared.tasks.spawn(task.instrument(tracing::info_span!("slot")));
         RabbitJobSlot(inbox)
     }
@@ -220,11 +236,19 @@ impl RabbitQueue {
 
     pub(super) async fn close(&self) {
         self.shared.shutdown.cancel();
-        self.shared.tasks.close();
-        if tokio::time::timeout(CLOSE_DEADLINE, self.shared.tasks.wait()).await.is_err() {
+        let Shared { tasks, slots, silence, publishing, .. } = &*self.shared;
+        let ending = async {
+            tasks.close();
+            tasks.wait().await;
+            silence.cancel();
+            publishing.close();
+            publishing.wait().await;
+        };
+        if tokio::time::timeout(CLOSE_DEADLINE, ending).await.is_err() {
             tracing::warn!("connections to {} did not close in time", self.shared.broker.place());
+            silence.cancel();
         }
-        self.shared.slots.close().await;
+        slots.close().await;
     }
 }
 
@@ -236,10 +260,7 @@ fn read_job(delivery: Delivery, receipt: RabbitReceipt) -> Result<JobDelivery, U
                 // Handed back in between, which hides the earlier returns from the broker.
                 return Err(Unreadable { receipt, why: format!("it came back {redeliveries} times") });
             }
-            let context = header(&delivery, CONTEXT_HEADER).and_then(|value| {
-                let text = value.as_long_string()?;
-                text.to_string().parse().ok()
-            });
+            let context = context(&delivery);
             Ok(JobDelivery { message, redeliveries, context, receipt: Receipt::Rabbit(receipt) })
         }
         Err(why) => Err(Unreadable { receipt, why }),
@@ -280,6 +301,11 @@ fn read_control(delivery: Delivery, receipt: RabbitReceipt) -> Result<(Control, 
 
 fn header<'a>(delivery: &'a Delivery, name: &str) -> Option<&'a AMQPValue> {
     delivery.properties.headers().as_ref()?.inner().get(name)
+}
+
+/// What it came from, for who collects traces.
+fn context(delivery: &Delivery) -> Option<SpanContext> {
+    header(delivery, CONTEXT_HEADER)?.as_long_string()?.to_string().parse().ok()
 }
 
 /// How often it came back: as the broker counts (the first delivery lacks the header), and before it

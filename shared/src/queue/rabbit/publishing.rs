@@ -27,6 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const BACKLOG: usize = 256;
 /// `delivery_mode` of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
+/// How often a message had come back before it was handed back uncounted.
+pub(super) const RETURNS_HEADER: &str = "x-flakefarm-returns";
 /// The context of a trace, as W3C writes it; it stays with a message that is handed back.
 pub(super) const CONTEXT_HEADER: &str = "traceparent";
 
@@ -41,6 +43,8 @@ pub(super) struct Outgoing {
     pub(super) context: Option<SpanContext>,
     /// The queue on which an answer is heard.
     pub(super) reply_to: Option<ShortString>,
+    /// Of a message that is handed back: how often it had come back.
+    pub(super) returns: Option<u32>,
 }
 
 /// Who has to get it.
@@ -58,7 +62,7 @@ enum Request {
 }
 
 /// How to reach the task.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Publisher {
     line: watch::Receiver<Line>,
 }
@@ -113,7 +117,7 @@ impl Session {
 }
 
 impl Publisher {
-    /// Starts the task. It ends with `shutdown`, or when the publisher is dropped.
+    /// Starts the task. It ends with `shutdown`, or when the publisher and all its clones are dropped.
     pub(super) fn start(
         broker: Arc<Broker>,
         shutdown: CancellationToken,
@@ -265,19 +269,24 @@ async fn serve(link: &Link, mut requests: mpsc::Receiver<Request>, broker: &Brok
 }
 
 /// Of a message that survives the broker's restart.
-pub(super) fn durable() -> BasicProperties {
+fn durable() -> BasicProperties {
     BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(PERSISTENT)
 }
 
 async fn send(link: &Link, outgoing: Outgoing) -> lapin::Result<PublisherConfirm> {
-    let Outgoing { exchange, key, body, reach, context, reply_to } = outgoing;
+    let Outgoing { exchange, key, body, reach, context, reply_to, returns } = outgoing;
     let (mut properties, mandatory) = match reach {
         Reach::Queue => (durable(), true),
         Reach::Listeners => (BasicProperties::default().with_content_type("application/json".into()), false),
     };
+    let mut headers = FieldTable::default();
     if let Some(context) = context {
-        let mut headers = FieldTable::default();
         headers.insert(CONTEXT_HEADER.into(), AMQPValue::LongString(context.to_string().into()));
+    }
+    if let Some(returns) = returns {
+        headers.insert(RETURNS_HEADER.into(), AMQPValue::LongLongInt(i64::from(returns)));
+    }
+    if !headers.inner().is_empty() {
         properties = properties.with_headers(headers);
     }
     if let Some(reply_to) = reply_to {

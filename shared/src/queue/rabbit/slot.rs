@@ -11,6 +11,7 @@
 
 use super::consuming::{Again, Answer, LateAnswer, REQUEST_DEADLINE, RabbitReceipt, Unreadable, send_late};
 use super::link::{Broker, Link};
+use super::publishing::Publisher;
 use super::read_job;
 use crate::backoff::Backoff;
 use crate::message::Class;
@@ -191,16 +192,18 @@ fn hand_back(delivery: JobDelivery) {
 /// delivery from it is answered.
 pub(super) fn slot(
     slots: Arc<Slots>,
+    publisher: Publisher,
     shutdown: CancellationToken,
 ) -> (SlotInbox, impl Future<Output = ()> + Send) {
     let (requests, received) = mpsc::channel(2);
     let going = Going::default();
-    let task = keep_slot(slots, received, going.clone(), shutdown);
+    let task = keep_slot(slots, publisher, received, going.clone(), shutdown);
     (SlotInbox { requests: Some(requests), next: None, urgent: None, going }, task)
 }
 
 async fn keep_slot(
     slots: Arc<Slots>,
+    publisher: Publisher,
     mut requests: mpsc::Receiver<Request>,
     going: Going,
     shutdown: CancellationToken,
@@ -239,6 +242,7 @@ async fn keep_slot(
         let _void = broken.clone().drop_guard();
         let mut serving = Serving {
             slots: &slots,
+            publisher: &publisher,
             channel: channel.clone(),
             consumers: [None, None],
             last: None,
@@ -296,6 +300,8 @@ async fn meanwhile<T>(
 /// A channel in use.
 struct Serving<'a> {
     slots: &'a Slots,
+    /// Of what is handed back.
+    publisher: &'a Publisher,
     channel: Channel,
     /// In the order of [`Class::ALL`].
     consumers: [Option<lapin::Consumer>; 2],
@@ -482,7 +488,7 @@ impl Serving<'_> {
     /// The job; one that cannot be read is rejected.
     fn read(&self, delivery: Delivery) -> Option<JobDelivery> {
         let late = self.late.clone()?;
-        let again = Again::of(&self.channel, &self.slots.broker.names.jobs_exchange(), &delivery);
+        let again = Again::of(self.publisher, &self.slots.broker, &self.channel, &delivery);
         let receipt = RabbitReceipt::new(delivery.acker.clone(), self.broken.clone(), late, Some(again));
         match read_job(delivery, receipt) {
             Ok(delivery) => Some(delivery),

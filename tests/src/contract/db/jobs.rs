@@ -67,13 +67,15 @@ pub async fn touched_job_is_not_overdue(db: &Db) {
     let sweep = running_sweep(db).await;
     let unclaimed = queued_job(db, sweep, "unclaimed").await;
     let silent = queued_job(db, sweep, "silent").await;
-    db.touch_jobs(&[(silent, 1)], &WorkerId("gone".to_owned()), NOW).await.unwrap();
+    db.touch_jobs(&[(silent, 1)], &WorkerId("gone".to_owned()), 0, NOW).await.unwrap();
     let alive = queued_job(db, sweep, "alive").await;
     let waiting = pending_job(db, sweep, "waiting").await;
     let lease = Duration::from_secs(60);
     let worker = WorkerId(AWKWARD.to_owned());
-    db.touch_jobs(&[(alive, 1), (waiting, 1), (JobId::new(), 1)], &worker, NOW + 50 * SECOND).await.unwrap();
-    db.touch_jobs(&[], &worker, NOW + 50 * SECOND).await.unwrap();
+    db.touch_jobs(&[(alive, 1), (waiting, 1), (JobId::new(), 1)], &worker, 0, NOW + 50 * SECOND)
+        .await
+        .unwrap();
+    db.touch_jobs(&[], &worker, 0, NOW + 50 * SECOND).await.unwrap();
     assert_eq!(keys(&db.overdue(NOW + 60 * SECOND, lease).await.unwrap()), Vec::<&str>::new());
     assert_eq!(keys(&db.overdue(NOW + 61 * SECOND, lease).await.unwrap()), ["silent"]);
     assert_eq!(keys(&db.overdue(NOW + 111 * SECOND, lease).await.unwrap()), ["silent", "alive"]);
@@ -87,10 +89,10 @@ pub async fn touched_job_is_not_overdue(db: &Db) {
         }
     );
     assert_eq!(job(db, waiting).await.state, JobState::Pending { available_at: NOW });
-    db.touch_jobs(&[(alive, 1)], &worker, NOW).await.unwrap();
+    db.touch_jobs(&[(alive, 1)], &worker, 0, NOW).await.unwrap();
     let JobState::Queued { last_news, .. } = job(db, alive).await.state else { panic!("it is queued") };
     assert_eq!(last_news, NOW + 50 * SECOND, "late news do not shorten a lease");
-    db.touch_jobs(&[(alive, 2), (alive, 0)], &worker, NOW + 90 * SECOND).await.unwrap();
+    db.touch_jobs(&[(alive, 2), (alive, 0)], &worker, 0, NOW + 90 * SECOND).await.unwrap();
     assert_eq!(
         keys(&db.overdue(NOW + 111 * SECOND, lease).await.unwrap()),
         ["silent", "alive"],
@@ -99,6 +101,10 @@ pub async fn touched_job_is_not_overdue(db: &Db) {
     assert_eq!(db.waiting(Class::Bulk, NOW + 1).await.unwrap(), [(unclaimed, 1)]);
     assert_eq!(db.waiting(Class::Bulk, NOW).await.unwrap(), []);
     assert_eq!(db.waiting(Class::Interactive, NOW + 1).await.unwrap(), []);
+    for returns in [2, 2, 4, 400] {
+        db.touch_jobs(&[(silent, 1)], &WorkerId("gone".to_owned()), returns, NOW).await.unwrap();
+    }
+    assert_eq!(job(db, silent).await.taken, 1 | 1 << 2 | 1 << 4 | 1 << 15, "each delivery once");
     assert!(!db.lose_lease(silent, 1, NOW - 1, NOW).await.unwrap(), "it has spoken since");
     assert!(!db.lose_lease(silent, 2, NOW, NOW).await.unwrap(), "of another publication");
     assert!(db.lose_lease(silent, 1, NOW, NOW).await.unwrap());
@@ -125,11 +131,11 @@ pub async fn requeued_job_counts_its_failures(db: &Db) {
         "late word of an earlier publication"
     );
     db.mark_queued(&[(id, 2)], NOW + SECOND).await.unwrap();
-    db.touch_jobs(&[(id, 2)], &WorkerId("w".to_owned()), NOW + SECOND).await.unwrap();
+    db.touch_jobs(&[(id, 2)], &WorkerId("w".to_owned()), 0, NOW + SECOND).await.unwrap();
     db.requeue_job(id, NOW, None).await.unwrap();
     db.mark_queued(&[(id, 3)], NOW + 2 * SECOND).await.unwrap();
     let row = job(db, id).await;
-    assert_eq!((row.infra_failures, row.publications), (1, 3));
+    assert_eq!((row.infra_failures, row.publications, row.taken), (1, 3, 0));
     let since = NOW + 2 * SECOND;
     assert_eq!(row.state, JobState::Queued { publication: 3, since, worker: None, last_news: since });
 }
@@ -233,7 +239,7 @@ pub async fn first_settlement_wins(db: &Db) {
             JobState::Settled { settlement: Settlement::Dead { reason: n.to_string() }, at: NOW + n };
         db.mark_queued(&[(id, 9)], NOW).await.unwrap();
         db.requeue_job(id, NOW, Some("late".to_owned())).await.unwrap();
-        db.touch_jobs(&[(id, 9)], &WorkerId("late".to_owned()), NOW).await.unwrap();
+        db.touch_jobs(&[(id, 9)], &WorkerId("late".to_owned()), 0, NOW).await.unwrap();
         db.cancel_jobs(sweep, NOW).await.unwrap();
         let row = job(db, id).await;
         assert_eq!((row.state, row.infra_failures, row.publications), (expect, 0, 1));

@@ -4,6 +4,7 @@ use crate::model::{Action, End, Farm, Fault, Slot, State, Sweep};
 use crate::rules::worker;
 use flakefarm_coordinator::db::{Db, JobState, NewJob, NewSweep, Settlement, SweepState};
 use flakefarm_coordinator::engine::leases::{Asked, Decision, PRESUMED_DEAD, decide};
+use flakefarm_shared::queue::DELIVERY_LIMIT;
 use flakefarm_shared::{Class, Digest, JobId, Payload, SweepId, UnixMicros};
 use flakefarm_tests::harness::in_schema;
 use std::time::Duration;
@@ -80,13 +81,19 @@ impl Replay {
                     .in_hand()
                     .map(|hand| (self.jobs[hand.message.job], u32::from(hand.message.publication)))
                     .collect();
-                db.touch_jobs(&in_hand, &worker(speaker), now).await.unwrap();
+                db.touch_jobs(&in_hand, &worker(speaker), 0, now).await.unwrap();
             }
             Action::Record(end) => self.record(before, end).await,
             Action::Strike(Fault::Again, place) => self.record(before, before.ends[place]).await,
             Action::Bury(message) => {
-                if message.publication >= before.rows[message.job].begun {
+                if message.publication < before.rows[message.job].begun {
+                    return;
+                }
+                if before.rows[message.job].taken.count_ones() >= DELIVERY_LIMIT {
                     self.settle(message.job, Settlement::Dead { reason: "delivery_limit".to_owned() }).await;
+                } else {
+                    let (job, publication) = (self.jobs[message.job], u32::from(message.publication));
+                    db.take_back(job, publication, None, Some("it came back"), now).await.unwrap();
                 }
             }
             Action::LoseLease(job) | Action::Strike(Fault::Misjudge, job) => {
@@ -135,10 +142,12 @@ impl Replay {
         let row = self.db.job(job).await.unwrap();
         let held = if late { PRESUMED_DEAD } else { Duration::ZERO };
         let id = worker(asker);
-        let came_back = message.returns > 0;
-        let asked = Asked { worker: &id, publication, held, came_back, heard_for: held };
+        let returns = u32::from(message.returns);
+        let asked = Asked { worker: &id, publication, held, returns, heard_for: held };
         match decide(row.as_ref(), before.sweep == Sweep::Running, asked, self.now) {
-            Decision::Run => self.db.touch_jobs(&[(job, publication)], &id, self.now).await.unwrap(),
+            Decision::Run => {
+                self.db.touch_jobs(&[(job, publication)], &id, returns, self.now).await.unwrap();
+            }
             Decision::TakeBack => {
                 self.db.take_back(job, publication, None, None, self.now).await.unwrap();
             }
@@ -180,9 +189,9 @@ impl Replay {
                 JobState::Settled { settlement: Settlement::Cancelled, .. } => State::Cancelled,
                 JobState::Settled { .. } => State::Dead,
             };
-            let real = (state, row.begun, row.publications, row.lost_leases);
-            let (begun, publications) = (u32::from(model.begun), u32::from(model.publications));
-            assert_eq!(real, (model.state, begun, publications, u32::from(model.lost_leases)), "{when}");
+            let real = (state, [row.begun, row.publications, row.lost_leases, row.taken]);
+            let counted = [model.begun, model.publications, model.lost_leases, model.taken].map(u32::from);
+            assert_eq!(real, (model.state, counted), "{when}");
             if state == State::Pending {
                 assert_eq!(row.made.as_ref().map_or(0, made_of), model.made, "{when}");
             }
