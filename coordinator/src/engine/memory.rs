@@ -17,10 +17,10 @@ use tracing::warn;
 /// Attempts of a sweep before its workers are compared for the first time, and from then on each time there are
 /// twice as many.
 const FIRST_LOOK: u64 = 60;
-/// Jobs whose rows and specs are read together: a restart reads all of a long sweep.
-const JOBS_AT_ONCE: usize = 50;
+/// Jobs whose rows and specs are read together: a restart reads all of a long sweep, and of some at the same time.
+const JOBS_AT_ONCE: usize = 16;
 /// Reports that are unpacked together: one may hold thousands of samples.
-const REPORTS_AT_ONCE: usize = 16;
+const REPORTS_AT_ONCE: usize = 4;
 
 /// When the workers of a sweep are compared.
 #[derive(Debug, Clone, Copy)]

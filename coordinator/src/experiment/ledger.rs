@@ -67,8 +67,8 @@ struct JobEntry {
     planned: Option<Vec<Planned>>,
     /// What each of `planned` has added to the counts; empty once none has.
     counted: Vec<Counted>,
-    /// By their indices.
-    records: Vec<Recorded>,
+    /// Of the attempts whose records stand, by their indices.
+    records: Vec<Arc<AttemptFacts>>,
     reported: Reported,
     lost: Option<String>,
 }
@@ -101,17 +101,9 @@ impl Hash for Asked {
     }
 }
 
-/// The record of an attempt that stands.
-#[derive(Debug, Clone)]
-struct Recorded {
-    facts: Arc<AttemptFacts>,
-    /// Of its [`Rank`].
-    content: u64,
-}
-
-impl Recorded {
+impl AttemptFacts {
     fn rank(&self) -> Rank {
-        Rank { kind: kind_of(&self.facts.end), started_at: self.facts.started_at, content: self.content }
+        Rank { kind: kind_of(&self.end), started_at: self.started_at, content: self.content }
     }
 }
 
@@ -285,7 +277,7 @@ impl Ledger {
         let at = |observation: &Observation| (observation.key, observation.index).cmp(&(key, record.index));
         if let Ok(found) = self.entry(key).place_of_record(record.index) {
             let known = self.entry(key).records.remove(found);
-            self.count_interruption(&known.facts, counting::Change::Less);
+            self.count_interruption(&known, counting::Change::Less);
             for place in 0..self.listed.len() {
                 if let Ok(found) = self.listed[place].binary_search_by(at) {
                     let old = Arc::make_mut(&mut self.listed)[place].remove(found);
@@ -300,7 +292,7 @@ impl Ledger {
             self.unlisted.retain(|_, observations| !observations.is_empty());
         }
         let end = self.ended_by_its_id(record);
-        let facts = Arc::new(self.commons.facts(key, record, end));
+        let facts = Arc::new(self.commons.facts(key, record, rank.content, end));
         for sample in self.known_by_their_ids(record).iter() {
             let listed = self.places.get(&sample.test).copied();
             let observations = match listed {
@@ -337,7 +329,7 @@ impl Ledger {
         self.count_interruption(&facts, counting::Change::More);
         let entry = self.entry(key);
         if let Err(place) = entry.place_of_record(record.index) {
-            entry.records.insert(place, Recorded { facts, content: rank.content });
+            entry.records.insert(place, facts);
         }
     }
 }

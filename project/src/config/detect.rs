@@ -4,6 +4,7 @@
 mod above;
 mod framework;
 mod ini;
+mod layout;
 mod python;
 mod requirements;
 mod tools;
@@ -66,6 +67,13 @@ pub(super) fn detect(root: &Path) -> Detection {
     if let Some(error) = &tree.pyproject_error {
         warnings.push(format!("pyproject.toml is not valid TOML and was not looked at: {error}"));
     }
+    if !tree.undecided.is_empty() {
+        warnings.push(format!(
+            "pyproject.toml does not say which of {} the project is made of, and setuptools would refuse to build it: what \
+             it needs is installed, the project itself is not",
+            tree.undecided.join(", ")
+        ));
+    }
     let needs = Needs::read(&tree, root);
     warnings.extend(needs.warnings.iter().cloned());
     warnings.extend(above::settings_in(root).is_none().then(|| above::warning(root)).flatten());
@@ -90,6 +98,8 @@ struct Tree {
     setup_cfg: Ini,
     tox_ini: Ini,
     setup_py: Option<String>,
+    /// Of which its build would refuse to choose.
+    undecided: Vec<String>,
 }
 
 impl Tree {
@@ -100,14 +110,17 @@ impl Tree {
             Ok(table) => (table, None),
             Err(error) => (Table::new(), Some(error.message().to_owned())),
         };
-        Self {
+        let mut tree = Self {
             pyproject,
             pyproject_text,
             pyproject_error,
             setup_cfg: Ini::parse(&text("setup.cfg").unwrap_or_default()),
             tox_ini: Ini::parse(&text("tox.ini").unwrap_or_default()),
             setup_py: text("setup.py"),
-        }
+            undecided: Vec::new(),
+        };
+        tree.undecided = layout::undecided(&tree, root);
+        tree
     }
 
     fn toml(&self, path: &[&str]) -> Option<&Value> {

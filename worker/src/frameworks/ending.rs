@@ -196,8 +196,15 @@ fn reason(what: &str, stderr: &str) -> String {
 }
 
 fn last_lines(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.trim_end().lines().collect();
+    let lines: Vec<&str> = stderr.lines().filter(|line| says_something(line)).collect();
     lines[lines.len().saturating_sub(REASON_LINES)..].join("\n")
+}
+
+/// Whether a line is more than a framework's dots (`..F.s [ 60%]`).
+fn says_something(line: &str) -> bool {
+    let percentage = line.trim_end().strip_suffix("%]").and_then(|rest| rest.rsplit_once('['));
+    let dots = percentage.map_or(line, |(dots, _)| dots);
+    !dots.chars().all(|character| ".FEPRsxXu ".contains(character))
 }
 
 /// The sample of the test that ended the attempt. `own` is what of the project's own watches over its time.
@@ -247,5 +254,18 @@ pub(super) fn charged(
         output: None,
         warnings: Vec::new(),
         expected_failure: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_lines;
+
+    #[test]
+    fn a_frameworks_dots_are_no_reason() {
+        let told = "..F.s [ 60%]\n\nRuntimeError: cannot write coverage\n\n.\n  \n1 passed in 0.01s\n";
+        assert_eq!(last_lines(told), "RuntimeError: cannot write coverage\n1 passed in 0.01s");
+        assert_eq!(last_lines("100\n[100%]\n"), "100", "digits may be all that is said");
+        assert_eq!(last_lines(""), "");
     }
 }

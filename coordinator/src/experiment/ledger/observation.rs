@@ -138,6 +138,8 @@ pub struct AttemptFacts {
     pub stolen_us: u64,
     /// Attempts that ran at once on that worker, this one included.
     pub concurrency: u16,
+    /// Of the record's [`super::Rank`].
+    pub(super) content: u64,
     pub(super) alike: Arc<Alike>,
 }
 
@@ -190,7 +192,13 @@ impl Commons {
     }
 
     /// The facts of a record, which ended as `end` says.
-    pub(super) fn facts(&mut self, key: JobKey, record: &AttemptRecord, end: AttemptEnd) -> AttemptFacts {
+    pub(super) fn facts(
+        &mut self,
+        key: JobKey,
+        record: &AttemptRecord,
+        content: u64,
+        end: AttemptEnd,
+    ) -> AttemptFacts {
         let alike = self.share(Alike {
             key,
             scope: record.scope,
@@ -212,6 +220,7 @@ impl Commons {
             wall_us: record.wall_us,
             stolen_us: record.stolen_us,
             concurrency: record.concurrency,
+            content,
             alike,
         }
     }

@@ -1,8 +1,6 @@
 //! What the ledger says when asked: everything that is found by looking through it.
 
-use super::{
-    AttemptFacts, Condition, ConditionCount, JobEntry, Ledger, Observation, Recorded, Reported, Seen,
-};
+use super::{AttemptFacts, Condition, ConditionCount, JobEntry, Ledger, Observation, Reported, Seen};
 use crate::experiment::job_key::{JobKey, JobPhase};
 use flakefarm_shared::attempt::CollectionError;
 use flakefarm_shared::{AttemptEnd, AttemptSpec, Scope, Selection, TestId, WorkerId};
@@ -310,7 +308,7 @@ impl Ledger {
 
     /// Names of the jobs in which a worker ran something, sorted.
     pub fn jobs_of<'a>(&'a self, worker: &'a WorkerId) -> impl Iterator<Item = JobKey> + 'a {
-        let ran = |entry: &JobEntry| entry.records.iter().any(|record| record.facts.worker == *worker);
+        let ran = |entry: &JobEntry| entry.records.iter().any(|record| record.worker == *worker);
         self.jobs.iter().filter(move |(_, entry)| ran(entry)).map(|(key, _)| *key)
     }
 
@@ -323,7 +321,7 @@ impl JobEntry {
     /// Those that were planned, then those that were heard of before.
     fn attempts<'a>(&'a self, key: JobKey) -> impl Iterator<Item = Attempt<'a>> {
         let planned = self.planned.iter().flatten();
-        let records = self.records.iter().map(|record| record.facts.index);
+        let records = self.records.iter().map(|record| record.index);
         let ahead_of_plan = records.filter(|index| self.spec(*index).is_none());
         planned
             .map(|attempt| (attempt.index, Some(&attempt.asked.spec)))
@@ -343,16 +341,16 @@ impl JobEntry {
 
     /// The place of an attempt's record, or where it would be.
     pub(super) fn place_of_record(&self, index: u32) -> Result<usize, usize> {
-        self.records.binary_search_by_key(&index, |record| record.facts.index)
+        self.records.binary_search_by_key(&index, |record| record.index)
     }
 
-    pub(super) fn record(&self, index: u32) -> Option<&Recorded> {
-        self.place_of_record(index).ok().map(|place| &self.records[place])
+    pub(super) fn record(&self, index: u32) -> Option<&AttemptFacts> {
+        self.place_of_record(index).ok().map(|place| &*self.records[place])
     }
 
     pub(super) fn standing(&self, index: u32) -> Standing<'_> {
         match self.record(index) {
-            Some(record) => Standing::Ended(&record.facts),
+            Some(record) => Standing::Ended(record),
             None if self.reported == Reported::Yes || self.lost.is_some() => Standing::Lost,
             None => Standing::Outstanding,
         }

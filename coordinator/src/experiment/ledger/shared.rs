@@ -95,7 +95,7 @@ impl Ledger {
 
     /// Attempts that ended, by job and place.
     pub(super) fn each_ended(&self) -> impl Iterator<Item = &Arc<AttemptFacts>> {
-        self.jobs.values().flat_map(|entry| &entry.records).map(|record| &record.facts)
+        self.jobs.values().flat_map(|entry| &entry.records)
     }
 }
 

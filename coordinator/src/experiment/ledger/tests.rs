@@ -35,8 +35,8 @@ fn report(specs: &[AttemptSpec]) -> JobReport {
 #[test]
 fn an_attempt_costs_some_bytes() {
     assert_eq!(size_of::<Planned>(), 16);
-    assert_eq!(size_of::<Recorded>(), 16);
-    assert!(size_of::<AttemptFacts>() <= 56, "{}", size_of::<AttemptFacts>());
+    // With an `Arc`'s two counts in eighty bytes, which is what an allocator gives.
+    assert!(size_of::<AttemptFacts>() <= 64, "{}", size_of::<AttemptFacts>());
     assert!(size_of::<Observation>() <= 56, "{}", size_of::<Observation>());
     assert!(size_of::<Counted>() <= 24, "{}", size_of::<Counted>());
 }

@@ -116,7 +116,11 @@ impl Needs {
             let own = tree.toml(&["tool", "poetry", "dependencies"]).and_then(Value::as_table);
             let own = own.into_iter().flatten().filter_map(|(name, value)| of_table(name, value));
             let listed = strings(tree.toml(&["project", "dependencies"]));
-            self.requirements.splice(0..0, own.chain(listed));
+            let extras = self.extras.iter();
+            let of_extras =
+                extras.flat_map(|extra| strings(tree.toml(&["project", "optional-dependencies", extra])));
+            let all: Vec<String> = own.chain(listed).chain(of_extras).collect();
+            self.requirements.splice(0..0, all);
         }
     }
 
@@ -249,14 +253,16 @@ impl Needs {
     }
 }
 
-/// Whether the project says that it is not to be installed.
+/// Whether the project says that it is not to be installed, or cannot be.
 pub(super) fn is_no_package(tree: &Tree) -> bool {
-    [["poetry", "package-mode"], ["uv", "package"], ["pdm", "distribution"], ["rye", "virtual"]].iter().any(
-        |[tool, key]| {
-            let says = tree.toml(&["tool", tool, key]).and_then(Value::as_bool);
-            says == Some(*tool == "rye")
-        },
-    )
+    let cannot_be = !tree.undecided.is_empty();
+    cannot_be
+        || [["poetry", "package-mode"], ["uv", "package"], ["pdm", "distribution"], ["rye", "virtual"]]
+            .iter()
+            .any(|[tool, key]| {
+                let says = tree.toml(&["tool", tool, key]).and_then(Value::as_bool);
+                says == Some(*tool == "rye")
+            })
 }
 
 /// The project's extras that tests need: the one with the most telling name, and those with pytest in

@@ -106,6 +106,53 @@ fn check_installs(files: &[(&str, &str)], expect: &[&str], warning: &str) {
     assert!(warnings.contains(warning) && warning.is_empty() == warnings.is_empty(), "{warnings}");
 }
 
+/// Where `pip install -e .` would fail, what the project needs is installed without it.
+#[test]
+fn what_setuptools_would_refuse_to_build_is_not_installed() {
+    let two = [("shop/__init__.py", ""), ("data/prices.csv", "")];
+    let project =
+        "[project]\nname='p'\ndependencies=['six']\n[project.optional-dependencies]\ntest=['respx']\n";
+    let with = |more: &str| format!("{project}{more}");
+    let refused = "which of data, shop the project is made of";
+    for (text, expect, warning) in [
+        (with(""), "'six' 'respx'", refused),
+        (
+            with("[build-system]\nrequires=['setuptools']\nbuild-backend='setuptools.build_meta'\n"),
+            "'six' 'respx'",
+            refused,
+        ),
+        (
+            with("[build-system]\nrequires=['hatchling']\nbuild-backend='hatchling.build'\n"),
+            "-e '.[test]'",
+            "",
+        ),
+        (with("[tool.setuptools]\npackages=['shop']\n"), "-e '.[test]'", ""),
+        (with("[tool.setuptools.packages.find]\ninclude=['shop*']\n"), "-e '.[test]'", ""),
+    ] {
+        let files: Vec<(&str, &str)> = two.into_iter().chain([("pyproject.toml", text.as_str())]).collect();
+        check_installs(&files, &[expect], warning);
+    }
+    // One package, whatever lies beside it; modules count only where there is none.
+    let one = [
+        ("shop/__init__.py", ""),
+        ("docs/index.md", ""),
+        ("run.py", ""),
+        ("_notes/a.py", ""),
+        ("a-b/c.py", ""),
+    ];
+    let files: Vec<(&str, &str)> = one.into_iter().chain([("pyproject.toml", project)]).collect();
+    check_installs(&files, &["-e '.[test]'"], "");
+    let modules = [("one.py", ""), ("two.py", ""), ("conftest.py", ""), ("pyproject.toml", project)];
+    check_installs(&modules, &["'six' 'respx'"], "which of one, two the project");
+    let beside = [
+        ("src/one/__init__.py", ""),
+        ("two/__init__.py", ""),
+        ("three/__init__.py", ""),
+        ("pyproject.toml", project),
+    ];
+    check_installs(&beside, &["-e '.[test]'"], "");
+}
+
 #[test]
 fn what_each_tools_users_write_is_read() {
     let build = "[build-system]\nrequires=['x']\n[project]\nname='p'\n";

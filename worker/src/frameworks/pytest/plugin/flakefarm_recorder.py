@@ -102,11 +102,13 @@ def recorder_for(pytest, channel, request, root, world):
 
         @hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_makereport(self, call):
+            # Before: what a project's wrapper raises goes past this one in some versions of pluggy.
+            if call.excinfo is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
+                self.failed_unreported(call)
             outcome = yield
             if outcome.excinfo is None:
+                self.reported()
                 self.describe_failure(call, outcome.get_result())
-            elif call.excinfo is not None:
-                self.failed_unreported(call)
 
         @hookimpl(tryfirst=True)
         def pytest_fixture_setup(self, fixturedef):
@@ -397,12 +399,16 @@ class Recorder:
             self.channel.send({"e": "limit", "by": "pytest-timeout", "ms": milliseconds})
 
     def failed_unreported(self, call):
-        """A hook raised while the failure of a phase was made into a report."""
+        """The failure of a phase is about to be made into a report, by hooks that may raise."""
         if self.running is not None:
             try:
                 self.running.unreported = describe(call, None, self.root)
             except Exception:
                 self.running.unreported = None
+
+    def reported(self):
+        if self.running is not None:
+            self.running.unreported = None
 
     def describe_failure(self, call, report):
         if report.outcome != "failed":
