@@ -54,7 +54,7 @@ impl Slots {
         Self { broker, line: tokio::sync::Mutex::new(line), looked: Mutex::new(Instant::now()) }
     }
 
-    /// A channel that confirms, on the connection of all. Waits for a broker that is away; an error is
+    /// A channel on the connection of all. Waits for a broker that is away; an error is
     /// worth another call. Cancel safe.
     async fn channel(&self) -> Result<Channel, QueueError> {
         let mut line = self.line.lock().await;
@@ -76,7 +76,6 @@ impl Slots {
         let link = line.link.as_ref().expect("it was just made");
         let opening = async {
             let channel = link.connection().create_channel().await?;
-            channel.confirm_select(Default::default()).await?;
             channel.basic_qos(1, BasicQosOptions::default()).await?;
             Ok::<_, lapin::Error>(channel)
         };
