@@ -192,9 +192,7 @@ impl Postgres {
                  SELECT new.id, new.publication FROM UNNEST($1::uuid[], $2::bigint[]) AS new (id, publication)
                  JOIN jobs ON jobs.id = new.id WHERE jobs.state = 'queued' ORDER BY jobs.id FOR UPDATE OF jobs
              )
-             UPDATE jobs SET taken = taken | $5, worker = $3,
-                             last_news = GREATEST(last_news, $4)
-             FROM new
+             UPDATE jobs SET taken = taken | $5, worker = $3, last_news = GREATEST(last_news, $4) FROM new
              WHERE jobs.id = new.id AND jobs.state = 'queued' AND jobs.publications = new.publication",
         )
         .bind(jobs)

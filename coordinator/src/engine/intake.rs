@@ -8,7 +8,9 @@ use crate::events::Event;
 use flakefarm_shared::fault;
 use flakefarm_shared::metrics::catalogue::{JOBS_ENDED, REPUBLICATIONS, WORKER_MESSAGES};
 use flakefarm_shared::queue::{DELIVERY_LIMIT, DeadDelivery, Origin, ReplyTo, WorkerDelivery};
-use flakefarm_shared::{Control, JobEnd, JobId, Permit, SweepId, UnixMicros, WorkerMessage, now_micros};
+use flakefarm_shared::{
+    Control, JobEnd, JobId, Payload, Permit, SweepId, UnixMicros, WorkerMessage, now_micros,
+};
 use futures::{FutureExt, TryStreamExt};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -202,7 +204,6 @@ async fn job_ended(
     end: &JobEnd,
     worker: &str,
 ) -> Result<Option<Settlement>, EngineError> {
-    let job = publication.job;
     let (made, error) = match end {
         JobEnd::Done { report } => return Ok(Some(Settlement::Done { report: report.clone() })),
         JobEnd::Refused(refusal) => return Ok(Some(Settlement::Refused(refusal.clone()))),
@@ -210,6 +211,22 @@ async fn job_ended(
         JobEnd::Retryable(error) => (None, Some(error)),
         JobEnd::HandedBack { made, because } => (made.as_ref(), because.as_ref()),
     };
+    let error = error.map(ToString::to_string);
+    let cause = if error.is_some() { "infrastructure" } else { "handed_back" };
+    came_back(coordinator, publication, made, error.as_deref(), cause, worker).await
+}
+
+/// Takes a publication back, to be published again; with an `error` after a pause, and only so often. What it settles
+/// where it is not. `cause` is a metric's.
+async fn came_back(
+    coordinator: &Coordinator,
+    publication: Publication,
+    made: Option<&Payload>,
+    error: Option<&str>,
+    cause: &'static str,
+    worker: &str,
+) -> Result<Option<Settlement>, EngineError> {
+    let job = publication.job;
     // Not before it is recorded as queued: only then can it be taken back.
     let _recorded = coordinator.sending.lock().await;
     let sweep = coordinator.db.sweep(publication.sweep).await?;
@@ -223,17 +240,16 @@ async fn job_ended(
     let mut available_at = now_micros();
     if let Some(error) = error {
         let failures = coordinator.db.job(job).await?.map_or(0, |row| row.infra_failures) + 1;
-        warn!(job.id = %job, worker.id = worker, failures, error = %error, "job met an infrastructure error");
+        warn!(job.id = %job, worker.id = worker, failures, error, "job met an infrastructure error");
         if failures >= INFRASTRUCTURE_FAILURES {
-            return Ok(Some(Settlement::Dead { reason: error.to_string() }));
+            return Ok(Some(Settlement::Dead { reason: error.to_owned() }));
         }
         available_at += backoff(failures);
     } else {
         info!(job.id = %job, worker.id = worker, "job was handed back, publishing what is left of it");
     }
-    REPUBLICATIONS.count(&[if error.is_some() { "infrastructure" } else { "handed_back" }]);
-    let error = error.map(ToString::to_string);
-    coordinator.db.take_back(job, publication.number, made, error.as_deref(), available_at).await?;
+    REPUBLICATIONS.count(&[cause]);
+    coordinator.db.take_back(job, publication.number, made, error, available_at).await?;
     Ok(None)
 }
 
@@ -267,22 +283,6 @@ fn blameless(row: &JobRow, reason: &str) -> Option<String> {
         .then(|| format!("the queue gave it up ({reason}), though workers began it only {begun} times"))
 }
 
-async fn publish_after_a_pause(
-    coordinator: &Coordinator,
-    publication: u32,
-    row: &JobRow,
-    error: &str,
-) -> Result<(), EngineError> {
-    // Not before it is recorded as queued: only then can it be taken back.
-    let _recorded = coordinator.sending.lock().await;
-    warn!(job.id = %row.id, sweep.id = %row.sweep, error, "publishing a job again that ended no worker");
-    let available_at = now_micros() + backoff(row.infra_failures + 1);
-    REPUBLICATIONS.count(&["given_up"]);
-    coordinator.db.take_back(row.id, publication, None, Some(error), available_at).await?;
-    coordinator.wake_outbox.notify_one();
-    Ok(())
-}
-
 /// Settles a dead job; what cannot be read, or is no job of ours, is kept for an operator.
 async fn record_dead(coordinator: &Coordinator, delivery: DeadDelivery) -> Result<(), EngineError> {
     let row = match &delivery.message {
@@ -293,19 +293,25 @@ async fn record_dead(coordinator: &Coordinator, delivery: DeadDelivery) -> Resul
         // An earlier publication died: the one that is under way has not.
         (Some(message), Some(row)) if message.publication < row.begun => {}
         (Some(message), Some(row)) => {
-            let reason = match blameless(&row, &delivery.reason) {
-                Some(error) if row.infra_failures + 1 < INFRASTRUCTURE_FAILURES => {
-                    publish_after_a_pause(coordinator, message.publication, &row, &error).await?;
-                    delivery.ack().await?;
-                    return Ok(());
+            let publication =
+                Publication { job: message.job, sweep: message.sweep, number: message.publication };
+            let settlement = match blameless(&row, &delivery.reason) {
+                Some(error) => {
+                    came_back(coordinator, publication, row.made.as_ref(), Some(&error), "given_up", "none")
+                        .await?
                 }
-                Some(error) => error,
-                None => delivery.reason.clone(),
+                None => Some(Settlement::Dead { reason: delivery.reason.clone() }),
             };
-            error!(job.id = %message.job, sweep.id = %message.sweep, reason, "job is dead");
-            coordinator.db.settle_job(message.job, &Settlement::Dead { reason }, now_micros()).await?;
-            JOBS_ENDED.count(&["dead"]);
-            coordinator.wake.notify_one();
+            match settlement {
+                None => coordinator.wake_outbox.notify_one(),
+                Some(settlement) => {
+                    let (job, reason) = (message.job, &delivery.reason);
+                    error!(job.id = %job, sweep.id = %message.sweep, reason, "the queue gave up a job, which ends it");
+                    coordinator.db.settle_job(job, &settlement, now_micros()).await?;
+                    JOBS_ENDED.count(&[settlement.word()]);
+                    coordinator.wake.notify_one();
+                }
+            }
         }
         (Some(_) | None, _) => {
             let row = ParkedRow {
