@@ -64,7 +64,8 @@ AWAY ?= 30
 faults: toolchain ## Seeded schedules of faults on real servers: make faults SCHEDULES=200 AWAY=30
 	@FLAKEFARM_FAULT_SCHEDULES=$(SCHEDULES) FLAKEFARM_FAULT_AWAY=$(AWAY) FLAKEFARM_FAULT_DRAINS=50 \
 	  deploy/dev/with-services rabbitmq redis postgres -- bash -c \
-	  'cargo build --locked --workspace && cargo test --locked -p flakefarm-tests --test fault_schedules -- --test-threads=1 --nocapture'
+	  'source deploy/dev/lib/common.sh && source deploy/dev/lib/programs.sh && test_programs && \
+	   cargo build --locked --workspace && cargo test --locked -p flakefarm-tests --test fault_schedules -- --test-threads=1 --nocapture'
 
 # Seconds for each reader in `make fuzz`.
 FUZZ_SECONDS ?= 60

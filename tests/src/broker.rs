@@ -1,6 +1,7 @@
 //! A part of the real RabbitMQ for one test: exchanges and queues under a prefix of its own, removed at its end.
 
-use crate::contract::queue::Ends;
+use crate::contract::queue::{Ends, PATIENCE};
+use crate::eventually::eventually;
 use crate::harness::service;
 use crate::relay::Relay;
 use flakefarm_shared::queue::{Queue, Role};
@@ -10,6 +11,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties};
 use std::net::ToSocketAddrs as _;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::time::Duration;
 
 /// A prefix on the broker at `FLAKEFARM_TEST_AMQP_URL`.
 #[derive(Debug)]
@@ -98,5 +100,55 @@ impl Broker {
                 channel.exchange_delete(self.name(exchange).into(), ExchangeDeleteOptions::default()).await;
             deleted.expect("the exchange can be deleted");
         }
+    }
+}
+
+/// A broker that is short of memory, and reads nothing from connections that publish, until this is dropped.
+#[derive(Debug)]
+pub struct Starved(String);
+
+impl Starved {
+    /// Takes memory from the broker, and waits until it reads nothing any more.
+    ///
+    /// # Panics
+    /// When it cannot be told, or takes what is published all the same.
+    pub async fn begin() -> Self {
+        let starved = Self(service("FLAKEFARM_TEST_AMQP_MEMORY"));
+        starved.limit("1MiB");
+        let server = service("FLAKEFARM_TEST_AMQP_URL");
+        let connection = Connection::connect(&server, ConnectionProperties::default()).await;
+        let connection = connection.expect("a broker");
+        let channel = connection.create_channel().await.expect("a channel");
+        channel.confirm_select(Default::default()).await.expect("a channel with confirms");
+        // Its monitor looks every second.
+        eventually("the broker takes nothing", PATIENCE, async || {
+            let publishing = channel.basic_publish(
+                "".into(),
+                "nobody".into(),
+                Default::default(),
+                b"?",
+                Default::default(),
+            );
+            let confirmed = async { publishing.await.expect("a channel").await };
+            match tokio::time::timeout(Duration::from_millis(500), confirmed).await {
+                Err(_) => Ok(()),
+                Ok(confirmed) => Err(format!("{confirmed:?}")),
+            }
+        })
+        .await;
+        starved
+    }
+
+    fn limit(&self, limit: &str) {
+        let command = format!("{} {limit}", self.0);
+        let status = std::process::Command::new("sh").args(["-c", &command]).status();
+        assert!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "{command}: {status:?}");
+    }
+}
+
+impl Drop for Starved {
+    fn drop(&mut self) {
+        // What it begins with: deploy/dev/lib/rabbitmq.sh.
+        self.limit("512MiB");
     }
 }

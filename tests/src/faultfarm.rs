@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "only tests use it: they may fail by panicking")]
 
+use crate::broker::Starved;
 use crate::farm::Farm;
 use crate::harness::{Process, project, report, said};
 use crate::ports;
@@ -68,6 +69,8 @@ pub struct FaultFarm {
     redis_port: u16,
     workers: BTreeMap<String, Process>,
     second: Option<Process>,
+    /// By how much the coordinators' clocks are wrong: a file that libfaketime reads; none if they are right.
+    clock: Option<PathBuf>,
     dir: PathBuf,
 }
 
@@ -82,6 +85,15 @@ fn own_redis() -> (Process, u16) {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     wait_for("Redis to listen", || std::net::TcpStream::connect(address).is_ok());
     (Process(redis), port)
+}
+
+/// The library that gives a process another time than the machine's. It is in a directory named after the
+/// machine's architecture.
+fn faketime() -> PathBuf {
+    let directories = std::fs::read_dir("/usr/lib").expect("a directory of libraries").flatten();
+    let library = |directory: std::fs::DirEntry| directory.path().join("faketime/libfaketimeMT.so.1");
+    let found = directories.map(library).find(|path| path.exists());
+    found.expect("libfaketime is installed by deploy/dev/test")
 }
 
 impl FaultFarm {
@@ -105,7 +117,7 @@ impl FaultFarm {
             address
         });
         let dir = farm.dir.path().to_owned();
-        Self { farm, relays, redis, redis_port, workers: BTreeMap::new(), second: None, dir }
+        Self { farm, relays, redis, redis_port, workers: BTreeMap::new(), second: None, clock: None, dir }
     }
 
     /// A sweep with `runs` runs of each test, one test an attempt.
@@ -182,7 +194,83 @@ impl FaultFarm {
             let felt = self.dir.join(format!("felt.{point}"));
             variables.push(("FLAKEFARM_FAULT_FELT", felt.display().to_string()));
         }
+        if let Some(clock) = &self.clock {
+            variables.push(("LD_PRELOAD", faketime().display().to_string()));
+            variables.push(("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()));
+            variables.push(("FAKETIME_NO_CACHE", "1".to_owned()));
+            // The steady clock goes on, as it does when a machine's time is set.
+            variables.push(("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()));
+        }
         self.farm.start_coordinator_with(&variables);
+    }
+
+    /// Has coordinators that start from now on go by a clock that can be set.
+    ///
+    /// # Panics
+    /// When it cannot be written down.
+    pub fn with_clock(&mut self) {
+        let clock = self.dir.join("clock");
+        std::fs::write(&clock, "+0").unwrap();
+        self.clock = Some(clock);
+    }
+
+    /// Sets the coordinator's clock by so many seconds, and waits until it has gone by that.
+    ///
+    /// # Panics
+    /// When no coordinator has a clock of its own.
+    pub fn set_clock(&mut self, seconds: i64) {
+        let clock = self.clock.as_ref().expect("coordinators with a clock");
+        let written = clock.with_extension("new");
+        std::fs::write(&written, format!("{seconds:+}")).unwrap();
+        std::fs::rename(written, clock).unwrap();
+        wait_for("the coordinator to go by its new time", || {
+            let query = "SELECT COUNT(*) FROM workers
+                         WHERE ABS(seen_at - (EXTRACT(EPOCH FROM now()) * 1000000)::BIGINT) > 1800000000";
+            self.farm.query(query).is_some_and(|workers| workers > 0) || self.all_settled()
+        });
+    }
+
+    /// Has the broker run short of memory for so long: it reads nothing from those who publish.
+    ///
+    /// # Panics
+    /// When it cannot be told, or takes what is published all the same.
+    pub fn starve_queue(&self, time: Duration) {
+        runtime().block_on(async {
+            let _starved = Starved::begin().await;
+            tokio::time::sleep(time).await;
+        });
+    }
+
+    /// Has Redis refuse to store anything for so long, as one does whose memory is full.
+    ///
+    /// # Panics
+    /// When it refused nothing.
+    pub fn fill_samples(&mut self, time: Duration) {
+        let refused = || {
+            let said = self.redis_cli(&["info", "errorstats"]);
+            said.lines().any(|line| line.starts_with("errorstat_OOM"))
+        };
+        assert_eq!(self.redis_cli(&["config", "set", "maxmemory", "1"]).trim(), "OK");
+        let began = Instant::now();
+        wait_for("Redis to refuse a sample", || began.elapsed() >= time && refused() || self.all_settled());
+        assert_eq!(self.redis_cli(&["config", "set", "maxmemory", "0"]).trim(), "OK");
+    }
+
+    /// Ends every connection to the database, as a server does that is restarted.
+    ///
+    /// # Panics
+    /// When there was none.
+    pub fn end_database_connections(&self) {
+        let query = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity
+                     WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let ended = self.farm.query(query);
+        assert!(ended.is_some_and(|ended| ended > 0), "{ended:?} connections ended");
+    }
+
+    fn redis_cli(&self, arguments: &[&str]) -> String {
+        let port = self.redis_port.to_string();
+        let said = Command::new("redis-cli").args(["-p", &port]).args(arguments).output().unwrap();
+        String::from_utf8(said.stdout).unwrap()
     }
 
     /// Waits until the coordinator has ended at its point.
@@ -337,13 +425,8 @@ impl FaultFarm {
     /// # Panics
     /// When there was nothing to forget.
     pub fn flush_samples(&self) {
-        let port = self.redis_port.to_string();
-        let cli = |arguments: &[&str]| {
-            let said = Command::new("redis-cli").args(["-p", &port]).args(arguments).output().unwrap();
-            String::from_utf8(said.stdout).unwrap()
-        };
-        wait_for("samples", || cli(&["dbsize"]).trim() != "0" || self.all_settled());
-        assert_eq!(cli(&["flushall"]).trim(), "OK");
+        wait_for("samples", || self.redis_cli(&["dbsize"]).trim() != "0" || self.all_settled());
+        assert_eq!(self.redis_cli(&["flushall"]).trim(), "OK");
     }
 
     /// Waits for the report: every test healthy, every planned attempt counted once; gives their number.

@@ -1,6 +1,6 @@
 //! Seeded schedules of faults on real servers: processes end at named points between row and
-//! acknowledgement, servers go away, freeze or lose what they hold, workers are told to leave, two
-//! coordinators work at once, jobs wait long. Whatever happens, the sweep ends by itself with every
+//! acknowledgement, servers go away, freeze, are full or lose what they hold, workers are told to leave, clocks
+//! are set, two coordinators work at once, jobs wait long. Whatever happens, the sweep ends by itself with every
 //! attempt counted once, nothing is left behind, and the schedule proves that its fault was felt.
 //!
 //! `make faults` runs 200; the suite runs a few. `FLAKEFARM_FAULT_SEED=17` replays one.
@@ -13,7 +13,7 @@ use flakefarm_tests::faultfarm::{FaultFarm, Server, wait_for};
 use std::time::{Duration, Instant};
 
 /// In the test suite.
-const FEW: u64 = 4;
+const FEW: usize = 4;
 /// Work flows again so soon after a server is back.
 const RECOVERY: Duration = Duration::from_secs(15);
 
@@ -31,13 +31,21 @@ enum Fault {
     QueueDeleted,
     /// Redis forgets everything.
     SamplesFlushed,
+    /// Redis has no memory left, for so long.
+    SamplesFull { millis: u64 },
+    /// The broker has no memory left, for so long, and reads nothing from those who publish.
+    BrokerStarved { millis: u64 },
+    /// Every connection to the database ends.
+    DatabaseDrops,
+    /// The coordinator's clock is set, by so many seconds.
+    ClockSet { seconds: i64 },
     /// A second coordinator over the same database.
     TwoCoordinators,
 }
 
 impl Fault {
     fn of(dice: &mut Dice) -> Self {
-        match dice.next(10) {
+        match dice.next(13) {
             0..=3 => {
                 let point = POINTS[dice.next(POINTS.len() as u64) as usize];
                 // The first job lists the tests; when the coordinator carries the second, the client has
@@ -52,6 +60,12 @@ impl Fault {
             6 => Fault::Drained,
             7 => Fault::Killed,
             8 => [Fault::QueueDeleted, Fault::SamplesFlushed][dice.next(2) as usize],
+            9 => Fault::SamplesFull { millis: 1_000 + dice.next(6_000) },
+            10 => {
+                let millis = 1_000 + dice.next(6_000);
+                [Fault::BrokerStarved { millis }, Fault::DatabaseDrops][dice.next(2) as usize]
+            }
+            11 => Fault::ClockSet { seconds: [7_200, -7_200][dice.next(2) as usize] },
             _ => Fault::TwoCoordinators,
         }
     }
@@ -89,8 +103,19 @@ impl Fault {
         match self {
             Fault::Ends { .. } | Fault::Killed | Fault::QueueDeleted => true,
             Fault::Away { silent, .. } => silent,
-            Fault::Drained | Fault::SamplesFlushed | Fault::TwoCoordinators => false,
+            Fault::Drained
+            | Fault::SamplesFlushed
+            | Fault::SamplesFull { .. }
+            | Fault::BrokerStarved { .. }
+            | Fault::DatabaseDrops
+            | Fault::ClockSet { .. }
+            | Fault::TwoCoordinators => false,
         }
+    }
+
+    /// Whether nobody feels it who shares the servers.
+    fn is_private(self) -> bool {
+        !matches!(self, Fault::BrokerStarved { .. })
     }
 }
 
@@ -101,8 +126,13 @@ fn run(seed: u64) {
     eprintln!("schedule {seed}: {faults:?}");
     let mut farm = FaultFarm::start("10s");
     // A process with a fault in it is there from the start; what it leaves is taken over by another.
-    if let Some(point) = faults.iter().find_map(|fault| fault.point_of("coordinator")) {
-        farm.restart_coordinator(Some(point));
+    let with_clock = faults.iter().any(|fault| matches!(fault, Fault::ClockSet { .. }));
+    if with_clock {
+        farm.with_clock();
+    }
+    let point = faults.iter().find_map(|fault| fault.point_of("coordinator"));
+    if with_clock || point.is_some() {
+        farm.restart_coordinator(point);
     }
     let mut sweep = farm.sweep(90);
     farm.wait_for_submission();
@@ -152,6 +182,29 @@ fn strike(farm: &mut FaultFarm, fault: Fault) {
             farm.wait_for_attempts(1);
             farm.flush_samples();
         }
+        Fault::SamplesFull { millis } => {
+            farm.wait_for_attempts(1);
+            farm.fill_samples(Duration::from_millis(millis));
+            farm.flows_again(RECOVERY);
+        }
+        Fault::BrokerStarved { millis } => {
+            farm.wait_for_attempts(1);
+            farm.starve_queue(Duration::from_millis(millis));
+            farm.start_worker("helper", None);
+            farm.flows_again(RECOVERY);
+        }
+        Fault::DatabaseDrops => {
+            farm.wait_for_attempts(1);
+            farm.end_database_connections();
+            farm.start_worker("helper", None);
+            farm.flows_again(RECOVERY);
+        }
+        Fault::ClockSet { seconds } => {
+            farm.wait_for_attempts(1);
+            farm.set_clock(seconds);
+            farm.start_worker("helper", None);
+            farm.flows_again(RECOVERY);
+        }
         Fault::TwoCoordinators => farm.start_second_coordinator(),
     }
 }
@@ -161,8 +214,11 @@ fn seeded_schedules_of_faults_lose_nothing_and_count_nothing_twice() {
     if let Ok(seed) = std::env::var("FLAKEFARM_FAULT_SEED") {
         return run(seed.parse().unwrap());
     }
-    let number = std::env::var("FLAKEFARM_FAULT_SCHEDULES").map_or(FEW, |text| text.parse().unwrap());
-    for seed in 0..number {
+    let many = std::env::var("FLAKEFARM_FAULT_SCHEDULES").ok().map(|text| text.parse().unwrap());
+    // Beside other tests, only what they do not feel.
+    let fits =
+        |seed: &u64| many.is_some() || Fault::two(&mut Dice(*seed)).iter().all(|fault| fault.is_private());
+    for seed in (0..).filter(fits).take(many.unwrap_or(FEW)) {
         let outcome = std::panic::catch_unwind(|| run(seed));
         if let Err(panic) = outcome {
             eprintln!("replay it with FLAKEFARM_FAULT_SEED={seed}");

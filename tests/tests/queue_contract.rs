@@ -1,11 +1,11 @@
 //! Every adapter of the queue port against the laws of `contract::queue`: in memory, and RabbitMQ at
 //! `FLAKEFARM_TEST_AMQP_URL`, each test under a prefix of its own whose queues it removes. Outages are
 //! made by a relay that belongs to the test, and once by restarting the real broker with the command
-//! in `FLAKEFARM_TEST_AMQP_RESTART`; the one in `FLAKEFARM_TEST_AMQP_MEMORY` starves it.
+//! in `FLAKEFARM_TEST_AMQP_RESTART`; the one in `FLAKEFARM_TEST_AMQP_MEMORY` takes its memory.
 
 use flakefarm_shared::queue::{DELIVERY_LIMIT, Queue, QueueError, REASON_REJECTED, Role};
 use flakefarm_shared::{Class, WIRE_VERSION, WorkerId, WorkerMessage};
-use flakefarm_tests::broker::Broker;
+use flakefarm_tests::broker::{Broker, Starved};
 use flakefarm_tests::contract::queue as laws;
 use flakefarm_tests::contract::queue::{Ends, PATIENCE, job, next, next_dead, publish_jobs};
 use flakefarm_tests::eventually::eventually;
@@ -325,57 +325,24 @@ async fn consumer_dropped_while_it_subscribes_keeps_nothing() {
     .await;
 }
 
-/// The broker's limit of memory, until it is dropped.
-struct Limit(String);
-
-impl Limit {
-    fn set(&self, limit: &str) {
-        let command = format!("{} {limit}", self.0);
-        let status =
-            std::process::Command::new("sh").args(["-c", &command]).status().expect("there is a shell");
-        assert!(status.success(), "{command}: {status}");
-    }
-}
-
-impl Drop for Limit {
-    fn drop(&mut self) {
-        self.set("512MiB");
-    }
-}
-
 /// A broker short of memory reads nothing from connections that publish. One that takes jobs is heard all the same, also
 /// if a job has been handed back over it.
 #[tokio::test(flavor = "multi_thread")]
 async fn broker_short_of_memory_hears_who_takes_jobs() {
-    let limit = Limit(service("FLAKEFARM_TEST_AMQP_MEMORY"));
     let _alone = SERVER.write().await;
     Broker::with(async |broker| {
         let ends = broker.ends(&broker.address).await;
         let published = publish_jobs(&ends, 3).await;
         let (mut one, mut other) = (ends.worker.slot(), ends.worker.slot());
         let (first, second) = (next(&mut one).await, next(&mut other).await);
-        limit.set("1MiB");
-        let probe = broker.channel().await;
-        probe.confirm_select(Default::default()).await.unwrap();
-        // Its monitor looks every second.
-        eventually("the broker takes nothing", PATIENCE, async || {
-            let properties = BasicProperties::default();
-            let publishing =
-                probe.basic_publish("".into(), "nobody".into(), Default::default(), b"?", properties);
-            let confirmed = async { publishing.await.unwrap().await };
-            match timeout(Duration::from_millis(500), confirmed).await {
-                Err(_) => Ok(()),
-                Ok(confirmed) => Err(format!("{confirmed:?}")),
-            }
-        })
-        .await;
+        let starved = Starved::begin().await;
         first.give_back().await.unwrap();
         second.ack().await.unwrap();
         // Sent only when the answer has been read.
         let third = timeout(Duration::from_secs(10), other.next()).await.expect("answers are read").unwrap();
         assert_eq!(third.message, published[2]);
         third.ack().await.unwrap();
-        drop(limit);
+        drop(starved);
         // Counted or not, and perhaps twice: its copy may have waited for room.
         let again = next(&mut one).await;
         assert_eq!(again.message, published[0]);

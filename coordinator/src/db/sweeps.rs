@@ -6,7 +6,7 @@ use super::rows::{NewSweep, Settled, SweepRow, SweepState};
 use super::{Db, DbError, change, postgres, read};
 use crate::events::Event;
 use crate::repairs::OF_REPAIR;
-use flakefarm_shared::{Digest, SweepId, UnixMicros};
+use flakefarm_shared::{Digest, Refusal, SweepId, UnixMicros};
 use uuid::Uuid;
 
 impl Db {
@@ -121,6 +121,16 @@ impl Db {
                      ORDER BY created_at, id";
         let ids: Vec<Uuid> = read!(self, "read the running sweeps", fetch_all, sqlx::query_scalar(query))?;
         Ok(ids.into_iter().map(SweepId).collect())
+    }
+
+    /// Ends in failure a cancelled sweep whose report cannot be made. `false` where the sweep is no cancelled
+    /// one or has its report.
+    pub async fn fail_cancelled(&self, sweep: SweepId, refusal: &Refusal) -> Result<bool, DbError> {
+        let query = "UPDATE sweeps SET state = 'failed', refusal = $2
+                     WHERE id = $1 AND state = 'cancelled' AND report IS NULL";
+        let changed =
+            change!(self, "fail a cancelled sweep", sqlx::query(query).bind(sweep.0).bind(json(refusal)))?;
+        Ok(changed > 0)
     }
 
     /// Records the report of a cancelled sweep that has none yet.

@@ -150,6 +150,11 @@ async fn step(coordinator: &Coordinator, sweep: SweepId) -> Result<(), EngineErr
     let Some(refusal) = error.end_of_sweep() else { return Err(error) };
     coordinator.blobs_are_there().await?;
     error!(sweep.id = %sweep, error = flakefarm_shared::chain(&error), "sweep cannot go on");
+    // Who cancelled it has heard of that; what is left to say is why there is no report.
+    if coordinator.db.fail_cancelled(sweep, &refusal).await? {
+        coordinator.memories.forget(sweep);
+        return Ok(());
+    }
     coordinator.fail(sweep, refusal).await
 }
 

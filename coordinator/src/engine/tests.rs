@@ -205,6 +205,28 @@ async fn a_report_that_is_lost_is_missing_data_and_the_sweep_can_be_cancelled() 
     );
 }
 
+#[tokio::test]
+async fn a_cancelled_sweep_whose_report_cannot_be_made_says_why_and_is_looked_at_no_more() {
+    let farm = Farm::open().await;
+    let unreadable = NewSweep {
+        id: SweepId::new(),
+        project: "p".to_owned(),
+        revision: None,
+        question: "{\"of\": \"another version\"}".to_owned(),
+        context: Digest::of(b"nobody stored this"),
+        class: Class::Bulk,
+        seed: 1,
+        source: String::new(),
+        created_at: now_micros(),
+    };
+    farm.db.create_sweep(&unreadable).await.unwrap();
+    farm.db.finish_sweep(unreadable.id, &SweepState::Cancelled, now_micros(), None).await.unwrap();
+    let _coordinator = farm.coordinator();
+    let rests = async |farm: &Farm| farm.db.sweeps_to_advance().await.unwrap().is_empty().then_some(());
+    farm.until("no step is owed to it", rests).await;
+    assert_eq!(why(&farm.ended(unreadable.id).await), "the question of this sweep cannot be read");
+}
+
 /// What came back over lost connections has ended nobody; what came back from workers that had begun it has.
 #[tokio::test]
 async fn only_a_job_that_was_begun_each_time_is_dead_when_the_queue_gives_it_up() {

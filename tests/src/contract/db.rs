@@ -216,6 +216,18 @@ pub async fn sweep_ends_once_and_only_an_interrupted_one_resumes(db: &Db) {
     assert_eq!((first, second), (Settled::First, Settled::Already));
     let row = db.sweep(sweep).await.unwrap().unwrap();
     assert_eq!((row.state, row.finished_at, row.report), (SweepState::Answered, Some(NOW), Some(report)));
+    let failed = SweepState::Failed(refusal());
+    let reason = refusal();
+    assert!(!db.fail_cancelled(sweep, &reason).await.unwrap(), "it was answered");
+    let cancelled = running_sweep(db).await;
+    assert!(!db.fail_cancelled(cancelled, &reason).await.unwrap(), "it runs");
+    db.finish_sweep(cancelled, &SweepState::Cancelled, NOW, None).await.unwrap();
+    assert!(db.sweeps_to_advance().await.unwrap().contains(&cancelled), "its report is owed");
+    assert!(db.fail_cancelled(cancelled, &reason).await.unwrap());
+    assert!(!db.fail_cancelled(cancelled, &reason).await.unwrap(), "only once");
+    assert!(!db.sweeps_to_advance().await.unwrap().contains(&cancelled), "nothing is owed");
+    let row = db.sweep(cancelled).await.unwrap().unwrap();
+    assert_eq!((row.state, row.finished_at), (failed, Some(NOW)));
     let unknown = SweepId::new();
     assert_eq!(db.finish_sweep(unknown, &SweepState::Answered, NOW, None).await.unwrap(), Settled::Unknown);
     assert!(matches!(db.resume_sweep(unknown).await, Err(DbError::NotFound(_))));
