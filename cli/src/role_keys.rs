@@ -11,6 +11,9 @@ pub(crate) static ROLE_KEYS: &[Setting] = &[
     Setting::new("coordinator.listen", Kind::Text).variable("FLAKEFARM_LISTEN").default("127.0.0.1:7878"),
     Setting::new("coordinator.lease", Kind::Duration).variable("FLAKEFARM_LEASE").default("10m"),
     Setting::new("coordinator.admin_token_file", Kind::Text).variable("FLAKEFARM_ADMIN_TOKEN_FILE"),
+    Setting::new("coordinator.limit_samples", Kind::Whole { least: 1, most: u64::MAX })
+        .variable("FLAKEFARM_LIMIT_SAMPLES")
+        .default("1000000"),
     Setting::new("coordinator.quota_attempts", Kind::Whole { least: 1, most: u64::MAX })
         .variable("FLAKEFARM_QUOTA_ATTEMPTS")
         .default("5000000"),

@@ -7,7 +7,7 @@ use crate::exit::Complaint;
 use crate::output;
 use crate::role_keys::ROLE_KEYS;
 use crate::say::say;
-use flakefarm_coordinator::engine::{Fetching, Quotas};
+use flakefarm_coordinator::engine::{Fetching, Limits, Quotas};
 use flakefarm_coordinator::history::retention::HistoryRetention;
 use flakefarm_project::config::{GivenOption, GivenValue};
 use flakefarm_project::fetch::FetchLimits;
@@ -48,6 +48,12 @@ pub(crate) fn of_role(args: &RoleArgs, options: &[GivenOption]) -> Result<Option
         return Ok(None);
     }
     Ok(Some(settings))
+}
+
+/// What one sweep may ask for.
+pub(crate) fn limits(settings: &Settings) -> Limits {
+    let default = Limits::FARM;
+    Limits { samples: settings.whole("coordinator.limit_samples").unwrap_or(default.samples), ..default }
 }
 
 /// What one project may have.

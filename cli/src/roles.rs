@@ -46,6 +46,7 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
     let keep = role_settings::retention(&settings)?;
     let mut coordinator = Coordinator::new(db, queue.clone(), blobs, lease)
         .with_retention(keep)
+        .with_limits(role_settings::limits(&settings))
         .with_quotas(role_settings::quotas(&settings))
         .with_fetching(role_settings::fetching(&settings));
     let repairs = settings.whole("coordinator.repairs").unwrap_or(0);

@@ -109,6 +109,9 @@ pub(crate) struct CoordinatorArgs {
     /// Issue an admin token into this file (readable by its owner only) if the coordinator has none
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<String>,
+    /// Runs of all tests together that one sweep may ask for [default: 1000000]
+    #[arg(long, value_name = "N", value_parser = checked(counted::<NonZeroU64>))]
+    limit_samples: Option<String>,
     /// Attempts that one project may have queued [default: 5000000]
     #[arg(long, value_name = "N", value_parser = checked(counted::<NonZeroU64>))]
     quota_attempts: Option<String>,
@@ -141,6 +144,7 @@ impl CoordinatorArgs {
         let mut options = self.stores.options();
         options.extend(given(&[
             ("coordinator.listen", "--listen", &self.listen),
+            ("coordinator.limit_samples", "--limit-samples", &self.limit_samples),
             ("coordinator.quota_attempts", "--quota-attempts", &self.quota_attempts),
             ("coordinator.quota_jobs", "--quota-jobs", &self.quota_jobs),
             ("coordinator.quota_bytes", "--quota-bytes", &self.quota_bytes),

@@ -77,6 +77,7 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
             let found = coordinator.db.sweeps_to_advance().await.map_err(EngineError::from);
             match &found {
                 Ok(sweeps) => {
+                    coordinator.room.keep(&sweeps.iter().copied().collect());
                     schedule.due = sweeps.iter().copied().filter(|id| coordinator.works_on(*id)).collect();
                 }
                 Err(_) => coordinator.note(Step::Planning, &found.map(|_| ())),
@@ -181,6 +182,9 @@ impl Coordinator {
         if row.listing.is_none() {
             return self.advance_listing(&row, &question).await;
         }
+        if !self.has_room(&row).await? {
+            return Ok(());
+        }
         let held = self.fold(&row, &question).await?;
         let elapsed =
             Duration::from_micros(now_micros().saturating_sub(row.created_at).max(0).unsigned_abs());
@@ -188,10 +192,11 @@ impl Coordinator {
             let memory = memory.as_ref()?;
             let planned = questions::plan(&memory.question, &memory.ledger, &memory.history, elapsed);
             let progress = progress(sweep, &memory.ledger, &planned);
-            Some((planned, progress))
+            Some((planned, progress, memory.ledger.attempts()))
         })
         .await?;
-        let Some((planned, progress)) = made else { return Ok(()) };
+        let Some((planned, progress, attempts)) = made else { return Ok(()) };
+        self.room.weigh(sweep, attempts);
         let at_the_end = planned.jobs.is_empty() && matches!(planned.state, Planning::Complete);
         if self.judge_workers(&row, held, at_the_end).await? {
             self.wake.notify_one();

@@ -139,7 +139,7 @@ impl Fetching {
 pub struct Limits {
     /// Runs of each test.
     pub runs: u32,
-    /// Runs of all tests together.
+    /// Runs of all tests together; and attempts of long sweeps that are kept in memory at a time.
     pub samples: u64,
     /// Tests.
     pub tests: usize,
@@ -147,7 +147,7 @@ pub struct Limits {
 
 impl Limits {
     /// Of a farm, unless its operator says otherwise.
-    pub const FARM: Limits = Limits { runs: 10_000, samples: 4_000_000, tests: 200_000 };
+    pub const FARM: Limits = Limits { runs: 10_000, samples: 1_000_000, tests: 200_000 };
     /// Of a sweep in its user's own process, which nobody else waits for.
     pub const EMBEDDED: Limits = Limits { runs: 1_000_000, samples: 50_000_000, tests: 1_000_000 };
 
@@ -219,7 +219,8 @@ impl LimitExceeded {
                 "ask for fewer with --runs, or leave it out: a sweep then stops as soon as each test is answered"
             }
             LimitExceeded::Samples { .. } | LimitExceeded::Tests { .. } => {
-                "select fewer tests with --tests, or ask for fewer --runs; several sweeps may share the work"
+                "select fewer tests with --tests, or ask for fewer --runs; several sweeps may share the work; the \
+                 operator's setting is --limit-samples"
             }
         }
     }

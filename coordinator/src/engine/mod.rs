@@ -23,6 +23,7 @@ mod quarantine;
 mod relay;
 mod renames;
 mod repairing;
+mod room;
 mod schedules;
 mod standing;
 mod submit;
@@ -51,6 +52,7 @@ use flakefarm_shared::queue::{Queue, QueueError};
 use flakefarm_shared::samples::{SampleError, Samples};
 use flakefarm_shared::{Digest, Refusal, SweepId};
 use memory::Memories;
+use room::Room;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
@@ -129,6 +131,7 @@ pub struct Coordinator {
     blobs: Blobs,
     events: Events,
     memories: Memories,
+    room: Room,
     limits: Limits,
     quotas: Quotas,
     /// Names this coordinator in leases.
@@ -176,6 +179,7 @@ impl Coordinator {
             blobs,
             events: Events::default(),
             memories: Memories::default(),
+            room: Room::default(),
             limits: Limits::FARM,
             quotas: Quotas::FARM,
             holder: Arc::from(SweepId::new().to_string()),

@@ -104,7 +104,7 @@ def recorder_for(pytest, channel, request, root, world):
         def pytest_runtest_makereport(self, call):
             # Before: what a project's wrapper raises goes past this one in some versions of pluggy.
             if call.excinfo is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
-                self.failed_unreported(call)
+                self.is_to_report(call)
             outcome = yield
             if outcome.excinfo is None:
                 self.reported()
@@ -398,13 +398,10 @@ class Recorder:
         if self.running is not None and milliseconds > 0:
             self.channel.send({"e": "limit", "by": "pytest-timeout", "ms": milliseconds})
 
-    def failed_unreported(self, call):
+    def is_to_report(self, call):
         """The failure of a phase is about to be made into a report, by hooks that may raise."""
         if self.running is not None:
-            try:
-                self.running.unreported = describe(call, None, self.root)
-            except Exception:
-                self.running.unreported = None
+            self.running.unreported = call
 
     def reported(self):
         if self.running is not None:

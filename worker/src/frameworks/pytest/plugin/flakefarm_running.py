@@ -3,6 +3,7 @@
 from flakefarm_channel import clean
 from flakefarm_errors import bounded
 from flakefarm_failures import (
+    describe,
     describe_internal,
     describe_report,
     is_excused,
@@ -22,6 +23,7 @@ class Running(InHand):
     def __init__(self, test, position):
         super().__init__(test, position)
         self.reports = []
+        # The call of a phase that failed, while hooks make it into a report.
         self.unreported = None
         # Fixtures that others share whose tear-down failed after it.
         self.torn_down = []
@@ -58,12 +60,21 @@ class Running(InHand):
     def broken_off(self, error, root):
         """The `end` event of a test under which pytest itself failed: some hook raised."""
         event = self.event()
-        reported = [told(report) for report in self.reports if hasattr(report, "flakefarm")]
-        failure = describe_internal(error, self.unreported or (reported[0] if reported else None), root)
+        failure = describe_internal(error, self.had_failed(root), root)
         event.update(failure, outcome="fail", phase=self.phase(), last=True)
         event["circumstances"] = event["circumstances"] + self.asked_for_network()
         event["output"] = bounded(traceback_of(error) + self.output(self.failed_reports()))
         return event
+
+    def had_failed(self, root):
+        """What the test had failed with before pytest broke off; `None` if it had not, or if nobody can tell."""
+        if self.unreported is not None:
+            try:
+                return describe(self.unreported, None, root)
+            except Exception:  # a test's exception may raise whenever it is looked at
+                return None
+        reported = [told(report) for report in self.reports if hasattr(report, "flakefarm")]
+        return reported[0] if reported else None
 
     def tear_down(self, failed):
         """The failures that are the test's own; the others are those of fixtures."""
