@@ -5,7 +5,7 @@ use crate::matching::Matching;
 use crate::python::calls::{arguments, bind};
 use crate::python::dotted;
 use crate::python::scopes::{Binding, Scopes};
-use crate::python::signature::{SignatureChange, is_portable};
+use crate::python::signature::{Param, SignatureChange, is_portable};
 use crate::python::symbols::{Kind, Symbol, SymbolTable, Target, join, package_of};
 use crate::python::walk::{Handler, Into, Place, walk};
 use crate::tree::SourceTree;
@@ -20,6 +20,15 @@ pub enum Awaiting {
     Now,
     /// It did before.
     Before,
+}
+
+/// How a member that is a property in one of the trees gives its value in the new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// It must be called; it was a property.
+    Called,
+    /// It is a property; it was called.
+    Property,
 }
 
 /// The difference between two trees as their callers see it.
@@ -57,6 +66,10 @@ pub enum ChangeKind {
     NowAsync,
     /// Its calls give their result at once now.
     NoLongerAsync,
+    /// It was a property, and must be called now.
+    NowCalled,
+    /// It is a property now.
+    NowProperty,
     /// It is gone, and it is not known what took its place.
     Gone,
 }
@@ -101,6 +114,15 @@ impl Changes {
                 }
                 Some(Awaiting::Before) => {
                     list.insert(Change { path: path.clone(), kind: ChangeKind::NoLongerAsync });
+                }
+                None => {}
+            }
+            match self.reading(from) {
+                Some(Reading::Called) => {
+                    list.insert(Change { path: path.clone(), kind: ChangeKind::NowCalled });
+                }
+                Some(Reading::Property) => {
+                    list.insert(Change { path: path.clone(), kind: ChangeKind::NowProperty });
                 }
                 None => {}
             }
@@ -174,6 +196,26 @@ impl Changes {
         match (before.is_async, after.is_async) {
             (false, true) => Some(Awaiting::Now),
             (true, false) => Some(Awaiting::Before),
+            _ => None,
+        }
+    }
+
+    /// Whether the member became a property, or is none any more. A method that asks for more than its object could be
+    /// no property, and is left alone.
+    pub fn reading(&self, symbol: usize) -> Option<Reading> {
+        let now = self.matching.symbols.get(&symbol)?.to;
+        let (before, after) = (&self.old.symbols[symbol], &self.new.symbols[now]);
+        let asks_nothing = |method: &Symbol| {
+            method.kind == Kind::Function
+                && method.is_member()
+                && method
+                    .signature
+                    .as_ref()
+                    .is_some_and(|signature| !signature.params.iter().any(Param::is_required))
+        };
+        match (before.is_property, after.is_property) {
+            (true, false) if asks_nothing(after) => Some(Reading::Called),
+            (false, true) if asks_nothing(before) => Some(Reading::Property),
             _ => None,
         }
     }

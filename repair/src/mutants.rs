@@ -68,6 +68,8 @@ pub type Noticed = BTreeSet<(String, usize)>;
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StillFails {
+    /// Pairs of test and function that the tests ran before.
+    pub ran_before: usize,
     /// Pairs of test and changed code that the tests noticed before.
     pub noticed_before: usize,
     /// Of these, those that are noticed still.
@@ -207,14 +209,23 @@ impl Mutants {
 
     /// Compares what was noticed before the repair and after it.
     pub fn compare(&self, before: &Noticed, after: &Noticed) -> StillFails {
-        let mut told =
-            StillFails { noticed_before: 0, noticed_still: 0, not_run: Vec::new(), missed: Vec::new() };
+        let mut told = StillFails {
+            ran_before: 0,
+            noticed_before: 0,
+            noticed_still: 0,
+            not_run: Vec::new(),
+            missed: Vec::new(),
+        };
         for pair in before {
             let Some(mutant) = self.mutants.iter().find(|mutant| mutant.number == pair.1) else { continue };
             let still = after.contains(pair);
             match mutant.purpose {
-                Purpose::Probe if !still => told.not_run.push(format!("{}: {}", pair.0, mutant.function)),
-                Purpose::Probe => {}
+                Purpose::Probe => {
+                    told.ran_before += 1;
+                    if !still {
+                        told.not_run.push(format!("{}: {}", pair.0, mutant.function));
+                    }
+                }
                 Purpose::Change => {
                     told.noticed_before += 1;
                     told.noticed_still += usize::from(still);

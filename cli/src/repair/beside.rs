@@ -57,6 +57,9 @@ pub(super) enum StillFailing {
     Asked {
         /// Changes of the code.
         mutants: usize,
+        /// Pairs of a test and a function that it ran before its repair.
+        #[serde(default)]
+        ran_before: usize,
         /// Pairs of a test and a change that it noticed before its repair.
         noticed_before: usize,
         /// Of these, those that it still notices.
@@ -70,8 +73,8 @@ pub(super) enum StillFailing {
 
 impl StillFailing {
     pub(super) fn of(mutants: usize, told: StillFails) -> Self {
-        let StillFails { noticed_before, noticed_still, not_run, missed } = told;
-        Self::Asked { mutants, noticed_before, noticed_still, not_run, missed }
+        let StillFails { ran_before, noticed_before, noticed_still, not_run, missed } = told;
+        Self::Asked { mutants, ran_before, noticed_before, noticed_still, not_run, missed }
     }
 
     pub(super) fn human(&self, text: &mut String) {
@@ -79,13 +82,20 @@ impl StillFailing {
             Self::NotAsked => {
                 text.push_str("  whether it can still fail was not asked: no code near it can be changed\n")
             }
-            Self::Asked { mutants, noticed_before: 0, not_run, .. } if not_run.is_empty() => {
+            Self::Asked { mutants, ran_before: 0, noticed_before: 0, .. } => {
                 let _infallible = writeln!(
                     text,
                     "  whether it can still fail is not shown: it noticed none of {mutants} changes of the code before",
                 );
             }
-            Self::Asked { mutants, noticed_before, noticed_still, not_run, missed } => {
+            Self::Asked { mutants, ran_before, noticed_before: 0, not_run, .. } if not_run.is_empty() => {
+                let functions = if *ran_before == 1 { "function" } else { "functions" };
+                let _infallible = writeln!(
+                    text,
+                    "  it still runs the {ran_before} {functions} that it ran; whether it notices what they do is not shown ({mutants} mutants)",
+                );
+            }
+            Self::Asked { mutants, noticed_before, noticed_still, not_run, missed, .. } => {
                 let _infallible = writeln!(
                     text,
                     "  it can still fail: {noticed_still} of {noticed_before} changes of the code that it noticed before are noticed ({mutants} mutants)",

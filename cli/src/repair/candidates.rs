@@ -201,6 +201,8 @@ fn change(change: &Change) -> String {
         ChangeKind::Signature(old, new) => format!("{path}({old}) takes ({new}) now"),
         ChangeKind::NowAsync => format!("{path} must be awaited now"),
         ChangeKind::NoLongerAsync => format!("{path} need not be awaited any more"),
+        ChangeKind::NowCalled => format!("{path} was a property, and must be called now"),
+        ChangeKind::NowProperty => format!("{path} is a property now"),
         ChangeKind::Gone => format!("{path} is gone, and it is not clear what took its place"),
     }
 }

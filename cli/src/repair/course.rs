@@ -325,7 +325,8 @@ impl Course<'_> {
         }
         let report = known.before.as_ref().and_then(|before| before.report.as_ref());
         if let (Some(report), Some(base)) = (report, &known.base) {
-            let shown = oracles::shown(report, &base.archive, &self.here).await?;
+            let mended = self.record.told.mended_by_any();
+            let shown = oracles::shown(report, &mended, &base.archive, &self.here).await?;
             (self.record.told.oracles, self.record.told.regressions) = (shown.oracles, shown.regressions);
         }
         Ok(Ended::ToTheEnd)

@@ -10,7 +10,7 @@ use flakefarm_repair::cause::{self, CauseKind, Difference, Symptom, explain};
 use flakefarm_repair::changes::Changes;
 use flakefarm_repair::gates::cheats;
 use flakefarm_repair::oracle;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Tests whose expectations are looked at.
@@ -24,8 +24,15 @@ pub(super) struct Shown {
 }
 
 /// What is shown of the tests that failed in `report`, of a run of `here`; `old` is the tree in which they were right.
-pub(super) async fn shown(report: &Report, old: &Archive, here: &Archive) -> Result<Shown, Complaint> {
-    let failing = report.tests.iter().filter(|test| test.failures > 0).take(MAX_TESTS).cloned().collect();
+/// Tests that a proposal mends expect nothing else, also where it does not mend all.
+pub(super) async fn shown(
+    report: &Report,
+    mended: &BTreeSet<String>,
+    old: &Archive,
+    here: &Archive,
+) -> Result<Shown, Complaint> {
+    let fails = |test: &&TestReport| test.failures > 0 && !mended.contains(&test.id);
+    let failing = report.tests.iter().filter(fails).take(MAX_TESTS).cloned().collect();
     of_failures(failing, old.clone(), here.clone()).await
 }
 

@@ -6,6 +6,7 @@ use crate::exit::Complaint;
 use flakefarm_coordinator::report::compared::{ComparedArm, Comparison};
 use flakefarm_coordinator::report::{Report, TestReport};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// Changes that are listed for people; the rest is counted.
@@ -311,6 +312,14 @@ impl ToldProposal {
         }
     }
 
+    /// How many tests it mends of how many, where that is not all and it harms none.
+    fn mends_some(&self) -> Option<(usize, usize)> {
+        let answered = |answer: &str| self.tests.iter().filter(|test| test.answer == answer).count();
+        let mended = answered("fixed");
+        let some = self.outcome == Outcome::NotProved && mended > 0 && answered("made_worse") == 0;
+        some.then_some((mended, self.tests.len()))
+    }
+
     fn human(&self, text: &mut String) {
         let _infallible =
             writeln!(text, "{}: {} ({})", self.outcome.words(), self.explanation, self.strategy);
@@ -346,6 +355,12 @@ impl ToldProposal {
         }
         if self.tests.len() > LISTED {
             let _infallible = writeln!(text, "  and {} more tests", self.tests.len() - LISTED);
+        }
+        if let Some((mended, asked)) = self.mends_some() {
+            let _infallible = writeln!(
+                text,
+                "  it mends {mended} of {asked}: it can be proved for those alone, if they are named"
+            );
         }
         if let Some(still) = &self.still_fails {
             still.human(text);
@@ -411,6 +426,12 @@ impl Told {
         self.note(proposed);
         let cause = |test: &TestReport| Some((test.id.clone(), test.cause.as_ref()?.category.clone()));
         self.causes = report.tests.iter().filter_map(cause).collect();
+    }
+
+    /// The tests that an experiment showed to be mended by some proposal.
+    pub(super) fn mended_by_any(&self) -> BTreeSet<String> {
+        let tests = self.proposals.iter().flat_map(|proposal| &proposal.tests);
+        tests.filter(|test| test.answer == "fixed").map(|test| test.id.clone()).collect()
     }
 
     /// What changed in the code.

@@ -2,7 +2,7 @@
 
 use crate::adapt::imports::{Bindings, Rebound};
 use crate::adapt::{Context, Note, line_of};
-use crate::changes::{Awaiting, Changes};
+use crate::changes::{Awaiting, Changes, Reading};
 use crate::edits::Edits;
 use crate::python::calls::{Ground, rewrite};
 use crate::python::scopes::Binding;
@@ -253,6 +253,12 @@ impl<'a, 'c> References<'a, 'c> {
         {
             self.keywords(symbol, call);
         }
+        if let Expr::Attribute(attribute) = call.func.as_ref()
+            && call.arguments.is_empty()
+            && self.reading(attribute, &call.func, place) == Some(Reading::Property)
+        {
+            self.edits.replace(call.arguments.range, "");
+        }
         let Some(symbol) = self.callee(&call.func, place) else { return };
         if let Some(change) = self.changes.signature(symbol) {
             let called = self.changes.old_symbol(symbol).name.clone();
@@ -282,15 +288,49 @@ impl<'a, 'c> References<'a, 'c> {
 
     fn keywords(&mut self, symbol: usize, call: &ExprCall) {
         let Some(change) = self.changes.signature(symbol) else { return };
+        let now = |name: &str| {
+            let to = change.places[change.old.place(name)?]?;
+            let now = change.new.params[to].name.as_str();
+            (now != name).then(|| now.to_owned())
+        };
         for keyword in &call.arguments.keywords {
-            if let Some(name) = &keyword.arg
-                && let Some(place) = change.old.place(name.id.as_str())
-                && let Some(to) = change.places[place]
-                && change.new.params[to].name != name.id.as_str()
-            {
-                self.edits.replace(name.range, change.new.params[to].name.clone());
+            match (&keyword.arg, &keyword.value) {
+                (Some(name), _) => {
+                    if let Some(now) = now(name.id.as_str()) {
+                        self.edits.replace(name.range, now);
+                    }
+                }
+                // What is unpacked is written there and then.
+                (None, Expr::Dict(dict)) => {
+                    for key in dict.iter_keys().flatten() {
+                        if let Expr::StringLiteral(text) = key
+                            && let Some(now) = now(text.value.to_str())
+                        {
+                            self.string(text, text.value.to_str(), &now);
+                        }
+                    }
+                }
+                (None, Expr::Call(dict)) if last_name(&dict.func) == Some("dict") => {
+                    for keyword in &dict.arguments.keywords {
+                        if let Some(name) = &keyword.arg
+                            && let Some(now) = now(name.id.as_str())
+                        {
+                            self.edits.replace(name.range, now);
+                        }
+                    }
+                }
+                (None, _) => {}
             }
         }
+    }
+
+    /// The member that an attribute of a value reads, if that became a property or is none any more. Of a class itself,
+    /// both are read alike.
+    fn reading(&self, attribute: &ExprAttribute, whole: &Expr, place: &Place<'_>) -> Option<Reading> {
+        if self.view.symbol(whole, place.scope).is_some() {
+            return None;
+        }
+        self.changes.reading(self.callee(whole, place)?).filter(|_| attribute.ctx == ExprContext::Load)
     }
 
     fn async_call(&self, call: &ExprCall, awaiting: Awaiting, place: &Place<'a>) -> AsyncCall<'a> {
@@ -420,6 +460,9 @@ impl<'a> Handler<'a> for References<'a, '_> {
                 }
                 if self.chain(attribute, expr, place) {
                     return Into::Past;
+                }
+                if self.reading(attribute, expr, place) == Some(Reading::Called) {
+                    self.edits.insert(attribute.range.end(), "()");
                 }
                 self.member(attribute, place);
             }

@@ -7,7 +7,7 @@ mod reach;
 
 pub use messages::{Said, said, said_in_report};
 
-use crate::changes::{Awaiting, Changes};
+use crate::changes::{Awaiting, Changes, Reading};
 use crate::python::symbols::{Kind, Target, join};
 use crate::tree::SourceTree;
 pub(crate) use reach::within_reach_of;
@@ -373,7 +373,10 @@ fn environment(told: &Said, difference: Option<&Difference<'_>>) -> Option<Cause
 fn within_reach(told: &Said, symptom: &Symptom<'_>, difference: &Difference<'_>) -> Option<Cause> {
     let changed = changed_within_reach(symptom.test, difference);
     let nearest = changed.first()?.distance;
-    let near: Vec<&Changed> = changed.iter().take_while(|changed| changed.distance == nearest).collect();
+    let mut near: Vec<&Changed> = changed.iter().take_while(|changed| changed.distance == nearest).collect();
+    // What is used otherwise is misused: mostly, that is an error of types.
+    let misused = symptom.exception.rsplit('.').next() == Some("TypeError");
+    near.sort_by_key(|changed| changed.interface != misused);
     // The literal that a constant had, or has, stands in what differs: that is the one.
     let shown = changed.iter().find(|changed| {
         changed.kind == Kind::Variable
@@ -387,6 +390,7 @@ fn within_reach(told: &Said, symptom: &Symptom<'_>, difference: &Difference<'_>)
     };
     let kind = match (first.kind, told) {
         (Kind::Variable, _) => CauseKind::Constant,
+        _ if first.interface => CauseKind::Signature,
         (_, Said::DidNotRaise | Said::OtherMessage) if first.raises => CauseKind::Exception,
         _ => CauseKind::Behaviour,
     };
@@ -394,12 +398,28 @@ fn within_reach(told: &Said, symptom: &Symptom<'_>, difference: &Difference<'_>)
         0 => "the test uses it".to_owned(),
         steps => format!("the test reaches it in {} steps", steps + 1),
     };
-    let mut evidence = vec![format!("{} changed", first.path), way];
+    let what = match first.old.and_then(|old| changes_use(old, difference.changes)) {
+        Some(use_now) if first.interface => format!("{} {use_now}", first.path),
+        _ => format!("{} changed", first.path),
+    };
+    let mut evidence = vec![what, way];
     if near.len() > 1 && shown.is_none() {
         let others: Vec<&str> = near[1..].iter().take(4).map(|changed| changed.path.as_str()).collect();
         evidence.push(format!("as near: {}", others.join(", ")));
     }
     Some(Cause { kind, subject: first.path.clone(), confidence, evidence })
+}
+
+/// How something is used now, in words.
+fn changes_use(old: usize, changes: &Changes) -> Option<String> {
+    match (changes.reading(old), changes.signature(old)) {
+        (Some(Reading::Called), _) => Some("was a property, and must be called now".to_owned()),
+        (Some(Reading::Property), _) => Some("is a property now".to_owned()),
+        (None, Some(change)) => {
+            Some(format!("takes ({}) for ({}) now", change.new.names(), change.old.names()))
+        }
+        (None, None) => None,
+    }
 }
 
 #[cfg(test)]

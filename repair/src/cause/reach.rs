@@ -5,7 +5,7 @@ use super::Difference;
 use crate::flaky::Site;
 use crate::python::dotted;
 use crate::python::scopes::{Binding, Scopes};
-use crate::python::symbols::{Bag, Kind, SymbolTable, Target, join, package_of};
+use crate::python::symbols::{Bag, Kind, SymbolTable, Target, body_of, join, package_of};
 use crate::python::walk::{Handler, Into, Place, walk};
 use crate::tree::{SourceTree, is_test_path};
 use ruff_python_ast::{Expr, Stmt, StmtFunctionDef};
@@ -28,6 +28,8 @@ pub(super) struct Changed {
     pub(super) path: String,
     /// What it is.
     pub(super) kind: Kind,
+    /// Whether it is used otherwise (by other parameters, as a property or not) and does what it did.
+    pub(super) interface: bool,
     /// Whether what it raises changed, or can have.
     pub(super) raises: bool,
     /// Tokens that are in the old definition and not in the new one, or the other way about: literals.
@@ -143,7 +145,10 @@ fn changed_symbols(difference: &Difference<'_>) -> Vec<(usize, Changed)> {
             }
             bag
         };
-        if before.bag == after.bag || followed() == after.bag || is_test_path(&after.file) {
+        let used_otherwise = before.kind == Kind::Function
+            && (changes.signature(from).is_some() || changes.reading(from).is_some());
+        let same = before.bag == after.bag || followed() == after.bag;
+        if (same && !used_otherwise) || is_test_path(&after.file) {
             continue;
         }
         let tokens = |one: &Bag, other: &Bag| {
@@ -170,6 +175,7 @@ fn changed_symbols(difference: &Difference<'_>) -> Vec<(usize, Changed)> {
                 distance: 0,
                 path: after.path(),
                 kind: after.kind,
+                interface: used_otherwise && (same || does_the_same(from, to.to, &renamed, difference)),
                 raises: after.bag.contains_key("raise") || before.bag.contains_key("raise"),
                 literals,
                 old: Some(from),
@@ -177,6 +183,32 @@ fn changed_symbols(difference: &Difference<'_>) -> Vec<(usize, Changed)> {
         ));
     }
     found
+}
+
+/// Whether the bodies of two functions are the same, but for what is called otherwise now: other code, and their own
+/// parameters.
+fn does_the_same(from: usize, to: usize, renamed: &HashMap<&str, &str>, difference: &Difference<'_>) -> bool {
+    let changes = difference.changes;
+    let bodies = (
+        body_of(difference.old, &changes.old.symbols[from]),
+        body_of(difference.new, &changes.new.symbols[to]),
+    );
+    let (Some(before), Some(after)) = bodies else { return false };
+    let own: HashMap<&str, &str> = changes
+        .signature(from)
+        .into_iter()
+        .flat_map(|change| change.old.params.iter().zip(&change.places).map(move |pair| (change, pair)))
+        .filter_map(|(change, (param, place))| {
+            Some((param.name.as_str(), change.new.params[(*place)?].name.as_str()))
+        })
+        .collect();
+    let mut followed = Bag::new();
+    for (token, count) in before {
+        let now =
+            own.get(token.as_str()).or_else(|| renamed.get(token.as_str())).map(|now| (*now).to_owned());
+        *followed.entry(now.unwrap_or(token)).or_default() += count;
+    }
+    followed == after
 }
 
 /// The functions of a file, those in classes included.

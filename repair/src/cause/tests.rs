@@ -181,3 +181,31 @@ fn what_is_missing_where_tests_run_is_no_change_of_the_code() {
     };
     assert_eq!(explain(&fixture, None).unwrap().subject, "database");
 }
+
+/// What is used otherwise and does what it did is no regression; what does something else besides may be one.
+#[test]
+fn what_is_used_otherwise_does_nothing_else() {
+    let swapped = SHOP
+        .replace("def total(items, rate)", "def total(rate, items)")
+        .replace("total(items, RATE)", "total(RATE, items)");
+    let message = "'int' object is not iterable";
+    assert_eq!(
+        cause(&swapped, "test_total", "builtins.TypeError", message),
+        sure(CauseKind::Signature, "shop.total")
+    );
+    let renamed = SHOP.replace("rate", "factor");
+    assert_eq!(
+        cause(&renamed, "test_total", "builtins.AssertionError", "assert 5 == 6"),
+        sure(CauseKind::Signature, "shop.total")
+    );
+    let besides = swapped.replace("item * rate", "item + rate");
+    assert_eq!(
+        cause(&besides, "test_total", "builtins.AssertionError", "assert 5 == 6"),
+        sure(CauseKind::Behaviour, "shop.total")
+    );
+    let property = SHOP.replace("    def add(self, item):", "    @property\n    def add(self, item=1):");
+    assert_eq!(
+        cause(&property, "test_cart", "builtins.TypeError", "'int' object is not callable"),
+        sure(CauseKind::Behaviour, "shop.Cart.add")
+    );
+}

@@ -4,6 +4,7 @@
 use crate::edits::{Edits, Piece};
 use crate::mutants::{Purpose, SWITCH};
 use crate::python::deep;
+use crate::python::symbols::definition;
 use crate::tree::SourceFile;
 use ruff_python_ast::visitor::{Visitor, walk_expr, walk_stmt};
 use ruff_python_ast::{BoolOp, CmpOp, Expr, Number, Operator, Stmt, StmtFunctionDef};
@@ -92,17 +93,6 @@ pub(super) fn sites(file: &SourceFile, range: TextRange, purpose: Purpose) -> Ve
     finder.found
 }
 
-/// The function whose definition stands at `range`.
-fn definition(body: &[Stmt], range: TextRange) -> Option<&StmtFunctionDef> {
-    body.iter().find_map(|stmt| match stmt {
-        Stmt::FunctionDef(function) if function.range == range => Some(function),
-        Stmt::ClassDef(class) if class.range.contains_range(range) => definition(&class.body, range),
-        Stmt::If(branch) => definition(&branch.body, range),
-        Stmt::Try(attempt) => definition(&attempt.body, range),
-        _ => None,
-    })
-}
-
 struct Finder<'a> {
     file: &'a SourceFile,
     found: Vec<Site>,
@@ -148,7 +138,7 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// An operation of two parts, with another word between.
+    /// An operation of two parts, with another word between. `false` where that cannot be written.
     fn between(
         &mut self,
         kind: Kind,
@@ -157,16 +147,19 @@ impl<'a> Finder<'a> {
         right: TextRange,
         old: &str,
         new: &str,
-    ) {
+    ) -> bool {
         let gap = TextRange::new(left.end(), right.start());
-        // Brackets or comments between the two would be torn.
-        if self.text(gap).trim() == old {
-            let made = format!("{} {new} {}", self.text(left), self.text(right));
-            let made = made.replace(['\r', '\n'], " ");
-            if !self.text(whole).contains('#') {
-                self.add(kind, whole, self.text(whole).to_owned(), made);
-            }
+        let is_bracket = |c: char| c.is_whitespace() || c == '(' || c == ')';
+        // Comments between the two would hide what follows.
+        if self.text(gap).trim_matches(is_bracket) != old || !self.is_whole(whole) {
+            return false;
         }
+        let before = self.text(TextRange::new(whole.start(), gap.start()));
+        let after = self.text(TextRange::new(gap.end(), whole.end()));
+        let made =
+            format!("{before}{}{after}", self.text(gap).replacen(old, new, 1)).replace(['\r', '\n'], " ");
+        self.add(kind, whole, self.text(whole).to_owned(), made);
+        true
     }
 }
 
@@ -187,15 +180,22 @@ impl<'a> Visitor<'a> for Finder<'a> {
                 if let Some(value) = &returned.value
                     && !value.is_none_literal_expr()
                     && !has_star(value)
-                    && !matches!(
+                {
+                    // What is computed here is changed rather than left out.
+                    if matches!(
                         value.as_ref(),
                         Expr::Compare(_)
                             | Expr::BooleanLiteral(_)
                             | Expr::NumberLiteral(_)
                             | Expr::BinOp(_)
                             | Expr::BoolOp(_)
-                    )
-                {
+                    ) {
+                        let before = self.found.len();
+                        self.visit_expr(value);
+                        if self.found.len() > before {
+                            return;
+                        }
+                    }
                     let range = value.range();
                     if self.is_whole(range) {
                         self.add(Kind::NoResult, range, String::new(), "None".to_owned());
@@ -219,32 +219,33 @@ impl<'a> Visitor<'a> for Finder<'a> {
             Expr::Compare(compare) if compare.ops.len() == 1 => {
                 let (old, new) = opposite(compare.ops[0]);
                 let right = compare.comparators[0].range();
-                self.between(Kind::Comparison, compare.range, compare.left.range(), right, old, new);
-                return;
+                if self.between(Kind::Comparison, compare.range, compare.left.range(), right, old, new) {
+                    return;
+                }
             }
             Expr::BoolOp(both) if both.values.len() == 2 => {
                 let (old, new) = if both.op == BoolOp::And { ("and", "or") } else { ("or", "and") };
-                self.between(
-                    Kind::Boolean,
-                    both.range,
-                    both.values[0].range(),
-                    both.values[1].range(),
-                    old,
-                    new,
-                );
-                return;
+                let (left, right) = (both.values[0].range(), both.values[1].range());
+                if self.between(Kind::Boolean, both.range, left, right, old, new) {
+                    return;
+                }
             }
             Expr::BinOp(both) => {
-                let (old, new) = match both.op {
-                    Operator::Add => ("+", "-"),
-                    Operator::Sub => ("-", "+"),
-                    Operator::Mult => ("*", "+"),
-                    Operator::Div => ("/", "*"),
-                    Operator::FloorDiv => ("//", "*"),
-                    _ => return,
+                let words = match both.op {
+                    Operator::Add => Some(("+", "-")),
+                    Operator::Sub => Some(("-", "+")),
+                    Operator::Mult => Some(("*", "+")),
+                    Operator::Div => Some(("/", "*")),
+                    Operator::FloorDiv => Some(("//", "*")),
+                    // What `%` and the others do with texts and sets has no opposite.
+                    _ => None,
                 };
-                self.between(Kind::Arithmetic, both.range, both.left.range(), both.right.range(), old, new);
-                return;
+                let (left, right) = (both.left.range(), both.right.range());
+                if let Some((old, new)) = words
+                    && self.between(Kind::Arithmetic, both.range, left, right, old, new)
+                {
+                    return;
+                }
             }
             Expr::NumberLiteral(literal) => {
                 if let Number::Int(value) = &literal.value
@@ -275,7 +276,8 @@ impl<'a> Visitor<'a> for Finder<'a> {
 impl Finder<'_> {
     /// Whether an expression can be put into brackets as it stands.
     fn is_whole(&self, range: TextRange) -> bool {
-        !self.text(range).contains('#')
+        let text = self.text(range);
+        !text.contains('#') && !text.contains("\\\n") && !text.contains("\\\r")
     }
 }
 

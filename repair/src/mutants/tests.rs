@@ -77,6 +77,26 @@ fn every_change_of_code_is_code() {
     }
 }
 
+/// What is changed in a function of one line, apart from the error at its beginning.
+fn changes_of(result: &str) -> Vec<String> {
+    let code = format!("def f(a, b):\n    return {result}\n");
+    let old = tree(&[("m.py", &code), ("test_m.py", "import m\ndef test_f():\n    assert m.f(1, 2)\n")]);
+    let changes = Changes::between(&old, &old);
+    let mutants = plan(&old, &old, &changes, &["test_m.py::test_f".to_owned()]).unwrap().mutants;
+    mutants.into_iter().filter(|mutant| mutant.purpose == Purpose::Change).map(|mutant| mutant.what).collect()
+}
+
+#[test]
+fn what_cannot_be_turned_round_is_changed_within_or_left_out() {
+    assert_eq!(changes_of("sum(a) * (1 + b)"), ["`sum(a) + (1 + b)` for `sum(a) * (1 + b)`"]);
+    assert_eq!(changes_of("(a - b) < (b)"), ["`(a - b) >= (b)` for `(a - b) < (b)`"]);
+    assert_eq!(changes_of("'<%s>' % a"), ["None is returned"]);
+    assert_eq!(changes_of("a ** 2"), ["`3` for `2`"]);
+    assert_eq!(changes_of("1 < a < b"), ["`2` for `1`"]);
+    assert_eq!(changes_of("(a +  # one\n            3)"), ["`4` for `3`"]);
+    assert_eq!(changes_of("a + \\\n        g(b)"), Vec::<String>::new());
+}
+
 #[test]
 fn the_number_of_mutants_is_bounded() {
     let code: String =

@@ -45,6 +45,8 @@ pub struct Symbol {
     pub signature: Option<Signature>,
     /// Whether calling it gives a coroutine.
     pub is_async: bool,
+    /// Whether it is a property: read, and not called.
+    pub is_property: bool,
     /// Base classes as written.
     pub bases: Vec<String>,
     /// What a function says it returns, as written.
@@ -241,6 +243,7 @@ fn whole(file: &SourceFile) -> TextRange {
 }
 
 /// The tokens within `range`, without comments, line structure and `own` name.
+/// The tokens of a range, without `own`.
 fn bag_of(file: &SourceFile, range: TextRange, own: &str) -> Bag {
     let mut bag = Bag::new();
     for token in file.parsed.tokens().in_range(range) {
@@ -252,6 +255,25 @@ fn bag_of(file: &SourceFile, range: TextRange, own: &str) -> Bag {
         *bag.entry(text.to_owned()).or_default() += 1;
     }
     bag
+}
+
+/// The tokens of what a function does: of its body, without its own name. Nothing for what is no function.
+pub fn body_of(tree: &SourceTree, symbol: &Symbol) -> Option<Bag> {
+    let file = tree.file(&symbol.file)?;
+    let function = definition(&file.parsed.syntax().body, symbol.range)?;
+    let body = TextRange::new(function.body.first()?.start(), function.range.end());
+    Some(bag_of(file, body, &symbol.name))
+}
+
+/// The function whose definition stands at `range`.
+pub fn definition(body: &[Stmt], range: TextRange) -> Option<&StmtFunctionDef> {
+    body.iter().find_map(|stmt| match stmt {
+        Stmt::FunctionDef(function) if function.range == range => Some(function),
+        Stmt::ClassDef(class) if class.range.contains_range(range) => definition(&class.body, range),
+        Stmt::If(branch) => definition(&branch.body, range),
+        Stmt::Try(attempt) => definition(&attempt.body, range),
+        _ => None,
+    })
 }
 
 struct Reader<'a> {
@@ -381,6 +403,7 @@ impl Reader<'_> {
             range,
             signature: None,
             is_async: false,
+            is_property: false,
             bases: Vec::new(),
             returns: None,
             bag,
@@ -413,6 +436,7 @@ impl Reader<'_> {
             search.0
         };
         symbol.is_async = function.is_async && !generator;
+        symbol.is_property = property;
         symbol.returns = match &function.returns {
             Some(annotation) => written_type(annotation),
             None => constructed(function),
