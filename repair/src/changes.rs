@@ -165,6 +165,42 @@ impl Changes {
         }
     }
 
+    /// Where the name that `path` begins with can be replaced now, if an old module had imported it: in that module, or
+    /// in the only one that took some of its code and imports the same. With the length of that front of `path`.
+    /// What else hangs on it is not looked at: it may be another library's.
+    pub fn imported_path(&self, path: &str) -> Option<(String, usize)> {
+        let mut fronts = path.rmatch_indices('.').map(|(at, _)| at);
+        let end = fronts.find(|&at| self.old.modules.contains_key(&path[..at]))?;
+        let (module, name) = (&path[..end], path[end + 1..].split('.').next()?);
+        if self.old.defined(&join(module, name)).is_some() {
+            return None;
+        }
+        let stands_for = self.old.modules[module].aliases.get(name)?;
+        let now = self.new_path(stands_for);
+        let imported_by = |module: &str| {
+            let aliases = &self.new.modules.get(module)?.aliases;
+            let is = |path: &String| path == stands_for || Some(path) == now.as_ref();
+            let same_name = aliases.get(name).filter(|path| is(path)).map(|_| name);
+            let name = same_name
+                .or_else(|| aliases.iter().find(|(_, path)| is(path)).map(|(name, _)| name.as_str()))?;
+            Some(join(module, name))
+        };
+        let front = end + 1 + name.len();
+        if let Some(here) = self.matching.modules.get(module).and_then(|module| imported_by(module)) {
+            return Some((here, front));
+        }
+        let took: BTreeSet<&str> = self
+            .matching
+            .symbols
+            .iter()
+            .filter(|(from, _)| self.old.symbols[**from].module == module)
+            .map(|(_, to)| self.new.symbols[to.to].module.as_str())
+            .collect();
+        let mut found = took.into_iter().filter_map(imported_by);
+        let only = found.next()?;
+        found.next().is_none().then_some((only, front))
+    }
+
     /// The shortest path by which the new symbol can be imported from a package above it.
     fn shortest_path(&self, symbol: usize) -> String {
         let symbol_is = &self.new.symbols[symbol];

@@ -397,6 +397,10 @@ impl<'a, 'c> References<'a, 'c> {
         if !is_path {
             return;
         }
+        if let Some((now, front)) = self.changes.imported_path(content) {
+            self.string(text, content, &format!("{now}{}", &content[front..]));
+            return;
+        }
         // The longest front that is known; what hangs on it (an attribute of an imported library, say) stays.
         let mut front = content;
         loop {

@@ -332,3 +332,31 @@ fn keywords_that_are_unpacked_where_they_are_written() {
         "from shapes import area\n\ndef test_a(given):\n    assert area(1, 2, **{'factor': 3, \"x\": 1}) == area(1, 2, **dict(factor=3))\n    area(**given)\n    area(1, 2, **{given: 1}, **given)\n",
     );
 }
+
+#[test]
+fn imported_names_are_replaced_where_the_code_that_uses_them_went() {
+    let old = "import math\nfrom time import sleep\n\ndef area(r):\n    sleep(1)\n    return math.pi * r * r\n\ndef other(): return 'unlike the first'\n";
+    let moved = "import math\nfrom time import sleep as pause\n\ndef area(r):\n    pause(1)\n    return math.pi * r * r\n";
+    let left = "def other(): return 'unlike the first'\n";
+    let test = "from unittest.mock import patch\n\n@patch('shapes.math.pi', 3)\n@patch('shapes.sleep')\ndef test_a(m):\n    'shapes.math'\n";
+    check(
+        &[("shapes.py", old)],
+        &[("shapes.py", left), ("rounds.py", moved)],
+        test,
+        "from unittest.mock import patch\n\n@patch('rounds.math.pi', 3)\n@patch('rounds.pause')\ndef test_a(m):\n    'rounds.math'\n",
+    );
+    // Of two that import it, the one that the module became; what is still imported there stays.
+    let two = "import math\n\ndef other(): return 'unlike the first'\n";
+    check(
+        &[("shapes.py", old)],
+        &[("squares.py", two), ("rounds.py", &moved.replace(" as pause", "").replace("pause", "sleep"))],
+        "from unittest.mock import patch\n\n@patch('shapes.math.pi', 3)\n@patch('shapes.sleep')\ndef test_a(m): pass\n",
+        "from unittest.mock import patch\n\n@patch('rounds.math.pi', 3)\n@patch('rounds.sleep')\ndef test_a(m): pass\n",
+    );
+    check(
+        &[("shapes.py", old)],
+        &[("shapes.py", two), ("rounds.py", moved)],
+        "from unittest.mock import patch\n\n@patch('shapes.math.pi', 3)\ndef test_a(m): pass\n",
+        "from unittest.mock import patch\n\n@patch('shapes.math.pi', 3)\ndef test_a(m): pass\n",
+    );
+}

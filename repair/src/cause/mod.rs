@@ -390,7 +390,13 @@ fn within_reach(told: &Said, symptom: &Symptom<'_>, difference: &Difference<'_>)
     };
     let kind = match (first.kind, told) {
         (Kind::Variable, _) => CauseKind::Constant,
-        _ if first.interface => CauseKind::Signature,
+        // What went wrong may be how it was asked, whatever it does.
+        _ if first.interface || (first.used_otherwise && misused) => {
+            match first.old.and_then(|old| difference.changes.awaiting(old)) {
+                Some(_) => CauseKind::Asynchronous,
+                None => CauseKind::Signature,
+            }
+        }
         (_, Said::DidNotRaise | Said::OtherMessage) if first.raises => CauseKind::Exception,
         _ => CauseKind::Behaviour,
     };
@@ -399,7 +405,7 @@ fn within_reach(told: &Said, symptom: &Symptom<'_>, difference: &Difference<'_>)
         steps => format!("the test reaches it in {} steps", steps + 1),
     };
     let what = match first.old.and_then(|old| changes_use(old, difference.changes)) {
-        Some(use_now) if first.interface => format!("{} {use_now}", first.path),
+        Some(use_now) if first.used_otherwise => format!("{} {use_now}", first.path),
         _ => format!("{} changed", first.path),
     };
     let mut evidence = vec![what, way];
@@ -412,13 +418,15 @@ fn within_reach(told: &Said, symptom: &Symptom<'_>, difference: &Difference<'_>)
 
 /// How something is used now, in words.
 fn changes_use(old: usize, changes: &Changes) -> Option<String> {
-    match (changes.reading(old), changes.signature(old)) {
-        (Some(Reading::Called), _) => Some("was a property, and must be called now".to_owned()),
-        (Some(Reading::Property), _) => Some("is a property now".to_owned()),
-        (None, Some(change)) => {
+    match (changes.awaiting(old), changes.reading(old), changes.signature(old)) {
+        (Some(Awaiting::Now), ..) => Some("must be awaited now".to_owned()),
+        (Some(Awaiting::Before), ..) => Some("need not be awaited any more".to_owned()),
+        (None, Some(Reading::Called), _) => Some("was a property, and must be called now".to_owned()),
+        (None, Some(Reading::Property), _) => Some("is a property now".to_owned()),
+        (None, None, Some(change)) => {
             Some(format!("takes ({}) for ({}) now", change.new.names(), change.old.names()))
         }
-        (None, None) => None,
+        (None, None, None) => None,
     }
 }
 

@@ -28,7 +28,9 @@ pub(super) struct Changed {
     pub(super) path: String,
     /// What it is.
     pub(super) kind: Kind,
-    /// Whether it is used otherwise (by other parameters, as a property or not) and does what it did.
+    /// Whether it is used otherwise: by other parameters, as a property or not, awaited or not.
+    pub(super) used_otherwise: bool,
+    /// Whether it is used otherwise and does what it did.
     pub(super) interface: bool,
     /// Whether what it raises changed, or can have.
     pub(super) raises: bool,
@@ -146,7 +148,9 @@ fn changed_symbols(difference: &Difference<'_>) -> Vec<(usize, Changed)> {
             bag
         };
         let used_otherwise = before.kind == Kind::Function
-            && (changes.signature(from).is_some() || changes.reading(from).is_some());
+            && (changes.signature(from).is_some()
+                || changes.reading(from).is_some()
+                || changes.awaiting(from).is_some());
         let same = before.bag == after.bag || followed() == after.bag;
         if (same && !used_otherwise) || is_test_path(&after.file) {
             continue;
@@ -175,6 +179,7 @@ fn changed_symbols(difference: &Difference<'_>) -> Vec<(usize, Changed)> {
                 distance: 0,
                 path: after.path(),
                 kind: after.kind,
+                used_otherwise,
                 interface: used_otherwise && (same || does_the_same(from, to.to, &renamed, difference)),
                 raises: after.bag.contains_key("raise") || before.bag.contains_key("raise"),
                 literals,

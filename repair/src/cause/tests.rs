@@ -203,6 +203,11 @@ fn what_is_used_otherwise_does_nothing_else() {
         cause(&besides, "test_total", "builtins.AssertionError", "assert 5 == 6"),
         sure(CauseKind::Behaviour, "shop.total")
     );
+    // An error of types may come from how it was asked.
+    assert_eq!(
+        cause(&besides, "test_total", "builtins.TypeError", message),
+        sure(CauseKind::Signature, "shop.total")
+    );
     let property = SHOP.replace("    def add(self, item):", "    @property\n    def add(self, item=1):");
     assert_eq!(
         cause(&property, "test_cart", "builtins.TypeError", "'int' object is not callable"),
