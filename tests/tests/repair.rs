@@ -108,6 +108,27 @@ fn a_rename_is_followed_proved_and_written_and_a_changed_value_is_not() {
     assert_eq!(told["regressions"][0]["subject"], "shop.sum_up", "{told:#}");
 }
 
+/// The file cannot even be imported before its tests follow the code: what is wrong with the code shows afterwards.
+#[test]
+fn a_regression_beside_a_rename_is_told_and_nothing_is_written() {
+    let code = "def total(items):\n    result = 0\n    for item in items:\n        result += item\n    return result\n\n\ndef label(name):\n    return f'<{name}>'\n";
+    let tests = "from shop import label, total\n\n\ndef test_total():\n    assert total([1, 2]) == 3\n\n\ndef test_label():\n    assert label('a') == '<a>'\n";
+    let project = project(&[("shop.py", code), ("test_shop.py", tests)]);
+    let root = project.path();
+    git(root, "git init -q . && git add . && git commit -qm right");
+    let wrong = code.replace("def label", "def tag").replace("result += item", "result = item");
+    std::fs::write(root.join("shop.py"), wrong).unwrap();
+    let output = ask("repair", root, &["--apply"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let told = report(&output);
+    assert_eq!(told["proposals"][0]["outcome"], "not_proved", "{told:#}");
+    let regression = &told["regressions"][0];
+    assert_eq!(regression["subject"], "shop.total", "{told:#}");
+    assert_eq!(regression["tests"], serde_json::json!(["test_shop.py::test_total"]), "{told:#}");
+    assert_eq!(told["regressions"].as_array().unwrap().len(), 1, "{told:#}");
+    assert_eq!(std::fs::read_to_string(root.join("test_shop.py")).unwrap(), tests);
+}
+
 #[test]
 fn what_is_proved_goes_where_it_is_wanted_and_comes_back() {
     let project = changed();

@@ -428,6 +428,17 @@ impl Told {
         self.causes = report.tests.iter().filter_map(cause).collect();
     }
 
+    /// The patch that follows the code and harms no test, and does not mend all of them.
+    pub(super) fn follows_in_part(&self) -> Option<String> {
+        let follows = |proposal: &&ToldProposal| {
+            proposal.inverse.is_some()
+                && proposal.outcome == Outcome::NotProved
+                && !proposal.tests.is_empty()
+                && proposal.tests.iter().all(|test| test.answer != "made_worse")
+        };
+        self.proposals.iter().find(follows).map(|proposal| proposal.diff.clone())
+    }
+
     /// The tests that an experiment showed to be mended by some proposal.
     pub(super) fn mended_by_any(&self) -> BTreeSet<String> {
         let tests = self.proposals.iter().flat_map(|proposal| &proposal.tests);
