@@ -31,6 +31,8 @@ const GRACE: Duration = Duration::from_secs(60);
 pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complaint> {
     let Some(settings) = of_role(&args.role, &args.options())? else { return Ok(Exit::Clean) };
     let stop = signals::stop_on_signal()?;
+    let repairs = settings.whole::<usize>("coordinator.repairs").filter(|at_once| *at_once > 0);
+    let repairer = repairs.map(|at_once| Ok::<_, Complaint>((OnFarm::open()?, at_once))).transpose()?;
     let queue = stores::open_queue(&role_settings::queue(&settings)?, Role::Coordinator)?;
     let blobs = stores::open_blobs(&needed(&settings, "stores.blobs")?)?;
     let db = stores::open_database(&needed(&settings, "stores.database")?).await?;
@@ -49,9 +51,8 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
         .with_limits(role_settings::limits(&settings))
         .with_quotas(role_settings::quotas(&settings))
         .with_fetching(role_settings::fetching(&settings));
-    let repairs = settings.whole("coordinator.repairs").unwrap_or(0);
-    if let Ok(at_once @ 1..) = usize::try_from(repairs) {
-        coordinator = coordinator.with_repairer(Arc::new(OnFarm), at_once);
+    if let Some((repairer, at_once)) = repairer {
+        coordinator = coordinator.with_repairer(Arc::new(repairer), at_once);
     }
     match settings.text("stores.samples") {
         Some(address) => coordinator = coordinator.with_samples(stores::open_samples(&address, &keep).await?),

@@ -94,6 +94,12 @@ fn roles_take_a_file_and_secrets_from_files() {
     let output = command(dir.path()).args(["coordinator", "--lease", "soon"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert!(said(&output).contains("90s"), "{}", said(&output));
+    // Before any store is opened.
+    let mut coordinator = command(dir.path());
+    coordinator.arg("coordinator").env("FLAKEFARM_REPAIR_PROVIDER", "command");
+    let output = coordinator.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("FLAKEFARM_REPAIR_COMMAND"), "{}", said(&output));
 }
 
 /// Standard output and standard error in one pipe whose reader reads one line and goes away.

@@ -17,6 +17,7 @@ use flakefarm_coordinator::Coordinator;
 use flakefarm_coordinator::engine::{RepairJob, RepairTrouble, Repairer};
 use flakefarm_coordinator::repairs::{Purse, RepairEnd, RepairState};
 use flakefarm_project::config::{LoadedProject, ProjectSource, without_project};
+use flakefarm_project::settings::Settings;
 use flakefarm_project::snapshot::{self, Archive};
 use flakefarm_shared::{Digest, Refusal};
 use futures::FutureExt;
@@ -32,7 +33,20 @@ const LINES: u64 = 1_000;
 
 /// Carries out repairs of this process's farm.
 #[derive(Debug)]
-pub(crate) struct OnFarm;
+pub(crate) struct OnFarm(());
+
+impl OnFarm {
+    /// Refuses a provider in this process's environment of which something is missing: who starts the farm hears of it,
+    /// not who asks for a repair.
+    pub(crate) fn open() -> Result<Self, Complaint> {
+        Provider::of(&own_settings()?).map(|_| Self(()))
+    }
+}
+
+/// What the environment says, and no project.
+fn own_settings() -> Result<Settings, Complaint> {
+    without_project(&[]).map_err(|error| crate::ask::config_complaint(&error))
+}
 
 impl Repairer for OnFarm {
     fn repair(
@@ -95,7 +109,7 @@ async fn carry_out(
         }
         None => None,
     };
-    let settings = without_project(&[]).map_err(|error| crate::ask::config_complaint(&error))?;
+    let settings = own_settings()?;
     let provider = Provider::of(&settings)?;
     let directory = tempfile::tempdir()?;
     let (root, state) = (directory.path().join("project"), directory.path().join("state"));
