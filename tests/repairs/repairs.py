@@ -317,10 +317,24 @@ def judge(instance, options):
         result["green"] = not left
         result["worse"] = sorted(set(left) - set(instance["broken"]))[:20]
         # A control is repaired where a test that rightly fails passes, or a flaky test became another one.
-        wrongly = [test for test in instance["must_fail"] if test in outcome["passed"]]
+        wrongly = {test for test in instance["must_fail"] if test in outcome["passed"]}
+        if wrongly:
+            rightly = failing_each_time(instance, root, options)
+            wrongly &= rightly
+            result["by_chance"] = not rightly
         touched = instance["kind"] == "N3" and any(path in repaired for path in instance["untouched"])
         result["repaired"] = instance["kind"] != "api" and bool(repaired) and not refused and (bool(wrongly) or touched)
         return result
+
+
+def failing_each_time(instance, root, options):
+    """The tests of a control that fail three times of three where they are the gold ones: of others, which may have another
+    name in each run or wait for something, nothing follows."""
+    failing = set(instance["must_fail"])
+    for _ in range(3):
+        ended = run(root, {**instance["new_code"], **instance["old_tests"], **instance["gold"]}, options)["ended"]
+        failing &= {test for test in ended if ended[test] not in ("passed", "xfailed")}
+    return failing
 
 
 def text_of(root, path):
@@ -485,10 +499,12 @@ def table(results, packages, options):
               "| cause named right | %s |" % wilson(sum(c["right"] for c in causes), len(causes)),
               "| cause, macro-F1 over its kinds | %.3f |" % macro_f1([(c["was"], c["said"]) for c in causes])]
     for kind, name in (("N1", "regressions (mutants)"), ("N2", "regression and refactoring"), ("N3", "flaky test and refactoring")):
-        group = [result for result in results if result["kind"] == kind]
+        group = [result for result in results if result["kind"] == kind and not result.get("by_chance")]
         lines.append("| %s: repaired | %s |" % (name, wilson(sum(r["repaired"] for r in group), len(group))))
-    controls = [result for result in results if result["kind"] != "api"]
+    controls = [result for result in results if result["kind"] != "api" and not result.get("by_chance")]
     lines.append("| controls repaired, all | %s |" % wilson(sum(r["repaired"] for r in controls), len(controls)))
+    lines.append("| controls left out: no test of them fails three times of three with the gold tests | %d |"
+                 % sum(bool(result.get("by_chance")) for result in results))
     times = sorted(result["seconds"] for result in results)
     if times:
         lines.append("| seconds for a proposal, median and 95th percentile | %.2f, %.2f |" % (times[len(times) // 2], times[int(len(times) * 0.95)]))

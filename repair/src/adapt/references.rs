@@ -212,7 +212,7 @@ impl<'a, 'c> References<'a, 'c> {
         if let Expr::Call(call) = receiver
             && matches!(call.func.as_ref(), Expr::Name(name) if name.id.as_str() == "super")
         {
-            return self.view.base_of(place.classes.last()?, crate::python::scopes::MODULE);
+            return self.view.base_of(place.classes.last()?, place.scope);
         }
         if let Some(symbol) = self.view.symbol(receiver, place.scope)
             && self.view.table.symbols[symbol].kind == Kind::Class
@@ -434,11 +434,11 @@ impl<'a, 'c> References<'a, 'c> {
 
     /// A method of a test's own class that overrides a renamed one.
     fn overriding(&mut self, function: &StmtFunctionDef, place: &Place<'_>) {
-        if !place.functions.is_empty() {
+        let Some(class) = place.classes.last() else { return };
+        if place.functions.iter().any(|around| class.range.contains_range(around.range)) {
             return;
         }
-        let Some(class) = place.classes.last() else { return };
-        let Some(base) = self.view.base_of(class, crate::python::scopes::MODULE) else { return };
+        let Some(base) = self.view.base_of(class, place.scope) else { return };
         let name = function.name.id.as_str();
         if let Some(member) = self.view.table.member(base, name)
             && let Some(now) = self.changes.matching.symbols.get(&member)

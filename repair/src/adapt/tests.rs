@@ -360,3 +360,15 @@ fn imported_names_are_replaced_where_the_code_that_uses_them_went() {
         "from unittest.mock import patch\n\n@patch('shapes.math.pi', 3)\ndef test_a(m): pass\n",
     );
 }
+
+#[test]
+fn members_of_classes_that_tests_derive() {
+    let old = "class Cart:\n    def total(self): return 1\n    def shown(self): return str(self.total())\nclass Bill:\n    def total(self): return 2\n";
+    let new = "class Cart:\n    def amount(self): return 1\n    def shown(self): return str(self.amount())\nclass Bill:\n    def total(self): return 2\n";
+    check(
+        &[("shop.py", old)],
+        &[("shop.py", new)],
+        "from shop import Bill, Cart\n\nclass Big(Cart):\n    pass\n\ndef test_a():\n    class Small(Cart):\n        def total(self):\n            def total(): return super().total()\n            return 0\n    class Other(Bill):\n        def total(self): return 3\n    small, other = Small(), Other()\n    assert Big().total() + Small().total() == Other().total()\n",
+        "from shop import Bill, Cart\n\nclass Big(Cart):\n    pass\n\ndef test_a():\n    class Small(Cart):\n        def amount(self):\n            def total(): return super().amount()\n            return 0\n    class Other(Bill):\n        def total(self): return 3\n    small, other = Small(), Other()\n    assert Big().amount() + Small().amount() == Other().total()\n",
+    );
+}

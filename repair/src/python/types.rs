@@ -19,6 +19,8 @@ pub struct Types {
     names: HashMap<(usize, String), Option<usize>>,
     /// Attributes of `self`, by where the class stands and the attribute's name.
     attributes: HashMap<(TextSize, String), Option<usize>>,
+    /// The class of the old code that a class of the file derives from, by scope and name.
+    classes: HashMap<(usize, String), Option<usize>>,
 }
 
 /// What fixtures give, by name, over a whole tree.
@@ -115,6 +117,10 @@ impl Types {
                 let symbol = match view.symbol(&call.func, place.scope) {
                     Some(symbol) => symbol,
                     None => {
+                        if let Expr::Name(name) = call.func.as_ref() {
+                            let (scope, _) = view.scopes.lookup(place.scope, name.id.as_str())?;
+                            return self.classes.get(&(scope, name.id.to_string())).copied().flatten();
+                        }
                         let Expr::Attribute(attribute) = call.func.as_ref() else { return None };
                         let class = self.within(&attribute.value, place, view, depth)?;
                         view.table.member(class, attribute.attr.id.as_str())?
@@ -165,7 +171,7 @@ impl Types {
         if let Some(class) = place.classes.last()
             && first.name().id.as_str() == name
         {
-            return view.base_of(class, crate::python::scopes::MODULE);
+            return view.base_of(class, place.scope);
         }
         view.fixtures.get(name).copied().flatten()
     }
@@ -236,6 +242,13 @@ impl<'a> Handler<'a> for Reader<'_, '_> {
                 }
             }
             Stmt::For(each) => self.assign(&each.target, None, place),
+            Stmt::ClassDef(class) => {
+                let name = class.name.id.as_str();
+                if let Some((scope, _)) = self.view.scopes.lookup(place.scope, name) {
+                    let base = self.view.base_of(class, place.scope);
+                    note(&mut self.found.classes, (scope, name.to_owned()), base);
+                }
+            }
             _ => {}
         }
     }
