@@ -319,41 +319,46 @@ impl Course<'_> {
         let Some(base) = &known.base else { return Ok(Ended::ToTheEnd) };
         let base = base.archive.clone();
         let here = self.here.clone();
-        let shown = match self.failing_in(&here, tests, &base, &mut known.before).await? {
-            Ok(shown) => shown,
-            Err(exit) => return Ok(Ended::Stopped(exit)),
-        };
-        (self.record.told.oracles, self.record.told.regressions) = (shown.oracles, shown.regressions);
+        match self.failing_in(&here, tests, &base, &mut known.before).await? {
+            Answer::Known(shown) => {
+                (self.record.told.oracles, self.record.told.regressions) = (shown.oracles, shown.regressions);
+            }
+            Answer::NoBudget => return Ok(Ended::ToTheEnd),
+            Answer::Stopped(exit) => return Ok(Ended::Stopped(exit)),
+        }
         // What still fails where the tests follow the code fails for a reason of its own; before that, perhaps nothing ran.
         if let Some(diff) = self.record.told.follows_in_part() {
             let root = self.session.root.clone();
             let followed =
                 trees::patched(&root, &here, diff.into_bytes(), "what follows the code").await?.archive;
             match self.failing_in(&followed, tests, &base, &mut None).await? {
-                Ok(shown) => self.record.told.regressions = shown.regressions,
-                Err(exit) => return Ok(Ended::Stopped(exit)),
+                Answer::Known(shown) => self.record.told.regressions = shown.regressions,
+                Answer::NoBudget => {}
+                Answer::Stopped(exit) => return Ok(Ended::Stopped(exit)),
             }
         }
         Ok(Ended::ToTheEnd)
     }
 
-    /// What is shown of the tests that fail in `tree`; an error in the answer if the user has ended it.
+    /// What is shown of the tests that fail in `tree`.
     async fn failing_in(
         &mut self,
         tree: &Archive,
         tests: &[String],
         base: &Archive,
         before: &mut Option<Before>,
-    ) -> Result<Result<oracles::Shown, Exit>, Complaint> {
+    ) -> Result<Answer<oracles::Shown>, Complaint> {
         let mut asking = Self::asking(&mut self.session, &mut self.record.looking);
-        if let Answer::Stopped(exit) = Box::pin(asking.before(tree, tests, before)).await? {
-            return Ok(Err(exit));
+        match Box::pin(asking.before(tree, tests, before)).await? {
+            Answer::Known(()) => {}
+            Answer::NoBudget => return Ok(Answer::NoBudget),
+            Answer::Stopped(exit) => return Ok(Answer::Stopped(exit)),
         }
         let Some(report) = before.as_ref().and_then(|before| before.report.as_ref()) else {
-            return Ok(Ok(oracles::Shown::default()));
+            return Ok(Answer::Known(oracles::Shown::default()));
         };
         let mended = self.record.told.mended_by_any();
-        Ok(Ok(oracles::shown(report, &mended, base, tree).await?))
+        Ok(Answer::Known(oracles::shown(report, &mended, base, tree).await?))
     }
 
     async fn note(&self, guess: Guess, proved: bool) {
