@@ -32,7 +32,7 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
     let Some(settings) = of_role(&args.role, &args.options())? else { return Ok(Exit::Clean) };
     let stop = signals::stop_on_signal()?;
     let repairs = settings.whole::<usize>("coordinator.repairs").filter(|at_once| *at_once > 0);
-    let repairer = repairs.map(|at_once| Ok::<_, Complaint>((OnFarm::open()?, at_once))).transpose()?;
+    let repairer = repairs.map(|_| OnFarm::open()).transpose()?;
     let queue = stores::open_queue(&role_settings::queue(&settings)?, Role::Coordinator)?;
     let blobs = stores::open_blobs(&needed(&settings, "stores.blobs")?)?;
     let db = stores::open_database(&needed(&settings, "stores.database")?).await?;
@@ -51,7 +51,7 @@ pub(crate) async fn coordinator(args: &CoordinatorArgs) -> Result<Exit, Complain
         .with_limits(role_settings::limits(&settings))
         .with_quotas(role_settings::quotas(&settings))
         .with_fetching(role_settings::fetching(&settings));
-    if let Some((repairer, at_once)) = repairer {
+    if let Some((repairer, at_once)) = repairer.zip(repairs) {
         coordinator = coordinator.with_repairer(Arc::new(repairer), at_once);
     }
     match settings.text("stores.samples") {

@@ -108,28 +108,7 @@ impl Changes {
             } else if !before.is_member() && !moved_with {
                 list.insert(Change { path: path.clone(), kind: ChangeKind::Moved(after.path()) });
             }
-            match self.awaiting(from) {
-                Some(Awaiting::Now) => {
-                    list.insert(Change { path: path.clone(), kind: ChangeKind::NowAsync });
-                }
-                Some(Awaiting::Before) => {
-                    list.insert(Change { path: path.clone(), kind: ChangeKind::NoLongerAsync });
-                }
-                None => {}
-            }
-            match self.reading(from) {
-                Some(Reading::Called) => {
-                    list.insert(Change { path: path.clone(), kind: ChangeKind::NowCalled });
-                }
-                Some(Reading::Property) => {
-                    list.insert(Change { path: path.clone(), kind: ChangeKind::NowProperty });
-                }
-                None => {}
-            }
-            if let Some(change) = self.signatures.get(&from) {
-                let kind = ChangeKind::Signature(change.old.names(), change.new.names());
-                list.insert(Change { path, kind });
-            }
+            list.extend(self.uses(from).into_iter().map(|kind| Change { path: path.clone(), kind }));
         }
         for &gone in &self.matching.lost {
             let symbol = &self.old.symbols[gone];
@@ -223,6 +202,23 @@ impl Changes {
     /// How calls of the function (or class) change.
     pub fn signature(&self, symbol: usize) -> Option<&SignatureChange> {
         self.signatures.get(&self.old.called(symbol)?)
+    }
+
+    /// How the symbol itself is used otherwise now: awaited or not, as a property or not, with other parameters.
+    pub fn uses(&self, symbol: usize) -> Vec<ChangeKind> {
+        let awaiting = self.awaiting(symbol).map(|awaiting| match awaiting {
+            Awaiting::Now => ChangeKind::NowAsync,
+            Awaiting::Before => ChangeKind::NoLongerAsync,
+        });
+        let reading = self.reading(symbol).map(|reading| match reading {
+            Reading::Called => ChangeKind::NowCalled,
+            Reading::Property => ChangeKind::NowProperty,
+        });
+        let signature = self
+            .signatures
+            .get(&symbol)
+            .map(|change| ChangeKind::Signature(change.old.names(), change.new.names()));
+        [awaiting, reading, signature].into_iter().flatten().collect()
     }
 
     /// Whether calls of the function must be awaited now, or need not be any more.

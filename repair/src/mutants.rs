@@ -66,7 +66,7 @@ pub struct Mutants {
 pub type Noticed = BTreeSet<(String, usize)>;
 
 /// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StillFails {
     /// Pairs of test and function that the tests ran before.
     pub ran_before: usize,
@@ -209,13 +209,7 @@ impl Mutants {
 
     /// Compares what was noticed before the repair and after it.
     pub fn compare(&self, before: &Noticed, after: &Noticed) -> StillFails {
-        let mut told = StillFails {
-            ran_before: 0,
-            noticed_before: 0,
-            noticed_still: 0,
-            not_run: Vec::new(),
-            missed: Vec::new(),
-        };
+        let mut told = StillFails::default();
         for pair in before {
             let Some(mutant) = self.mutants.iter().find(|mutant| mutant.number == pair.1) else { continue };
             let still = after.contains(pair);

@@ -312,12 +312,17 @@ impl ToldProposal {
         }
     }
 
+    /// Whether it mends too few of the tests that it was tried on, and harms none.
+    fn falls_short(&self) -> bool {
+        self.outcome == Outcome::NotProved
+            && !self.tests.is_empty()
+            && self.tests.iter().all(|test| test.answer != "made_worse")
+    }
+
     /// How many tests it mends of how many, where that is not all and it harms none.
     fn mends_some(&self) -> Option<(usize, usize)> {
-        let answered = |answer: &str| self.tests.iter().filter(|test| test.answer == answer).count();
-        let mended = answered("fixed");
-        let some = self.outcome == Outcome::NotProved && mended > 0 && answered("made_worse") == 0;
-        some.then_some((mended, self.tests.len()))
+        let mended = self.tests.iter().filter(|test| test.answer == "fixed").count();
+        (self.falls_short() && mended > 0).then_some((mended, self.tests.len()))
     }
 
     fn human(&self, text: &mut String) {
@@ -377,6 +382,12 @@ impl ToldProposal {
     }
 }
 
+/// The tests that proposals mend, each once.
+fn fixed<'a>(proposals: impl Iterator<Item = &'a ToldProposal>) -> BTreeSet<String> {
+    let tests = proposals.flat_map(|proposal| &proposal.tests);
+    tests.filter(|test| test.answer == "fixed").map(|test| test.id.clone()).collect()
+}
+
 impl Told {
     pub(super) fn new(project: &str) -> Self {
         Self {
@@ -430,19 +441,13 @@ impl Told {
 
     /// The patch that follows the code and harms no test, and does not mend all of them.
     pub(super) fn follows_in_part(&self) -> Option<String> {
-        let follows = |proposal: &&ToldProposal| {
-            proposal.inverse.is_some()
-                && proposal.outcome == Outcome::NotProved
-                && !proposal.tests.is_empty()
-                && proposal.tests.iter().all(|test| test.answer != "made_worse")
-        };
+        let follows = |proposal: &&ToldProposal| proposal.inverse.is_some() && proposal.falls_short();
         self.proposals.iter().find(follows).map(|proposal| proposal.diff.clone())
     }
 
     /// The tests that an experiment showed to be mended by some proposal.
     pub(super) fn mended_by_any(&self) -> BTreeSet<String> {
-        let tests = self.proposals.iter().flat_map(|proposal| &proposal.tests);
-        tests.filter(|test| test.answer == "fixed").map(|test| test.id.clone()).collect()
+        fixed(self.proposals.iter())
     }
 
     /// What changed in the code.
@@ -482,12 +487,9 @@ impl Told {
 
     /// Tests that are fixed.
     pub(super) fn mended(&self) -> Vec<String> {
-        let proved = self.proposals.iter().filter(|proposal| proposal.outcome == Outcome::Proved);
-        let tests = proved.flat_map(|proposal| &proposal.tests).filter(|test| test.answer == "fixed");
-        let mut ids: Vec<String> = tests.map(|test| test.id.clone()).collect();
-        ids.sort();
-        ids.dedup();
-        ids
+        fixed(self.proposals.iter().filter(|proposal| proposal.outcome == Outcome::Proved))
+            .into_iter()
+            .collect()
     }
 
     /// Whether there was nothing to mend.

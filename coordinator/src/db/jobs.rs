@@ -102,6 +102,19 @@ impl Db {
         Ok(count.unsigned_abs())
     }
 
+    /// Attempts of a sweep's jobs that have ended.
+    pub async fn ended_attempts(&self, sweep: SweepId) -> Result<u64, DbError> {
+        let query = "SELECT CAST(COALESCE(SUM(attempts), 0) AS BIGINT) FROM jobs
+                     WHERE sweep = $1 AND state = 'settled'";
+        let attempts: i64 = read!(
+            self,
+            "read how much of a sweep has ended",
+            fetch_one,
+            sqlx::query_scalar(query).bind(sweep.0)
+        )?;
+        Ok(attempts.unsigned_abs())
+    }
+
     /// Takes a queued job back to be published again, in whatever publication it is, not before
     /// `available_at`. With an `error` it counts as an infrastructure failure; without one nobody is to
     /// blame (a resumed sweep). A job that is not queued stays as it is.

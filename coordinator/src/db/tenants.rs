@@ -233,19 +233,6 @@ impl Db {
         Ok(attempts.unsigned_abs())
     }
 
-    /// Attempts of a sweep's jobs that have ended.
-    pub async fn ended_attempts(&self, sweep: SweepId) -> Result<u64, DbError> {
-        let query = "SELECT CAST(COALESCE(SUM(attempts), 0) AS BIGINT) FROM jobs
-                     WHERE sweep = $1 AND state = 'settled'";
-        let attempts: i64 = read!(
-            self,
-            "read how much of a sweep has ended",
-            fetch_one,
-            sqlx::query_scalar(query).bind(sweep.0)
-        )?;
-        Ok(attempts.unsigned_abs())
-    }
-
     /// Whether one of the projects may read a blob.
     pub async fn may_read_blob(&self, projects: &[String], digest: &Digest) -> Result<bool, DbError> {
         let mut parts = vec![

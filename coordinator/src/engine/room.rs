@@ -15,7 +15,7 @@ const SHORT: u64 = 50_000;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Room(Arc<Mutex<BTreeMap<SweepId, Weight>>>);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Weight {
     attempts: u64,
     waits: bool,
@@ -34,8 +34,7 @@ impl Room {
     /// So many attempts of a sweep are recorded.
     pub(super) fn weigh(&self, sweep: SweepId, attempts: u64) {
         let mut weights = self.0.lock().expect("nobody panics while holding the lock");
-        let weight = weights.entry(sweep).or_insert(Weight { attempts, waits: false });
-        weight.attempts = attempts;
+        weights.entry(sweep).or_default().attempts = attempts;
     }
 
     /// Forgets all sweeps but these.

@@ -112,6 +112,21 @@ fn one_run() -> Question {
     Question { runs: Runs::Fixed(NonZeroU32::MIN), ..Question::detect(1) }
 }
 
+/// A sweep whose question another version of this program recorded.
+fn unreadable(context: Digest) -> NewSweep {
+    NewSweep {
+        id: SweepId::new(),
+        project: "p".to_owned(),
+        revision: None,
+        question: "{\"of\": \"another version\"}".to_owned(),
+        context,
+        class: Class::Bulk,
+        seed: 1,
+        source: String::new(),
+        created_at: now_micros(),
+    }
+}
+
 fn why(state: &SweepState) -> String {
     state.refusal().map_or_else(|| state.word().to_owned(), |refusal| refusal.message.clone())
 }
@@ -122,17 +137,7 @@ async fn a_sweep_that_cannot_be_planned_fails_alone_with_its_reason() {
     let coordinator = farm.coordinator();
     let submission = farm.submission(one_run()).await;
     let context = farm.blobs.put_json(&submission.context).await.unwrap();
-    let unreadable = NewSweep {
-        id: SweepId::new(),
-        project: "p".to_owned(),
-        revision: None,
-        question: "{\"of\": \"another version\"}".to_owned(),
-        context,
-        class: Class::Bulk,
-        seed: 1,
-        source: String::new(),
-        created_at: now_micros(),
-    };
+    let unreadable = unreadable(context);
     farm.db.create_sweep(&unreadable).await.unwrap();
     let sound = coordinator.submit(&submission).await.unwrap();
     let state = farm.ended(unreadable.id).await;
@@ -208,17 +213,7 @@ async fn a_report_that_is_lost_is_missing_data_and_the_sweep_can_be_cancelled() 
 #[tokio::test]
 async fn a_cancelled_sweep_whose_report_cannot_be_made_says_why_and_is_looked_at_no_more() {
     let farm = Farm::open().await;
-    let unreadable = NewSweep {
-        id: SweepId::new(),
-        project: "p".to_owned(),
-        revision: None,
-        question: "{\"of\": \"another version\"}".to_owned(),
-        context: Digest::of(b"nobody stored this"),
-        class: Class::Bulk,
-        seed: 1,
-        source: String::new(),
-        created_at: now_micros(),
-    };
+    let unreadable = unreadable(Digest::of(b"nobody stored this"));
     farm.db.create_sweep(&unreadable).await.unwrap();
     farm.db.finish_sweep(unreadable.id, &SweepState::Cancelled, now_micros(), None).await.unwrap();
     let _coordinator = farm.coordinator();

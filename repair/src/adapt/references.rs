@@ -10,7 +10,9 @@ use crate::python::symbols::{Kind, Target, join};
 use crate::python::types::{Types, View};
 use crate::python::walk::{Handler, Into, Place};
 use crate::python::{dotted, last_name};
-use ruff_python_ast::{Expr, ExprAttribute, ExprCall, ExprContext, ExprStringLiteral, Stmt, StmtFunctionDef};
+use ruff_python_ast::{
+    Expr, ExprAttribute, ExprCall, ExprContext, ExprDict, ExprStringLiteral, Keyword, Stmt, StmtFunctionDef,
+};
 use ruff_text_size::{Ranged, TextRange, TextSize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -288,38 +290,19 @@ impl<'a, 'c> References<'a, 'c> {
 
     fn keywords(&mut self, symbol: usize, call: &ExprCall) {
         let Some(change) = self.changes.signature(symbol) else { return };
-        let now = |name: &str| {
-            let to = change.places[change.old.place(name)?]?;
-            let now = change.new.params[to].name.as_str();
-            (now != name).then(|| now.to_owned())
-        };
-        for keyword in &call.arguments.keywords {
-            match (&keyword.arg, &keyword.value) {
-                (Some(name), _) => {
-                    if let Some(now) = now(name.id.as_str()) {
-                        self.edits.replace(name.range, now);
-                    }
-                }
-                // What is unpacked is written there and then.
-                (None, Expr::Dict(dict)) => {
-                    for key in dict.iter_keys().flatten() {
-                        if let Expr::StringLiteral(text) = key
-                            && let Some(now) = now(text.value.to_str())
-                        {
-                            self.string(text, text.value.to_str(), &now);
-                        }
-                    }
-                }
-                (None, Expr::Call(dict)) if last_name(&dict.func) == Some("dict") => {
-                    for keyword in &dict.arguments.keywords {
-                        if let Some(name) = &keyword.arg
-                            && let Some(now) = now(name.id.as_str())
-                        {
-                            self.edits.replace(name.range, now);
-                        }
-                    }
-                }
-                (None, _) => {}
+        let now = |name: &str| change.new_name(name).filter(|now| *now != name).map(str::to_owned);
+        let keywords = &call.arguments.keywords;
+        // What is unpacked is written there and then: `**dict(name=1)`, `**{"name": 1}`.
+        for name in keywords.iter().flat_map(written_there).filter_map(|keyword| keyword.arg.as_ref()) {
+            if let Some(now) = now(name.id.as_str()) {
+                self.edits.replace(name.range, now);
+            }
+        }
+        let unpacked = keywords.iter().filter(|keyword| keyword.arg.is_none());
+        let keys = unpacked.filter_map(|keyword| keyword.value.as_dict_expr()).flat_map(ExprDict::iter_keys);
+        for text in keys.flatten().filter_map(Expr::as_string_literal_expr) {
+            if let Some(now) = now(text.value.to_str()) {
+                self.string(text, text.value.to_str(), &now);
             }
         }
     }
@@ -448,6 +431,14 @@ impl<'a, 'c> References<'a, 'c> {
                 self.edits.replace(function.name.range, now.clone());
             }
         }
+    }
+}
+
+/// The keywords that one stands for: those of `**dict(...)`, else itself.
+fn written_there(keyword: &Keyword) -> &[Keyword] {
+    match (&keyword.arg, &keyword.value) {
+        (None, Expr::Call(dict)) if last_name(&dict.func) == Some("dict") => &dict.arguments.keywords,
+        _ => std::slice::from_ref(keyword),
     }
 }
 

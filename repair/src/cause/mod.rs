@@ -7,7 +7,7 @@ mod reach;
 
 pub use messages::{Said, said, said_in_report};
 
-use crate::changes::{Awaiting, Changes, Reading};
+use crate::changes::{Awaiting, ChangeKind, Changes};
 use crate::python::symbols::{Kind, Target, join};
 use crate::tree::SourceTree;
 pub(crate) use reach::within_reach_of;
@@ -388,27 +388,22 @@ fn within_reach(told: &Said, symptom: &Symptom<'_>, difference: &Difference<'_>)
         (None, [only]) => (*only, REACHED),
         (None, several) => (several[0], ONE_OF_SEVERAL),
     };
-    let kind = match (first.kind, told) {
-        (Kind::Variable, _) => CauseKind::Constant,
+    let kind = match (first.kind, told, &first.use_now) {
+        (Kind::Variable, ..) => CauseKind::Constant,
         // What went wrong may be how it was asked, whatever it does.
-        _ if first.interface || (first.used_otherwise && misused) => {
-            match first.old.and_then(|old| difference.changes.awaiting(old)) {
-                Some(_) => CauseKind::Asynchronous,
-                None => CauseKind::Signature,
-            }
-        }
-        (_, Said::DidNotRaise | Said::OtherMessage) if first.raises => CauseKind::Exception,
+        (_, _, Some(use_now)) if first.interface || misused => match use_now {
+            ChangeKind::NowAsync | ChangeKind::NoLongerAsync => CauseKind::Asynchronous,
+            _ => CauseKind::Signature,
+        },
+        (_, Said::DidNotRaise | Said::OtherMessage, _) if first.raises => CauseKind::Exception,
         _ => CauseKind::Behaviour,
     };
     let way = match first.distance {
         0 => "the test uses it".to_owned(),
         steps => format!("the test reaches it in {} steps", steps + 1),
     };
-    let what = match first.old.and_then(|old| changes_use(old, difference.changes)) {
-        Some(use_now) if first.used_otherwise => format!("{} {use_now}", first.path),
-        _ => format!("{} changed", first.path),
-    };
-    let mut evidence = vec![what, way];
+    let what = first.use_now.as_ref().map_or_else(|| "changed".to_owned(), use_in_words);
+    let mut evidence = vec![format!("{} {what}", first.path), way];
     if near.len() > 1 && shown.is_none() {
         let others: Vec<&str> = near[1..].iter().take(4).map(|changed| changed.path.as_str()).collect();
         evidence.push(format!("as near: {}", others.join(", ")));
@@ -416,17 +411,15 @@ fn within_reach(told: &Said, symptom: &Symptom<'_>, difference: &Difference<'_>)
     Some(Cause { kind, subject: first.path.clone(), confidence, evidence })
 }
 
-/// How something is used now, in words.
-fn changes_use(old: usize, changes: &Changes) -> Option<String> {
-    match (changes.awaiting(old), changes.reading(old), changes.signature(old)) {
-        (Some(Awaiting::Now), ..) => Some("must be awaited now".to_owned()),
-        (Some(Awaiting::Before), ..) => Some("need not be awaited any more".to_owned()),
-        (None, Some(Reading::Called), _) => Some("was a property, and must be called now".to_owned()),
-        (None, Some(Reading::Property), _) => Some("is a property now".to_owned()),
-        (None, None, Some(change)) => {
-            Some(format!("takes ({}) for ({}) now", change.new.names(), change.old.names()))
-        }
-        (None, None, None) => None,
+/// How something is used now.
+fn use_in_words(use_now: &ChangeKind) -> String {
+    match use_now {
+        ChangeKind::NowAsync => "must be awaited now".to_owned(),
+        ChangeKind::NoLongerAsync => "need not be awaited any more".to_owned(),
+        ChangeKind::NowCalled => "was a property, and must be called now".to_owned(),
+        ChangeKind::NowProperty => "is a property now".to_owned(),
+        ChangeKind::Signature(old, new) => format!("takes ({new}) for ({old}) now"),
+        ChangeKind::Renamed(_) | ChangeKind::Moved(_) | ChangeKind::Gone => "changed".to_owned(),
     }
 }
 

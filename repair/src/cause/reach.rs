@@ -2,6 +2,7 @@
 //! step. What code does is not followed, only what it says; so more is reached than is run.
 
 use super::Difference;
+use crate::changes::ChangeKind;
 use crate::flaky::Site;
 use crate::python::dotted;
 use crate::python::scopes::{Binding, Scopes};
@@ -28,8 +29,8 @@ pub(super) struct Changed {
     pub(super) path: String,
     /// What it is.
     pub(super) kind: Kind,
-    /// Whether it is used otherwise: by other parameters, as a property or not, awaited or not.
-    pub(super) used_otherwise: bool,
+    /// How it is used now, if otherwise than before.
+    pub(super) use_now: Option<ChangeKind>,
     /// Whether it is used otherwise and does what it did.
     pub(super) interface: bool,
     /// Whether what it raises changed, or can have.
@@ -139,20 +140,11 @@ fn changed_symbols(difference: &Difference<'_>) -> Vec<(usize, Changed)> {
     for (&from, to) in &changes.matching.symbols {
         let (before, after) = (&changes.old.symbols[from], &changes.new.symbols[to.to]);
         // Code that follows a new name does what it did.
-        let followed = || {
-            let mut bag = Bag::new();
-            for (token, count) in &before.bag {
-                let token = renamed.get(token.as_str()).copied().unwrap_or(token);
-                *bag.entry(token.to_owned()).or_default() += count;
-            }
-            bag
-        };
-        let used_otherwise = before.kind == Kind::Function
-            && (changes.signature(from).is_some()
-                || changes.reading(from).is_some()
-                || changes.awaiting(from).is_some());
-        let same = before.bag == after.bag || followed() == after.bag;
-        if (same && !used_otherwise) || is_test_path(&after.file) {
+        let same =
+            before.bag == after.bag || followed(&before.bag, |name| renamed.get(name).copied()) == after.bag;
+        let uses = if before.kind == Kind::Function { changes.uses(from) } else { Vec::new() };
+        let use_now = uses.into_iter().next();
+        if (same && use_now.is_none()) || is_test_path(&after.file) {
             continue;
         }
         let tokens = |one: &Bag, other: &Bag| {
@@ -179,8 +171,8 @@ fn changed_symbols(difference: &Difference<'_>) -> Vec<(usize, Changed)> {
                 distance: 0,
                 path: after.path(),
                 kind: after.kind,
-                used_otherwise,
-                interface: used_otherwise && (same || does_the_same(from, to.to, &renamed, difference)),
+                interface: use_now.is_some() && (same || does_the_same(from, to.to, &renamed, difference)),
+                use_now,
                 raises: after.bag.contains_key("raise") || before.bag.contains_key("raise"),
                 literals,
                 old: Some(from),
@@ -199,21 +191,18 @@ fn does_the_same(from: usize, to: usize, renamed: &HashMap<&str, &str>, differen
         body_of(difference.new, &changes.new.symbols[to]),
     );
     let (Some(before), Some(after)) = bodies else { return false };
-    let own: HashMap<&str, &str> = changes
-        .signature(from)
-        .into_iter()
-        .flat_map(|change| change.old.params.iter().zip(&change.places).map(move |pair| (change, pair)))
-        .filter_map(|(change, (param, place))| {
-            Some((param.name.as_str(), change.new.params[(*place)?].name.as_str()))
-        })
-        .collect();
+    let signature = changes.signature(from);
+    let own = |name: &str| signature.and_then(|change| change.new_name(name));
+    followed(&before, |name| own(name).or_else(|| renamed.get(name).copied())) == after
+}
+
+/// Tokens as they are where names are other ones now.
+fn followed<'a>(bag: &Bag, now: impl Fn(&str) -> Option<&'a str>) -> Bag {
     let mut followed = Bag::new();
-    for (token, count) in before {
-        let now =
-            own.get(token.as_str()).or_else(|| renamed.get(token.as_str())).map(|now| (*now).to_owned());
-        *followed.entry(now.unwrap_or(token)).or_default() += count;
+    for (token, count) in bag {
+        *followed.entry(now(token).unwrap_or(token).to_owned()).or_default() += count;
     }
-    followed == after
+    followed
 }
 
 /// The functions of a file, those in classes included.

@@ -128,6 +128,12 @@ pub struct SignatureChange {
 }
 
 impl SignatureChange {
+    /// What the old parameter `name` is called now, if it is still there.
+    pub fn new_name(&self, name: &str) -> Option<&str> {
+        let to = self.places[self.old.place(name)?]?;
+        Some(&self.new.params[to].name)
+    }
+
     /// What became of the parameters of `old`, or nothing if no call can tell the two apart. `uses_old` and
     /// `uses_new` count how often each name occurs in the bodies: a renamed parameter is used as often as
     /// before.

@@ -243,7 +243,6 @@ fn whole(file: &SourceFile) -> TextRange {
 }
 
 /// The tokens within `range`, without comments, line structure and `own` name.
-/// The tokens of a range, without `own`.
 fn bag_of(file: &SourceFile, range: TextRange, own: &str) -> Bag {
     let mut bag = Bag::new();
     for token in file.parsed.tokens().in_range(range) {
