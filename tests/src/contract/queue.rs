@@ -433,7 +433,7 @@ pub fn job() -> JobMessage {
     }
 }
 
-/// Publishes bulk jobs from the coordinator.
+/// Publishes bulk jobs from the coordinator, all at once: in which order they wait, nobody has said.
 ///
 /// # Panics
 /// When the queue does not take them.
