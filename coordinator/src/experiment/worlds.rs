@@ -3,7 +3,7 @@
 
 use super::job_key::JobPhase;
 use super::ledger::{Condition, Ledger, Observation, Seen, Standing};
-use flakefarm_shared::{AttemptEnd, NothingRan, Scope, TestId, Treatment, World};
+use flakefarm_shared::{AttemptEnd, NothingRan, Scope, Selection, TestId, Treatment, World};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A world in which more than half of the tests fail that pass in the plain one, and at least so
@@ -34,7 +34,7 @@ pub struct WorldsSeen {
 pub struct Unbearable {
     /// Tests that fail in it and pass in the plain world.
     pub failing: usize,
-    /// Tests that pass in the plain world and were seen in it.
+    /// Tests that pass in the plain world, and were seen in it or left out as nothing that it changes.
     pub tests: usize,
 }
 
@@ -114,29 +114,56 @@ fn not_given(ledger: &Ledger) -> BTreeMap<World, String> {
 }
 
 fn unbearable(ledger: &Ledger) -> BTreeMap<World, Unbearable> {
-    let mut worlds: BTreeMap<World, Unbearable> = BTreeMap::new();
+    let asked = asked(ledger);
+    let mut worlds: BTreeMap<World, Unbearable> =
+        asked.keys().map(|world| (*world, Unbearable { failing: 0, tests: 0 })).collect();
+    let mut runs: BTreeMap<World, (u32, u32)> = BTreeMap::new();
     for place in 0..ledger.tests().len() {
         let tally = ledger.tally_of(place);
         if tally.passes == 0 || tally.failures > 0 {
             continue;
         }
+        runs.clear();
         let observations = ledger.observations_at(place).iter();
-        // Closer looks take those that fail only.
         for observation in observations.filter(|o| o.scope == Scope::Suite && o.key.phase != JobPhase::Look) {
             let Some(world) = observation.treatment.other_world() else { continue };
-            let found = worlds.entry(world).or_insert(Unbearable { failing: 0, tests: 0 });
+            let (passes, failures) = runs.entry(world).or_default();
             match observation.seen {
-                Seen::Pass => found.tests += 1,
-                Seen::Fail(_) => {
-                    found.tests += 1;
-                    found.failing += 1;
-                }
+                Seen::Pass => *passes += 1,
+                Seen::Fail(_) => *failures += 1,
                 Seen::Skip => {}
             }
+        }
+        for (world, found) in &mut worlds {
+            // Some tests run there more often than others: each is one.
+            let (passes, failures) = runs.get(world).copied().unwrap_or_default();
+            let left_out = asked[world].as_ref().is_some_and(|asked| !asked.contains(&place));
+            found.tests += usize::from(passes + failures > 0 || left_out);
+            found.failing += usize::from(failures > passes);
         }
     }
     worlds.retain(|_, found| {
         found.failing >= UNBEARABLE_TESTS && found.failing as f64 > UNBEARABLE_SHARE * found.tests as f64
     });
     worlds
+}
+
+/// Tests, by place, that attempts on the suite in other worlds were to run; none where one was to run all. Closer looks
+/// take those that fail only.
+fn asked(ledger: &Ledger) -> BTreeMap<World, Option<BTreeSet<usize>>> {
+    let mut asked: BTreeMap<World, Option<BTreeSet<usize>>> = BTreeMap::new();
+    for attempt in ledger.each_attempt().filter(|attempt| attempt.key.phase != JobPhase::Look) {
+        let Some(spec) = attempt.spec.filter(|spec| spec.scope == Scope::Suite) else { continue };
+        let Some(world) = spec.treatment.other_world() else { continue };
+        let of_world = asked.entry(world).or_insert_with(|| Some(BTreeSet::new()));
+        match &spec.tests {
+            Selection::All => *of_world = None,
+            Selection::Only(tests) => {
+                if let Some(of_world) = of_world {
+                    of_world.extend(tests.iter().filter_map(|test| ledger.place(test)));
+                }
+            }
+        }
+    }
+    asked
 }

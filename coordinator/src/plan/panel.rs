@@ -35,6 +35,9 @@ const ALONE_OF_MANY: usize = 2;
 const TWICE_AGAIN: usize = 2;
 /// Tests that fail when they run twice up to which that pays: one in so many.
 const FEW_FAIL_TWICE: usize = 10;
+/// How often tests whose source shows that time matters to them run again on a slow machine: most that fail there do so
+/// by chance, a third of the time or half of it, and one run misses these.
+const SLOWLY_AGAIN: usize = 2;
 /// A test that took less in plain runs waits for nothing, nor does one that computes for such a share of them.
 const QUICK_SECONDS: f64 = 0.02;
 const COMPUTING: f64 = 0.8;
@@ -225,6 +228,10 @@ pub(super) fn plan(
             Slot { scope: Scope::Suite, order: Order::Given, tests, world: *world }
         })
         .collect();
+    if wants.is_some() {
+        let again = slowly_again(question, selected, history, ledger);
+        slots.extend(again.into_iter().flat_map(|slot| std::iter::repeat_n(slot, SLOWLY_AGAIN)));
+    }
     let twice = Slot { scope: Scope::Suite, order: Order::Given, tests: tests.clone(), world: World::Twice };
     if wants.is_some_and(|wants| twice_pays(selected, wants, costs, ledger, &worlds)) {
         slots.extend(std::iter::repeat_n(twice, TWICE_AGAIN));
@@ -272,16 +279,18 @@ fn twice_pays(
     ledger: &Ledger,
     worlds: &WorldsSeen,
 ) -> bool {
-    let in_panel = |attempt: &Attempt<'_>| {
+    let completed = |attempt: &Attempt<'_>| {
         attempt.spec.is_some_and(|spec| spec.treatment.world == World::Twice)
             && matches!(attempt.standing, Standing::Ended(record) if record.end == AttemptEnd::Completed)
     };
-    let panel = || ledger.keys_of(JobPhase::Slots(Series::Panel)).flat_map(|key| ledger.attempts_of(key));
-    let planned = panel().filter(|a| a.spec.is_some_and(|spec| spec.treatment.world == World::Twice)).count();
+    let planned =
+        in_panel(ledger).filter(|a| a.spec.is_some_and(|spec| spec.treatment.world == World::Twice)).count();
     if planned > 1 {
         return true; // they are numbered already
     }
-    let Some(made) = panel().find(in_panel).filter(|_| worlds.is_usable(World::Twice)) else { return false };
+    let Some(made) = in_panel(ledger).find(completed).filter(|_| worlds.is_usable(World::Twice)) else {
+        return false;
+    };
     let places = || selected.iter().filter_map(|test| ledger.place(test));
     let in_tests: f64 = places().map(|place| costs.seconds_at(place)).sum();
     let least = TWICE_AGAIN * World::Twice.clean_runs() as usize;
@@ -293,6 +302,42 @@ fn twice_pays(
     costs.overhead(Scope::Suite) >= in_tests
         && 2 * wanting > selected.len()
         && FEW_FAIL_TWICE * places().filter(failed).count() <= selected.len()
+}
+
+/// Attempts on the panel that were planned, in its other worlds.
+fn in_panel(ledger: &Ledger) -> impl Iterator<Item = Attempt<'_>> {
+    ledger.keys_of(JobPhase::Slots(Series::Panel)).flat_map(|key| ledger.attempts_of(key))
+}
+
+/// What runs on a slow machine once more than the panel has it: tests that may happen to pass there. It is chosen
+/// when the panel is, and stays as it is, since what comes after it is numbered.
+fn slowly_again(
+    question: &Question,
+    selected: &[TestId],
+    history: &History,
+    ledger: &Ledger,
+) -> Option<Slot> {
+    let slow = |world: &&World| matches!(world, World::CpuContention { .. });
+    let world = *question.panel.iter().find(slow)?;
+    let slot = |tests| Slot { scope: Scope::Suite, order: Order::Given, tests, world };
+    if in_panel(ledger).next().is_some() {
+        let mut planned = in_panel(ledger).filter_map(|attempt| attempt.spec);
+        let planned = planned.by_ref().filter(|spec| spec.treatment.world == world).nth(1);
+        return planned.map(|spec| slot(spec.tests.clone()));
+    }
+    let may_happen = |test: &&TestId| history.of(test).is_some_and(|known| known.risks.iter().any(of_time));
+    let tests: Vec<TestId> = selected.iter().filter(may_happen).cloned().collect();
+    (!tests.is_empty()).then(|| slot(Selection::only(tests)))
+}
+
+/// Whether how fast the machine is may change what a test with this risk does.
+fn of_time(risk: &Risk) -> bool {
+    match risk {
+        Risk::Sleep | Risk::Concurrency | Risk::Clock | Risk::Network | Risk::Subprocess => true,
+        Risk::Randomness | Risk::Unordered | Risk::TemporaryFiles | Risk::SharedState | Risk::Unknown => {
+            false
+        }
+    }
 }
 
 /// What a suite attempt on a slow machine runs: what took some time in plain runs, or whose source shows
@@ -307,9 +352,9 @@ fn that_may_wait(
     world: World,
     everything: &Selection,
 ) -> Selection {
-    let planned = ledger.keys_of(JobPhase::Slots(Series::Panel)).flat_map(|key| ledger.attempts_of(key));
-    let mut planned = planned.filter_map(|attempt| attempt.spec);
-    if let Some(spec) = planned.find(|spec| spec.treatment.world == world) {
+    if let Some(spec) =
+        in_panel(ledger).filter_map(|attempt| attempt.spec).find(|spec| spec.treatment.world == world)
+    {
         return spec.tests.clone();
     }
     let in_tests: f64 =
@@ -318,12 +363,7 @@ fn that_may_wait(
     if world.slowdown() <= 1 || f64::from(world.slowdown()) * in_tests < costs.overhead(Scope::Suite) {
         return everything.clone();
     }
-    let waits = |risk: &Risk| match risk {
-        Risk::Sleep | Risk::Concurrency | Risk::Clock | Risk::Network | Risk::Subprocess | Risk::Unknown => {
-            true
-        }
-        Risk::Randomness | Risk::Unordered | Risk::TemporaryFiles | Risk::SharedState => false,
-    };
+    let waits = |risk: &Risk| of_time(risk) || *risk == Risk::Unknown;
     let may_wait = |test: &&TestId| {
         let quick = ledger.place(test).is_some_and(|place| {
             ledger.tally_of(place).mean_seconds().is_some()

@@ -141,8 +141,9 @@ fn a_default_sweep_costs_no_more_than_fifty_nine_runs_and_finds_no_less() {
             named += by_default.named.len();
             flagged += by_default.flagged.len();
             rows += 1;
-            // To a thousandth: two sweeps of one suite differ by more.
-            dear += usize::from(cost >= 1.0005);
+            // Half a percent is what runs on a slow machine cost where tests are what costs, and nothing else saves;
+            // two sweeps of one suite differ by more.
+            dear += usize::from(cost >= 1.005);
             let _ = writeln!(table, "{in_tests:5.1} s + {CONTAINER_SECONDS}: {cost:.3} {name}");
             for (phase, (attempts, seconds)) in by_default.phases {
                 let suites = seconds / by_fixed.seconds * 59.0;

@@ -121,6 +121,50 @@ fn a_world_that_breaks_the_project_accuses_nobody() {
 }
 
 #[test]
+fn tests_that_time_matters_to_run_three_times_on_a_slow_machine() {
+    const SLOW: World = World::CpuContention { hogs: 3 };
+    let mut model = Model::new(&[], 12, CALM);
+    model.population.tests[3].risks = vec![flakefarm_shared::Risk::Sleep];
+    model.population.tests[7].risks = vec![flakefarm_shared::Risk::Randomness];
+    let sleeps = model.tests()[3].id.clone();
+    let history = History::new(&model.ids(), &model.population.sources(), [], 0);
+    let [fixed, adaptive] = with_panel_both_ways(Panel::Quick, 5);
+    for (question, again) in [(fixed, 0), (adaptive, 2)] {
+        let ledger = carry_out_knowing(&model, &question, &history, 4);
+        let specs = ledger.each_attempt().filter_map(|attempt| attempt.spec);
+        let mut slow: Vec<_> =
+            specs.filter(|spec| spec.treatment.world == SLOW).map(|spec| spec.tests.clone()).collect();
+        slow.sort_by_key(|tests| matches!(tests, Selection::Only(tests) if tests.len() == 1));
+        assert_eq!(slow.len(), 1 + again, "{slow:?}");
+        assert_eq!(slow[1..], vec![Selection::only(vec![sleeps.clone()]); again]);
+    }
+    let unread = carry_out(&model, &with_panel_both_ways(Panel::Quick, 5)[1], 4);
+    let slow = suite_attempts(&unread).into_iter().filter(|world| *world == SLOW).count();
+    assert_eq!(slow, 1, "nobody knows what they do");
+}
+
+#[test]
+fn a_world_is_borne_or_not_by_tests_however_often_each_ran_there() {
+    const SLOW: World = World::CpuContention { hogs: 3 };
+    let wait = |n: usize| (format!("tests/test_0.py::test_waits_{n}"), Kind::FailsUnder(SLOW));
+    let waiting: Vec<_> = (0..12).map(wait).collect();
+    let named: Vec<_> = waiting.iter().map(|(name, kind)| (name.as_str(), *kind)).collect();
+    let mut model = Model::new(&named, 16, CALM);
+    for test in &mut model.population.tests {
+        if test.id.0.contains("waits") {
+            test.risks = vec![flakefarm_shared::Risk::Sleep];
+        }
+    }
+    let history = History::new(&model.ids(), &model.population.sources(), [], 0);
+    let question = with_panel_both_ways(Panel::Quick, 5)[1].clone();
+    let ledger = carry_out_knowing(&model, &question, &history, 6);
+    assert_eq!(WorldsSeen::read(&ledger).unbearable, std::collections::BTreeMap::new());
+    let found =
+        model.tests().iter().filter(|test| judge(&question, &ledger, &test.id.0).verdict == Verdict::Fragile);
+    assert_eq!(found.count(), 12, "36 of 52 runs failed there, by 12 of 28 tests");
+}
+
+#[test]
 fn a_world_that_cannot_be_given_is_left_out_with_a_note() {
     let mut model = Model::new(&[], 9, CALM);
     model.population.missing_worlds = vec![AHEAD, World::Twice];
