@@ -134,8 +134,8 @@ impl Chains {
     }
 }
 
-/// Attempts that fill slots, by slot number.
-fn roots(series: Series, ledger: &Ledger) -> Vec<Attempt<'_>> {
+/// Attempts that fill slots of `series`, by slot number; not their follow-ups.
+pub(super) fn roots(series: Series, ledger: &Ledger) -> Vec<Attempt<'_>> {
     let mut roots: Vec<(usize, Attempt<'_>)> = ledger
         .keys_of(JobPhase::Slots(series))
         .flat_map(|key| ledger.attempts_of(key))

@@ -22,6 +22,7 @@ mod rerun;
 #[cfg(test)]
 mod simulation;
 mod slots;
+mod slow;
 mod suspects;
 
 pub use crate::experiment::{

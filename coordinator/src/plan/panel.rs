@@ -5,7 +5,7 @@
 use super::chains::{self, Slot};
 use super::costs::Costs;
 use super::funds::Funds;
-use super::{alone, batch, slots};
+use super::{alone, batch, slots, slow};
 use crate::experiment::{
     Attempt, History, JobKey, JobPhase, Ledger, Observation, PlannedJob, Question, ScopeChoice, Seen, Series,
     Standing, WorldsSeen, asked_for_network,
@@ -13,8 +13,8 @@ use crate::experiment::{
 use flakefarm_shared::project::Network;
 use flakefarm_shared::world::Role;
 use flakefarm_shared::{
-    AttemptEnd, AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Risk, Scope, Selection, TestId,
-    Treatment, UnixMicros, World, Zone,
+    AttemptEnd, AttemptSpec, ClockStart, HashSeed, Order, ProjectSpec, Scope, Selection, TestId, Treatment,
+    UnixMicros, World, Zone,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,14 +35,6 @@ const ALONE_OF_MANY: usize = 2;
 const TWICE_AGAIN: usize = 2;
 /// Tests that fail when they run twice up to which that pays: one in so many.
 const FEW_FAIL_TWICE: usize = 10;
-/// How often tests whose source shows that time matters to them run again on a slow machine: most that fail there do so
-/// by chance, a third of the time or half of it, and one run misses these.
-const SLOWLY_AGAIN: usize = 2;
-/// A test that took less in plain runs waits for nothing, nor does one that computes for such a share of them.
-const QUICK_SECONDS: f64 = 0.02;
-const COMPUTING: f64 = 0.8;
-/// Where nothing waits, these many of the slowest run on a slow machine.
-const SLOWEST: usize = 10;
 const DAY_MICROS: UnixMicros = 86_400_000_000;
 /// Tests of one world that are looked at.
 const LOOKED_AT: usize = 30;
@@ -222,15 +214,17 @@ pub(super) fn plan(
         .filter(|world| **world != World::NetworkOn)
         .map(|world| {
             let tests = match world.role() {
-                Role::Stress => that_may_wait(question, selected, costs, history, ledger, *world, &tests),
+                Role::Stress => {
+                    slow::that_may_wait(question, selected, costs, history, ledger, *world, &tests)
+                }
                 Role::Baseline | Role::Order | Role::Chance | Role::Surroundings => tests.clone(),
             };
             Slot { scope: Scope::Suite, order: Order::Given, tests, world: *world }
         })
         .collect();
     if wants.is_some() {
-        let again = slowly_again(question, selected, history, ledger);
-        slots.extend(again.into_iter().flat_map(|slot| std::iter::repeat_n(slot, SLOWLY_AGAIN)));
+        let again = slow::again(question, selected, costs, history, ledger);
+        slots.extend(again.into_iter().flat_map(|slot| std::iter::repeat_n(slot, slow::AGAIN)));
     }
     let twice = Slot { scope: Scope::Suite, order: Order::Given, tests: tests.clone(), world: World::Twice };
     if wants.is_some_and(|wants| twice_pays(selected, wants, costs, ledger, &worlds)) {
@@ -279,18 +273,15 @@ fn twice_pays(
     ledger: &Ledger,
     worlds: &WorldsSeen,
 ) -> bool {
-    let completed = |attempt: &Attempt<'_>| {
-        attempt.spec.is_some_and(|spec| spec.treatment.world == World::Twice)
-            && matches!(attempt.standing, Standing::Ended(record) if record.end == AttemptEnd::Completed)
-    };
-    let planned =
-        in_panel(ledger).filter(|a| a.spec.is_some_and(|spec| spec.treatment.world == World::Twice)).count();
-    if planned > 1 {
+    let twice = |a: &Attempt<'_>| a.spec.is_some_and(|spec| spec.treatment.world == World::Twice);
+    let planned: Vec<_> = chains::roots(Series::Panel, ledger).into_iter().filter(twice).collect();
+    if planned.len() > 1 {
         return true; // they are numbered already
     }
-    let Some(made) = in_panel(ledger).find(completed).filter(|_| worlds.is_usable(World::Twice)) else {
-        return false;
-    };
+    let made = planned
+        .into_iter()
+        .find(|a| matches!(a.standing, Standing::Ended(record) if record.end == AttemptEnd::Completed));
+    let Some(made) = made.filter(|_| worlds.is_usable(World::Twice)) else { return false };
     let places = || selected.iter().filter_map(|test| ledger.place(test));
     let in_tests: f64 = places().map(|place| costs.seconds_at(place)).sum();
     let least = TWICE_AGAIN * World::Twice.clean_runs() as usize;
@@ -302,97 +293,6 @@ fn twice_pays(
     costs.overhead(Scope::Suite) >= in_tests
         && 2 * wanting > selected.len()
         && FEW_FAIL_TWICE * places().filter(failed).count() <= selected.len()
-}
-
-/// Attempts on the panel that were planned, in its other worlds.
-fn in_panel(ledger: &Ledger) -> impl Iterator<Item = Attempt<'_>> {
-    ledger.keys_of(JobPhase::Slots(Series::Panel)).flat_map(|key| ledger.attempts_of(key))
-}
-
-/// What runs on a slow machine once more than the panel has it: tests that may happen to pass there. It is chosen
-/// when the panel is, and stays as it is, since what comes after it is numbered.
-fn slowly_again(
-    question: &Question,
-    selected: &[TestId],
-    history: &History,
-    ledger: &Ledger,
-) -> Option<Slot> {
-    let slow = |world: &&World| matches!(world, World::CpuContention { .. });
-    let world = *question.panel.iter().find(slow)?;
-    let slot = |tests| Slot { scope: Scope::Suite, order: Order::Given, tests, world };
-    if in_panel(ledger).next().is_some() {
-        let mut planned = in_panel(ledger).filter_map(|attempt| attempt.spec);
-        let planned = planned.by_ref().filter(|spec| spec.treatment.world == world).nth(1);
-        return planned.map(|spec| slot(spec.tests.clone()));
-    }
-    let may_happen = |test: &&TestId| history.of(test).is_some_and(|known| known.risks.iter().any(of_time));
-    let tests: Vec<TestId> = selected.iter().filter(may_happen).cloned().collect();
-    (!tests.is_empty()).then(|| slot(Selection::only(tests)))
-}
-
-/// Whether how fast the machine is may change what a test with this risk does.
-fn of_time(risk: &Risk) -> bool {
-    match risk {
-        Risk::Sleep | Risk::Concurrency | Risk::Clock | Risk::Network | Risk::Subprocess => true,
-        Risk::Randomness | Risk::Unordered | Risk::TemporaryFiles | Risk::SharedState | Risk::Unknown => {
-            false
-        }
-    }
-}
-
-/// What a suite attempt on a slow machine runs: what took some time in plain runs, or whose source shows
-/// that time, other threads, processes or the network matter to it. The rest would only take longer. What
-/// was planned once stays as it is.
-fn that_may_wait(
-    question: &Question,
-    selected: &[TestId],
-    costs: &Costs<'_>,
-    history: &History,
-    ledger: &Ledger,
-    world: World,
-    everything: &Selection,
-) -> Selection {
-    if let Some(spec) =
-        in_panel(ledger).filter_map(|attempt| attempt.spec).find(|spec| spec.treatment.world == world)
-    {
-        return spec.tests.clone();
-    }
-    let in_tests: f64 =
-        selected.iter().filter_map(|test| ledger.place(test)).map(|place| costs.seconds_at(place)).sum();
-    // Where tests take no time, a start more for each of them is what costs.
-    if world.slowdown() <= 1 || f64::from(world.slowdown()) * in_tests < costs.overhead(Scope::Suite) {
-        return everything.clone();
-    }
-    let waits = |risk: &Risk| of_time(risk) || *risk == Risk::Unknown;
-    let may_wait = |test: &&TestId| {
-        let quick = ledger.place(test).is_some_and(|place| {
-            ledger.tally_of(place).mean_seconds().is_some()
-                && (costs.seconds_at(place) < QUICK_SECONDS || computes(place, ledger))
-        });
-        // A test of which there is nothing to say is not in the history; where that is empty, no source was read.
-        let risky = history.of(test).map_or(history.is_empty(), |known| known.risks.iter().any(waits));
-        !quick || risky
-    };
-    let mut chosen: Vec<TestId> = selected.iter().filter(may_wait).cloned().collect();
-    if chosen.is_empty() {
-        let seconds = |test: &TestId| ledger.place(test).map_or(0.0, |place| costs.seconds_at(place));
-        chosen = selected.to_vec();
-        chosen.sort_by(|one, other| seconds(other).total_cmp(&seconds(one)));
-        chosen.truncate(SLOWEST);
-    }
-    if chosen.len() == selected.len() && question.tests.is_everything() {
-        everything.clone()
-    } else {
-        Selection::only(chosen)
-    }
-}
-
-/// Whether a test spends its plain runs on a processor: it takes longer on a slow machine, and sees no other order
-/// of what happens.
-fn computes(place: usize, ledger: &Ledger) -> bool {
-    let plain = ledger.observations_at(place).iter().filter(|o| o.treatment.is_plain());
-    let (cpu, wall) = plain.fold((0, 0), |(cpu, wall), o| (cpu + o.cpu_us, wall + o.wall_us));
-    wall > 0 && cpu as f64 >= COMPUTING * wall as f64
 }
 
 /// Closer looks that were planned.

@@ -121,11 +121,11 @@ fn a_world_that_breaks_the_project_accuses_nobody() {
 }
 
 #[test]
-fn tests_that_time_matters_to_run_three_times_on_a_slow_machine() {
+fn tests_that_wait_run_three_times_on_a_slow_machine() {
     const SLOW: World = World::CpuContention { hogs: 3 };
     let mut model = Model::new(&[], 12, CALM);
     model.population.tests[3].risks = vec![flakefarm_shared::Risk::Sleep];
-    model.population.tests[7].risks = vec![flakefarm_shared::Risk::Randomness];
+    model.population.tests[7].risks = vec![flakefarm_shared::Risk::Clock];
     let sleeps = model.tests()[3].id.clone();
     let history = History::new(&model.ids(), &model.population.sources(), [], 0);
     let [fixed, adaptive] = with_panel_both_ways(Panel::Quick, 5);
@@ -137,6 +137,22 @@ fn tests_that_time_matters_to_run_three_times_on_a_slow_machine() {
         slow.sort_by_key(|tests| matches!(tests, Selection::Only(tests) if tests.len() == 1));
         assert_eq!(slow.len(), 1 + again, "{slow:?}");
         assert_eq!(slow[1..], vec![Selection::only(vec![sleeps.clone()]); again]);
+    }
+    for test in &mut model.population.tests {
+        test.risks.push(flakefarm_shared::Risk::Concurrency);
+        test.seconds = 1.0;
+    }
+    model.population.tests[3].seconds = 0.9;
+    let history = History::new(&model.ids(), &model.population.sources(), [], 0);
+    let ledger = carry_out_knowing(&model, &with_panel_both_ways(Panel::Quick, 5)[1], &history, 4);
+    let specs = ledger.each_attempt().filter_map(|attempt| attempt.spec);
+    let chosen = specs.filter(|spec| spec.treatment.world == SLOW).filter_map(|spec| match &spec.tests {
+        Selection::Only(tests) => Some(tests.to_vec()),
+        Selection::All => None,
+    });
+    for tests in chosen.collect::<Vec<_>>() {
+        assert_eq!(tests.len(), 2, "1 % of 59 runs of 12 s and a start, of what takes four times as long");
+        assert!(tests.contains(&sleeps), "the cheapest come first: {tests:?}");
     }
     let unread = carry_out(&model, &with_panel_both_ways(Panel::Quick, 5)[1], 4);
     let slow = suite_attempts(&unread).into_iter().filter(|world| *world == SLOW).count();
