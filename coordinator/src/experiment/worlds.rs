@@ -114,17 +114,11 @@ fn not_given(ledger: &Ledger) -> BTreeMap<World, String> {
 }
 
 fn unbearable(ledger: &Ledger) -> BTreeMap<World, Unbearable> {
-    let asked = asked(ledger);
-    let mut worlds: BTreeMap<World, Unbearable> =
-        asked.keys().map(|world| (*world, Unbearable { failing: 0, tests: 0 })).collect();
+    let mut worlds: BTreeMap<World, Unbearable> = BTreeMap::new();
     let mut runs: BTreeMap<World, (u32, u32)> = BTreeMap::new();
-    for place in 0..ledger.tests().len() {
-        let tally = ledger.tally_of(place);
-        if tally.passes == 0 || tally.failures > 0 {
-            continue;
-        }
-        runs.clear();
+    for place in (0..ledger.tests().len()).filter(|place| only_passes(*place, ledger)) {
         let observations = ledger.observations_at(place).iter();
+        // Closer looks take those that fail only.
         for observation in observations.filter(|o| o.scope == Scope::Suite && o.key.phase != JobPhase::Look) {
             let Some(world) = observation.treatment.other_world() else { continue };
             let (passes, failures) = runs.entry(world).or_default();
@@ -134,36 +128,43 @@ fn unbearable(ledger: &Ledger) -> BTreeMap<World, Unbearable> {
                 Seen::Skip => {}
             }
         }
-        for (world, found) in &mut worlds {
-            // Some tests run there more often than others: each is one.
-            let (passes, failures) = runs.get(world).copied().unwrap_or_default();
-            let left_out = asked[world].as_ref().is_some_and(|asked| !asked.contains(&place));
-            found.tests += usize::from(passes + failures > 0 || left_out);
+        // Some tests run there more often than others: each is one.
+        while let Some((world, (passes, failures))) = runs.pop_first() {
+            let found = worlds.entry(world).or_insert(Unbearable { failing: 0, tests: 0 });
+            found.tests += usize::from(passes + failures > 0);
             found.failing += usize::from(failures > passes);
         }
     }
-    worlds.retain(|_, found| {
-        found.failing >= UNBEARABLE_TESTS && found.failing as f64 > UNBEARABLE_SHARE * found.tests as f64
-    });
+    worlds.retain(|_, found| breaks_the_project(*found));
+    for (world, found) in &mut worlds {
+        found.tests += left_out(*world, ledger);
+    }
+    worlds.retain(|_, found| breaks_the_project(*found));
     worlds
 }
 
-/// Tests, by place, that attempts on the suite in other worlds were to run; none where one was to run all. Closer looks
-/// take those that fail only.
-fn asked(ledger: &Ledger) -> BTreeMap<World, Option<BTreeSet<usize>>> {
-    let mut asked: BTreeMap<World, Option<BTreeSet<usize>>> = BTreeMap::new();
+fn only_passes(place: usize, ledger: &Ledger) -> bool {
+    let tally = ledger.tally_of(place);
+    tally.passes > 0 && tally.failures == 0
+}
+
+fn breaks_the_project(found: Unbearable) -> bool {
+    found.failing >= UNBEARABLE_TESTS && found.failing as f64 > UNBEARABLE_SHARE * found.tests as f64
+}
+
+/// Tests that pass in the plain world and that no attempt on the suite in `world` was to run.
+fn left_out(world: World, ledger: &Ledger) -> usize {
+    let mut asked = BTreeSet::new();
     for attempt in ledger.each_attempt().filter(|attempt| attempt.key.phase != JobPhase::Look) {
-        let Some(spec) = attempt.spec.filter(|spec| spec.scope == Scope::Suite) else { continue };
-        let Some(world) = spec.treatment.other_world() else { continue };
-        let of_world = asked.entry(world).or_insert_with(|| Some(BTreeSet::new()));
+        let Some(spec) = attempt.spec else { continue };
+        if spec.scope != Scope::Suite || spec.treatment.other_world() != Some(world) {
+            continue;
+        }
         match &spec.tests {
-            Selection::All => *of_world = None,
-            Selection::Only(tests) => {
-                if let Some(of_world) = of_world {
-                    of_world.extend(tests.iter().filter_map(|test| ledger.place(test)));
-                }
-            }
+            Selection::All => return 0,
+            Selection::Only(tests) => asked.extend(tests.iter().filter_map(|test| ledger.place(test))),
         }
     }
-    asked
+    let places = 0..ledger.tests().len();
+    places.filter(|place| only_passes(*place, ledger) && !asked.contains(place)).count()
 }

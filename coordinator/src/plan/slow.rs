@@ -2,8 +2,8 @@
 
 use super::chains::{self, Slot};
 use super::costs::Costs;
-use crate::experiment::{History, Ledger, Question, Series};
-use flakefarm_shared::{Order, Risk, Scope, Selection, TestId, World};
+use crate::experiment::{Attempt, History, Ledger, Question, Series};
+use flakefarm_shared::{AttemptSpec, Order, Risk, Scope, Selection, TestId, World};
 
 /// How often tests whose source shows that they wait for something run again on a slow machine: most that fail there do so
 /// by chance, a third of the time or half of it, and one run misses these.
@@ -28,8 +28,8 @@ pub(super) fn that_may_wait(
     world: World,
     everything: &Selection,
 ) -> Selection {
-    let mut planned = chains::roots(Series::Panel, ledger).into_iter().filter_map(|attempt| attempt.spec);
-    if let Some(spec) = planned.find(|spec| spec.treatment.world == world) {
+    let planned = chains::roots(Series::Panel, ledger);
+    if let Some(spec) = in_world(world, &planned).next() {
         return spec.tests.clone();
     }
     let in_tests: f64 =
@@ -78,9 +78,7 @@ pub(super) fn again(
     let slot = |tests| Slot { scope: Scope::Suite, order: Order::Given, tests, world };
     let planned = chains::roots(Series::Panel, ledger);
     if !planned.is_empty() {
-        let specs = planned.into_iter().filter_map(|attempt| attempt.spec);
-        let again = specs.filter(|spec| spec.treatment.world == world).nth(1);
-        return again.map(|spec| slot(spec.tests.clone()));
+        return in_world(world, &planned).nth(1).map(|spec| slot(spec.tests.clone()));
     }
     let mut left = AGAIN_SHARE * f64::from(question.runs_for_guarantee()) * costs.suite()?;
     let price = |test: &TestId| {
@@ -101,6 +99,11 @@ pub(super) fn again(
     });
     let tests: Vec<TestId> = cheap.map(|(_, test)| test.clone()).collect();
     (!tests.is_empty()).then(|| slot(Selection::only(tests)))
+}
+
+/// What attempts in `world` among these were to do.
+fn in_world<'a>(world: World, planned: &'a [Attempt<'a>]) -> impl Iterator<Item = &'a AttemptSpec> {
+    planned.iter().filter_map(|attempt| attempt.spec).filter(move |spec| spec.treatment.world == world)
 }
 
 /// Whether a test with this risk waits for something that a slow machine may bring too late.

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 
 const AHEAD: World = World::TimeZone(Zone::Ahead);
+/// The quick panel's.
+const SLOW: World = World::CpuContention { hogs: 3 };
 
 fn project(network: Network, variables: &[(&str, &str)]) -> ProjectSpec {
     ProjectSpec {
@@ -122,7 +124,6 @@ fn a_world_that_breaks_the_project_accuses_nobody() {
 
 #[test]
 fn tests_that_wait_run_three_times_on_a_slow_machine() {
-    const SLOW: World = World::CpuContention { hogs: 3 };
     let mut model = Model::new(&[], 12, CALM);
     model.population.tests[3].risks = vec![flakefarm_shared::Risk::Sleep];
     model.population.tests[7].risks = vec![flakefarm_shared::Risk::Clock];
@@ -161,7 +162,6 @@ fn tests_that_wait_run_three_times_on_a_slow_machine() {
 
 #[test]
 fn a_world_is_borne_or_not_by_tests_however_often_each_ran_there() {
-    const SLOW: World = World::CpuContention { hogs: 3 };
     let wait = |n: usize| (format!("tests/test_0.py::test_waits_{n}"), Kind::FailsUnder(SLOW));
     let waiting: Vec<_> = (0..12).map(wait).collect();
     let named: Vec<_> = waiting.iter().map(|(name, kind)| (name.as_str(), *kind)).collect();
