@@ -95,6 +95,11 @@ impl<'a> Costs<'a> {
         self.tests[place]
     }
 
+    /// Seconds of these tests together, without a start.
+    pub(super) fn in_tests<'t>(&self, tests: impl IntoIterator<Item = &'t TestId>) -> f64 {
+        tests.into_iter().map(|test| self.seconds_of(test)).sum()
+    }
+
     /// Seconds of an attempt that are not its tests'; a guess before one was measured.
     pub(super) fn overhead(&self, scope: Scope) -> f64 {
         self.overhead[place(scope)].unwrap_or(GUESSED_OVERHEAD)
@@ -109,10 +114,7 @@ impl<'a> Costs<'a> {
     pub(super) fn of(&self, spec: &AttemptSpec) -> Option<f64> {
         let plain = match &spec.tests {
             Selection::All => self.suite,
-            Selection::Only(tests) => {
-                let in_tests: f64 = tests.iter().map(|test| self.seconds_of(test)).sum();
-                Some(self.overhead[place(spec.scope)]? + in_tests)
-            }
+            Selection::Only(tests) => Some(self.overhead[place(spec.scope)]? + self.in_tests(tests.iter())),
         };
         plain.map(|seconds| seconds * f64::from(spec.treatment.world.slowdown()))
     }

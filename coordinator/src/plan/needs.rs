@@ -139,9 +139,13 @@ impl Futile {
     }
 }
 
-/// Whether a test is run with others. One that ends attempts, or that is never heard of, is run alone.
+/// Whether a test is run with others. One that ends attempts, or that is never heard of, is run alone. Where it was heard
+/// of among others, runs alone that came to nothing are the farm's failures, and no reason to keep it from them.
 pub(super) fn joins_others(tally: &TestTally) -> bool {
-    tally.interruptions == 0 && tally.unheard < UNHEARD && tally.alone_in_vain < UNHEARD + tally.alone
+    let heard_among_others = tally.heard() > tally.alone;
+    tally.interruptions == 0
+        && tally.unheard < UNHEARD
+        && (heard_among_others || tally.alone_in_vain < UNHEARD + tally.alone)
 }
 
 /// The counts as they will be if what is under way does as before.
@@ -408,4 +412,24 @@ fn suite_targets(
         targets[place] = targets[place].min(cap.max(have));
     }
     targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_alone_that_came_to_nothing_keep_no_test_from_others_among_which_it_is_heard_of() {
+        let joins = |change: fn(&mut TestTally)| {
+            let mut tally = TestTally::default();
+            tally.alone_in_vain = 4;
+            change(&mut tally);
+            joins_others(&tally)
+        };
+        assert!(!joins(|_| ()));
+        assert!(joins(|tally| tally.passes = 1));
+        assert!(!joins(|tally| (tally.passes, tally.alone) = (1, 1)));
+        assert!(!joins(|tally| (tally.passes, tally.unheard) = (1, UNHEARD)));
+        assert!(!joins(|tally| (tally.failures, tally.interruptions) = (1, 1)));
+    }
 }

@@ -34,7 +34,7 @@ const ALONE_OF_MANY: usize = 2;
 /// How often the suite runs again twice in one process: three runs for the price of one start.
 const TWICE_AGAIN: usize = 2;
 /// Tests that fail when they run twice up to which that pays: one in so many.
-const FEW_FAIL_TWICE: usize = 10;
+const FEW_FAIL_TWICE: usize = 4;
 const DAY_MICROS: UnixMicros = 86_400_000_000;
 /// Tests of one world that are looked at.
 const LOOKED_AT: usize = 30;
@@ -263,9 +263,9 @@ pub(super) fn plan(
     wanted
 }
 
-/// Whether the suite is to run twice in one process again, all passes of which count: where the start is what
-/// costs, tests bear it, and most still want more runs than that gives. Each of three passes is a run of what
-/// happens by chance while a test runs; of what a process draws once, they are one.
+/// Whether the suite is to run twice in one process again, all passes of which count: where the starts that this saves
+/// are worth a run of the suite more than what tests take that need no such runs, and tests bear it. Each of three passes is
+/// a run of what happens by chance while a test runs; of what a process draws once, they are one.
 fn twice_pays(
     selected: &[TestId],
     wants: &[u32],
@@ -282,17 +282,19 @@ fn twice_pays(
         .into_iter()
         .find(|a| matches!(a.standing, Standing::Ended(record) if record.end == AttemptEnd::Completed));
     let Some(made) = made.filter(|_| worlds.is_usable(World::Twice)) else { return false };
-    let places = || selected.iter().filter_map(|test| ledger.place(test));
-    let in_tests: f64 = places().map(|place| costs.seconds_at(place)).sum();
-    let least = TWICE_AGAIN * World::Twice.clean_runs() as usize;
-    let wanting = places().filter(|place| wants[*place] as usize >= least).count();
-    let failed = |place: &usize| {
-        let seen = ledger.seen_in(&ledger.tests()[*place], made.key, made.index);
-        matches!(seen, Some(Seen::Fail(_))) && ledger.tally_of(*place).passes > 0
+    let Some(suite) = costs.suite() else { return false };
+    let place = |test: &TestId| ledger.place(test);
+    let failed = |test: &&TestId| {
+        let seen = ledger.seen_in(test, made.key, made.index);
+        matches!(seen, Some(Seen::Fail(_))) && place(test).is_some_and(|at| ledger.tally_of(at).passes > 0)
     };
-    costs.overhead(Scope::Suite) >= in_tests
-        && 2 * wanting > selected.len()
-        && FEW_FAIL_TWICE * places().filter(failed).count() <= selected.len()
+    let runs = TWICE_AGAIN as u32 * World::Twice.clean_runs();
+    let wants_all = |test: &&TestId| place(test).is_some_and(|at| wants[at] >= runs);
+    let saved = f64::from(runs - TWICE_AGAIN as u32) * costs.overhead(Scope::Suite);
+    let wasted = f64::from(runs) * costs.in_tests(selected.iter().filter(|test| !wants_all(test)));
+    saved - wasted >= suite
+        && selected.iter().any(|test| wants_all(&test))
+        && FEW_FAIL_TWICE * selected.iter().filter(failed).count() <= selected.len()
 }
 
 /// Closer looks that were planned.

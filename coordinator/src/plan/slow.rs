@@ -32,10 +32,10 @@ pub(super) fn that_may_wait(
     if let Some(spec) = in_world(world, &planned).next() {
         return spec.tests.clone();
     }
-    let in_tests: f64 =
-        selected.iter().filter_map(|test| ledger.place(test)).map(|place| costs.seconds_at(place)).sum();
     // Where tests take no time, a start more for each of them is what costs.
-    if world.slowdown() <= 1 || f64::from(world.slowdown()) * in_tests < costs.overhead(Scope::Suite) {
+    if world.slowdown() <= 1
+        || f64::from(world.slowdown()) * costs.in_tests(selected) < costs.overhead(Scope::Suite)
+    {
         return everything.clone();
     }
     let may = |risk: &Risk| waits(risk) || matches!(risk, Risk::Clock | Risk::Unknown);
