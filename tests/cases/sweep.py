@@ -197,6 +197,7 @@ def compare(project, report):
     missed = sorted(set(known) - accused)
     order = {test for test, case in known.items() if any(kind in order_text(case) for kind in ORDER_KINDS)}
     wrongly = sorted(accused - set(known) - varied)
+    said = {test["id"]: (test.get("cause") or {}).get("category") for test in report["tests"]}
     return {
         "name": project["name"],
         "stable": project["stable"],
@@ -208,6 +209,7 @@ def compare(project, report):
         "found_order_dependent": sorted(order & accused),
         "missed": [{"id": test, "cause": known[test].get("cause"), "verdict": verdicts.get(test, "not listed")}
                    for test in missed],
+        "categories": [{"id": test, "known": known[test].get("cause"), "said": said.get(test)} for test in sorted(known)],
         "known_varying": len(varied - set(known)),
         "known_varying_found": len((varied - set(known)) & accused),
         "wrongly_accused": wrongly,
@@ -282,8 +284,20 @@ def markdown(rows, options):
         f"accused {totals['stable_tests_accused']} of {totals['stable_tests']} tests of stable projects; "
         f"{totals['not_swept']} of {totals['projects']} projects not swept; {totals['minutes']} minutes; seed {options.seed}.",
         "",
+        *categories(rows),
     ]
     return "\n".join(lines)
+
+
+def categories(rows):
+    """What each known flaky test was said to be beside what is known of it."""
+    told = [(row["name"], one) for row in rows if not row["error"] for one in row.get("categories", [])]
+    if not told:
+        return []
+    lines = ["| project | known flaky test | known cause | category said |", "| --- | --- | --- | --- |"]
+    lines += [f"| {name} | `{cell(one['id'])}` | {cell(one['known'] or 'not known')} | {(one['said'] or 'none').replace('_', ' ')} |"
+              for name, one in told]
+    return [*lines, ""]
 
 
 def cell(text):

@@ -11,7 +11,9 @@ of these are right. Writes one JSON file and one Markdown table. Only the standa
 """
 
 import argparse
+import concurrent.futures
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -29,6 +31,7 @@ cases_script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cases_script)
 
 PEERS = ["pytest-randomly==5.1.0", "pytest-flakefinder==1.1.0", "flakerate==0.1.0"]
+CONTAINERS = itertools.count()
 # What each is told so that no other plugin of these acts.
 ALONE = ["-p", "no:randomly"]
 # Words for causes, by those of flakefarm and of the lists of known tests.
@@ -162,20 +165,27 @@ def docker(*arguments, **more):
 
 
 class Run:
-    """Runs commands in the project's tree, without a network, until the time is up."""
+    """Runs commands in the project's tree, without a network, until the time is up. The machine is all theirs: as many
+    at once as it has cores, which is what flakefarm's workers use."""
 
     def __init__(self, image, reports, options):
         self.image, self.reports, self.options = image, reports, options
         self.end = time.monotonic() + options.minutes * 60
+        self.cores = os.cpu_count() or 1
         self.reports.mkdir(parents=True)
         self.reports.chmod(0o777)
 
     def left(self):
         return self.end - time.monotonic()
 
+    def on_each_core(self, work):
+        """What `work` gives for each number of a core, from 0, all at once."""
+        with concurrent.futures.ThreadPoolExecutor(self.cores) as pool:
+            return list(pool.map(work, range(self.cores)))
+
     def shell(self, script):
         """In a fresh container with a fresh copy of the tree, as attempts have it; ended when the time is up."""
-        name = "flakefarm-peer-%d-%d" % (os.getpid(), time.monotonic_ns())
+        name = "flakefarm-peer-%d-%d" % (os.getpid(), next(CONTAINERS))
         command = ["docker", "run", "--rm", "--name", name, "--network", "none", "--user", "1000:1000", "--env", "HOME=/tmp",
                    "--tmpfs", "/work:uid=1000,gid=1000,exec", "--volume", "%s:/reports" % self.reports, self.image,
                    "/bin/sh", "-c", "cp -a /flakefarm/tree/. /work/ && cd /work && %s" % script]
@@ -224,10 +234,10 @@ def identity(case, copies):
 
 
 def loop(run, arguments, copies=False):
-    """One process after the other in one container."""
-    script = "n=0; while :; do n=$((n+1)); python3 -m pytest -q %s --junitxml=/reports/$n.tmp > /dev/null 2>&1; " \
-             "mv /reports/$n.tmp /reports/$n.xml; done" % arguments
-    run.shell(script)
+    """One process after the other in one container on each core."""
+    script = "n=%d; while :; do n=$((n+%d)); python3 -m pytest -q %s --junitxml=/reports/$n.tmp > /dev/null 2>&1; " \
+             "mv /reports/$n.tmp /reports/$n.xml; done"
+    run.on_each_core(lambda core: run.shell(script % (core, run.cores, arguments)))
     return Outcomes().read(run.reports, copies)
 
 
@@ -246,27 +256,32 @@ def flakefinder(run):
 
 def containers(run):
     """FlaPy's way: one fresh container per run, in turns as given and shuffled."""
-    number = 0
-    while run.left() > 1:
-        number += 1
-        order = " ".join(ALONE) if number % 2 else "-p randomly --randomly-seed=%d" % number
-        run.shell("python3 -m pytest -q %s --junitxml=/reports/%d.xml" % (order, number))
+    numbers = itertools.count(1)
+
+    def one_after_the_other(_core):
+        while run.left() > 1:
+            number = next(numbers)
+            order = " ".join(ALONE) if number % 2 else "-p randomly --randomly-seed=%d" % number
+            run.shell("python3 -m pytest -q %s --junitxml=/reports/%d.xml" % (order, number))
+
+    run.on_each_core(one_after_the_other)
     return Outcomes().read(run.reports)
 
 
 def flakerate(run):
     """It takes a number of runs: as many as fit, a third of the time kept for its classification."""
     began = time.monotonic()
-    run.shell("python3 -m pytest -q %s" % " ".join(ALONE))
+    run.on_each_core(lambda _core: run.shell("python3 -m pytest -q %s" % " ".join(ALONE)))
     runs = max(2, int(run.left() * 0.6 / max(time.monotonic() - began, 0.5)))
-    said = run.shell("python3 -m flakerate run -n %d --classify --json -- %s" % (runs, "-p no:randomly"))
+    command = "python3 -m flakerate run -n %d --classify --json -- %s" % (runs, "-p no:randomly")
     outcomes = Outcomes()
-    try:
-        document = json.loads(said)
-    except ValueError:
-        return outcomes
-    outcomes.runs = document["runs"]
-    outcomes.causes = {test["nodeid"]: test["cause"] for test in document["flaky"]}
+    for said in run.on_each_core(lambda _core: run.shell(command)):
+        try:
+            document = json.loads(said)
+        except ValueError:
+            continue
+        outcomes.runs += document["runs"]
+        outcomes.causes.update({test["nodeid"]: test["cause"] for test in document["flaky"]})
     return outcomes
 
 
