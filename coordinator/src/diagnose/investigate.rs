@@ -31,8 +31,8 @@ const LAST_BASELINE: u32 = 20;
 const CROWD: usize = 5;
 /// Shared looks under conditions that may show only now and then.
 const CROWD_TIMING: u32 = 2;
-/// Attempts after which no further condition is tried, but for the search that order began.
-const MOST_ATTEMPTS: u32 = 180;
+/// Attempts for one test after which no further condition is tried, but for the search that order began.
+const MOST_ATTEMPTS: usize = 180;
 /// Confidence from which on a condition is named where none is as sure as was asked.
 const LEANING: f64 = 0.5;
 /// Attempts that watch state, for each side of the finding.
@@ -141,7 +141,7 @@ pub(super) fn investigate(question: &Question, ledger: &Ledger, trials: &Trials<
         return Investigation::wants(Vec::new()); // skipped, or never ran: nothing to compare with
     }
     let families: &[FamilyName] = if case.base.varies() { &OF_VARYING } else { &OF_STEADY };
-    let spent = trials.sum(|_| true).attempts() >= MOST_ATTEMPTS;
+    let spent = trials.made_for_it() >= MOST_ATTEMPTS;
     for family in families {
         match case.try_family(*family) {
             Family::Nothing => {}

@@ -2,7 +2,9 @@
 //! attempts, no container anywhere.
 
 use super::{Diagnosis, judge, plan};
-use crate::experiment::{CauseCategory, Ledger, Planning, Question, QuestionKind, TestFilter};
+use crate::experiment::{
+    CauseCategory, JobKey, JobPhase, Ledger, Planning, Question, QuestionKind, TestFilter,
+};
 use flakefarm_shared::{
     AttemptRecord, AttemptSpec, Failure, FailureKind, JobReport, Order, Outcome, Phase, Sample, Scope,
     Selection, SweepId, TestId, WorkerId, World,
@@ -12,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use std::num::NonZeroU16;
 
 const TARGET: &str = "t/test_40.py::test";
+const SWEEP: &str = "0195925b-3f00-7c41-9d5e-6a1b2c3d4e5f";
 
 /// Decides whether the target fails, from what ran before it and in which world.
 type Nature = dyn Fn(&[TestId], World, &mut ChaCha8Rng) -> bool;
@@ -75,11 +78,15 @@ fn run(spec: &AttemptSpec, all: &[TestId], nature: &Nature, dice: &mut ChaCha8Rn
 }
 
 fn diagnose(tests: usize, workers: u16, dice: u64, nature: &Nature) -> Outcomes {
-    let all: Vec<TestId> = (0..tests).map(id).collect();
+    diagnose_from(Ledger::new((0..tests).map(id).collect()), workers, dice, nature)
+}
+
+/// The same with what the ledger has already.
+fn diagnose_from(mut ledger: Ledger, workers: u16, dice: u64, nature: &Nature) -> Outcomes {
+    let all = ledger.tests().to_vec();
     let question = question(workers);
-    let mut ledger = Ledger::new(all.clone());
     let mut dice = ChaCha8Rng::seed_from_u64(dice);
-    let sweep: SweepId = "0195925b-3f00-7c41-9d5e-6a1b2c3d4e5f".parse().unwrap();
+    let sweep: SweepId = SWEEP.parse().unwrap();
     let mut probes = 0;
     for round in 0..500 {
         let planned = plan(&question, &ledger);
@@ -220,6 +227,26 @@ fn conditions_are_told_apart() {
     });
     check(CauseCategory::Unknown, &|_, _, dice| dice.random_bool(0.3));
     check(CauseCategory::Unknown, &|_, _, _| false);
+}
+
+/// The search for what spoils another test ran this one beside it, time and again.
+#[test]
+fn runs_for_other_tests_take_none_of_its_own() {
+    let mut ledger = Ledger::new((0..45).map(id).collect());
+    let tests = Selection::only(vec![TestId::from(TARGET), id(7)]);
+    let beside = AttemptSpec::plain(Scope::Suite, tests, Order::AsListed);
+    let planned: Vec<AttemptSpec> = (0..300).map(|index| AttemptSpec { index, ..beside.clone() }).collect();
+    let place = u32::try_from(ledger.place(&id(7)).unwrap()).unwrap();
+    let key = JobKey { phase: JobPhase::DiagnoseTest, arm: Some(place), number: 0 };
+    let nature = |_: &[TestId], world: World, _: &mut ChaCha8Rng| matches!(world, World::TimeZone(_));
+    let all = ledger.tests().to_vec();
+    let mut dice = ChaCha8Rng::seed_from_u64(1);
+    let attempts = planned.iter().map(|spec| run(spec, &all, &nature, &mut dice)).collect();
+    ledger.note_planned(key, &planned);
+    ledger
+        .note_report(key, &JobReport { v: 1, job: key.id(SWEEP.parse().unwrap()), listing: None, attempts });
+    let found = diagnose_from(ledger, 2, 1, &nature);
+    assert_eq!(found.diagnosis.category, CauseCategory::TimeZone, "{:?}", found.diagnosis.evidence);
 }
 
 #[test]

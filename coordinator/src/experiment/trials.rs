@@ -2,7 +2,7 @@
 
 use super::arm::Arm;
 use super::certainty::Counts;
-use super::job_key::JobKey;
+use super::job_key::{JobKey, JobPhase};
 use super::ledger::{AttemptFacts, Ledger, Observation, Seen, Standing};
 use flakefarm_shared::{Detail, TestDetail, TestId};
 use std::collections::BTreeMap;
@@ -136,6 +136,18 @@ impl<'a> Trials<'a> {
     pub fn sum(&self, wanted: impl Fn(&Arm) -> bool) -> Tally {
         let picked = self.tallies.iter().filter(|(arm, _)| wanted(arm));
         picked.fold(Tally::default(), |sum, (_, tally)| sum.plus(*tally))
+    }
+
+    /// How often it passed or failed in attempts that were planned for it. Others have it run beside them, too, and
+    /// attempts on the suite serve all.
+    pub fn made_for_it(&self) -> usize {
+        let place = self.ledger.place(self.test).and_then(|place| u32::try_from(place).ok());
+        let own = |observation: &Observation| {
+            observation.key.phase == JobPhase::DiagnoseTest
+                && observation.key.arm == place
+                && !matches!(observation.seen, Seen::Skip)
+        };
+        self.seen.iter().filter(|(_, trial)| own(trial.observation)).count()
     }
 
     /// All arms with their tallies.

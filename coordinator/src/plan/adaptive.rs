@@ -83,13 +83,20 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     let mut now = turn.opening_wanted(&mut wants);
     let opening = now.len();
     let screen = turn.screen(&mut wants);
-    let repeats = turn.repeated_shuffles(&mut wants, outstanding);
-    jobs.extend(repeats.into_iter().filter(|job| funds.buy_job(job, &costs)));
+    let (kept, mut repeats) = match turn.repeated_shuffles(&mut wants, outstanding) {
+        Repeats::None => (0, Vec::new()),
+        Repeats::Later => (REPEATS as usize, Vec::new()),
+        Repeats::Now(jobs) => (0, jobs),
+    };
+    let planned = repeats.len();
+    repeats.retain(|job| funds.buy_job(job, &costs));
+    let all_repeats = repeats.len() == planned;
+    jobs.extend(repeats);
     jobs.extend(turn.apart(&mut wants, &suspects).filter(|job| funds.buy_job(job, &costs)));
     let affordable = funds.affordable(&wants, &turn.beliefs, &costs);
-    let limited = affordable != wants || !whole_panel;
+    let limited = affordable != wants || !whole_panel || !all_repeats;
     let varies = opening > 0 || turn.still_varies(&jobs);
-    let busy = Busy { jobs: outstanding + jobs.len(), varies };
+    let busy = Busy { jobs: outstanding + jobs.len(), varies, kept };
     let many = turn.attempts_on_many(&affordable, opening, workers, busy, &suspects);
     let foreseen = many.foreseen;
     now.extend(many.now);
@@ -140,6 +147,16 @@ struct Busy {
     jobs: usize,
     /// Whether first orders and other worlds are among them.
     varies: bool,
+    /// Attempts on many tests that are kept for what is to be repeated.
+    kept: usize,
+}
+
+/// Whether a shuffle in which tests failed is to run again.
+enum Repeats {
+    None,
+    /// Once more attempts have shown which; runs of everything are kept for it.
+    Later,
+    Now(Vec<PlannedJob>),
 }
 
 /// Attempts on many tests.
@@ -190,7 +207,7 @@ impl<'a> Turn<'a> {
         let everything_alone = self.question.scope == ScopeChoice::Test || self.futile.many;
         for (place, want) in wants.iter_mut().enumerate() {
             let tally = self.tally(place);
-            if *want > 0 && (everything_alone || !joins_others(tally)) {
+            if *want > 0 && (everything_alone || !joins_others(tally, self.costs)) {
                 targets[place] = tally.alone + tally.alone_under_way + *want;
                 *want = 0;
             }
@@ -291,7 +308,8 @@ impl<'a> Turn<'a> {
             total += (1..=group.most()).map(|k| group.seconds(k)).sum::<f64>();
             attempts += group.most();
         }
-        let mut room = self.room(total, attempts, opening, workers, busy);
+        let room = self.room(total, attempts, opening, workers, busy);
+        let mut room = room.min(attempts.saturating_sub(busy.kept));
         let mut begin = match room {
             0 => VecDeque::new(),
             _ => firsts::wanted(self.question, self.history, self.costs, &suspects.first, wants),
@@ -370,34 +388,38 @@ impl<'a> Turn<'a> {
         batch::pack(JobPhase::Slots(self.series), self.chains.first_free, wanted, workers)
     }
 
-    /// The failing shuffle of the opening that says most of tests not yet seen to do both under one
-    /// treatment, again: what fails again fails for the order, what passes fails by chance.
-    fn repeated_shuffles(&self, wants: &mut [u32], outstanding: usize) -> Vec<PlannedJob> {
-        let at_the_end = outstanding == 0 && wants.iter().all(|want| *want == 0);
-        let under_way = at_the_end || self.ledger.attempts_on_many().0 >= REPEATS_AFTER;
+    /// The failing shuffle that says most of tests not yet seen to do both under one treatment, again: what fails again
+    /// fails for the order, what passes fails by chance. Once, as soon as enough attempts have shown which it is.
+    fn repeated_shuffles(&self, wants: &mut [u32], outstanding: usize) -> Repeats {
+        let Some(order) = self.shuffle_to_repeat(wants) else { return Repeats::None };
+        let at_the_end = outstanding == 0 && wants.iter().all(|want| *want <= REPEATS);
+        if !at_the_end && self.ledger.attempts_on_many().0 < REPEATS_AFTER {
+            return Repeats::Later;
+        }
+        let tests = slots::everything(self.question, &self.question.select(self.ledger.tests()));
+        let spec = AttemptSpec::plain(Scope::Suite, tests, order);
+        let job =
+            |repeat| PlannedJob { key: JobKey::new(JobPhase::Repeat, repeat), attempts: vec![spec.clone()] };
+        (0..REPEATS).for_each(|_| take_off(wants, &spec.tests, self.ledger));
+        Repeats::Now((0..REPEATS).map(job).collect())
+    }
+
+    /// The shuffle to be repeated, if none was and the runs that this adds to those that are wanted cost little.
+    fn shuffle_to_repeat(&self, wants: &[u32]) -> Option<Order> {
         if self.question.scope != ScopeChoice::Auto
-            || !under_way
             || self.costs.suite().is_none()
             || self.ledger.keys_of(JobPhase::Repeat).next().is_some()
         {
-            return Vec::new();
+            return None;
         }
         let beside = |(place, want): (usize, &u32)| {
             f64::from(REPEATS.saturating_sub(*want)) * self.costs.seconds_at(place)
         };
         let beside: f64 = wants.iter().enumerate().map(beside).sum();
         if beside > REPEATS_SHARE * self.ledger.container_seconds() {
-            return Vec::new();
+            return None;
         }
-        let Some(order) = repeats::take_most_telling(&mut repeats::failing_shuffles(self.ledger)) else {
-            return Vec::new();
-        };
-        let tests = slots::everything(self.question, &self.question.select(self.ledger.tests()));
-        let spec = AttemptSpec::plain(Scope::Suite, tests, order);
-        let job =
-            |repeat| PlannedJob { key: JobKey::new(JobPhase::Repeat, repeat), attempts: vec![spec.clone()] };
-        (0..REPEATS).for_each(|_| take_off(wants, &spec.tests, self.ledger));
-        (0..REPEATS).map(job).collect()
+        repeats::take_most_telling(&mut repeats::failing_shuffles(self.ledger))
     }
 }
 

@@ -8,6 +8,10 @@ use flakefarm_shared::{AttemptSpec, Scope, Selection, TestId};
 const LEAST_OVERHEAD: f64 = 0.005;
 /// Ended attempts beyond which costs are settled: the first ones also prepare what later ones find ready.
 pub(super) const SETTLED: usize = 200;
+/// Runs of a test among others, at least, for each that ended its attempt, if it is to go on among them; and so many
+/// times what that costs must be saved by it.
+const RUNS_FOR_AN_INTERRUPTION: u32 = 8;
+const INTERRUPTION_SAVES: f64 = 2.0;
 /// What the start of a sandbox is taken to cost as long as none was measured.
 const GUESSED_OVERHEAD: f64 = 1.5;
 
@@ -103,6 +107,14 @@ impl<'a> Costs<'a> {
     /// Seconds of an attempt that are not its tests'; a guess before one was measured.
     pub(super) fn overhead(&self, scope: Scope) -> f64 {
         self.overhead[place(scope)].unwrap_or(GUESSED_OVERHEAD)
+    }
+
+    /// How many runs of a test among others make up for one that ends the attempt, on average in its middle, so that
+    /// the rest is run again: each saves a start for itself.
+    pub(super) fn runs_for_an_interruption(&self) -> u32 {
+        let lost = self.overhead(Scope::Suite) + 0.5 * self.suite.unwrap_or(0.0);
+        let runs = (INTERRUPTION_SAVES * lost / self.overhead(Scope::Test)).ceil();
+        (runs as u32).max(RUNS_FOR_AN_INTERRUPTION)
     }
 
     /// What running `test` alone costs.

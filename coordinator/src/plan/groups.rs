@@ -82,7 +82,7 @@ impl<'a> Group<'a> {
             let level: &mut (f64, usize) = &mut levels[wants[*place] as usize];
             *level = (level.0 + seconds, level.1 + 1);
             all = (all.0 + seconds, all.1 + 1);
-            must_leave_out |= !joins_others(costs.ledger().tally_of(*place));
+            must_leave_out |= !joins_others(costs.ledger().tally_of(*place), costs);
         }
         for k in (1..most).rev() {
             levels[k] = (levels[k].0 + levels[k + 1].0, levels[k].1 + levels[k + 1].1);

@@ -87,6 +87,7 @@ impl Needs {
             let record = record_of(history, ledger, place);
             let of = Of {
                 question,
+                costs,
                 beliefs,
                 futile,
                 ledger,
@@ -139,13 +140,15 @@ impl Futile {
     }
 }
 
-/// Whether a test is run with others. One that ends attempts, or that is never heard of, is run alone. Where it was heard
-/// of among others, runs alone that came to nothing are the farm's failures, and no reason to keep it from them.
-pub(super) fn joins_others(tally: &TestTally) -> bool {
-    let heard_among_others = tally.heard() > tally.alone;
-    tally.interruptions == 0
+/// Whether a test is run with others. One that often ends attempts, or that is never heard of, is run alone. Where it was
+/// heard of among others, runs alone that came to nothing are the farm's failures, and no reason to keep it from them.
+pub(super) fn joins_others(tally: &TestTally, costs: &Costs<'_>) -> bool {
+    let among_others = tally.heard().saturating_sub(tally.alone);
+    let seldom_ends_them = tally.interruptions == 0
+        || tally.interruptions.saturating_mul(costs.runs_for_an_interruption()) <= among_others;
+    seldom_ends_them
         && tally.unheard < UNHEARD
-        && (heard_among_others || tally.alone_in_vain < UNHEARD + tally.alone)
+        && (among_others > 0 || tally.alone_in_vain < UNHEARD + tally.alone)
 }
 
 /// The counts as they will be if what is under way does as before.
@@ -198,6 +201,7 @@ impl Elsewhere {
 /// One test, and what its answer depends on beside its counts.
 struct Of<'a> {
     question: &'a Question,
+    costs: &'a Costs<'a>,
     beliefs: &'a Beliefs,
     futile: &'a Futile,
     ledger: &'a Ledger,
@@ -210,8 +214,8 @@ struct Of<'a> {
     place: usize,
     target: u32,
     record: Option<&'a Record>,
-    /// Clean runs that its failures in other worlds would have been. It passes in plain ones only, and is not
-    /// called healthy: no run is made for these.
+    /// Clean runs that its failures in other worlds would have been. If it passes in plain ones only, it is not called
+    /// healthy, and no run is made for these.
     told_elsewhere: u32,
 }
 
@@ -241,7 +245,9 @@ impl Of<'_> {
                 open(wanted, made).unwrap_or(Answer::Flaky)
             }
             (0, failures @ 1.., _) => {
-                open(self.failures_for_broken(), failures + tally.elsewhere()).unwrap_or(Answer::Broken)
+                // The draws that others have had are enough here: the first of several runs in one process is the last.
+                let elsewhere = tally.passes_elsewhere + tally.failures_elsewhere.max(self.told_elsewhere);
+                open(self.failures_for_broken(), failures + elsewhere).unwrap_or(Answer::Broken)
             }
             (passes, 0, skips) => {
                 let passes = passes + tally.elsewhere() + self.told_elsewhere;
@@ -271,7 +277,7 @@ impl Of<'_> {
 
     /// Whether more attempts would be in vain: with others, and alone.
     fn gave_up(&self, tally: &TestTally) -> bool {
-        let with_others = joins_others(tally) && !self.futile.many;
+        let with_others = joins_others(tally, self.costs) && !self.futile.many;
         !with_others && self.futile.alone.given_up(self.place, self.ledger)
     }
 
@@ -420,16 +426,31 @@ mod tests {
 
     #[test]
     fn runs_alone_that_came_to_nothing_keep_no_test_from_others_among_which_it_is_heard_of() {
+        let ledger = Ledger::new(Vec::new());
+        let costs = Costs::learn(&ledger, &History::default());
         let joins = |change: fn(&mut TestTally)| {
             let mut tally = TestTally::default();
             tally.alone_in_vain = 4;
             change(&mut tally);
-            joins_others(&tally)
+            joins_others(&tally, &costs)
         };
         assert!(!joins(|_| ()));
         assert!(joins(|tally| tally.passes = 1));
         assert!(!joins(|tally| (tally.passes, tally.alone) = (1, 1)));
         assert!(!joins(|tally| (tally.passes, tally.unheard) = (1, UNHEARD)));
-        assert!(!joins(|tally| (tally.failures, tally.interruptions) = (1, 1)));
+    }
+
+    #[test]
+    fn who_seldom_ends_attempts_goes_on_among_others() {
+        let ledger = Ledger::new(Vec::new());
+        let costs = Costs::learn(&ledger, &History::default());
+        let joins = |passes, interruptions| {
+            let mut tally = TestTally::default();
+            (tally.passes, tally.interruptions) = (passes, interruptions);
+            joins_others(&tally, &costs)
+        };
+        let runs = costs.runs_for_an_interruption();
+        assert!(joins(0, 0) && joins(runs, 1) && joins(3 * runs, 3));
+        assert!(!joins(0, 1) && !joins(runs - 1, 1) && !joins(3 * runs - 1, 3));
     }
 }

@@ -89,7 +89,7 @@ impl Situation<'_> {
         self.question.scope == ScopeChoice::Auto
             && !self.futile.many
             && tally.failures > 0
-            && (self.wants[place] == 0 || joins_others(tally))
+            && (self.wants[place] == 0 || joins_others(tally, self.costs))
             && !self.futile.alone.given_up(place, self.ledger)
             && matches!(self.needs.answers[place], Answer::Open(_) | Answer::Flaky)
             // Earlier sweeps saw it fail, and looked at it then.
