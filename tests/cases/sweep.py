@@ -197,7 +197,7 @@ def compare(project, report):
     missed = sorted(set(known) - accused)
     order = {test for test, case in known.items() if any(kind in order_text(case) for kind in ORDER_KINDS)}
     wrongly = sorted(accused - set(known) - varied)
-    said = {test["id"]: (test.get("cause") or {}).get("category") for test in report["tests"]}
+    said = {test["id"]: category(test) for test in report["tests"]}
     return {
         "name": project["name"],
         "stable": project["stable"],
@@ -221,6 +221,11 @@ def compare(project, report):
         "cost": cost(report["sweep"]),
         "stopped": report["sweep"].get("stopped"),
     }
+
+
+def category(test):
+    """What a report says that a test depends on, if it says so."""
+    return (test.get("cause") or {}).get("category")
 
 
 def cost(sweep):

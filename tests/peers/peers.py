@@ -116,7 +116,7 @@ def compare(project, scratch, options):
         shutil.copytree(project["tree"], tree, ignore=shutil.ignore_patterns("__pycache__"))
     began = time.monotonic()
     report = sweep(project, tree, options)
-    ways = [score(project, "flakefarm", {test["id"]: (test.get("cause") or {}).get("category") for test in report["tests"]
+    ways = [score(project, "flakefarm", {test["id"]: cases_script.category(test) for test in report["tests"]
                                          if test["verdict"] in ("flaky", "fragile")}, time.monotonic() - began)]
     ways[0]["runs"] = report["sweep"]["attempts"]
     image = with_peers(report["sweep"]["image"], scratch, options)
