@@ -196,7 +196,7 @@ def compare(project, report):
     found = sorted(set(known) & accused)
     missed = sorted(set(known) - accused)
     order = {test for test, case in known.items() if any(kind in order_text(case) for kind in ORDER_KINDS)}
-    wrongly = sorted(accused - set(known) - varied)
+    unlisted = sorted(accused - set(known) - varied)
     said = {test["id"]: category(test) for test in report["tests"]}
     return {
         "name": project["name"],
@@ -212,7 +212,7 @@ def compare(project, report):
         "categories": [{"id": test, "known": known[test].get("cause"), "said": said.get(test)} for test in sorted(known)],
         "known_varying": len(varied - set(known)),
         "known_varying_found": len((varied - set(known)) & accused),
-        "wrongly_accused": wrongly,
+        "found_unlisted": unlisted,
         "verdicts": {word: list(verdicts.values()).count(word) for word in sorted(set(verdicts.values()))},
         "attempts": report["sweep"]["attempts"],
         "samples": report["sweep"].get("samples"),
@@ -253,7 +253,7 @@ def summary(rows, options):
             "known_order_dependent": sum(row["known_order_dependent"] for row in swept),
             "found_order_dependent": sum(len(row["found_order_dependent"]) for row in swept),
             "stable_tests": sum(row["tests"] for row in swept if row["stable"]),
-            "stable_tests_accused": sum(len(row["wrongly_accused"]) for row in swept if row["stable"]),
+            "stable_tests_accused": sum(len(row["found_unlisted"]) for row in swept if row["stable"]),
             "minutes": round(sum(row["minutes"] for row in rows), 1),
         },
         "projects": rows,
@@ -263,7 +263,7 @@ def summary(rows, options):
 def markdown(rows, options):
     totals = summary(rows, options)["totals"]
     lines = [
-        "| project | tests | known flaky | of these by order | found | missed | also varying, found | wrongly accused | attempts | cost | minutes |",
+        "| project | tests | known flaky | of these by order | found | missed | also varying, found | found, on no list | attempts | cost | minutes |",
         "| --- | --: | --: | --: | --: | --- | --: | --- | --: | --: | --: |",
     ]
     for row in rows:
@@ -274,12 +274,12 @@ def markdown(rows, options):
             lines.append(f"| {name} | not swept: {cell(row['error'])} | | | | | | | | | {row['minutes']} |")
             continue
         missed = ", ".join(f"`{miss['id']}` ({miss['verdict']})" for miss in row["missed"]) or "none"
-        wrongly = ", ".join(f"`{test}`" for test in row["wrongly_accused"][:5]) or "none"
-        if len(row["wrongly_accused"]) > 5:
-            wrongly += f" and {len(row['wrongly_accused']) - 5} more"
+        unlisted = ", ".join(f"`{test}`" for test in row["found_unlisted"][:5]) or "none"
+        if len(row["found_unlisted"]) > 5:
+            unlisted += f" and {len(row['found_unlisted']) - 5} more"
         lines.append(
             f"| {name} | {row['tests']} | {row['known_flaky']} | {row['known_order_dependent']} | {len(row['found'])} "
-            f"| {cell(missed)} | {row['known_varying_found']} of {row['known_varying']} | {cell(wrongly)} "
+            f"| {cell(missed)} | {row['known_varying_found']} of {row['known_varying']} | {cell(unlisted)} "
             f"| {row['attempts']} | {'-' if row.get('cost') is None else row['cost']} | {row['minutes']} |"
         )
     lines += [

@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -34,12 +35,22 @@ PEERS = ["pytest-randomly==5.1.0", "pytest-flakefinder==1.1.0", "flakerate==0.1.
 CONTAINERS = itertools.count()
 # What each is told so that no other plugin of these acts.
 ALONE = ["-p", "no:randomly"]
-# Words for causes, by those of flakefarm and of the lists of known tests.
-CAUSES = {
-    "order_victim": "order", "order_brittle": "order", "order-victim": "order", "order-brittle": "order",
-    "OD-Vic": "order", "OD-Brit": "order", "OD": "order", "order-dependent": "order", "not_idempotent": "repeat",
-    "NIO": "repeat", "randomness": "random", "random": "random", "hash_order": "hash", "hash-order": "hash",
-    "time_zone": "time", "clock": "time", "timing": "timing", "network": "network", "environment": "environment",
+# Words of lists, of flakefarm and of flakerate, and the kind of cause that each stands for. Lists write freely, as in
+# "NIO + OD-Vic" or "NOD timing/concurrency": that is several kinds, each of which is right.
+KINDS = {
+    "order": r"OD|OD-Vic|OD-Brit|order[-_ ](victim|brittle|dependent)",
+    "repeat": r"NIO|not[-_ ]idempotent",
+    "chance": r"NOD|non[-_ ]?deterministic",
+    "random": r"random(ness)?|random state",
+    "hash": r"hash[-_ ]order",
+    "time zone": r"time[-_ ]?zone",
+    "clock": r"clock|date",
+    "timing": r"timing|concurrency",
+    "network": r"network",
+    "memory": r"memory",
+    "files": r"file[-_ ]system",
+    "locale": r"locale",
+    "environment": r"environment",
 }
 
 
@@ -289,10 +300,15 @@ WAYS = {"loop of plain pytest": plain_loop, "pytest-flakefinder": flakefinder, "
         "flakerate": flakerate, "a container per run (FlaPy's way)": containers}
 
 
+def kinds(words):
+    """The kinds of cause that a list, or a way, speaks of: any number."""
+    said = (words or "").split("(not in")[0]
+    return {kind for kind, pattern in KINDS.items() if re.search(r"(?<![\w-])(%s)(?![\w-])" % pattern, said, re.IGNORECASE)}
+
+
 def score(project, way, accused, seconds):
     known = project["flaky"]
-    named = [test for test, cause in accused.items() if test in known and cause and
-             CAUSES.get(cause, cause) == CAUSES.get(known[test], known[test])]
+    named = [test for test, cause in accused.items() if test in known and kinds(cause) & kinds(known[test])]
     return {"way": way, "seconds": round(seconds), "found": sorted(set(accused) & set(known)), "named": sorted(named),
             "false": sorted(set(accused) - set(known) - project["varied"])}
 

@@ -83,15 +83,11 @@ pub(super) fn plan(question: &Question, ledger: &Ledger, history: &History, elap
     let mut now = turn.opening_wanted(&mut wants);
     let opening = now.len();
     let screen = turn.screen(&mut wants);
-    let (kept, mut repeats) = match turn.repeated_shuffles(&mut wants, outstanding) {
-        Repeats::None => (0, Vec::new()),
-        Repeats::Later => (REPEATS as usize, Vec::new()),
-        Repeats::Now(jobs) => (0, jobs),
-    };
-    let planned = repeats.len();
-    repeats.retain(|job| funds.buy_job(job, &costs));
-    let all_repeats = repeats.len() == planned;
-    jobs.extend(repeats);
+    let Repeats { now: mut again, kept } = turn.repeated_shuffles(&mut wants, outstanding);
+    let planned = again.len();
+    again.retain(|job| funds.buy_job(job, &costs));
+    let all_repeats = again.len() == planned;
+    jobs.extend(again);
     jobs.extend(turn.apart(&mut wants, &suspects).filter(|job| funds.buy_job(job, &costs)));
     let affordable = funds.affordable(&wants, &turn.beliefs, &costs);
     let limited = affordable != wants || !whole_panel || !all_repeats;
@@ -151,12 +147,12 @@ struct Busy {
     kept: usize,
 }
 
-/// Whether a shuffle in which tests failed is to run again.
-enum Repeats {
-    None,
-    /// Once more attempts have shown which; runs of everything are kept for it.
-    Later,
-    Now(Vec<PlannedJob>),
+/// A shuffle in which tests failed, again.
+#[derive(Default)]
+struct Repeats {
+    now: Vec<PlannedJob>,
+    /// Attempts on many tests that are kept for it until more of them have shown which shuffle.
+    kept: usize,
 }
 
 /// Attempts on many tests.
@@ -391,17 +387,17 @@ impl<'a> Turn<'a> {
     /// The failing shuffle that says most of tests not yet seen to do both under one treatment, again: what fails again
     /// fails for the order, what passes fails by chance. Once, as soon as enough attempts have shown which it is.
     fn repeated_shuffles(&self, wants: &mut [u32], outstanding: usize) -> Repeats {
-        let Some(order) = self.shuffle_to_repeat(wants) else { return Repeats::None };
+        let Some(order) = self.shuffle_to_repeat(wants) else { return Repeats::default() };
         let at_the_end = outstanding == 0 && wants.iter().all(|want| *want <= REPEATS);
         if !at_the_end && self.ledger.attempts_on_many().0 < REPEATS_AFTER {
-            return Repeats::Later;
+            return Repeats { now: Vec::new(), kept: REPEATS as usize };
         }
         let tests = slots::everything(self.question, &self.question.select(self.ledger.tests()));
         let spec = AttemptSpec::plain(Scope::Suite, tests, order);
         let job =
             |repeat| PlannedJob { key: JobKey::new(JobPhase::Repeat, repeat), attempts: vec![spec.clone()] };
         (0..REPEATS).for_each(|_| take_off(wants, &spec.tests, self.ledger));
-        Repeats::Now((0..REPEATS).map(job).collect())
+        Repeats { now: (0..REPEATS).map(job).collect(), kept: 0 }
     }
 
     /// The shuffle to be repeated, if none was and the runs that this adds to those that are wanted cost little.

@@ -99,6 +99,11 @@ impl<'a> Costs<'a> {
         self.tests[place]
     }
 
+    /// Seconds of `test`; 0 if it is not listed, or nothing was ever measured.
+    pub(super) fn seconds_of(&self, test: &TestId) -> f64 {
+        self.ledger.place(test).map_or(0.0, |place| self.seconds_at(place))
+    }
+
     /// Seconds of these tests together, without a start.
     pub(super) fn in_tests<'t>(&self, tests: impl IntoIterator<Item = &'t TestId>) -> f64 {
         tests.into_iter().map(|test| self.seconds_of(test)).sum()
@@ -142,10 +147,6 @@ impl<'a> Costs<'a> {
             estimate.container_seconds += self.of(spec).unwrap_or(0.0);
         }
         estimate
-    }
-
-    fn seconds_of(&self, test: &TestId) -> f64 {
-        self.ledger.place(test).map_or(0.0, |place| self.tests[place])
     }
 }
 

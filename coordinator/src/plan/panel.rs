@@ -208,6 +208,7 @@ pub(super) fn plan(
     let priced = |spec: AttemptSpec| batch::Wanted { seconds: costs.of(&spec), spec };
     let tests = slots::everything(question, selected);
     let worlds = WorldsSeen::read(ledger);
+    let planned = chains::roots(Series::Panel, ledger);
     let mut slots: Vec<Slot> = question
         .panel
         .iter()
@@ -215,7 +216,7 @@ pub(super) fn plan(
         .map(|world| {
             let tests = match world.role() {
                 Role::Stress => {
-                    slow::that_may_wait(question, selected, costs, history, ledger, *world, &tests)
+                    slow::that_may_wait(question, selected, costs, history, ledger, &planned, *world, &tests)
                 }
                 Role::Baseline | Role::Order | Role::Chance | Role::Surroundings => tests.clone(),
             };
@@ -223,11 +224,11 @@ pub(super) fn plan(
         })
         .collect();
     if wants.is_some() {
-        let again = slow::again(question, selected, costs, history, ledger);
+        let again = slow::again(question, selected, costs, history, ledger, &planned);
         slots.extend(again.into_iter().flat_map(|slot| std::iter::repeat_n(slot, slow::AGAIN)));
     }
     let twice = Slot { scope: Scope::Suite, order: Order::Given, tests: tests.clone(), world: World::Twice };
-    if wants.is_some_and(|wants| twice_pays(selected, wants, costs, ledger, &worlds)) {
+    if wants.is_some_and(|wants| twice_pays(selected, wants, costs, ledger, &planned, &worlds)) {
         slots.extend(std::iter::repeat_n(twice, TWICE_AGAIN));
     }
     let chains = chains::follow(Series::Panel, &slots, ledger);
@@ -271,10 +272,11 @@ fn twice_pays(
     wants: &[u32],
     costs: &Costs<'_>,
     ledger: &Ledger,
+    planned: &[Attempt<'_>],
     worlds: &WorldsSeen,
 ) -> bool {
-    let twice = |a: &Attempt<'_>| a.spec.is_some_and(|spec| spec.treatment.world == World::Twice);
-    let planned: Vec<_> = chains::roots(Series::Panel, ledger).into_iter().filter(twice).collect();
+    let twice = |a: &&Attempt<'_>| a.spec.is_some_and(|spec| spec.treatment.world == World::Twice);
+    let planned: Vec<_> = planned.iter().filter(twice).collect();
     if planned.len() > 1 {
         return true; // they are numbered already
     }

@@ -1,8 +1,8 @@
 //! Which tests of the panel run on a slow machine, and which of them once more.
 
-use super::chains::{self, Slot};
+use super::chains::Slot;
 use super::costs::Costs;
-use crate::experiment::{Attempt, History, Ledger, Question, Series};
+use crate::experiment::{Attempt, History, Ledger, Question};
 use flakefarm_shared::{AttemptSpec, Order, Risk, Scope, Selection, TestId, World};
 
 /// How often tests whose source shows that they wait for something run again on a slow machine: most that fail there do so
@@ -18,18 +18,18 @@ const SLOWEST: usize = 10;
 
 /// What a suite attempt on a slow machine runs: what took some time in plain runs, or whose source shows
 /// that time, other threads, processes or the network matter to it. The rest would only take longer. What
-/// was planned once stays as it is.
+/// was `planned` of the panel stays as it is.
 pub(super) fn that_may_wait(
     question: &Question,
     selected: &[TestId],
     costs: &Costs<'_>,
     history: &History,
     ledger: &Ledger,
+    planned: &[Attempt<'_>],
     world: World,
     everything: &Selection,
 ) -> Selection {
-    let planned = chains::roots(Series::Panel, ledger);
-    if let Some(spec) = in_world(world, &planned).next() {
+    if let Some(spec) = in_world(world, planned).next() {
         return spec.tests.clone();
     }
     // Where tests take no time, a start more for each of them is what costs.
@@ -51,9 +51,8 @@ pub(super) fn that_may_wait(
     };
     let mut chosen: Vec<TestId> = selected.iter().filter(may_wait).cloned().collect();
     if chosen.is_empty() {
-        let seconds = |test: &TestId| ledger.place(test).map_or(0.0, |place| costs.seconds_at(place));
         chosen = selected.to_vec();
-        chosen.sort_by(|one, other| seconds(other).total_cmp(&seconds(one)));
+        chosen.sort_by(|one, other| costs.seconds_of(other).total_cmp(&costs.seconds_of(one)));
         chosen.truncate(SLOWEST);
     }
     if chosen.len() == selected.len() && question.tests.is_everything() {
@@ -72,13 +71,13 @@ pub(super) fn again(
     costs: &Costs<'_>,
     history: &History,
     ledger: &Ledger,
+    planned: &[Attempt<'_>],
 ) -> Option<Slot> {
     let slow = |world: &&World| matches!(world, World::CpuContention { .. });
     let world = *question.panel.iter().find(slow)?;
     let slot = |tests| Slot { scope: Scope::Suite, order: Order::Given, tests, world };
-    let planned = chains::roots(Series::Panel, ledger);
     if !planned.is_empty() {
-        return in_world(world, &planned).nth(1).map(|spec| slot(spec.tests.clone()));
+        return in_world(world, planned).nth(1).map(|spec| slot(spec.tests.clone()));
     }
     let mut left = AGAIN_SHARE * f64::from(question.runs_for_guarantee()) * costs.suite()?;
     let price = |test: &TestId| {
