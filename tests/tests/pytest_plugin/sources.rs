@@ -209,6 +209,19 @@ fn risks_are_found_in_the_test_and_in_what_it_names() {
     }
 }
 
+/// pytest 9.2 warns who asks for the configuration as a whole.
+#[test]
+fn where_warnings_are_errors_sources_are_told_and_what_is_configured_is_in_the_fingerprint() {
+    let mut files = project();
+    let strict = "[pytest]\nfilterwarnings = error\naddopts = --doctest-glob=*.txt\n";
+    files.insert("pytest.ini", strict.to_owned());
+    let before = listed(&files);
+    assert_eq!(before["test_clock"].1, [Risk::Clock]);
+    files.insert("pytest.ini", format!("{strict}norecursedirs = no\n"));
+    let after = listed(&files);
+    assert!(before.keys().all(|name| before[name].0 != after[name].0), "{before:#?}");
+}
+
 #[test]
 fn sources_of_a_nasty_project_are_told_all_the_same() {
     let listing = attempt("nasty", python(), RunRequest::List, PATIENCE);

@@ -306,10 +306,8 @@ class Recorder:
         self.channel.send_list({"e": "parts"}, "tests", parts)
 
     def read_sources(self, session):
-        options = getattr(session.config, "inicfg", {})
-        configuration = ["%s=%s" % (name, options[name]) for name in sorted(options)]
         try:
-            tests = self.sources.describe(session.items, self.root, configuration)
+            tests = self.sources.describe(session.items, self.root, configured(session.config))
         except Exception as error:  # a guess that sources help with must not cost the listing
             sys.stderr.write("flakefarm: sources could not be read: %s: %s\n" % (type(error).__name__, error))
             return
@@ -492,6 +490,15 @@ def only_one(functions, test, selected):
 def rootdir(config):
     root = getattr(config, "rootpath", None)
     return str(config.rootdir if root is None else root)
+
+
+def configured(config):
+    """What the project configures of pytest, one text for each option. Since pytest 9.2 asking for `inicfg` warns, which
+    many projects make an error."""
+    options = getattr(config, "_inicfg", None)
+    if options is None:
+        options = config.inicfg
+    return ["%s=%s" % (name, getattr(options[name], "value", options[name])) for name in sorted(options)]
 
 
 def selected_files(selected, root):

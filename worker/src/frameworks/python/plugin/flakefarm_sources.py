@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import sys
+from collections import deque
 
 from flakefarm_risks import Definitions, imports_of, statements_of
 
@@ -40,6 +41,7 @@ class Sources:
         self.files = {}
         self.surroundings = {}
         self.places = {}
+        self.named = {}
         inside = [os.path.realpath(entry or ".") for entry in sys.path]
         self.bases = unique(
             [self.root, os.path.join(self.root, "src")] + [entry for entry in inside if self.is_ours(entry)]
@@ -146,7 +148,7 @@ class Sources:
         under test, as far as names tell."""
         path = path_of(item)
         names = names_of(item)
-        waiting = [(path, ".".join(names[:depth])) for depth in range(len(names), -1, -1)]
+        waiting = deque((path, ".".join(names[:depth])) for depth in range(len(names), -1, -1))
         fixtures = [path] + self.conftests(path)
         for name in getattr(item, "fixturenames", ()):
             home = next((file for file in fixtures if name in self.file(file).definitions), None)
@@ -154,7 +156,7 @@ class Sources:
                 waiting.append((home, name))
         risks, seen = set(), set()
         while waiting and len(seen) < REACH:
-            place = waiting.pop(0)
+            place = waiting.popleft()
             if place in seen:
                 continue
             seen.add(place)
@@ -162,9 +164,16 @@ class Sources:
             if definition is None:
                 continue
             risks.update(definition.risks)
-            for name in definition.names:
-                waiting.extend(self.meant_by(place[0], name))
+            waiting.extend(self.named_by(place, definition))
         return sorted(risks)
+
+    def named_by(self, place, definition):
+        """The places that the definition at `place` names, read once: most tests of a project come past the same."""
+        known = self.named.get(place)
+        if known is None:
+            known = [meant for name in definition.names for meant in self.meant_by(place[0], name)]
+            self.named[place] = known
+        return known
 
     def meant_by(self, path, name):
         """The definitions in the project that a dotted name in `path` may stand for."""
