@@ -60,6 +60,9 @@ pub(crate) async fn list(
             }
         }
     };
+    if reading.sources.is_empty() {
+        warn!(job.id = %attempt.job, "the sources of the tests could not be read: earlier sweeps say nothing of them");
+    }
     let mut listing = Listing {
         tests: reading.tests,
         parts: reading.parts,
