@@ -41,7 +41,7 @@ KINDS = {
     "order": r"OD|OD-Vic|OD-Brit|order[-_ ](victim|brittle|dependent)",
     "repeat": r"NIO|not[-_ ]idempotent",
     "chance": r"NOD|non[-_ ]?deterministic",
-    "random": r"random(ness)?|random state",
+    "random": r"random(ness)?",
     "hash": r"hash[-_ ]order",
     "time zone": r"time[-_ ]?zone",
     "clock": r"clock|date",
